@@ -1,0 +1,1 @@
+"""The built-in rules, one file a rule, found through the `onnxlint.rules` entry point."""
