@@ -1,3 +1,57 @@
-"""onnxlint: find, explain and fix what will hurt an exported ONNX model in deployment."""
+"""onnxlint: find, explain and fix what will hurt an exported ONNX model in deployment.
+
+The names below are imported when they are first used, so that `import onnxlint` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnxlint.api import check as check
+    from onnxlint.errors import OnnxlintError as OnnxlintError
+    from onnxlint.finding import SAFE as SAFE
+    from onnxlint.finding import Applicability as Applicability
+    from onnxlint.finding import CheckResult as CheckResult
+    from onnxlint.finding import Finding as Finding
+    from onnxlint.finding import Fix as Fix
+    from onnxlint.finding import Location as Location
+    from onnxlint.finding import Severity as Severity
+    from onnxlint.rule import Example as Example
+    from onnxlint.rule import Options as Options
+    from onnxlint.rule import Rule as Rule
+    from onnxlint.rule import Silent as Silent
+    from onnxlint.view import Graph as Graph
+    from onnxlint.view import GraphView as GraphView
+    from onnxlint.view import Node as Node
+
+_HOMES = {
+    "check": "onnxlint.api",
+    "OnnxlintError": "onnxlint.errors",
+    "SAFE": "onnxlint.finding",
+    "Applicability": "onnxlint.finding",
+    "CheckResult": "onnxlint.finding",
+    "Finding": "onnxlint.finding",
+    "Fix": "onnxlint.finding",
+    "Location": "onnxlint.finding",
+    "Severity": "onnxlint.finding",
+    "Example": "onnxlint.rule",
+    "Options": "onnxlint.rule",
+    "Rule": "onnxlint.rule",
+    "Silent": "onnxlint.rule",
+    "Graph": "onnxlint.view",
+    "GraphView": "onnxlint.view",
+    "Node": "onnxlint.view",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxlint' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,544 @@
+"""Open a model without its weights.
+
+Opening costs what the graph costs, not what its weights cost: the protobuf wire format is walked over a memory map, and
+everything is copied but the data of large tensors. In their place stays an external-data reference (offset,
+length) into the same file, marked so that it can be told from the references that were there before.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.errors import OnnxlintError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx
+
+Buffer = mmap.mmap | bytes
+
+LARGE = 4096
+"""Tensors whose data takes fewer bytes than this stay in the skeleton."""
+
+MARK = f"onnxlint.{os.urandom(8).hex()}"
+"""Key of the external-data entry that names the TensorProto field which a reference of ours stands for.
+
+Random, so that no file can claim to hold one.
+"""
+
+MAX_DEPTH = 64
+"""Messages nested deeper than this are refused; protobuf's own limit is 100, counted from the model."""
+
+# Which field numbers of which message (onnx.proto) can lead to a tensor.
+_CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+# Packed or raw data: bytes that can stay in the file and be put back as they are.
+_DATA_FIELDS = {
+    4: "float_data",
+    5: "int32_data",
+    7: "int64_data",
+    9: "raw_data",
+    10: "double_data",
+    11: "uint64_data",
+}
+_DATA_NUMBERS = {name: number for number, name in _DATA_FIELDS.items()}
+_DATA_LOCATION, _EXTERNAL_DATA = 14, 13
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes of a tensor inside the model file.
+
+    Attributes:
+        field: The TensorProto field that they are the content of (`raw_data`, `float_data`, …).
+        offset: First byte, counted from the start of the file.
+        length: In bytes.
+    """
+
+    field: str
+    offset: int
+    length: int
+
+
+@dataclass
+class Model:
+    """An ONNX file opened without its weights.
+
+    Attributes:
+        path: The file as the user named it; `-` for standard input.
+        proto: The skeleton: the whole model but the data of large tensors.
+        size: Bytes of the file.
+        base_dir: Folder that external-data locations are relative to.
+        buffer: The file's bytes (memory-mapped where it is a file), for reading weights on demand.
+    """
+
+    path: str
+    proto: onnx.ModelProto
+    size: int
+    base_dir: str = "."
+    buffer: Buffer | None = field(default=None, repr=False)
+
+    def array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
+        """Values of a tensor of this model, read through the memory map where they lie in the file.
+
+        Returns:
+            A read-only array of the tensor's dims; types that NumPy lacks come as their ml_dtypes type.
+
+        Raises:
+            OnnxlintError: The data is missing, short, or lies outside the model's folder.
+        """
+        from onnx import numpy_helper
+
+        span = inline_span(tensor)
+        plain = tensor
+        if span is not None:
+            if self.buffer is None:
+                raise OnnxlintError(f"{self.path}: the file behind tensor {tensor.name!r} is closed")
+            plain = _with_data(tensor, span.field, self.buffer[span.offset : span.offset + span.length])
+        elif is_external(tensor):
+            plain = _with_data(tensor, "raw_data", self._external_bytes(tensor))
+        try:
+            values = numpy_helper.to_array(plain)
+        except (ValueError, TypeError) as error:
+            reason = printable(str(error).splitlines()[0])
+            raise OnnxlintError(
+                f"{self.path}: tensor {printable(tensor.name)!r} does not hold what its dims and type say: {reason}"
+            ) from error
+        values.flags.writeable = False
+        return values
+
+    def _external_bytes(self, tensor: onnx.TensorProto) -> bytes:
+        problem, path, offset, length = locate_external(self, tensor)
+        if problem:
+            raise OnnxlintError(f"{self.path}: tensor {printable(tensor.name)!r}: {problem}")
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+def open_model(path: str | os.PathLike[str]) -> Model:
+    """Open an ONNX model without its weights.
+
+    Args:
+        path: A binary ONNX file, a textual one (`.onnxtxt`, `.onnxtext`, `.textproto`, `.json`, …), or `-` for
+            standard input.
+
+    Raises:
+        OnnxlintError: The file cannot be read or is not an ONNX model.
+    """
+    name = os.fspath(path)
+    if name == "-":
+        data: Buffer = sys.stdin.buffer.read()
+        base_dir = "."
+    else:
+        data = _map(name)
+        base_dir = os.path.dirname(name) or "."
+    shown = printable(name)
+    proto = _parse_text(shown, name, data) if _is_text(name, data) else _parse_binary(shown, data)
+    if not proto.HasField("graph") and not proto.functions:
+        raise OnnxlintError(
+            f"{shown}: not an ONNX model: it holds neither a graph nor functions; export or download it again"
+        )
+    return Model(path=name, proto=proto, size=len(data), base_dir=base_dir, buffer=data)
+
+
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether the tensor's data lies in another file (a reference that the model itself has)."""
+    return tensor.data_location == 1 and inline_span(tensor) is None
+
+
+def inline_span(tensor: onnx.TensorProto) -> Span | None:
+    """Where in the model file the tensor's data lies, if opening left it there."""
+    if tensor.data_location != 1:
+        return None
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if MARK not in entries:
+        return None
+    return Span(entries[MARK], int(entries["offset"]), int(entries["length"]))
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes that the tensor's elements take once decoded, from its dims and type alone."""
+    import math
+
+    from onnx import helper
+
+    count = math.prod(tensor.dims)
+    bits = {22: 4, 21: 4, 23: 4, 25: 2, 26: 2}.get(tensor.data_type)  # 4 and 2 bit types are packed
+    if bits is not None:
+        return (count * bits + 7) // 8
+    try:
+        return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, TypeError):
+        return 0  # undefined element type: SPC001 says so
+
+
+def locate_external(model: Model, tensor: onnx.TensorProto) -> tuple[str, str, int, int]:
+    """Find a tensor's external data, and what is wrong with it.
+
+    Returns:
+        (problem, path, offset, length): problem is empty where the data can be read, else one line; `path` is absolute.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    problem = escape_problem(model.base_dir, location)
+    path = os.path.join(os.path.abspath(model.base_dir), location)
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", "-1"))
+    except ValueError:
+        return "its offset or length is not a number", path, 0, 0
+    if problem:
+        return problem, path, offset, length
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return f"external data file {printable(location)!r} is missing", path, offset, length
+    if not stat.S_ISREG(status.st_mode):
+        return f"external data {printable(location)!r} is not a regular file", path, offset, length
+    needed = tensor_bytes(tensor)
+    if length < 0:
+        length = needed
+    if offset < 0 or offset + length > status.st_size:
+        return (
+            (
+                f"external data file {printable(location)!r} is too short: bytes {offset} to {offset + length} "
+                f"wanted, it has {status.st_size}"
+            ),
+            path,
+            offset,
+            length,
+        )
+    if needed and length != needed:
+        return (
+            (f"its external data is {length} bytes, but its dims and type take {needed}"),
+            path,
+            offset,
+            length,
+        )
+    return "", path, offset, length
+
+
+def escape_problem(base_dir: str, location: str) -> str:
+    """Why a location of external data must not be followed; empty where it may.
+
+    Absolute paths, `..` and symbolic links that leave the model's folder are refused, as onnx itself does since
+    CVE-2024-27318 and CVE-2024-5187.
+    """
+    shown = printable(location)
+    if not location:
+        return "its external data has no location"
+    if "\0" in location:
+        return f"its external data location {shown!r} holds a null byte"
+    normal = location.replace("\\", "/")
+    if os.path.isabs(location) or normal.startswith("/") or (len(normal) > 1 and normal[1] == ":"):
+        return f"its external data location {shown!r} is an absolute path"
+    if ".." in normal.split("/"):
+        return f"its external data location {shown!r} leaves the model's folder"
+    base = os.path.realpath(base_dir)
+    real = os.path.realpath(os.path.join(base, location))
+    if os.path.commonpath([base, real]) != base:
+        return f"its external data location {shown!r} is a link that leaves the model's folder"
+    return ""
+
+
+def walk_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every TensorProto of a model: initializers and attributes, in subgraphs, functions and training info."""
+    graphs: list[Any] = [proto.graph, *proto.functions]
+    for info in proto.training_info:
+        graphs += [info.initialization, info.algorithm]
+    while graphs:
+        graph = graphs.pop()
+        if hasattr(graph, "initializer"):
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield sparse.values
+                yield sparse.indices
+        for node in graph.node:
+            for attribute in node.attribute:
+                kind = attribute.type
+                if kind == 4 or attribute.HasField("t"):
+                    yield attribute.t
+                elif kind == 9:
+                    yield from attribute.tensors
+                elif kind == 5:
+                    graphs.append(attribute.g)
+                elif kind == 10:
+                    graphs.extend(attribute.graphs)
+                elif kind == 11:
+                    yield attribute.sparse_tensor.values
+                    yield attribute.sparse_tensor.indices
+
+
+# Reading bytes
+
+
+def _map(path: str) -> Buffer:
+    shown = printable(path)
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                # A pipe or a device has size 0 too, and cannot be mapped.
+                data = b"" if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
+                if not data:
+                    raise OnnxlintError(f"{shown}: empty file; export or download the model again")
+                return data
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise OnnxlintError(f"{shown}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise OnnxlintError(
+            f"{shown}: is a folder, not a model; name a file in it, or pass the folder that holds it"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OnnxlintError(f"{shown}: cannot be read: {reason}; check the path and its permissions") from None
+
+
+_TEXT_SUFFIXES = {
+    ".onnxtxt": "onnxtxt",
+    ".onnxtext": "onnxtxt",
+    ".textproto": "textproto",
+    ".prototxt": "textproto",
+    ".pbtxt": "textproto",
+    ".json": "json",
+    ".onnxjson": "json",
+}
+
+
+def _is_text(name: str, data: Buffer) -> bool:
+    if os.path.splitext(name)[1].lower() in _TEXT_SUFFIXES:
+        return True
+    head = bytes(data[:256]).lstrip()
+    return head.startswith(b"<") and (b"ir_version" in head or b"opset_import" in head)
+
+
+def _parse_text(shown: str, name: str, data: Buffer) -> onnx.ModelProto:
+    import onnx
+
+    kind = _TEXT_SUFFIXES.get(os.path.splitext(name)[1].lower(), "onnxtxt")
+    try:
+        serializer = onnx.serialization.registry.get(kind)
+        proto = serializer.deserialize_proto(bytes(data), onnx.ModelProto())
+    except RecursionError:
+        raise OnnxlintError(f"{shown}: nested too deeply to be a model") from None
+    except Exception as error:  # noqa: BLE001 - three parsers, each with exception classes of its own
+        reason = " ".join(_clean_parse_error(str(error)).split())
+        raise OnnxlintError(f"{shown}: not a textual ONNX model: {printable(reason)[:300]}") from None
+    return proto
+
+
+def _clean_parse_error(text: str) -> str:
+    if text.startswith(("b'", 'b"')):
+        text = text[2:-1].replace("\\n", "\n")
+    return text
+
+
+_FOREIGN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the model; run 'git lfs pull'"),
+    (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?), not ONNX; export it with torch.onnx.export"),
+    (b"\x80\x02", "a Python pickle (a PyTorch checkpoint?), not ONNX; export it with torch.onnx.export"),
+    (b"\x1f\x8b", "gzip-compressed; decompress it first"),
+    (b"<!DOCTYPE", "a web page, not a model; download the file itself"),
+    (b"<html", "a web page, not a model; download the file itself"),
+    (b"7767517", "an ncnn .param file, not ONNX"),
+    (b"ORTM", "an onnxruntime ORT-format model, not ONNX; use the .onnx file that it was made from"),
+)
+
+
+def _foreign(data: Buffer) -> str:
+    head = bytes(data[:64])
+    for magic, what in _FOREIGN:
+        if head.startswith(magic) or (magic == b"ORTM" and head[4:8] == magic):
+            return what
+    return "TensorFlow Lite, not ONNX; convert it with tf2onnx" if head[4:8] == b"TFL3" else ""
+
+
+def _parse_binary(shown: str, data: Buffer) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    foreign = _foreign(data)
+    if foreign:
+        raise OnnxlintError(f"{shown}: this is {foreign}")
+    try:
+        chunks = _Slimmer(data).slim(0, len(data), "model", 0)
+        skeleton = data[:] if chunks is None else b"".join(chunks)
+    except _WireError as error:
+        raise OnnxlintError(f"{shown}: not a complete ONNX model: {error}; export or download it again") from None
+    try:
+        return onnx.ModelProto.FromString(skeleton)
+    except (DecodeError, UnicodeDecodeError, ValueError) as error:
+        reason = printable(str(error).splitlines()[0]) if str(error) else "the protobuf parser refused it"
+        raise OnnxlintError(f"{shown}: not an ONNX model ({reason}); export or download it again") from None
+
+
+class _WireError(ValueError):
+    pass
+
+
+class _Slimmer:
+    """Copies a serialized message, leaving the data of large tensors out.
+
+    Only length-delimited fields that can lead to a tensor, and that are large enough to hold a large one, are entered:
+    the cost is one step a field of the graph.
+    """
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
+
+    def slim(self, start: int, end: int, kind: str, depth: int) -> list[bytes] | None:
+        """Chunks that replace [start, end), or None where nothing in it has to be replaced."""
+        if kind == "tensor":
+            return self._slim_tensor(start, end)
+        if depth > MAX_DEPTH:
+            raise _WireError(f"messages are nested more than {MAX_DEPTH} deep at byte {start}")
+        children = _CHILDREN[kind]
+        out: list[bytes] = []
+        copied = start  # everything before this is in `out`
+        data = self.data
+        position = start
+        while position < end:
+            field_start = position
+            # Most tags and many lengths take one byte: decode them in line.
+            tag = data[position]
+            position += 1
+            if tag >= 0x80:
+                tag, position = self._varint(field_start, end)
+            wire = tag & 7
+            if wire == 2:
+                if position >= end:
+                    raise _WireError(f"it ends inside a field at byte {field_start}")
+                length = data[position]
+                position += 1
+                if length >= 0x80:
+                    length, position = self._varint(position - 1, end)
+                content_end = position + length
+                if content_end > end:
+                    raise _WireError(
+                        f"a field at byte {field_start} claims {length} bytes and {end - position} are left"
+                    )
+                child = children.get(tag >> 3) if length >= LARGE else None
+                if child is not None:
+                    inner = self.slim(position, content_end, child, depth + 1)
+                    if inner is not None:
+                        out.append(data[copied:field_start])
+                        out.append(_key(tag >> 3, sum(map(len, inner))))
+                        out += inner
+                        copied = content_end
+                position = content_end
+            else:
+                position = self._skip(wire, position, end, field_start)
+        if not out:
+            return None
+        out.append(data[copied:end])
+        return out
+
+    def _slim_tensor(self, start: int, end: int) -> list[bytes] | None:
+        data = self.data
+        spans: list[tuple[int, int, int, int]] = []  # field number, start of the field, of its content, its end
+        position = start
+        while position < end:
+            field_start = position
+            tag, position = self._varint(position, end)
+            number, wire = tag >> 3, tag & 7
+            if wire == 2:
+                length, position = self._varint(position, end)
+                if position + length > end:
+                    raise _WireError(
+                        f"a tensor at byte {start} claims {length} bytes of data and {end - position} are left"
+                    )
+                if number in _DATA_FIELDS:
+                    spans.append((number, field_start, position, position + length))
+                position += length
+            else:
+                if number in _DATA_FIELDS or number == _DATA_LOCATION:
+                    value, after = self._varint(position, end) if wire == 0 else (1, position)
+                    if number != _DATA_LOCATION or value != 0:
+                        return None  # unpacked data, or external already: leave it as it is
+                    del after
+                position = self._skip(wire, position, end, field_start)
+        if len(spans) != 1 or spans[0][3] - spans[0][2] < LARGE:
+            return None
+        number, field_start, content, content_end = spans[0]
+        mark = b"".join(
+            _entry(key, value)
+            for key, value in (
+                ("location", "-"),
+                ("offset", str(content)),
+                ("length", str(content_end - content)),
+                (MARK, _DATA_FIELDS[number]),
+            )
+        )
+        reference = mark + _varint_bytes(_DATA_LOCATION << 3) + b"\x01"
+        return [data[start:field_start], data[content_end:end], reference]
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        value = shift = 0
+        start = position
+        while position < end:
+            byte = self.data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+            shift += 7
+            if shift > 63:
+                raise _WireError(f"a number at byte {start} has more than 10 bytes")
+        raise _WireError(f"it ends inside a number at byte {start}")
+
+    def _skip(self, wire: int, position: int, end: int, field_start: int) -> int:
+        if wire == 0:
+            _, position = self._varint(position, end)
+        elif wire == 1:
+            position += 8
+        elif wire == 5:
+            position += 4
+        else:
+            raise _WireError(f"byte {field_start} is not a protobuf field")
+        if position > end:
+            raise _WireError(f"it ends inside a field at byte {field_start}")
+        return position
+
+
+def _varint_bytes(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _key(number: int, length: int) -> bytes:
+    return _varint_bytes(number << 3 | 2) + _varint_bytes(length)
+
+
+def _entry(key: str, value: str) -> bytes:
+    body = _key(1, len(key)) + key.encode() + _key(2, len(value)) + value.encode()
+    return _key(_EXTERNAL_DATA, len(body)) + body
+
+
+def _with_data(tensor: onnx.TensorProto, field_name: str, data: bytes) -> onnx.TensorProto:
+    """A copy of the tensor's header that carries `data` as the content of the given field."""
+    import onnx
+
+    header = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name)
+    if field_name == "raw_data":
+        header.raw_data = data
+        return header
+    return onnx.TensorProto.FromString(header.SerializeToString() + _key(_DATA_NUMBERS[field_name], len(data)) + data)

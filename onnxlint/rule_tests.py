@@ -1,0 +1,145 @@
+"""Tests that come from a rule's own examples: for the built-in rules and, by `onnxlint test-rules`, for anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.check import Plan, check_view
+from onnxlint.errors import OnnxlintError
+from onnxlint.finding import Finding
+from onnxlint.model import Model
+from onnxlint.rule import Example, Options, Rule
+
+if TYPE_CHECKING:
+    import onnx
+
+DEFAULT_SIZE = 4
+"""Size of symbolic dims for which an example says nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test.
+
+    Attributes:
+        name: `SHP001 bad 1 fires`.
+        run: Raises AssertionError, with a message for the rule's author, where the rule does not hold.
+    """
+
+    name: str
+    run: Callable[[], None]
+
+
+def cases(rule: type[Rule]) -> Iterator[Case]:
+    """Every test of a rule's examples."""
+    for i, example in enumerate(rule.examples, 1):
+        yield Case(f"{rule.code} bad {i} fires", lambda e=example: _fires(rule, e))  # type: ignore[misc]
+        if example.good is not None:
+            yield Case(f"{rule.code} good {i} is silent", lambda e=example: _is_silent(rule, e.good, e.options))  # type: ignore[misc]
+            if example.equal:
+                yield Case(f"{rule.code} bad {i} equals good", lambda e=example: _equal(e))  # type: ignore[misc]
+    for i, silent in enumerate(rule.silent, 1):
+        yield Case(
+            f"{rule.code} silent {i} ({silent.why})",
+            lambda s=silent: _is_silent(rule, s.model, s.options),  # type: ignore[misc]
+        )
+
+
+def findings_in(rule: type[Rule], text: str, options: Options) -> list[Finding]:
+    """Findings of one rule in a model in ONNX's text syntax.
+
+    Raises:
+        AssertionError: The text does not parse, or the rule failed on it.
+    """
+    from onnxlint.view import GraphView
+
+    model = Model(path="example.onnx", proto=parse(text), size=0)
+    if rule.needs_weights:
+        options = replace(options, weights=True)
+    findings, _, failures = check_view(GraphView(model), Plan((rule,), options))
+    if failures:
+        raise AssertionError("; ".join(failures))
+    return findings
+
+
+def parse(text: str) -> onnx.ModelProto:
+    """A model from ONNX's text syntax.
+
+    Raises:
+        AssertionError: It does not parse; the message has the parser's words.
+    """
+    import onnx.parser
+
+    try:
+        return onnx.parser.parse_model(text)
+    except (onnx.parser.ParseError, OnnxlintError) as error:
+        raise AssertionError(f"the example does not parse: {error}\n{text}") from None
+
+
+def _fires(rule: type[Rule], example: Example) -> None:
+    found = findings_in(rule, example.bad, example.options)
+    if len(found) != example.findings:
+        messages = "\n".join(f"  {f.location.place}: {f.message}" for f in found)
+        raise AssertionError(f"{len(found)} findings in place of {example.findings}:\n{messages}")
+    wrong = [f.code for f in found if f.code != rule.code]
+    if wrong:
+        raise AssertionError(f"findings of another code: {wrong}")
+    if example.says and example.says not in found[0].message:
+        raise AssertionError(f"the message lacks {example.says!r}: {found[0].message!r}")
+    if any("\n" in f.message or not f.message for f in found):
+        raise AssertionError("a message is one line")
+
+
+def _is_silent(rule: type[Rule], text: str, options: Options) -> None:
+    found = findings_in(rule, text, options)
+    if found:
+        raise AssertionError("it fires: " + "; ".join(f"{f.location.place}: {f.message}" for f in found))
+
+
+def _equal(example: Example) -> None:
+    import numpy as np
+
+    assert example.good is not None
+    bad, good = parse(example.bad), parse(example.good)
+    for seed in range(2):
+        feeds = random_inputs(bad, dict(example.dims), seed)
+        left, right = run(bad, feeds), run(good, feeds)
+        if len(left) != len(right):
+            raise AssertionError(f"bad has {len(left)} outputs, good has {len(right)}")
+        for name, a, b in zip([o.name for o in bad.graph.output], left, right, strict=True):
+            if a.shape != b.shape:
+                raise AssertionError(f"output {name}: shape {a.shape} in bad, {b.shape} in good")
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=f"output {name}")
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+    """Outputs of a model in `onnx.reference`; inputs that the model lacks are left out."""
+    from onnx.reference import ReferenceEvaluator
+
+    names = {value.name for value in model.graph.input}
+    return list(ReferenceEvaluator(model).run(None, {k: v for k, v in feeds.items() if k in names}))
+
+
+def random_inputs(model: onnx.ModelProto, dims: dict[str, int], seed: int) -> dict[str, Any]:
+    """Seeded values for the inputs of a model: normal floats, small non-negative integers."""
+    import numpy as np
+    from onnx import helper
+
+    generator = np.random.default_rng(seed)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    feeds: dict[str, Any] = {}
+    for value in model.graph.input:
+        if value.name in initializers:
+            continue
+        tensor = value.type.tensor_type
+        shape = [
+            d.dim_value if d.HasField("dim_value") else dims.get(d.dim_param, DEFAULT_SIZE) for d in tensor.shape.dim
+        ]
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        if dtype.kind == "f":
+            feeds[value.name] = generator.standard_normal(shape).astype(dtype)
+        else:
+            feeds[value.name] = generator.integers(0, 2 if dtype.kind == "b" else 4, shape).astype(dtype)
+    return feeds
