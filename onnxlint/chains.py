@@ -8,12 +8,12 @@ some value's axis, an expression of these, or unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxlint.view import Graph, Node
+    from onnxlint.view import Graph, GraphView, Node, Shape
 
 MAX_CHAIN = 2000
 """Nodes that one trace visits at most."""
@@ -54,7 +54,7 @@ _ARITHMETIC = frozenset(
 
 @dataclass(frozen=True)
 class Dim:
-    """The size of one axis of a value."""
+    """The size of one axis of a value; a negative axis counts from the end of a value of unknown rank."""
 
     value: str
     axis: int
@@ -119,12 +119,18 @@ class Chain:
 
 def trace(node: Node, operand: int) -> Chain | None:
     """The chain behind an operand of `node`; None where no shape of a value goes into it."""
+    chain = origins(node, operand)
+    return chain if chain is not None and chain.shapes else None
+
+
+def origins(node: Node, operand: int) -> Chain | None:
+    """All that an operand of `node` is computed from, shapes or not; None where it is a constant or absent."""
     name = node.input(operand)
-    if not name:
+    if not name or node.graph.is_constant(name):
         return None
     first = node.graph.producer(name)
     if first is None or first.op not in _ARITHMETIC:
-        return None
+        return Chain((), (), (name,))
     nodes: list[Node] = [first]
     seen = {id(first)}
     shapes: list[Node] = []
@@ -142,7 +148,7 @@ def trace(node: Node, operand: int) -> Chain | None:
             elif id(producer) not in seen and len(nodes) < MAX_CHAIN:
                 seen.add(id(producer))
                 nodes.append(producer)
-    return Chain(tuple(nodes), tuple(shapes), tuple(ends)) if shapes else None
+    return Chain(tuple(nodes), tuple(shapes), tuple(ends))
 
 
 def elements(node: Node, operand: int) -> tuple[Element, ...] | None:
@@ -152,6 +158,96 @@ def elements(node: Node, operand: int) -> tuple[Element, ...] | None:
     """
     name = node.input(operand)
     return _evaluate(node.graph, name, {}, 0) if name else None
+
+
+def derived_shapes(view: GraphView) -> dict[str, tuple[int, Shape]]:
+    """Shapes of the main graph that follow from shape operands, where inference knows less.
+
+    Returns:
+        Output name of a Reshape, Expand, ConstantOfShape or Resize → (element type, shape).
+    """
+    from onnxlint.view import is_invented
+
+    found: dict[str, tuple[int, Shape]] = {}
+    for node in view.nodes("Reshape", "Expand", "ConstantOfShape", "Resize"):
+        if node.graph is not view.main or not node.outputs:
+            continue
+        known = node.output_shape()
+        if known is not None and not any(is_invented(dim) for dim in known):
+            continue
+        shape = _derived(node)
+        if shape is None:
+            continue
+        if known is not None:
+            if len(known) != len(shape):
+                continue
+            shape = tuple(b if is_invented(a) and not is_invented(b) else a for a, b in zip(known, shape, strict=True))
+            if shape == known:
+                continue
+        kind = view.main.dtype(node.output()) or view.main.dtype(node.input(0))
+        if kind:
+            found[node.output()] = (kind, shape)
+    return found
+
+
+def _derived(node: Node) -> Shape | None:
+    """Output shape of a node as its shape operand says it."""
+    data = node.shape(0)
+    if node.op == "ConstantOfShape":
+        target = elements(node, 0)
+    elif node.op == "Resize":
+        target = elements(node, 3) if not node.attribute("axes") and not _keeps_ratio(node) else None
+    else:
+        target = elements(node, 1)
+    if target is None:
+        # The values are out of reach, but as many as the operand has elements.
+        length = node.shape(0 if node.op == "ConstantOfShape" else 1)
+        if node.op in ("Reshape", "ConstantOfShape") and length and isinstance(length[0], int):
+            return (None,) * length[0]
+        return None
+    sizes: list[int | str | None] = []
+    for i, element in enumerate(target):
+        if element == 0 and node.op == "Reshape" and not node.attribute("allowzero", 0):
+            sizes.append(data[i] if data is not None and i < len(data) else None)
+        else:
+            sizes.append(known_size(node.graph, element))
+    if node.op == "Expand":
+        if data is None or len(data) > len(sizes):
+            return None
+        # Broadcasting: a size of 1 in the target keeps the input's, and an unknown one says nothing.
+        padded = (1,) * (len(sizes) - len(data)) + data
+        return tuple(
+            a if b == 1 else b if isinstance(b, int) or a == 1 or a == b else None
+            for a, b in zip(padded, sizes, strict=True)
+        )
+    if node.op == "Reshape" and target.count(-1) == 1:
+        total = _number(data) if data is not None else None
+        rest = _number([size for size, element in zip(sizes, target, strict=True) if element != -1])
+        sizes[target.index(-1)] = total // rest if total is not None and rest and total % rest == 0 else None
+    elif node.op == "Reshape" and -1 in target:
+        return None
+    return tuple(sizes)
+
+
+def known_size(graph: Graph, element: Element) -> int | str | None:
+    """The size that an element stands for, as a number or as a symbol of inference; None where neither is known."""
+    if isinstance(element, Dim):
+        shape = graph.shape(element.value)
+        return shape[element.axis] if shape is not None and -len(shape) <= element.axis < len(shape) else None
+    return element if isinstance(element, int) and element >= 0 else None
+
+
+def _keeps_ratio(node: Node) -> bool:
+    return bool(node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch")
+
+
+def _number(sizes: Iterable[int | str | None]) -> int | None:
+    product = 1
+    for size in sizes:
+        if not isinstance(size, int):
+            return None
+        product *= size
+    return product
 
 
 def _evaluate(
@@ -196,9 +292,19 @@ def _shape(node: Node, _: Operands) -> tuple[Element, ...] | None:
     return tuple(Dim(node.input(0), axis) for axis in axes)
 
 
+def _sizes_of_unknown_rank(shape: Node | None, indices: tuple[Element, ...] | None) -> tuple[Element, ...] | None:
+    """Gather(Shape(x), 1) is the size of axis 1, and of -1 that of the last, whatever the rank of x."""
+    if shape is None or shape.op != "Shape" or indices is None or shape.attribute("start", 0):
+        return None
+    known = [i for i in indices if isinstance(i, int)]
+    return tuple(Dim(shape.input(0), i) for i in known) if len(known) == len(indices) else None
+
+
 def _gather(node: Node, operands: Operands) -> tuple[Element, ...] | None:
     data, indices = operands[0], operands[1]
-    if data is None or indices is None or node.attribute("axis", 0) not in (0, -1):
+    if data is None:
+        return _sizes_of_unknown_rank(node.producer(0), indices)
+    if indices is None or node.attribute("axis", 0) not in (0, -1):
         return None
     if not all(isinstance(i, int) and -len(data) <= i < len(data) for i in indices):
         return None

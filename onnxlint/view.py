@@ -7,7 +7,7 @@ is made when a rule first asks for it, and kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+
+MAX_ROUNDS = 4
+"""How often shapes that only onnxlint derives are handed back to inference."""
+
 _GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -176,12 +180,13 @@ class Graph:
     def _capture(self, name: str, users: list[Node]) -> None:
         graph: Graph | None = self.parent
         while graph is not None:
-            if name in graph._producers or graph.parent is None or graph._owns(name):
+            if name in graph._producers or graph.parent is None or graph.owns(name):
                 graph._consumers.setdefault(name, []).extend(users)
                 return
             graph = graph.parent
 
-    def _owns(self, name: str) -> bool:
+    def owns(self, name: str) -> bool:
+        """Whether this graph itself defines a value: as input, initializer or node output."""
         return (
             name in self._producers
             or name in self.initializers
@@ -192,14 +197,14 @@ class Graph:
     def owner(self, name: str) -> Graph | None:
         """The innermost graph, from this one outwards, that defines `name`."""
         graph: Graph | None = self
-        while graph is not None and not graph._owns(name):
+        while graph is not None and not graph.owns(name):
             graph = graph.parent
         return graph
 
     def producer(self, name: str) -> Node | None:
         """The node that makes a value, here or in an outer graph; None for inputs and initializers."""
         node = self._producers.get(name)
-        if node is not None or self.parent is None or self._owns(name):
+        if node is not None or self.parent is None or self.owns(name):
             return node
         return self.parent.producer(name)
 
@@ -427,31 +432,69 @@ class GraphView:
         """(element type, shape) of a value as inference finds them, looked up outwards through the graphs."""
         here: Graph | None = graph
         while here is not None:
-            entry = self._inferred[id(here)].get(name)
+            known = self._inferred[id(here)]
+            entry = known.get(name)
             if entry is not None:
+                if not isinstance(entry, tuple):
+                    entry = known[name] = _type_of(entry)
                 return entry
             tensor = here.initializers.get(name)
             if tensor is not None:
                 return tensor.data_type, tuple(tensor.dims)
-            if here._owns(name):
+            if here.owns(name):
                 return 0, None
             here = here.parent
         return 0, None
 
+    def inferred_names(self, graph: Graph) -> KeysView[str]:
+        """Names of the values of a graph that inference found a type for."""
+        return self._inferred[id(graph)].keys()
+
+    def rankless(self, graph: Graph) -> list[str]:
+        """Values that nodes of a graph make and for which inference found no rank, in the order of the file."""
+        known = self._inferred[id(graph)]
+        lost = []
+        for node in graph.nodes:
+            for name in node.outputs:
+                entry = known.get(name)
+                has_rank = entry is not None and (
+                    entry[1] is not None if isinstance(entry, tuple) else entry.type.tensor_type.HasField("shape")
+                )
+                if not has_rank and name:
+                    lost.append(name)
+        return lost
+
     @cached_property
-    def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None]]]:
-        known: dict[int, dict[str, tuple[int, Shape | None]]] = {id(graph): {} for graph in self.graphs}
+    def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
         bare = _without_claims(self.proto)
-        result = self._infer(bare)
-        pairs = [(self.main, result.graph)]
+        known = self._collect(self._infer(bare))
+        # Inference gives up on Reshape(x, [x.shape[0], -1, 4]) and what comes after it. We know its rank, and tell.
+        for _ in range(MAX_ROUNDS):
+            self.__dict__["_inferred"] = known  # what `derived_shapes` reads
+            from onnxlint.chains import derived_shapes
+
+            found = derived_shapes(self)
+            if not found:
+                break
+            told = {value.name: value for value in bare.graph.value_info}
+            for name, (kind, shape) in found.items():
+                if name in told:
+                    bare.graph.value_info.remove(told[name])
+                bare.graph.value_info.append(_value_info(name, kind, shape))
+            known = self._collect(self._infer(bare))
+        return known
+
+    def _collect(self, result: onnx.ModelProto) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
+        known: dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]] = {
+            id(graph): {} for graph in self.graphs
+        }
+        pairs: list[tuple[Graph, Any]] = [(self.main, result.graph)]
         while pairs:
             graph, proto = pairs.pop()
             values = known[id(graph)]
             for group in (proto.output, proto.value_info, proto.input):
-                for value in group:
-                    values[value.name] = _type_of(value)
-            bodies = iter(graph.children)
-            for child in bodies:
+                values.update((value.name, value) for value in group)
+            for child in graph.children:
                 body = _body(proto, child)
                 if body is not None:
                     pairs.append((child, body))
@@ -573,6 +616,17 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
+def _value_info(name: str, kind: int, shape: Shape) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, kind, [None if is_invented(dim) else dim for dim in shape])
+
+
+def is_invented(dim: Dim) -> bool:
+    """Whether a dim is unknown, or a symbol that inference made up for an unknown one."""
+    return dim is None or (isinstance(dim, str) and dim.startswith("unk__"))
+
+
 def _type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
     kind = value.type
     if not kind.HasField("tensor_type"):
@@ -583,8 +637,7 @@ def _type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
     dims: list[Dim] = []
     for dim in tensor.shape.dim:
         if dim.HasField("dim_value"):
-            # Exporters have written 0 and -1 for "unknown".
-            dims.append(dim.dim_value if dim.dim_value > 0 or (dim.dim_value == 0) else None)
+            dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
         else:
             dims.append(dim.dim_param or None)
     return tensor.elem_type, tuple(dims)

@@ -1,0 +1,85 @@
+"""SHP007: a graph input with a fixed batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint.errors import printable
+
+
+class FixedBatchInput(Rule):
+    """A graph input fixes the batch size.
+
+    ## What it does
+
+    Reports graph inputs of rank 4 and more (images, clips), and of rank 2 and 3 with a batch of 1, whose first size is a
+    number. Off unless selected: on a phone, a fixed batch of 1 is what one wants.
+
+    ## Why it hurts
+
+    Servers (Triton, TensorRT with optimization profiles, onnxruntime) can then not batch requests, and every test of
+    another batch size needs another export.
+
+    ## Fix it at the source
+
+    ```python
+    # before
+    torch.onnx.export(model, x, "model.onnx")
+    # after
+    torch.onnx.export(model, x, "model.onnx", dynamo=True, dynamic_shapes={"x": {0: "batch"}})
+    ```
+
+    ## Fix safety
+
+    Freeing the batch of a finished file is exact only where no node has the number baked in: see SHP003.
+
+    ## References
+
+    - [torch.onnx.export: dynamic_shapes](https://docs.pytorch.org/docs/stable/onnx_export.html)
+    - [Triton: dynamic batcher](https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/batcher.html)
+    """
+
+    code = "SHP007"
+    name = "fixed-batch-input"
+    severity = Severity.INFO
+    default = False
+    help = "export with a dynamic first axis"
+    examples = (
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,3,8,8] x) => (float[1,3,8,8] y) {
+                y = Relu (x)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,3,8,8] x) => (float[N,3,8,8] y) {
+                y = Relu (x)
+            }
+            """,
+            dims={"N": 1},
+            says="input 'x' [1, 3, 8, 8] fixes the batch to 1",
+        ),
+    )
+    silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[16,3] x) => (float[16,3] y) {
+                y = Relu (x)
+            }
+            """,
+            why="the first axis of a matrix need not be a batch",
+        ),
+    )
+
+    def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        for name in view.main.data_inputs:
+            shape = view.main.shape(name)
+            if shape and isinstance(shape[0], int) and (len(shape) >= 4 or (len(shape) >= 2 and shape[0] == 1)):
+                yield self.found(
+                    view.at(value=name),
+                    f"input {printable(name)!r} [{', '.join(map(str, shape))}] fixes the batch to {shape[0]}",
+                )
