@@ -80,12 +80,14 @@ class UnknownShape(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         graph = view.main
-        if view.inference_error:
-            return
+        if view.inference_error or view.opset < 7:
+            return  # before opset 7, operators of ONNX's own library infer nothing: OPS001's matter
         reported = -1
         for name in view.rankless(graph):
             node = graph.producer(name)
             if node is None or node.index == reported or "::" in node.op or node.op in _NOT_TENSORS:
+                continue
+            if not graph.consumers(name) and not graph.is_output(name):
                 continue
             if all(graph.shape(operand) is not None for operand in node.inputs if operand):
                 reported = node.index
