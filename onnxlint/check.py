@@ -118,25 +118,44 @@ def check_files(jobs: Sequence[tuple[str, Plan]], workers: int = 1) -> Iterator[
         jobs: (path, plan) pairs.
         workers: Processes at most; 0 means one for each core.
     """
-    import os
-
-    workers = min(
-        workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or 1, len(jobs)
-    )
+    workers = min(workers or usable_cores(), len(jobs))
     if workers <= 1 or any(path == "-" for path, _ in jobs):
         yield from (check_file(path, plan) for path, plan in jobs)
         return
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import Future, ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children
 
-    with ProcessPoolExecutor(workers) as pool:
-        pending = [pool.submit(check_file, path, plan) for path, plan in jobs]
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
+    try:
+        pending: list[Future[CheckResult] | None] = []
+        for path, plan in jobs:
+            try:
+                pending.append(pool.submit(check_file, path, plan))
+            except BrokenProcessPool:  # a worker has died already
+                pending.append(None)
         for (path, plan), future in zip(jobs, pending, strict=True):
             try:
-                yield future.result()
+                result = future.result() if future is not None else _check_alone(path, plan)
             except BrokenProcessPool:
                 # A model that kills its worker breaks the pool for all the others: give each a process of its own.
-                yield _check_alone(path, plan)
+                result = _check_alone(path, plan)
+            yield result
+    except BaseException:
+        # Ctrl-C, or a caller that wants no more: do not wait for models that are half checked.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches the workers too, which would each print a traceback: the parent alone answers it.
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def usable_cores() -> int:
@@ -150,7 +169,7 @@ def _check_alone(path: str, plan: Plan) -> CheckResult:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    with ProcessPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(1, initializer=_ignore_interrupts) as pool:
         try:
             return pool.submit(check_file, path, plan).result()
         except BrokenProcessPool:
