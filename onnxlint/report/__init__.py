@@ -1,0 +1,74 @@
+"""Reports: one module a format, each with one function `render(report) -> str`.
+
+A reporter gets findings and writes them down; it never looks at a graph. Names and messages come out of files that
+anybody can make, so every reporter escapes them for its own format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import OnnxlintError, printable
+from onnxlint.finding import CheckResult, Severity
+
+if TYPE_CHECKING:
+    from onnxlint.rule import Rule
+
+FORMATS: tuple[str, ...] = ("text", "json", "sarif", "github", "gitlab", "junit", "markdown")
+"""Names of the formats; each is the name of its module too."""
+
+NEEDS_NEIGHBOURHOODS: frozenset[str] = frozenset({"markdown"})
+"""Formats that draw the graph around a finding: `Plan(neighbourhoods=True)` makes the engine add it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a reporter gets.
+
+    Attributes:
+        results: One for each model, in the order in which they are shown.
+        rules: Those that ran on any of the models.
+        statistics: Whether to count findings by rule in place of listing them (`text` only).
+        fail_on: Findings of this severity and above make `check` fail; None where none does.
+        root: Folder of the repository: source lines are relative to it, and so are the paths of models in formats that
+            other tools read.
+        color: Whether `text` may use terminal colors.
+        width: Columns that `text` may use; None does not wrap, as is right for pipes and files.
+    """
+
+    results: tuple[CheckResult, ...]
+    rules: tuple[type[Rule], ...] = ()
+    statistics: bool = False
+    fail_on: Severity | None = Severity.WARNING
+    root: Path = Path()
+    color: bool = False
+    width: int | None = None
+
+    def fails(self, severity: Severity) -> bool:
+        """Whether a finding of this severity makes `check` fail."""
+        return self.fail_on is not None and severity.rank >= self.fail_on.rank
+
+
+def render(format: str, report: Report) -> str:
+    """A report in one of `FORMATS`, ending in a newline unless it is empty.
+
+    Raises:
+        OnnxlintError: There is no such format; the message has the nearest match.
+    """
+    import importlib
+
+    if format not in FORMATS:
+        raise unknown_format(format)
+    text: str = importlib.import_module(f"onnxlint.report.{format}").render(report)
+    return text
+
+
+def unknown_format(format: str) -> OnnxlintError:
+    """The error for a format that does not exist."""
+    import difflib
+
+    near = difflib.get_close_matches(format.lower(), FORMATS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FORMATS)}"
+    return OnnxlintError(f"no report format is called {printable(format)!r}; {hint}")
