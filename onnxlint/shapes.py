@@ -1,0 +1,382 @@
+"""Sizes as exact expressions of the inputs' symbols, and what can be proved about them.
+
+Sizes of a network are sums and products of symbols and of floor divisions by numbers: a convolution with stride 2 turns
+`h` into `floor((h + 1)/2)`. In the normal form kept here two such expressions are equal when they are the same, and nested
+divisions melt into one, so that comparing them costs nothing. What holds only for some inputs is decided by cases: such an
+expression is linear along each residue class of its period, and there are few of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import total_ordering
+
+MAX_TERMS = 64
+"""Expressions with more terms than this are given up: the caller sees a new symbol."""
+
+MAX_PERIOD = 4096
+"""Residue classes that a proof by cases looks at, at most."""
+
+
+@total_ordering
+class Floor:
+    """`floor(num / den)`, where den is a number greater than 1 and nothing can be taken out of num."""
+
+    __slots__ = ("_key", "den", "num")
+
+    def __init__(self, num: Size, den: int) -> None:
+        self.num = num
+        self.den = den
+        self._key = f"floor({num}/{den})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Floor) and self._key == other._key
+
+    def __lt__(self, other: object) -> bool:
+        return _atom_key(self) < _atom_key(other)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __str__(self) -> str:
+        terms, constant = self.num.terms, self.num.constant
+        if constant == self.den - 1 and len(terms) == 1 and terms[0][1] == 1:
+            return f"ceil({Size(terms, 0)}/{self.den})"
+        inner = str(self.num)
+        return f"floor({inner if ' ' not in inner else f'({inner})'}/{self.den})"
+
+
+Atom = str | Floor
+Monomial = tuple[Atom, ...]
+
+
+class Size:
+    """A size that depends on symbols: a sum of products of atoms, with whole coefficients, and a constant.
+
+    Sizes that are plain numbers are ints; arithmetic returns an int wherever the result is one.
+    """
+
+    __slots__ = ("_hash", "constant", "terms")
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...], constant: int) -> None:
+        self.terms = terms
+        self.constant = constant
+        self._hash = hash((terms, constant))
+
+    @staticmethod
+    def symbol(name: str) -> Size:
+        return Size((((name,), 1),), 0)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Size)
+            and self._hash == other._hash
+            and self.constant == other.constant
+            and self.terms == other.terms
+        )
+
+    def __add__(self, other: AnySize) -> AnySize:
+        if isinstance(other, int):
+            return Size(self.terms, self.constant + other)
+        return _sum((*self.terms, *other.terms), self.constant + other.constant)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> AnySize:
+        return self * -1
+
+    def __sub__(self, other: AnySize) -> AnySize:
+        return self + (other * -1)
+
+    def __rsub__(self, other: AnySize) -> AnySize:
+        return (self * -1) + other
+
+    def __mul__(self, other: AnySize) -> AnySize:
+        if isinstance(other, int):
+            if other == 0:
+                return 0
+            return Size(tuple((mono, k * other) for mono, k in self.terms), self.constant * other)
+        products = [
+            (_product(a, b), k * m)
+            for a, k in (*self.terms, *_constant_term(self.constant))
+            for b, m in (*other.terms, *_constant_term(other.constant))
+        ]
+        if len(products) > MAX_TERMS:
+            raise TooComplexError
+        constant = sum(k for mono, k in products if not mono)
+        return _sum((p for p in products if p[0]), constant)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, den: int) -> AnySize:
+        """Floor division by a positive number, in normal form."""
+        if den == 1:
+            return self
+        # What is divisible comes out: floor((d·A + B)/d) = A + floor(B/d), for coefficients and the constant alike.
+        out: AnySize = self.constant // den
+        rest: list[tuple[Monomial, int]] = []
+        for mono, k in self.terms:
+            whole, left = divmod(k, den)
+            if whole:
+                out = out + Size(((mono, whole),), 0)
+            if left:
+                rest.append((mono, left))
+        constant = self.constant % den
+        if not rest:
+            return out
+        # floor((floor(x/a) + c)/b) = floor((x + a·c)/(a·b))
+        if len(rest) == 1 and rest[0][1] == 1 and len(rest[0][0]) == 1 and isinstance(rest[0][0][0], Floor):
+            inner = rest[0][0][0]
+            return out + (inner.num + constant * inner.den) // (inner.den * den)
+        # floor((g·A + c)/(g·d)) = floor((A + floor(c/g))/d) for whole A
+        common = math.gcd(den, *(k for _, k in rest))
+        if common > 1:
+            reduced = Size(tuple((mono, k // common) for mono, k in rest), constant // common)
+            return out + reduced // (den // common)
+        return out + Size((((Floor(Size(tuple(rest), constant), den),), 1),), 0)
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        for mono, k in self.terms:
+            body = "*".join(str(atom) for atom in mono)
+            sign = "- " if k < 0 else "+ "
+            parts.append(sign + (body if abs(k) == 1 else f"{abs(k)}*{body}"))
+        if self.constant or not parts:
+            parts.append(f"{'-' if self.constant < 0 else '+'} {abs(self.constant)}")
+        text = " ".join(parts)
+        return text[2:] if text.startswith("+ ") else "-" + text[2:]
+
+    __repr__ = __str__
+
+
+AnySize = int | Size
+
+
+class TooComplexError(Exception):
+    """An expression outgrew `MAX_TERMS`: the work is given up."""
+
+
+def ceil_div(size: AnySize, den: int) -> AnySize:
+    """`ceil(size / den)`."""
+    return (size + (den - 1)) // den
+
+
+def product(sizes: Iterable[AnySize]) -> AnySize:
+    """Product of sizes."""
+    result: AnySize = 1
+    for size in sizes:
+        result = result * size
+    return result
+
+
+def symbols(size: AnySize) -> frozenset[str]:
+    """Names of the symbols that a size depends on."""
+    if isinstance(size, int):
+        return frozenset()
+    found: set[str] = set()
+    for mono, _ in size.terms:
+        for atom in mono:
+            found |= {atom} if isinstance(atom, str) else symbols(atom.num)
+    return frozenset(found)
+
+
+def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:
+    """The size with symbols replaced."""
+    if isinstance(size, int) or not (symbols(size) & values.keys()):
+        return size
+    result: AnySize = size.constant
+    for mono, k in size.terms:
+        part: AnySize = k
+        for atom in mono:
+            if isinstance(atom, str):
+                part = part * values.get(atom, Size.symbol(atom))
+            else:
+                part = part * (substitute(atom.num, values) // atom.den)
+        result = result + part
+    return result
+
+
+def divide(num: Iterable[AnySize], den: Iterable[AnySize]) -> AnySize | None:
+    """Exact quotient of two products of sizes; None where it cannot be told.
+
+    Args:
+        num, den: The factors. Equal ones cancel; what is left must divide.
+    """
+    above, below = list(num), []
+    for factor in den:
+        if factor in above:
+            above.remove(factor)
+        elif factor != 1:
+            below.append(factor)
+    over = product(above)
+    for factor in below:
+        quotient = _divide_one(over, factor)
+        if quotient is None:
+            return None
+        over = quotient
+    return over
+
+
+def _divide_one(size: AnySize, by: AnySize) -> AnySize | None:
+    if size == by:
+        return 1
+    if isinstance(by, int):
+        if by == 0:
+            return None
+        if isinstance(size, int):
+            return size // by if size % by == 0 else None
+        if size.constant % by or any(k % by for _, k in size.terms):
+            return None
+        return Size(tuple((mono, k // by) for mono, k in size.terms), size.constant // by)
+    if isinstance(size, int) or size.constant or by.constant or len(by.terms) != 1:
+        # A sum divides only what is a multiple of it as a whole: try the ratio of the leading coefficients.
+        ratio = ratio_of(size, by)
+        return int(ratio) if ratio is not None and ratio.denominator == 1 else None
+    (mono, k), terms = by.terms[0], []
+    for other, m in size.terms:
+        left = list(other)
+        for atom in mono:
+            if atom not in left:
+                return None
+            left.remove(atom)
+        if m % k:
+            return None
+        terms.append((tuple(left), m // k))
+    constant = sum(m for left_mono, m in terms if not left_mono)
+    return _sum(((left_mono, m) for left_mono, m in terms if left_mono), constant)
+
+
+def ratio_of(size: AnySize, by: AnySize) -> Fraction | None:
+    """`size / by` where it is one number for all inputs; else None."""
+    if isinstance(size, int) and isinstance(by, int):
+        return Fraction(size, by) if by else None
+    if isinstance(size, int) or isinstance(by, int) or len(size.terms) != len(by.terms):
+        return None
+    ratio = Fraction(size.terms[0][1], by.terms[0][1])
+    same = all(a[0] == b[0] and Fraction(a[1], b[1]) == ratio for a, b in zip(size.terms, by.terms, strict=True))
+    return ratio if same and size.constant == ratio * by.constant else None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Under which inputs two sizes are equal.
+
+    Attributes:
+        symbol: The input's symbol that it is about.
+        period: Equality depends on the symbol modulo this.
+        residues: The residues for which it holds; all of them where it always holds.
+        multiple: The smallest number such that every multiple of it satisfies the condition; None where there is none.
+    """
+
+    symbol: str
+    period: int
+    residues: frozenset[int]
+    multiple: int | None
+
+    @property
+    def always(self) -> bool:
+        return len(self.residues) == self.period
+
+    def __str__(self) -> str:
+        if self.multiple is not None:
+            return f"{self.symbol} % {self.multiple} == 0"
+        return f"{self.symbol} % {self.period} in {{{', '.join(map(str, sorted(self.residues)))}}}"
+
+
+def when_equal(a: AnySize, b: AnySize) -> list[Condition] | None:
+    """The conditions under which two sizes are equal: all of them have to hold.
+
+    Decided by cases: `a - b` is split into parts of one symbol each, which are linear along every residue class of their
+    period. An empty list means always.
+
+    Returns:
+        None where they are never equal, or where it cannot be decided (several symbols in one term, a period that is
+        too large).
+    """
+    difference = a - b
+    if isinstance(difference, int):
+        return [] if difference == 0 else None
+    by_symbol: dict[str, AnySize] = {}
+    for mono, k in difference.terms:
+        names = symbols(Size(((mono, k),), 0))
+        if len(names) != 1 or len(mono) != 1:
+            return None
+        (name,) = names
+        by_symbol[name] = by_symbol.get(name, 0) + Size(((mono, k),), 0)
+    if len(by_symbol) != 1:
+        return None
+    (name,) = by_symbol
+    period = _period(difference)
+    if period > MAX_PERIOD:
+        return None
+    step = Size.symbol("k")
+    residues = frozenset(r for r in range(period) if substitute(difference, {name: step * period + r}) == 0)
+    if not residues:
+        return None
+    if len(residues) == period:
+        return []
+    multiples = [m for m in range(2, period + 1) if period % m == 0 and all(r in residues for r in range(0, period, m))]
+    return [Condition(name, period, residues, min(multiples, default=None))]
+
+
+def lower_bound(size: AnySize) -> int | None:
+    """A number that the size is never below, with every symbol at least 1; None where there is none."""
+    if isinstance(size, int):
+        return size
+    bound = size.constant
+    for mono, k in size.terms:
+        if k < 0:
+            return None
+        part = k
+        for atom in mono:
+            if isinstance(atom, Floor):
+                inner = lower_bound(atom.num)
+                if inner is None or inner < 0:
+                    return None
+                part *= inner // atom.den
+        bound += part
+    return bound
+
+
+def _period(size: AnySize) -> int:
+    """A number after which the floors of a size of one symbol repeat their pattern."""
+    if isinstance(size, int):
+        return 1
+    period = 1
+    for mono, _ in size.terms:
+        for atom in mono:
+            if isinstance(atom, Floor):
+                period = math.lcm(period, atom.den * _period(atom.num))
+    return period
+
+
+def _atom_key(atom: object) -> str:
+    return atom if isinstance(atom, str) else getattr(atom, "_key", "")
+
+
+def _product(a: Monomial, b: Monomial) -> Monomial:
+    return tuple(sorted((*a, *b), key=_atom_key))
+
+
+def _constant_term(constant: int) -> tuple[tuple[Monomial, int], ...]:
+    return (((), constant),) if constant else ()
+
+
+def _sum(terms: Iterable[tuple[Monomial, int]], constant: int) -> AnySize:
+    merged: dict[Monomial, int] = {}
+    for mono, k in terms:
+        merged[mono] = merged.get(mono, 0) + k
+    kept = tuple(sorted(((mono, k) for mono, k in merged.items() if k), key=_term_key))
+    if len(kept) > MAX_TERMS:
+        raise TooComplexError
+    return Size(kept, constant) if kept else constant
+
+
+def _term_key(term: tuple[Monomial, int]) -> tuple[str, ...]:
+    return tuple(map(_atom_key, term[0]))
