@@ -7,12 +7,14 @@ length) into the same file, marked so that it can be told from the references th
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
+import posixpath
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError, printable
@@ -108,9 +110,16 @@ class Model:
         if span is not None:
             if self.buffer is None:
                 raise OnnxlintError(f"{self.path}: the file behind tensor {tensor.name!r} is closed")
+            mapped = _mapped(tensor, span, self.buffer)
+            if mapped is not None:
+                return mapped
             plain = _with_data(tensor, span.field, self.buffer[span.offset : span.offset + span.length])
         elif is_external(tensor):
-            plain = _with_data(tensor, "raw_data", self._external_bytes(tensor))
+            external = self._external_data(tensor)
+            mapped = _mapped(tensor, Span("raw_data", 0, len(external)), external)
+            if mapped is not None:
+                return mapped
+            plain = _with_data(tensor, "raw_data", bytes(external))
         try:
             values = numpy_helper.to_array(plain)
         except (ValueError, TypeError) as error:
@@ -121,13 +130,15 @@ class Model:
         values.flags.writeable = False
         return values
 
-    def _external_bytes(self, tensor: onnx.TensorProto) -> bytes:
+    def _external_data(self, tensor: onnx.TensorProto) -> memoryview:
         problem, path, offset, length = locate_external(self, tensor)
         if problem:
             raise OnnxlintError(f"{self.path}: tensor {printable(tensor.name)!r}: {problem}")
         with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(length)
+            if length < LARGE:
+                file.seek(offset)
+                return memoryview(file.read(length))
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[offset : offset + length]
 
 
 def open_model(path: str | os.PathLike[str]) -> Model:
@@ -171,73 +182,92 @@ def inline_span(tensor: onnx.TensorProto) -> Span | None:
     return Span(entries[MARK], int(entries["offset"]), int(entries["length"]))
 
 
-def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Bytes that the tensor's elements take once decoded, from its dims and type alone."""
-    import math
-
-    from onnx import helper
-
-    count = math.prod(tensor.dims)
-    bits = {22: 4, 21: 4, 23: 4, 25: 2, 26: 2}.get(tensor.data_type)  # 4 and 2 bit types are packed
-    if bits is not None:
-        return (count * bits + 7) // 8
-    try:
-        return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except (KeyError, TypeError):
-        return 0  # undefined element type: SPC001 says so
+_BITS = {
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),  # (u)int8, bool, float8 types
+    **dict.fromkeys((4, 5, 10, 16), 16),  # (u)int16, float16, bfloat16
+    **dict.fromkeys((1, 6, 12), 32),  # float, int32, uint32
+    **dict.fromkeys((7, 11, 13, 14), 64),  # int64, double, uint64, complex64
+    15: 128,  # complex128
+    **dict.fromkeys((21, 22, 23), 4),  # uint4, int4, float4e2m1
+    **dict.fromkeys((25, 26), 2),  # uint2, int2
+    **dict.fromkeys((27, 28), 6),  # float6e2m3, float6e3m2
+}
+"""Bits of one element in raw_data, by TensorProto.DataType; types under a byte are packed."""
 
 
-def locate_external(model: Model, tensor: onnx.TensorProto) -> tuple[str, str, int, int]:
-    """Find a tensor's external data, and what is wrong with it.
+def tensor_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Bytes that the tensor's elements take, from its dims and type alone; None for strings and unknown types."""
+    bits = _BITS.get(tensor.data_type)
+    return None if bits is None else (math.prod(tensor.dims) * bits + 7) // 8
 
-    Returns:
-        (problem, path, offset, length): problem is empty where the data can be read, else one line; `path` is absolute.
+
+@dataclass(frozen=True)
+class External:
+    """Where a tensor's external data lies, and what is wrong with that.
+
+    Attributes:
+        location: As the file says it.
+        path: The file, absolute; empty where the location must not be followed.
+        offset: First byte.
+        length: In bytes.
+        kind: Empty where the data can be read, else what is wrong: `escapes` (see `escape_problem`), `numbers` (offset or
+            length is not a number, or negative), `missing`, `irregular` (a folder, a device), `short`, `mismatch`
+            (length against dims and type).
+        problem: One line about it; empty where the data can be read.
     """
+
+    location: str
+    path: str = ""
+    offset: int = 0
+    length: int = 0
+    kind: str = ""
+    problem: str = ""
+
+
+def locate_external(model: Model, tensor: onnx.TensorProto) -> External:
+    """Find a tensor's external data, without reading it."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    problem = escape_problem(model.base_dir, location)
-    path = os.path.join(os.path.abspath(model.base_dir), location)
+    shown = printable(location)
+    problem = escape_problem(model, location)
+    if problem:
+        return External(location, kind="escapes", problem=problem)
+    path = os.path.join(os.path.abspath(model.base_dir), os.path.normpath(location))
     try:
         offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", "-1"))
+        length = int(entries["length"]) if "length" in entries else None
     except ValueError:
-        return "its offset or length is not a number", path, 0, 0
-    if problem:
-        return problem, path, offset, length
+        return External(location, path, kind="numbers", problem="its offset or length is not a number")
+    needed = tensor_bytes(tensor)
+    size = needed if length is None else length
+    if offset < 0 or size < 0:
+        return External(location, path, kind="numbers", problem="its offset or length is negative")
+    found = External(location, path, offset, size)
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return f"external data file {printable(location)!r} is missing", path, offset, length
+        return replace(found, kind="missing", problem=f"external data file {shown!r} is missing")
     if not stat.S_ISREG(status.st_mode):
-        return f"external data {printable(location)!r} is not a regular file", path, offset, length
-    needed = tensor_bytes(tensor)
-    if length < 0:
-        length = needed
-    if offset < 0 or offset + length > status.st_size:
-        return (
-            (
-                f"external data file {printable(location)!r} is too short: bytes {offset} to {offset + length} "
-                f"wanted, it has {status.st_size}"
-            ),
-            path,
-            offset,
-            length,
+        return replace(found, kind="irregular", problem=f"external data {shown!r} is not a regular file")
+    if needed is not None and size != needed:
+        return replace(
+            found, kind="mismatch", problem=f"its external data is {size} bytes, but its dims and type take {needed}"
         )
-    if needed and length != needed:
-        return (
-            (f"its external data is {length} bytes, but its dims and type take {needed}"),
-            path,
-            offset,
-            length,
+    if offset + size > status.st_size:
+        return replace(
+            found,
+            kind="short",
+            problem=f"external data file {shown!r} has {status.st_size} bytes, but {offset + size} are wanted",
         )
-    return "", path, offset, length
+    return found
 
 
-def escape_problem(base_dir: str, location: str) -> str:
+def escape_problem(model: Model, location: str) -> str:
     """Why a location of external data must not be followed; empty where it may.
 
-    Absolute paths, `..` and symbolic links that leave the model's folder are refused, as onnx itself does since
-    CVE-2024-27318 and CVE-2024-5187.
+    Absolute paths, `..` and symbolic links that leave the model's folder are refused, as onnx (CVE-2022-25882,
+    CVE-2024-27318, CVE-2026-27489) and onnxruntime do. Links between the files of one download, as the Hugging Face
+    cache makes them, stay in the folder that the model's own link leads to: onnxruntime follows these, and so do we.
     """
     shown = printable(location)
     if not location:
@@ -247,11 +277,13 @@ def escape_problem(base_dir: str, location: str) -> str:
     normal = location.replace("\\", "/")
     if os.path.isabs(location) or normal.startswith("/") or (len(normal) > 1 and normal[1] == ":"):
         return f"its external data location {shown!r} is an absolute path"
-    if ".." in normal.split("/"):
+    if posixpath.normpath(normal).split("/")[0] == "..":
         return f"its external data location {shown!r} leaves the model's folder"
-    base = os.path.realpath(base_dir)
-    real = os.path.realpath(os.path.join(base, location))
-    if os.path.commonpath([base, real]) != base:
+    homes = {os.path.realpath(model.base_dir)}
+    if model.path != "-":
+        homes.add(os.path.dirname(os.path.realpath(model.path)))
+    real = os.path.realpath(os.path.join(model.base_dir, os.path.normpath(location)))
+    if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
         return f"its external data location {shown!r} is a link that leaves the model's folder"
     return ""
 
@@ -531,6 +563,25 @@ def _key(number: int, length: int) -> bytes:
 def _entry(key: str, value: str) -> bytes:
     body = _key(1, len(key)) + key.encode() + _key(2, len(value)) + value.encode()
     return _key(_EXTERNAL_DATA, len(body)) + body
+
+
+_PLAIN = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f2", 11: "f8", 12: "u4", 13: "u8"}
+"""Element types whose raw data is what NumPy holds in memory on a little-endian machine."""
+
+
+def _mapped(tensor: onnx.TensorProto, span: Span, buffer: Buffer | memoryview) -> npt.NDArray[np.generic] | None:
+    """A read-only view into the file's bytes, without a copy; None where the data has to be decoded or does not fit."""
+    import math
+
+    import numpy as np
+
+    if span.field != "raw_data" or tensor.data_type not in _PLAIN:
+        return None
+    dtype = np.dtype("<" + _PLAIN[tensor.data_type])
+    count = math.prod(tensor.dims)
+    if count * dtype.itemsize != span.length or any(size < 0 for size in tensor.dims):
+        return None
+    return np.frombuffer(buffer, dtype, count, span.offset).reshape(tuple(tensor.dims))
 
 
 def _with_data(tensor: onnx.TensorProto, field_name: str, data: bytes) -> onnx.TensorProto:
