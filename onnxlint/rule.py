@@ -265,11 +265,12 @@ def load_registry(rule_paths: tuple[str, ...] = ()) -> Registry:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             loaded = point.load()
+            found = rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded]
         except Exception as error:
             raise OnnxlintError(
                 f"the rules of entry point {point.name!r} ({point.value}) cannot be loaded: {_short(error)}"
             ) from error
-        rules.update(dict.fromkeys(rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded]))
+        rules.update(dict.fromkeys(found))
     for path in rule_paths:
         rules.update(dict.fromkeys(rules_at(Path(path))))
     return Registry(rules)
