@@ -131,14 +131,15 @@ class Model:
         return values
 
     def _external_data(self, tensor: onnx.TensorProto) -> memoryview:
-        problem, path, offset, length = locate_external(self, tensor)
-        if problem:
-            raise OnnxlintError(f"{self.path}: tensor {printable(tensor.name)!r}: {problem}")
-        with open(path, "rb") as file:
-            if length < LARGE:
-                file.seek(offset)
-                return memoryview(file.read(length))
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[offset : offset + length]
+        found = locate_external(self, tensor)
+        if found.problem:
+            raise OnnxlintError(f"{self.path}: tensor {printable(tensor.name)!r}: {found.problem}")
+        with open(found.path, "rb") as file:
+            if found.length < LARGE:
+                file.seek(found.offset)
+                return memoryview(file.read(found.length))
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            return data[found.offset : found.offset + found.length]
 
 
 def open_model(path: str | os.PathLike[str]) -> Model:
@@ -239,7 +240,7 @@ def locate_external(model: Model, tensor: onnx.TensorProto) -> External:
     except ValueError:
         return External(location, path, kind="numbers", problem="its offset or length is not a number")
     needed = tensor_bytes(tensor)
-    size = needed if length is None else length
+    size = (needed or 0) if length is None else length
     if offset < 0 or size < 0:
         return External(location, path, kind="numbers", problem="its offset or length is negative")
     found = External(location, path, offset, size)
@@ -283,7 +284,7 @@ def escape_problem(model: Model, location: str) -> str:
     if model.path != "-":
         homes.add(os.path.dirname(os.path.realpath(model.path)))
     real = os.path.realpath(os.path.join(model.base_dir, os.path.normpath(location)))
-    if not any(real.startswith(home.rstrip(os.sep) + os.sep) for home in homes):
+    if not any(f"{real}{os.sep}".startswith(f"{home.rstrip(os.sep)}{os.sep}") for home in homes):
         return f"its external data location {shown!r} is a link that leaves the model's folder"
     return ""
 
@@ -571,8 +572,6 @@ _PLAIN = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?",
 
 def _mapped(tensor: onnx.TensorProto, span: Span, buffer: Buffer | memoryview) -> npt.NDArray[np.generic] | None:
     """A read-only view into the file's bytes, without a copy; None where the data has to be decoded or does not fit."""
-    import math
-
     import numpy as np
 
     if span.field != "raw_data" or tensor.data_type not in _PLAIN:
