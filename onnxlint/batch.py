@@ -6,7 +6,8 @@ which is the safe side.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxlint.view import Graph, GraphView, Node, Shape
@@ -80,8 +81,6 @@ def _output_axis(node: Node, axes: dict[str, int]) -> int | None:
         return found.pop() if len(found) == 1 and axis is not None and axis not in found else None
     if first is None:
         return None
-    if op == "Reshape":
-        return _reshape(node, first, axes)
     handler = _HANDLERS.get(op)
     if handler is not None:
         return handler(node, first)
@@ -111,36 +110,28 @@ def _transpose(node: Node, first: int) -> int | None:
     return perm.index(first) if first in perm else None
 
 
-def _reshape(node: Node, first: int, axes: dict[str, int]) -> int | None:
-    from onnxlint.chains import Dim, elements
-
+def _reshape(node: Node, first: int) -> int | None:
     if first != 0:
         return None
-    target = elements(node, 1)
-    if not target:
-        return None
-    lead = target[0]
-    if lead == 0 and not node.attribute("allowzero", 0):
-        return 0
-    if isinstance(lead, Dim):
-        return 0 if lead.axis == axes.get(lead.value) else None
-    shape = node.shape(0)
-    if lead == -1:
-        # [-1, 3, 5] keeps the batch where the other dims take up all that the input has beside its first.
-        rest = _product(target[1:])
-        return 0 if shape is not None and rest is not None and rest == _product(shape[1:]) else None
-    if isinstance(lead, int) and shape and isinstance(shape[0], int):
-        return 0 if lead == shape[0] else None
-    return 0 if isinstance(lead, int) and lead == 1 else None
-
-
-def _product(dims: Any) -> int | None:
-    product = 1
-    for dim in dims:
-        if not isinstance(dim, int) or dim <= 0:
+    constant = node.constant(1)
+    if constant is None:
+        symbolic = node.graph.view.symbolic
+        data, value = symbolic.of(node, 0), symbolic.val(node, 1)
+        if data is None or value is None or not value.numbers:
             return None
-        product *= dim
-    return product
+        lead = value.numbers[0]
+        return 0 if lead == data[0] or (lead == 0 and not node.attribute("allowzero", 0)) else None
+    target, shape = constant.reshape(-1).tolist(), node.shape(0)
+    if not target or not shape:
+        return None
+    if (target[0] == 0 and not node.attribute("allowzero", 0)) or target[0] == shape[0]:
+        return 0
+    if target[0] == -1:
+        # [-1, 3, 5] keeps the batch where the other numbers take up all that the input has beside its first.
+        inner = [dim for dim in shape[1:] if isinstance(dim, int)]
+        exact = len(inner) == len(shape) - 1 and min(target[1:], default=1) > 0
+        return 0 if exact and math.prod(inner) == math.prod(target[1:]) else None
+    return 0 if target[0] == 1 and not isinstance(shape[0], int) else None
 
 
 def _squeeze(node: Node, first: int) -> int | None:
@@ -215,6 +206,7 @@ _HANDLERS = {
     "Gather": _gather,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Tile": _tile,

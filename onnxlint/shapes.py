@@ -9,7 +9,7 @@ expression is linear along each residue class of its period, and there are few o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import total_ordering
@@ -323,6 +323,27 @@ def when_equal(a: AnySize, b: AnySize) -> list[Condition] | None:
         return []
     multiples = [m for m in range(2, period + 1) if period % m == 0 and all(r in residues for r in range(0, period, m))]
     return [Condition(name, period, residues, min(multiples, default=None))]
+
+
+def constant_target(data: Sequence[AnySize], target: Sequence[object]) -> list[int] | None:
+    """A constant Reshape target that says the same as a computed one.
+
+    Args:
+        data: Sizes of the Reshape's input.
+        target: Numbers of the target, sizes among them.
+
+    Returns:
+        Numbers, with `0` for what is copied from the same-numbered axis of the input and at most one `-1`; None where more
+        than one size is neither a number nor such a copy, and the target has to be computed.
+    """
+    constant: list[int] = []
+    for i, number in enumerate(target):
+        copied = i < len(data) and number == data[i]
+        if isinstance(number, int) and not (copied and i == 0):
+            constant.append(number)
+        else:
+            constant.append(0 if copied else -1)
+    return constant if constant.count(-1) <= 1 else None
 
 
 def lower_bound(size: AnySize) -> int | None:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from onnxlint.shapes import AnySize, Size, TooComplexError, ceil_div, divide, lower_bound, product, ratio_of
-from onnxlint.view import Graph, GraphView, Node, is_invented
+from onnxlint.view import GRAPH_OPS, Graph, GraphView, Node, is_invented
 
 if TYPE_CHECKING:
     from onnxlint.view import Shape
@@ -112,7 +112,7 @@ class Symbolic:
 
     def _run(self, graph: Graph) -> None:
         for name in graph.data_inputs:
-            self._shapes[(id(graph), name)] = self._declared_input(graph, graph.shape(name))
+            self._shapes[(id(graph), name)] = self._declared_input(graph, self.view.onnx_inferred(graph, name)[1])
         for node in graph.order:
             self._visit(node)
 
@@ -126,9 +126,10 @@ class Symbolic:
         )
 
     def _visit(self, node: Node) -> None:
-        for child in node.graph.children:
-            if child.parent_node is node:
-                self._run(child)
+        if node.graph.children and node.op in GRAPH_OPS:
+            for child in node.graph.children:
+                if child.parent_node is node:
+                    self._run(child)
         handler = _HANDLERS.get(node.op)
         shapes: Sequence[Sizes | None] | None = None
         if handler is not None:
@@ -139,7 +140,7 @@ class Symbolic:
         for i, name in enumerate(node.outputs):
             if name:
                 own = shapes[i] if shapes is not None and i < len(shapes) else None
-                self._shapes[(id(node.graph), name)] = self._merge(own, node.output_shape(i))
+                self._shapes[(id(node.graph), name)] = self._merge(own, self.view.onnx_inferred(node.graph, name)[1])
         try:
             self._evaluate(node)
         except (TooComplexError, IndexError, TypeError, ZeroDivisionError):

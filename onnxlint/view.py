@@ -7,7 +7,7 @@ is made when a rule first asks for it, and kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, KeysView, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,15 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxlint.source import Sources
+    from onnxlint.symbolic import Symbolic
 
 Dim = int | str | None
-"""A dimension: known, symbolic (a name; equal names are equal sizes), or unknown."""
+"""A dimension: known, symbolic (a name or an expression; equal texts are equal sizes), or unknown."""
 Shape = tuple[Dim, ...]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
-MAX_ROUNDS = 4
-"""How often shapes that only onnxlint derives are handed back to inference."""
-
-_GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 class Node:
@@ -339,7 +337,7 @@ class GraphView:
                     by_op[op] = [node]
                 else:
                     nodes.append(node)
-                if op in _GRAPH_OPS or "::" in op:
+                if op in GRAPH_OPS or "::" in op:
                     for attribute in node.proto.attribute:
                         bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
                         for k, body in enumerate(bodies):
@@ -429,7 +427,32 @@ class GraphView:
         return known
 
     def inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
-        """(element type, shape) of a value as inference finds them, looked up outwards through the graphs."""
+        """(element type, shape) of a value as inference finds them, looked up outwards through the graphs.
+
+        Ranks that onnx's inference loses, and in a model that computes shapes also sizes, are those of `symbolic`:
+        numbers, symbols of the inputs, or expressions of them (`ceil(h/16)`).
+        """
+        kind, shape = self.onnx_inferred(graph, name)
+        if shape is None or (self.computes_shapes and any(is_invented(dim) for dim in shape)):
+            sizes = self.symbolic.shape(graph, name)
+            if sizes is not None:
+                return kind, tuple(size if isinstance(size, int) else str(size) for size in sizes)
+        return kind, shape
+
+    @cached_property
+    def computes_shapes(self) -> bool:
+        """Whether any node reads the shape of a value."""
+        return "Shape" in self._by_op or "Size" in self._by_op
+
+    @cached_property
+    def symbolic(self) -> Symbolic:
+        """Every size as an expression of the inputs' symbols."""
+        from onnxlint.symbolic import Symbolic
+
+        return Symbolic(self)
+
+    def onnx_inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
+        """(element type, shape) of a value as `onnx.shape_inference` finds them, without the file's claims."""
         here: Graph | None = graph
         while here is not None:
             known = self._inferred[id(here)]
@@ -446,12 +469,8 @@ class GraphView:
             here = here.parent
         return 0, None
 
-    def inferred_names(self, graph: Graph) -> KeysView[str]:
-        """Names of the values of a graph that inference found a type for."""
-        return self._inferred[id(graph)].keys()
-
     def rankless(self, graph: Graph) -> list[str]:
-        """Values that nodes of a graph make and for which inference found no rank, in the order of the file."""
+        """Values that nodes of a graph make and whose rank cannot be inferred, in the order of the file."""
         known = self._inferred[id(graph)]
         lost = []
         for node in graph.nodes:
@@ -460,31 +479,13 @@ class GraphView:
                 has_rank = entry is not None and (
                     entry[1] is not None if isinstance(entry, tuple) else entry.type.tensor_type.HasField("shape")
                 )
-                if not has_rank and name:
+                if not has_rank and name and self.inferred(graph, name)[1] is None:
                     lost.append(name)
         return lost
 
     @cached_property
     def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
-        bare = _without_claims(self.proto)
-        known = self._collect(self._infer(bare))
-        # Inference gives up on Reshape(x, [x.shape[0], -1, 4]) and what comes after it. We know its rank, and tell.
-        for _ in range(MAX_ROUNDS):
-            self.__dict__["_inferred"] = known  # what `derived_shapes` reads
-            from onnxlint.chains import derived_shapes
-
-            found = derived_shapes(self)
-            if not found:
-                break
-            told = {value.name: value for value in bare.graph.value_info}
-            for name, (kind, shape) in found.items():
-                if name in told:
-                    bare.graph.value_info.remove(told[name])
-                bare.graph.value_info.append(_value_info(name, kind, shape))
-            known = self._collect(self._infer(bare))
-        return known
-
-    def _collect(self, result: onnx.ModelProto) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
+        result = self._infer(_without_claims(self.proto))
         known: dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]] = {
             id(graph): {} for graph in self.graphs
         }
@@ -608,7 +609,7 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
         for node in graph.node:
-            if node.op_type in _GRAPH_OPS:
+            if node.op_type in GRAPH_OPS:
                 for attribute in node.attribute:
                     if attribute.HasField("g"):
                         pending.append(attribute.g)
@@ -616,15 +617,9 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
-def _value_info(name: str, kind: int, shape: Shape) -> onnx.ValueInfoProto:
-    from onnx import helper
-
-    return helper.make_tensor_value_info(name, kind, [None if is_invented(dim) else dim for dim in shape])
-
-
 def is_invented(dim: Dim) -> bool:
     """Whether a dim is unknown, or a symbol that inference made up for an unknown one."""
-    return dim is None or (isinstance(dim, str) and dim.startswith("unk__"))
+    return dim is None or (isinstance(dim, str) and dim.startswith(("unk__", "?")))
 
 
 def _type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:

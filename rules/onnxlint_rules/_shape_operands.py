@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxlint.chains import SHAPE_OPERANDS, Chain, Dim, Element, elements, known_size, trace
+from onnxlint.chains import SHAPE_OPERANDS, Chain, trace
 from onnxlint.errors import printable
-from onnxlint.view import GraphView, Node, is_invented
+from onnxlint.symbolic import Number, Quotient, Sizes
+from onnxlint.view import GraphView, Node
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,14 @@ class Operand:
     index: int
     chain: Chain
 
-    def elements(self) -> tuple[Element, ...] | None:
-        """What each element of the operand is; None where that cannot be followed."""
-        return elements(self.node, self.index)
+    def numbers(self) -> tuple[Number | None, ...] | None:
+        """The operand's numbers, sizes among them; None where it cannot be followed."""
+        value = self.node.graph.view.symbolic.val(self.node, self.index)
+        return None if value is None else value.numbers
+
+    def data(self) -> Sizes | None:
+        """Sizes of the consumer's first input."""
+        return self.node.graph.view.symbolic.of(self.node, 0)
 
     def describe(self) -> str:
         """`Shape → Gather → Unsqueeze → Concat → Reshape`, one way through the chain."""
@@ -71,27 +77,21 @@ def is_resize_by_sizes(operand: Operand) -> bool:
 
 
 def is_expand_by_shape(operand: Operand) -> bool:
-    """Whether an Expand repeats a tensor to the shape of the very tensor that it then meets (SHP005).
+    """Whether an Expand repeats a tensor to the shape of the very tensors that it then meets (SHP005).
 
-    True where each reader of the Expand is an operator that broadcasts, and its other operand is the value whose shape
-    was taken.
+    True where each reader of the Expand is an operator that broadcasts, and its other operand has the expanded shape.
     """
-    node = operand.node
-    if node.op != "Expand" or node.graph.is_output(node.output()):
+    node, graph = operand.node, operand.node.graph
+    if node.op != "Expand" or graph.is_output(node.output()):
         return False
-    target = operand.elements()
-    shape = node.shape(0)
-    if not target or shape is None or len(shape) > len(target):
-        return False
-    values = {element.value for element in target if isinstance(element, Dim)}
-    if len(values) != 1:
-        return False
-    (value,) = values
-    if target != tuple(Dim(value, axis) for axis in range(len(target))):
-        return False
+    symbolic = graph.view.symbolic
+    expanded = symbolic.shape(graph, node.output())
     readers = node.consumers()
-    return bool(readers) and all(
-        reader.op in BROADCASTING and value in reader.inputs and len(reader.inputs) == 2 for reader in readers
+    return bool(readers and expanded) and all(
+        reader.op in BROADCASTING
+        and len(reader.inputs) == 2
+        and any(name != node.output() and symbolic.shape(reader.graph, name) == expanded for name in reader.inputs)
+        for reader in readers
     )
 
 
@@ -103,71 +103,14 @@ BROADCASTING = frozenset(
 def is_flatten(operand: Operand) -> bool:
     """Whether a Reshape is `x.view(x.size(0), -1)` (SHP006)."""
     node = operand.node
-    if node.op != "Reshape":
-        return False
-    target = operand.elements()
-    return (
-        target is not None
-        and len(target) == 2
-        and target[1] == -1
-        and isinstance(target[0], Dim)
-        and copies(node, target[0]) == 0
+    data, target = operand.data(), operand.numbers()
+    return bool(
+        node.op == "Reshape" and data and target and len(target) == 2 and target[0] == data[0] and target[1] == -1
     )
 
 
-def copies(node: Node, element: Element) -> int | None:
-    """The axis of the node's first input whose size an element is; None where that cannot be told.
-
-    Sizes are the same where they are the size of the same axis of the same value, the batch of both values, or have
-    the same symbol.
-    """
-    if not isinstance(element, Dim):
-        return None
-    view, graph = node.graph.view, node.graph
-    if element.value == node.input(0):
-        rank = len(shape) if (shape := node.shape(0)) is not None else None
-        return element.axis if element.axis >= 0 else None if rank is None else element.axis + rank
-    if view.batch_axis(graph, element.value) == element.axis:
-        axis = view.batch_axis(graph, node.input(0))
-        if axis is not None:
-            return axis
-    size = known_size(graph, element)
-    shape = node.shape(0)
-    if isinstance(size, str) and shape is not None and shape.count(size) == 1:
-        return shape.index(size)
-    return None
-
-
-def simplest_target(node: Node, target: tuple[Element, ...]) -> list[int] | None:
-    """A constant Reshape target that says the same: numbers, `0` for copied sizes and at most one `-1`.
-
-    None where more than one size is neither constant nor a copy of the same-numbered one of the input: such a target
-    has to be computed.
-    """
-    constant: list[int] = []
-    for i, element in enumerate(target):
-        size = known_size(node.graph, element)
-        if isinstance(element, int):
-            constant.append(element)
-        elif copies(node, element) == i:
-            constant.append(0)
-        else:
-            constant.append(size if isinstance(size, int) else -1)
-    return constant if constant.count(-1) <= 1 else None
-
-
-def show_element(node: Node, element: Element) -> str:
-    """An element as people would write it: `-1`, `batch`, `x.shape[2]`, `(h / 2)`, `?`."""
-    if isinstance(element, Dim):
-        size = known_size(node.graph, element)
-        if node.graph.view.batch_axis(node.graph, element.value) == element.axis:
-            return "batch"
-        if size is not None and not is_invented(size):
-            return printable(str(size))
-        return printable(f"{element.value}.shape[{element.axis}]")
-    return "?" if element is None else printable(str(element))
-
-
-def show_target(node: Node, target: tuple[Element, ...] | None) -> str:
-    """A whole operand: `[batch, -1, 4]`; empty where it is unknown."""
-    return "" if target is None else "[" + ", ".join(show_element(node, element) for element in target) + "]"
+def show_numbers(numbers: tuple[Number | None, ...]) -> str:
+    """An operand as people would write it: `[N, -1, 4]`; empty where it says nothing that a reader could use."""
+    texts = [f"{n.num}/{n.den}" if isinstance(n, Quotient) else "?" if n is None else str(n) for n in numbers]
+    text = "[" + ", ".join(texts) + "]"
+    return "" if "?" in text or len(text) > 80 else printable(text)

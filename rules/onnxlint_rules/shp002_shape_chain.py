@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.chains import Element
+from onnxlint.shapes import constant_target
 from onnxlint_rules._shape_operands import (
     Operand,
     computed_operands,
     is_expand_by_shape,
     is_flatten,
     is_resize_by_sizes,
-    show_target,
-    simplest_target,
+    show_numbers,
 )
 
 
@@ -78,7 +77,7 @@ class ShapeChain(Rule):
                 y = Reshape (x, target)
             }
             """,
-            says="Reshape target [batch, -1, 4] is computed (Shape → Gather → Unsqueeze → Concat → Reshape); [0, -1, 4]",
+            says="Reshape target [N, -1, 4] is computed (Shape → Gather → Unsqueeze → Concat → Reshape); [0, -1, 4]",
         ),
         Example(
             bad="""
@@ -145,12 +144,13 @@ class ShapeChain(Rule):
             ):
                 continue
             reported.add(id(node))
-            target = operand.elements()
-            constant, tail = _constant(operand, target)
+            constant, tail = _constant(operand)
+            numbers = operand.numbers()
+            shown = show_numbers(numbers) if numbers is not None else ""
             strict = constant or "ncnn" in options.targets
             yield self.found(
                 view.at(node),
-                f"{node.op} {_NAMES.get(node.op, 'operand')}{_shown(operand, target)} is computed "
+                f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
                 f"({operand.describe()}); {tail}",
                 severity=Severity.WARNING if strict else Severity.INFO,
                 help=self.help if constant else "keep the sizes fixed at export where the target allows it",
@@ -162,26 +162,14 @@ class ShapeChain(Rule):
 _NAMES = {"Reshape": "target", "Expand": "target", "Tile": "repeats", "ConstantOfShape": "shape", "Upsample": "scales"}
 
 
-def _shown(operand: Operand, target: tuple[Element, ...] | None) -> str:
-    text = show_target(operand.node, target)
-    return f" {text}" if text and "?" not in text and len(text) <= 80 else ""
-
-
-def _constant(operand: Operand, target: tuple[Element, ...] | None) -> tuple[bool, str]:
+def _constant(operand: Operand) -> tuple[bool, str]:
     """Whether a constant can stand in the operand's place, and the words for it."""
-    if target is None:
+    numbers, data = operand.numbers(), operand.data()
+    if numbers is None:
         return False, "its value cannot be told from the graph"
     if operand.node.op == "Reshape":
-        simple = simplest_target(operand.node, target)
-        return (False, "it has more than one free size") if simple is None else (True, f"{simple} says the same")
-    sizes = simplest_sizes(operand, target)
-    return (False, "it depends on a free size") if sizes is None else (True, f"it is always {sizes}")
-
-
-def simplest_sizes(operand: Operand, target: tuple[Element, ...]) -> list[int] | None:
-    """The operand as numbers; None where one of them is not known."""
-    from onnxlint.chains import known_size
-
-    sizes = [e if isinstance(e, int) else known_size(operand.node.graph, e) for e in target]
-    numbers = [size for size in sizes if isinstance(size, int)]
-    return numbers if len(numbers) == len(sizes) else None
+        target = constant_target(data or (), numbers)
+        return (False, "it has more than one free size") if target is None else (True, f"{target} says the same")
+    if all(isinstance(number, int) for number in numbers):
+        return True, f"it is always {list(numbers)}"
+    return False, "it depends on a free size"
