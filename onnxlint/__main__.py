@@ -1,0 +1,7 @@
+"""`python -m onnxlint`."""
+
+import sys
+
+from onnxlint.cli import main
+
+sys.exit(main())

@@ -1,0 +1,97 @@
+"""What the command line writes: reports on stdout or to a file, everything about the work itself on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+PATIENCE = 1.0
+"""Seconds of work after which progress is shown."""
+
+
+def use_safe_streams() -> None:
+    """Let stdout and stderr escape what their encoding lacks, in place of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def write(text: str) -> None:
+    """Write to stdout. A reader that went away (`| head`) is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, and would complain then.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def error(message: str) -> None:
+    """Say on stderr why the work cannot be done."""
+    _say(f"error: {message}")
+
+
+def notes(messages: Iterable[str]) -> None:
+    """Say on stderr what the user should know beside the findings."""
+    for message in messages:
+        _say(f"note: {message}")
+
+
+def _say(line: str) -> None:
+    # One write for the line and its end: two processes that share a terminal do not mix them.
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def has_color(no_color: bool = False) -> bool:
+    """Whether stdout takes colors: a terminal, and neither NO_COLOR nor the user objects."""
+    if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+
+
+def width() -> int | None:
+    """Columns of the terminal that stdout is; None for files and pipes, where nothing is to be wrapped."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+@contextmanager
+def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on stderr once the work takes longer than `PATIENCE`; nothing where stderr is no terminal.
+
+    Yields:
+        A function that takes (done, in all).
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    status = console.status(what)
+    started = time.monotonic()
+    # A single model can take long too, and reports nothing meanwhile: a timer starts the display.
+    timer = threading.Timer(PATIENCE, status.start)
+    timer.daemon = True
+    timer.start()
+
+    def update(done: int, total: int) -> None:
+        if total > 1 and time.monotonic() - started > PATIENCE:
+            status.update(f"{what} ({done} of {total})")
+
+    try:
+        yield update
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
