@@ -1,0 +1,164 @@
+"""What each deployment target reads, from tables in data files.
+
+`--target` names a table of `onnxlint_rules/targets/`: one JSON file a target, with the version that it was read from,
+where the facts come from, and how they were obtained. Rules never hold such facts in code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from onnxlint.errors import OnnxlintError, printable
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a target asks of an operator that it reads.
+
+    Exactly one of the conditions below is set where the limit can be checked on the graph; none where it is only text.
+
+    Attributes:
+        text: What is not supported, as a clause (`mode 'cubic'`, `axes that are not constant`).
+        attribute: Name of an attribute that must be one of `allowed` (each element of it, for lists), or absent.
+        allowed: Values of that attribute.
+        constant: Index of an input that must be a constant.
+        no_input: Index of an input that must be left out.
+        no_output: Index of an output that must be left out.
+        ranks: Ranks that the first input may have.
+        level: `error` where the model does not load or gives wrong numbers, `warning` where it runs elsewhere or slower;
+            empty: as for operators that the target lacks.
+    """
+
+    text: str
+    attribute: str = ""
+    allowed: tuple[Any, ...] = ()
+    constant: int | None = None
+    no_input: int | None = None
+    no_output: int | None = None
+    ranks: tuple[int, ...] = ()
+    level: str = ""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator that a target reads.
+
+    Attributes:
+        limits: What it does not read of it.
+        until: Newest operator set (of the model) in which it reads it; None: no such limit.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One deployment target.
+
+    Attributes:
+        name: What `--target` accepts.
+        title: For people: `ncnn, converted by pnnx`.
+        version: The version that the table describes.
+        aliases: Other names that `--target` accepts.
+        sources: Where the facts come from, with commit or date.
+        read: How they were obtained.
+        min_opset: Oldest operator set that it reads; 0: not stated.
+        max_opset: Newest one; 0: not stated.
+        missing: What becomes of an operator that it lacks, as a clause (`the parser refuses the model`).
+        falls_back: Whether such operators run elsewhere (on the CPU), so that the model works all the same.
+        folds: Whether what depends only on constants and on shapes is computed before operators are looked up.
+        domains: Operator domains that it reads entirely (`com.microsoft`), beside the operators listed.
+        dynamic: `yes`, `partial` or `no`: whether inputs may have free dims.
+        dynamic_note: What becomes of a free dim, as a sentence.
+        dynamic_help: What to do about it.
+        free_batch: Whether a free first dim does no harm.
+        int64: `yes`; `clamps` (to int32's range); `wraps` (keeps the low 32 bits).
+        int64_note: The same as a sentence.
+        int64_inputs: What becomes of int64 inputs, as a sentence; empty where they stay what they are.
+        no_batch: Whether it keeps the batch out of its tensors, so that no operator may work along it.
+        ops: By name; `domain::Name` outside the standard domain.
+        note: Facts that no rule checks.
+    """
+
+    name: str
+    title: str
+    version: str
+    sources: tuple[str, ...]
+    read: str
+    aliases: tuple[str, ...] = ()
+    min_opset: int = 0
+    max_opset: int = 0
+    missing: str = ""
+    falls_back: bool = False
+    folds: bool = True
+    domains: tuple[str, ...] = ()
+    dynamic: str = "yes"
+    dynamic_note: str = ""
+    dynamic_help: str = ""
+    free_batch: bool = True
+    int64: str = "yes"
+    int64_note: str = ""
+    int64_inputs: str = ""
+    no_batch: bool = False
+    ops: Mapping[str, Operator] = field(default_factory=dict)
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title} {self.version}"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every target's name, sorted."""
+    return tuple(sorted(file.name[: -len(".json")] for file in _folder().iterdir() if file.name.endswith(".json")))
+
+
+@cache
+def load(name: str) -> Target:
+    """The target of a name or alias, whatever its case.
+
+    Raises:
+        OnnxlintError: There is none; the message has the nearest match.
+    """
+    key = name.lower()
+    if key in names():
+        return _read(key)
+    aliases = {alias: target.name for target in map(_read, names()) for alias in target.aliases}
+    if key in aliases:
+        return _read(aliases[key])
+    import difflib
+
+    near = difflib.get_close_matches(key, [*names(), *aliases], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise OnnxlintError(f"no target is called {printable(name)!r}; {hint}the targets are {', '.join(names())}")
+
+
+def _folder() -> Path:
+    from importlib.util import find_spec
+
+    spec = find_spec("onnxlint_rules")
+    if spec is None or spec.origin is None:
+        raise OnnxlintError("the package onnxlint_rules, which holds the target tables, is missing; reinstall onnxlint")
+    return Path(spec.origin).parent / "targets"
+
+
+@cache
+def _read(name: str) -> Target:
+    table = json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    ops = {op: _operator(entry) for op, entry in table.pop("ops").items()}
+    lists = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+    return Target(name=name, ops=ops, **{**table, **lists})
+
+
+def _operator(entry: dict[str, Any]) -> Operator:
+    limits = tuple(
+        Limit(**{key: tuple(value) if isinstance(value, list) else value for key, value in limit.items()})
+        for limit in entry.get("limits", ())
+    )
+    return Operator(limits, entry.get("until"))
