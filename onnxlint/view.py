@@ -299,6 +299,7 @@ class GraphView:
         graphs: The main graph, then nested ones in order of appearance, then functions and what is nested in them.
         opset: Version of the standard operator set; 0 where the model imports none.
         inference_error: Why shape inference gave up, where it did; one line.
+        refused: Whether inference, run strictly, found operators that contradict their inputs (`is_contradictory`).
     """
 
     def __init__(self, model: Model, sources: Sources | None = None) -> None:
@@ -308,6 +309,7 @@ class GraphView:
         self.proto = model.proto
         self.sources = sources or Sources()
         self.inference_error = ""
+        self.refused = False
         self.memo: dict[str, Any] = {}  # what rules share about this model, made once; keys are theirs
         self._by_op: dict[str, list[Node]] = {}
         self._nearest: dict[int, dict[int, str]] = {}
@@ -501,15 +503,29 @@ class GraphView:
                     pairs.append((child, body))
         return known
 
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether strict inference refuses the model, whatever shapes the file declares for computed values."""
+        _ = self._inferred
+        return self.refused
+
+    def without_claims(self) -> onnx.ModelProto:
+        """A copy of the model whose declared shapes are gone, but for the inputs' (which are its contract)."""
+        return _without_claims(self.proto)
+
     def _infer(self, bare: onnx.ModelProto) -> onnx.ModelProto:
         from onnx import shape_inference
 
-        for data_prop in (True, False):
+        # Strict first: it costs the same, and for models that it accepts it finds the same.
+        for strict, data_prop in ((True, True), (False, True), (False, False)):
             try:
-                return shape_inference.infer_shapes(bare, check_type=False, strict_mode=False, data_prop=data_prop)
+                return shape_inference.infer_shapes(bare, check_type=strict, strict_mode=strict, data_prop=data_prop)
             except (RuntimeError, ValueError, TypeError, shape_inference.InferenceError) as error:
-                # Invalid models make it raise even when it is not strict: SPC002 reports that.
-                self.inference_error = printable(" ".join(str(error).split()))[:500]
+                if strict:
+                    self.refused = True  # SPC002 says why
+                else:
+                    # Invalid models make it raise even when it is not strict.
+                    self.inference_error = printable(" ".join(str(error).split()))[:500]
         return bare
 
     # Places
