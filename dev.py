@@ -90,7 +90,7 @@ def environment(folder: Path, extra: str) -> str:
     return str(python)
 
 
-def run(command: list[str], shown: str = "", expected: "range | tuple[int, ...]" = (0,)) -> int:
+def run(command: list[str], shown: str = "", expected: range | tuple[int, ...] = (0,)) -> int:
     """Print a command, run it in the repository and return its exit code; an unexpected one ends the program."""
     relative = os.path.relpath(command[0], ROOT) if command[0].startswith(str(ROOT)) else command[0]
     print(f"$ {shown or ' '.join([relative, *command[1:]])}", flush=True)
