@@ -29,17 +29,19 @@ class Plan:
         options: Passed to every rule.
         severities: Overrides, by rule code.
         rule_paths: Files and folders that rules were loaded from, beside the installed ones.
+        neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
     """
 
     rules: tuple[type[Rule], ...]
     options: Options = field(default_factory=Options)
     severities: tuple[tuple[str, Severity], ...] = ()
     rule_paths: tuple[str, ...] = ()
+    neighbourhoods: bool = False
 
     def __reduce__(self) -> tuple[object, ...]:
         # Classes of local rule files cannot be imported by name in a worker: send codes, and load them there.
         codes = tuple(rule.code for rule in self.rules)
-        return _rebuild_plan, (codes, self.options, self.severities, self.rule_paths)
+        return _rebuild_plan, (codes, self.options, self.severities, self.rule_paths, self.neighbourhoods)
 
 
 def _rebuild_plan(
@@ -47,9 +49,11 @@ def _rebuild_plan(
     options: Options,
     severities: tuple[tuple[str, Severity], ...],
     rule_paths: tuple[str, ...],
+    neighbourhoods: bool,
 ) -> Plan:
     registry = load_registry(rule_paths)
-    return Plan(tuple(registry.rules[code] for code in codes), options, severities, rule_paths)
+    rules = tuple(registry.rules[code] for code in codes)
+    return Plan(rules, options, severities, rule_paths, neighbourhoods)
 
 
 def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[str]]:
@@ -78,7 +82,12 @@ def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[st
             found = [replace(finding, severity=severities[rule.code]) for finding in found]
         findings += found
     kept, suppressed = _without_ignored(view, findings)
-    return _fingerprinted(_ordered(view, kept)), suppressed, failures
+    ordered = _fingerprinted(_ordered(view, kept))
+    if plan.neighbourhoods:
+        from onnxlint.neighbourhood import with_neighbourhoods
+
+        ordered = with_neighbourhoods(view, ordered)
+    return ordered, suppressed, failures
 
 
 def check_model(model: Model, plan: Plan) -> CheckResult:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxlint.neighbourhood import Neighbourhood
 
 
 class Severity(str, enum.Enum):
@@ -113,6 +117,7 @@ class Finding:
         evidence: Facts behind the message, as (key, value) pairs of text.
         fix: Present where onnxlint can fix it.
         fingerprint: Identity that survives re-export: rule, scope, operator and ordinal, no node numbers.
+        neighbourhood: What is around it in the graph; only where the plan asks for it.
     """
 
     code: str
@@ -124,6 +129,7 @@ class Finding:
     evidence: tuple[tuple[str, str], ...] = ()
     fix: Fix | None = None
     fingerprint: str = ""
+    neighbourhood: Neighbourhood | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,234 @@
+"""What several reporters need: counting, escaping, and files of the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.errors import printable
+from onnxlint.finding import Applicability, Finding, Fix, Location, Severity, SourceLine
+
+if TYPE_CHECKING:
+    from onnxlint.report import Report
+
+LIMIT = 1000
+"""Characters of a name or message that reports for people show."""
+
+_COMMAND = re.compile(r"##(?=\[|vso\[)|(?<!\S)::")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def shown(text: str, limit: int = LIMIT) -> str:
+    """A text that came out of a model, safe for terminals and for the logs of CI services; long ones lose their middle.
+
+    GitHub and Azure take `::` at the start of a line, `##[` and `##vso[` in a log for commands.
+    """
+    if len(text) > limit:
+        text = shortened(text, limit)
+    text = printable(text)
+    return (
+        _COMMAND.sub(lambda match: f"\\x{ord(match[0][0]):02x}{match[0][1:]}", text) if _COMMAND.search(text) else text
+    )
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most `limit` characters of a text: its start and its end."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 3
+    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 finding`, `2 findings`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over a report.
+
+    Attributes:
+        severities: Findings by severity.
+        models: Models that have findings.
+        checked: Models that were checked without an error.
+        failed: Models that could not be checked, or only in part.
+        fixable: Findings that have a fix.
+        suppressed: Findings that the user silenced.
+    """
+
+    severities: Counter[Severity]
+    models: int
+    checked: int
+    failed: int
+    fixable: int
+    suppressed: int
+
+    @property
+    def findings(self) -> int:
+        return sum(self.severities.values())
+
+    @property
+    def by_severity(self) -> str:
+        """`2 errors, 9 warnings, 3 info`: those that there are, the worst first."""
+        words = []
+        for severity in Severity:
+            number = self.severities[severity]
+            if number:
+                words.append(f"{number} info" if severity is Severity.INFO else count(number, severity.value))
+        return ", ".join(words)
+
+
+def totals(report: Report) -> Totals:
+    findings = [finding for result in report.results for finding in result.findings]
+    failed = sum(result.error is not None for result in report.results)
+    return Totals(
+        Counter(finding.severity for finding in findings),
+        models=sum(bool(result.findings) for result in report.results),
+        checked=len(report.results) - failed,
+        failed=failed,
+        fixable=sum(finding.fix is not None for finding in findings),
+        suppressed=sum(result.suppressed for result in report.results),
+    )
+
+
+def headline(report: Report) -> str:
+    """The summary of a report in one line. That all is well it says only where rules ran over models."""
+    total = totals(report)
+    if total.findings:
+        models = count(len(report.results), "model")
+        where = models if total.models == len(report.results) else f"{total.models} of {models}"
+        line = f"Found {count(total.findings, 'finding')} ({total.by_severity}) in {where}"
+    elif total.checked and report.rules:
+        line = f"No findings in {count(total.checked, 'model')}" if total.failed else "All checks passed"
+    else:
+        line = "No model was checked" if report.rules or not report.results else "No rule ran"
+    notes = [f"{total.fixable} fixable"] if total.fixable else []
+    if total.suppressed:
+        notes.append(f"{total.suppressed} suppressed")
+    if total.failed:
+        notes.append(f"checking failed on {count(total.failed, 'model')}")
+    return "; ".join([line, *notes])
+
+
+def fix_terms(fix: Fix) -> str:
+    """On which terms a fix can be had: `safe`, `assumes H % 32 == 0`, `unsafe, with --concat-heads`."""
+    words = fix.applicability.value
+    if fix.applicability is Applicability.ASSUMES and fix.condition:
+        words = f"assumes {shown(fix.condition)}"
+    elif fix.condition:
+        words += f" where {shown(fix.condition)}"
+    return f"{words}, with {shown(fix.flag)}" if fix.flag else words
+
+
+def origin(place: Location) -> str:
+    """Where a place comes from: its line of Python, else its module, else the nearest output (escaped)."""
+    if place.source:
+        return shown(str(place.source[-1]))
+    if place.scope:
+        return f"module {shown(place.scope)}"
+    return f"near output {shown(place.near)}" if place.near else ""
+
+
+class Files:
+    """Which of the files that findings name lie in the repository.
+
+    Args:
+        root: The repository's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._relative: dict[str, str | None] = {}
+        self._exists: dict[str, bool] = {}
+
+    @cached_property
+    def _resolved(self) -> str:
+        return os.path.realpath(self.root)
+
+    def model(self, path: str) -> str | None:
+        """A model's path relative to the repository, with `/`; None where it lies outside or is no file."""
+        if path not in self._relative:
+            self._relative[path] = self._below(path)
+        return self._relative[path]
+
+    def _below(self, path: str) -> str | None:
+        try:
+            # Links are followed in the folder only: a model that is itself a link (LFS, DVC) stays where it is.
+            folder, name = os.path.split(os.path.abspath(path))
+            full = os.path.join(os.path.realpath(folder), name)
+            relative = os.path.relpath(full, self._resolved)
+            if not os.path.isfile(full):
+                return None
+        except (OSError, ValueError):  # another drive of Windows, or a null byte
+            return None
+        relative = relative.replace(os.sep, "/")
+        return None if relative == ".." or relative.startswith("../") else relative
+
+    def has(self, path: str) -> bool:
+        """Whether a path of a source line is that of a file in the repository."""
+        if path not in self._exists:
+            inside = not os.path.isabs(path) and ".." not in path.split("/")
+            try:
+                self._exists[path] = inside and os.path.isfile(os.path.join(self.root, path))
+            except ValueError:
+                self._exists[path] = False
+        return self._exists[path]
+
+    def source(self, place: Location) -> SourceLine | None:
+        """The innermost line of Python that lies in the repository."""
+        return next((line for line in reversed(place.source) if self.has(line.path)), None)
+
+
+def anchor(files: Files, place: Location) -> tuple[str | None, int]:
+    """The file of the repository that a finding is pinned to, and the line in it: a line of Python, else the model.
+
+    Returns:
+        (path relative to the repository, 1-based line); None where neither is in the repository.
+    """
+    line = files.source(place)
+    return (line.path, max(line.line, 1)) if line is not None else (files.model(place.model), 1)
+
+
+def described(finding: Finding, has_source: bool = False) -> str:
+    """A finding in one sentence for formats that show nothing else: place, origin, message (escaped).
+
+    Args:
+        finding: The finding.
+        has_source: Whether the format shows the line of Python itself.
+    """
+    place = shown(finding.location.place)
+    where = "" if has_source and finding.location.source else origin(finding.location)
+    return f"{place} ({where}): {shown(finding.message)}" if where else f"{place}: {shown(finding.message)}"
+
+
+def advice(finding: Finding) -> list[str]:
+    """Lines about what to do: help and fix (escaped)."""
+    lines = [f"help: {shown(finding.help)}"] if finding.help else []
+    return [*lines, f"fix: {fix_terms(finding.fix)}"] if finding.fix else lines
+
+
+def dumps(document: Any) -> str:
+    """JSON in plain ASCII, valid whatever the strings hold, and without what CI services take for commands."""
+    text = json.dumps(document, indent=2, allow_nan=False)
+    if "\\ud" in text:
+        text = json.dumps(_without_surrogates(document), indent=2, allow_nan=False)
+    return text.replace("##", "#\\u0023") + "\n"
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Half characters (file names that are not UTF-8 have them) become text such as `\\udc80`: parsers refuse them."""
+    if isinstance(value, str):
+        return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_without_surrogates(item) for item in value]
+    return value
