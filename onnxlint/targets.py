@@ -152,13 +152,12 @@ def _folder() -> Path:
 def _read(name: str) -> Target:
     table = json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
     ops = {op: _operator(entry) for op, entry in table.pop("ops").items()}
-    lists = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
-    return Target(name=name, ops=ops, **{**table, **lists})
+    return Target(name=name, ops=ops, **_frozen(table))
 
 
 def _operator(entry: dict[str, Any]) -> Operator:
-    limits = tuple(
-        Limit(**{key: tuple(value) if isinstance(value, list) else value for key, value in limit.items()})
-        for limit in entry.get("limits", ())
-    )
-    return Operator(limits, entry.get("until"))
+    return Operator(tuple(Limit(**_frozen(limit)) for limit in entry.get("limits", ())), entry.get("until"))
+
+
+def _frozen(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -1,0 +1,100 @@
+"""Tensors whose data is not in the skeleton: in other files, or left in the model file by opening."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.model import inline_span
+from onnxlint.view import GraphView
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.finding import Location
+    from onnxlint.view import Graph, Node
+
+_WITH_TENSORS = ("Constant", "ConstantOfShape")
+"""Operators of ONNX's own domain that hold tensors in attributes (graphs aside)."""
+
+KNOWN_KEYS = frozenset(("location", "offset", "length", "checksum", "basepath"))
+"""Keys of external data that the specification and onnx know."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor whose data is not in the skeleton.
+
+    Attributes:
+        tensor: The TensorProto, without data.
+        graph: The graph that it belongs to.
+        node: The node that holds it in an attribute; None for initializers.
+        inline: Whether the data lies in the model file itself.
+    """
+
+    tensor: onnx.TensorProto
+    graph: Graph
+    node: Node | None
+    inline: bool
+
+    def at(self, view: GraphView) -> Location:
+        """Where to report it."""
+        if self.node is not None:
+            return view.at(self.node)
+        return view.at(value=self.tensor.name, graph=self.graph)
+
+    @property
+    def name(self) -> str:
+        """The tensor's name or, in attributes, which have none, that of the value that it becomes."""
+        return self.tensor.name or (self.node.output() if self.node is not None else "")
+
+
+def stored_tensors(view: GraphView) -> list[Stored]:
+    """Every tensor whose data is not in the skeleton, graph by graph."""
+    known: list[Stored] | None = view.memo.get("onnxlint_rules.stored_tensors")
+    if known is None:
+        known = [
+            Stored(tensor, graph, node, inline_span(tensor) is not None)
+            for graph in view.graphs
+            for tensor, node in _tensors(graph)
+            if tensor.data_location == 1
+        ]
+        for node in view.nodes(*holders(view)):
+            for attribute in node.proto.attribute:
+                known += [
+                    Stored(tensor, node.graph, node, inline_span(tensor) is not None)
+                    for tensor in attribute_tensors(attribute)
+                    if tensor.data_location == 1
+                ]
+        view.memo["onnxlint_rules.stored_tensors"] = known
+    return known
+
+
+def holders(view: GraphView) -> list[str]:
+    """Operators in use that may hold tensors in attributes; never empty, so that it can be handed to `nodes`."""
+    return [*_WITH_TENSORS, *(op for op in view.ops if "::" in op)]
+
+
+def attribute_tensors(attribute: onnx.AttributeProto) -> Iterator[onnx.TensorProto]:
+    """Tensors of an attribute, the parts of sparse ones included."""
+    if attribute.HasField("t"):
+        yield attribute.t
+    if attribute.HasField("sparse_tensor"):
+        yield attribute.sparse_tensor.values
+        yield attribute.sparse_tensor.indices
+    yield from attribute.tensors
+    for sparse in attribute.sparse_tensors:
+        yield sparse.values
+        yield sparse.indices
+
+
+def _tensors(graph: Graph) -> Iterator[tuple[onnx.TensorProto, None]]:
+    proto: Any = graph.proto
+    if graph.is_function:
+        return
+    for tensor in proto.initializer:
+        yield tensor, None
+    for sparse in proto.sparse_initializer:
+        yield sparse.values, None
+        yield sparse.indices, None
