@@ -471,6 +471,16 @@ class GraphView:
             here = here.parent
         return 0, None
 
+    def element_types(self, graph: Graph) -> dict[str, int]:
+        """Element type (onnx.TensorProto.DataType; 0: unknown) of each value of a graph that has an inferred one.
+
+        One pass that makes no shapes: for rules that look at every value.
+        """
+        types = {name: tensor.data_type for name, tensor in graph.initializers.items()}
+        for name, entry in self._inferred[id(graph)].items():
+            types[name] = entry[0] if isinstance(entry, tuple) else entry.type.tensor_type.elem_type
+        return types
+
     def rankless(self, graph: Graph) -> list[str]:
         """Values that nodes of a graph make and whose rank cannot be inferred, in the order of the file."""
         known = self._inferred[id(graph)]
