@@ -1,0 +1,255 @@
+"""GRF rules: what their examples cannot say."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnxlint_rules._grf_liveness import liveness
+
+from onnxlint.check import Plan, check_file, check_view
+from onnxlint.finding import Finding, Severity
+from onnxlint.model import Model
+from onnxlint.rule import Options, load_registry
+from onnxlint.rule_tests import findings_in
+from onnxlint.view import GraphView
+
+
+def findings(code: str, model: onnx.ModelProto, weights: bool = False) -> list[Finding]:
+    rule = load_registry().find(code)
+    found, _, failures = check_view(GraphView(Model("m.onnx", model, 0)), Plan((rule,), Options(weights=weights)))
+    assert not failures
+    return found
+
+
+def in_text(code: str, text: str) -> list[Finding]:
+    return findings_in(load_registry().find(code), text, Options())
+
+
+def floats(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+@st.composite
+def random_graphs(draw: st.DrawFn) -> onnx.ModelProto:
+    """Graphs of Add nodes over earlier values, some of them in the branches of an If."""
+    count = draw(st.integers(1, 14))
+    values = ["x"]
+    nodes = []
+    for i in range(count):
+        if draw(st.booleans()) or i == 0:
+            operands = [draw(st.sampled_from(values)), draw(st.sampled_from(values))]
+            nodes.append(helper.make_node("Add", operands, [f"v{i}"], name=f"n{i}"))
+        else:
+            bodies = {}
+            for branch in ("then_branch", "else_branch"):
+                inner = [
+                    helper.make_node(
+                        "Add",
+                        [draw(st.sampled_from(values)), draw(st.sampled_from(values))],
+                        [f"{branch}{i}_{k}"],
+                        name=f"{branch}{i}_{k}",
+                    )
+                    for k in range(draw(st.integers(1, 3)))
+                ]
+                bodies[branch] = helper.make_graph(inner, branch, [], [floats(inner[0].output[0], 2)])
+            nodes.append(helper.make_node("If", ["c"], [f"v{i}"], name=f"n{i}", **bodies))
+        values.append(f"v{i}")
+    outputs = draw(st.lists(st.sampled_from(values[1:]), min_size=1, max_size=2, unique=True))
+    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    graph = helper.make_graph(nodes, "g", [floats("x", 2), condition], [floats(name, 2) for name in outputs])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+
+
+def living_names(model: onnx.ModelProto) -> set[str]:
+    """Names of the nodes that a walk back from the outputs meets."""
+    makers = {node.output[0]: node for node in model.graph.node}
+    living: set[str] = set()
+    pending = [value.name for value in model.graph.output]
+    while pending:
+        node = makers.get(pending.pop())
+        if node is None or node.name in living:
+            continue
+        living.add(node.name)
+        pending.extend(node.input)
+        for attribute in node.attribute:
+            inner = {n.output[0]: n for n in attribute.g.node}
+            names = [value.name for value in attribute.g.output]
+            while names:
+                name = names.pop()
+                if name in inner:
+                    living.add(inner[name].name)
+                    names.extend(inner[name].input)
+                else:
+                    pending.append(name)
+    return living
+
+
+@settings(max_examples=150, deadline=None)
+@given(random_graphs())
+def test_dead_nodes_are_those_that_a_walk_from_the_outputs_misses(model: onnx.ModelProto) -> None:
+    view = GraphView(Model("m.onnx", model, 0))
+    state = liveness(view)
+    alive = {
+        node.name
+        for graph in view.graphs
+        for node in graph.nodes
+        if id(node) not in state.dead and not state.is_inside_dead(graph)
+    }
+    assert alive == living_names(model)
+
+
+def test_a_constant_with_many_dead_readers_costs_no_square() -> None:
+    count = 20_000
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["x"], ["hub"])]
+    nodes += [helper.make_node("Neg", ["hub"], [f"d{i}"]) for i in range(count)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [floats("x", 2)], [floats("y", 2)]))
+    started = time.process_time()
+    found = findings("GRF002", model)
+    assert [f.message for f in found] == [f"no output depends on {count + 1:,} nodes (Relu → … → Neg)"]
+    assert time.process_time() - started < 5
+
+
+def test_a_dead_if_takes_its_body_and_what_it_read_along() -> None:
+    found = in_text(
+        "GRF002",
+        """
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[N] x, bool c) => (float[N] y) {
+            t = Relu (x)
+            unread = If (c) <
+                then_branch = then () => (float[N] a) { a = Neg (t) },
+                else_branch = other () => (float[N] b) { b = Neg (t) }
+            >
+            y = Sigmoid (x)
+        }
+        """,
+    )
+    assert [(f.location.op_type, f.message) for f in found] == [("If", "no output depends on 2 nodes (Relu → If)")]
+
+
+def test_heavy_dead_weights_are_a_warning() -> None:
+    weights = numpy_helper.from_array(np.zeros((600, 600), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])], "g", [floats("x", 2)], [floats("y", 2)], [weights]
+    )
+    (found,) = findings("GRF002", helper.make_model(graph))
+    assert found.severity is Severity.WARNING
+    assert found.message == "nothing reads 1 initializer, 1.4 MB (w)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "says"),
+    [
+        ("y = Dropout (x)", ""),  # nothing makes x: the node is needed to name the output
+        ("a = Relu (x) y = Dropout (a)", "Dropout does nothing: only training drops anything"),
+        ("a = Relu (x) y, mask = Dropout (a)", "Dropout does nothing"),
+        ("a = Relu (x) y = Sum (a)", "Sum does nothing: it has one input"),
+        ("a = Relu (x) y = Transpose <perm = [0, 1]> (a)", "Transpose does nothing: the axes keep their order"),
+        ("a = Relu (x) y = Transpose <perm = [1, 0]> (a)", ""),
+        ("a = Transpose (x) b = Transpose (a) y = Relu (b)", "it undoes the Transpose before it"),
+        ("a = Flatten (x) y = Relu (a)", "Flatten does nothing: the input is a matrix already"),
+        ("a = Clip (x) y = Relu (a)", "Clip does nothing: it has no bounds"),
+        ("p = Constant <value_ints = [0, 0, 0, 0]> () a = Pad (x, p) y = Relu (a)", "Pad does nothing"),
+        ("p = Constant <value_ints = [0, 1, 0, 0]> () a = Pad (x, p) y = Relu (a)", ""),
+        ("p = Constant <value_ints = [1, 1]> () a = Tile (x, p) y = Relu (a)", "Tile does nothing"),
+        ("p = Constant <value_ints = [2]> () a = Expand (x, p) y = Relu (a)", "Expand does nothing"),
+        ("p = Constant <value_ints = [4, 2]> () a = Expand (x, p) y = Relu (a)", ""),
+        ("p = Constant <value_ints = [1]> () a = Unsqueeze (x, p) b = Squeeze (a, p) y = Relu (b)", "it undoes"),
+        ("p = Constant <value_float = 0.0> () a = Sub (x, p) y = Relu (a)", "Sub does nothing: 0 is subtracted"),
+        ("p = Constant <value_float = 0.0> () a = Sub (p, x) y = Relu (a)", ""),
+        ("p = Constant <value_float = 1.0> () a = Div (x, p) y = Relu (a)", "Div does nothing: the divisor is 1"),
+        ("a = Cast <to = 10> (x) y = Cast <to = 1> (a)", ""),
+    ],
+)
+def test_no_op_kinds(nodes: str, says: str) -> None:
+    found = in_text(
+        "GRF003", f'<ir_version: 8, opset_import: ["": 13]> g (float[N,2] x) => (float[A,B] y) {{ {nodes} }}'
+    )
+    assert len(found) == bool(says)
+    assert not says or says in found[0].message
+
+
+def test_a_mask_of_dropout_that_is_read_keeps_it() -> None:
+    assert not in_text(
+        "GRF003",
+        """
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[N,2] x) => (float[N,2] y, bool[N,2] mask) { a = Relu (x)  b, mask = Dropout (a)  y = Relu (b) }
+        """,
+    )
+
+
+def test_constants_of_an_outer_graph_fold_in_a_body() -> None:
+    (found,) = in_text(
+        "GRF004",
+        """
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[N,2] x, bool c) => (float[N,2] y) <float[2,2] w = {1, 2, 3, 4}> {
+            y = If (c) <
+                then_branch = then () => (float[N,2] a) { t = Transpose (w)  a = MatMul (x, t) },
+                else_branch = other () => (float[N,2] b) { b = MatMul (x, w) }
+            >
+        }
+        """,
+    )
+    assert found.severity is Severity.WARNING
+    assert found.location.graph.endswith(".then_branch")
+
+
+def duplicates(folder: Path, external: bool) -> Path:
+    """A file with two equal tensors of 40 KB, and a third that differs from them in one number in the middle."""
+    values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    other = values.copy()
+    other[50, 50] += 1
+    tensors = [numpy_helper.from_array(v, name) for v, name in ((values, "a"), (values, "b"), (other, "c"))]
+    nodes = [helper.make_node("MatMul", [f"t{i}", name], [f"t{i + 1}"]) for i, name in enumerate("abc")]
+    graph = helper.make_graph(nodes, "g", [floats("t0", 1, 100)], [floats("t3", 1, 100)], tensors)
+    path = folder / "model.onnx"
+    onnx.save(helper.make_model(graph), path, save_as_external_data=external, location="model.bin")
+    return path
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_large_duplicates_need_weights(tmp_path: Path, external: bool) -> None:
+    path = str(duplicates(tmp_path, external))
+    rules = (load_registry().find("GRF005"),)
+    assert not check_file(path, Plan(rules, Options())).findings
+    (found,) = check_file(path, Plan(rules, Options(weights=True))).findings
+    assert found.message == "1 initializer repeats the bytes of another: 40.0 KB, 33 % of the weights (b is a)"
+
+
+def test_tensors_at_the_same_place_of_an_external_file_are_no_waste(tmp_path: Path) -> None:
+    path = duplicates(tmp_path, external=True)
+    model = onnx.load(path, load_external_data=False)
+    a, b, _ = model.graph.initializer
+    del b.external_data[:]
+    b.external_data.extend(a.external_data)
+    onnx.save(model, path)
+    assert not check_file(str(path), Plan((load_registry().find("GRF005"),), Options(weights=True))).findings
+
+
+def test_missing_external_data_is_left_to_others(tmp_path: Path) -> None:
+    path = duplicates(tmp_path, external=True)
+    (tmp_path / "model.bin").unlink()
+    result = check_file(str(path), Plan((load_registry().find("GRF005"),), Options(weights=True)))
+    assert not result.findings
+    assert result.error is None
+
+
+def test_folding_a_long_chain_of_constants_is_linear() -> None:
+    count = 20_000
+    nodes = [helper.make_node("Neg", [f"c{i}"], [f"c{i + 1}"]) for i in range(count)]
+    nodes.append(helper.make_node("Add", ["x", f"c{count}"], ["y"]))
+    tensor = numpy_helper.from_array(np.ones(2, np.float32), "c0")
+    model = helper.make_model(helper.make_graph(nodes, "g", [floats("x", 2)], [floats("y", 2)], [tensor]))
+    started = time.process_time()
+    (found,) = findings("GRF004", model)
+    assert found.message.startswith(f"{count:,} nodes (Neg → Neg → … → Neg) compute the same value")
+    assert time.process_time() - started < 5
