@@ -39,7 +39,7 @@ MAX_DEPTH = 64
 """Messages nested deeper than this are refused; protobuf's own limit is 100, counted from the model."""
 
 # Which field numbers of which message (onnx.proto) can lead to a tensor.
-_CHILDREN: dict[str, dict[int, str]] = {
+CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -49,7 +49,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 # Packed or raw data: bytes that can stay in the file and be put back as they are.
-_DATA_FIELDS = {
+DATA_FIELDS = {
     4: "float_data",
     5: "int32_data",
     7: "int64_data",
@@ -57,8 +57,8 @@ _DATA_FIELDS = {
     10: "double_data",
     11: "uint64_data",
 }
-_DATA_NUMBERS = {name: number for number, name in _DATA_FIELDS.items()}
-_DATA_LOCATION, _EXTERNAL_DATA = 14, 13
+DATA_NUMBERS = {name: number for number, name in DATA_FIELDS.items()}
+DATA_LOCATION, EXTERNAL_DATA = 14, 13
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,13 @@ class Span:
         field: The TensorProto field that they are the content of (`raw_data`, `float_data`, …).
         offset: First byte, counted from the start of the file.
         length: In bytes.
+        located: Whether the tensor says in so many words that its data is inline (`data_location = DEFAULT`).
     """
 
     field: str
     offset: int
     length: int
+    located: bool = False
 
 
 @dataclass
@@ -180,7 +182,8 @@ def inline_span(tensor: onnx.TensorProto) -> Span | None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if MARK not in entries:
         return None
-    return Span(entries[MARK], int(entries["offset"]), int(entries["length"]))
+    name, _, located = entries[MARK].partition(" ")
+    return Span(name, int(entries["offset"]), int(entries["length"]), bool(located))
 
 
 _BITS = {
@@ -230,6 +233,8 @@ def locate_external(model: Model, tensor: onnx.TensorProto) -> External:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     shown = printable(location)
+    if not location:
+        return External(location, kind="missing", problem="its external data names no file")
     problem = escape_problem(model, location)
     if problem:
         return External(location, kind="escapes", problem=problem)
@@ -440,7 +445,7 @@ class _Slimmer:
             return self._slim_tensor(start, end)
         if depth > MAX_DEPTH:
             raise _WireError(f"messages are nested more than {MAX_DEPTH} deep at byte {start}")
-        children = _CHILDREN[kind]
+        children = CHILDREN[kind]
         out: list[bytes] = []
         copied = start  # everything before this is in `out`
         data = self.data
@@ -451,7 +456,7 @@ class _Slimmer:
             tag = data[position]
             position += 1
             if tag >= 0x80:
-                tag, position = self._varint(field_start, end)
+                tag, position = read_varint(self.data, field_start, end)
             wire = tag & 7
             if wire == 2:
                 if position >= end:
@@ -459,7 +464,7 @@ class _Slimmer:
                 length = data[position]
                 position += 1
                 if length >= 0x80:
-                    length, position = self._varint(position - 1, end)
+                    length, position = read_varint(self.data, position - 1, end)
                 content_end = position + length
                 if content_end > end:
                     raise _WireError(
@@ -470,7 +475,7 @@ class _Slimmer:
                     inner = self.slim(position, content_end, child, depth + 1)
                     if inner is not None:
                         out.append(data[copied:field_start])
-                        out.append(_key(tag >> 3, sum(map(len, inner))))
+                        out.append(key_bytes(tag >> 3, sum(map(len, inner))))
                         out += inner
                         copied = content_end
                 position = content_end
@@ -484,26 +489,27 @@ class _Slimmer:
     def _slim_tensor(self, start: int, end: int) -> list[bytes] | None:
         data = self.data
         spans: list[tuple[int, int, int, int]] = []  # field number, start of the field, of its content, its end
+        located = ""
         position = start
         while position < end:
             field_start = position
-            tag, position = self._varint(position, end)
+            tag, position = read_varint(self.data, position, end)
             number, wire = tag >> 3, tag & 7
             if wire == 2:
-                length, position = self._varint(position, end)
+                length, position = read_varint(self.data, position, end)
                 if position + length > end:
                     raise _WireError(
                         f"a tensor at byte {start} claims {length} bytes of data and {end - position} are left"
                     )
-                if number in _DATA_FIELDS:
+                if number in DATA_FIELDS:
                     spans.append((number, field_start, position, position + length))
                 position += length
             else:
-                if number in _DATA_FIELDS or number == _DATA_LOCATION:
-                    value, after = self._varint(position, end) if wire == 0 else (1, position)
-                    if number != _DATA_LOCATION or value != 0:
+                if number in DATA_FIELDS or number == DATA_LOCATION:
+                    value = read_varint(self.data, position, end)[0] if wire == 0 else 1
+                    if number != DATA_LOCATION or value != 0:
                         return None  # unpacked data, or external already: leave it as it is
-                    del after
+                    located = " located"
                 position = self._skip(wire, position, end, field_start)
         if len(spans) != 1 or spans[0][3] - spans[0][2] < LARGE:
             return None
@@ -514,29 +520,15 @@ class _Slimmer:
                 ("location", "-"),
                 ("offset", str(content)),
                 ("length", str(content_end - content)),
-                (MARK, _DATA_FIELDS[number]),
+                (MARK, DATA_FIELDS[number] + located),
             )
         )
-        reference = mark + _varint_bytes(_DATA_LOCATION << 3) + b"\x01"
+        reference = mark + _varint_bytes(DATA_LOCATION << 3) + b"\x01"
         return [data[start:field_start], data[content_end:end], reference]
-
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
-        value = shift = 0
-        start = position
-        while position < end:
-            byte = self.data[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, position
-            shift += 7
-            if shift > 63:
-                raise _WireError(f"a number at byte {start} has more than 10 bytes")
-        raise _WireError(f"it ends inside a number at byte {start}")
 
     def _skip(self, wire: int, position: int, end: int, field_start: int) -> int:
         if wire == 0:
-            _, position = self._varint(position, end)
+            _, position = read_varint(self.data, position, end)
         elif wire == 1:
             position += 8
         elif wire == 5:
@@ -548,6 +540,26 @@ class _Slimmer:
         return position
 
 
+def read_varint(data: Buffer, position: int, end: int) -> tuple[int, int]:
+    """(value, position after it) of a base-128 number of the protobuf wire format.
+
+    Raises:
+        ValueError: It does not end before `end`, or has more than ten bytes.
+    """
+    value = shift = 0
+    start = position
+    while position < end:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise _WireError(f"a number at byte {start} has more than 10 bytes")
+    raise _WireError(f"it ends inside a number at byte {start}")
+
+
 def _varint_bytes(value: int) -> bytes:
     out = bytearray()
     while value >= 0x80:
@@ -557,13 +569,14 @@ def _varint_bytes(value: int) -> bytes:
     return bytes(out)
 
 
-def _key(number: int, length: int) -> bytes:
+def key_bytes(number: int, length: int) -> bytes:
+    """Tag and length of a length-delimited field."""
     return _varint_bytes(number << 3 | 2) + _varint_bytes(length)
 
 
 def _entry(key: str, value: str) -> bytes:
-    body = _key(1, len(key)) + key.encode() + _key(2, len(value)) + value.encode()
-    return _key(_EXTERNAL_DATA, len(body)) + body
+    body = key_bytes(1, len(key)) + key.encode() + key_bytes(2, len(value)) + value.encode()
+    return key_bytes(EXTERNAL_DATA, len(body)) + body
 
 
 _PLAIN = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f2", 11: "f8", 12: "u4", 13: "u8"}
@@ -591,4 +604,6 @@ def _with_data(tensor: onnx.TensorProto, field_name: str, data: bytes) -> onnx.T
     if field_name == "raw_data":
         header.raw_data = data
         return header
-    return onnx.TensorProto.FromString(header.SerializeToString() + _key(_DATA_NUMBERS[field_name], len(data)) + data)
+    return onnx.TensorProto.FromString(
+        header.SerializeToString() + key_bytes(DATA_NUMBERS[field_name], len(data)) + data
+    )
