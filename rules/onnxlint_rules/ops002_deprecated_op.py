@@ -30,7 +30,7 @@ EXPERIMENTAL = {
     "Scale": "Mul",
     "ScaledTanh": "Mul and Tanh",
 }
-"""Experimental operators that ONNX removed in 1.5, and what takes their place."""
+"""Experimental operators that ONNX had removed by 1.5, and what takes their place."""
 
 
 class DeprecatedOp(Rule):
@@ -40,15 +40,17 @@ class DeprecatedOp(Rule):
 
     Reports operators that the imported version of their operator set marks as deprecated (Upsample from 10, Scatter
     from 11, GroupNormalization 18 to 20, the tree ensembles of `ai.onnx.ml` 5), and the experimental operators that
-    ONNX took back in 1.5 (Affine, Crop, ImageScaler, …). One finding for each operator. Upsample in a model of opset 9 is
-    no deprecated operator; such a model is OPS001's.
+    ONNX had taken back by 1.5 (Affine, Crop, ImageScaler, …). One finding for each operator. Upsample in a model of
+    opset 9 is no deprecated operator; such a model is OPS001's.
 
     ## Why it hurts
 
-    Deprecated means removed: `onnx.checker` and ONNX Runtime refuse the whole model (`Op registered for Upsample is
-    deprecated in domain_version of 11`). It happens where a tool raises the number of the operator set without
-    rewriting the nodes, as quantizers and hand-made scripts do. ONNX Runtime still runs GroupNormalization 18, whose
-    scale and bias are per group rather than per channel, and some of the experimental operators: these are warnings.
+    A deprecated operator is not there: `onnx.checker` and ONNX Runtime refuse the whole model (`Op registered for
+    Upsample is deprecated in domain_version of 11`). It happens where a tool raises the number of the operator set
+    without rewriting the nodes, as quantizers and hand-made scripts do. GroupNormalization 18 has scale and bias per
+    group rather than per channel; `onnx.checker` refuses it, ONNX Runtime runs it. Experimental operators have no
+    versions and no guarantees: `onnx.checker` warns, TensorRT and ONNX Runtime have some of them, others none. These
+    two are warnings.
 
     ## Fix it at the source
 
@@ -72,6 +74,8 @@ class DeprecatedOp(Rule):
       [GroupNormalization](https://onnx.ai/onnx/operators/onnx__GroupNormalization.html) in the ONNX specification
     - [ONNX Runtime: the error, after quantization](https://github.com/microsoft/onnxruntime/issues/9197)
     - [onnx.checker: the error](https://github.com/jkjung-avt/tensorrt_demos/issues/70)
+    - [ONNX: no more experimental operators](https://github.com/onnx/onnx/issues/1752), and
+      [what takes their place](https://github.com/onnx/onnxmltools/issues/259)
     """
 
     code = "OPS002"

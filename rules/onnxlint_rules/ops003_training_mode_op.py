@@ -26,12 +26,14 @@ class TrainingModeOp(Rule):
 
     ## Why it hurts
 
-    - Dropout in training mode draws new noise in each run: two runs on one image differ (ONNX Runtime does this
-      without a word). TensorRT refuses it: `TensorRT does not support the Dropout operator in training mode`.
+    - Dropout in training mode draws new noise in each run: two runs on one image differ. ONNX Runtime does this without
+      a word.
     - BatchNormalization in training mode takes its statistics from the batch at hand, so the result of an image depends
-      on its neighbours. onnx-tensorrt and onnx2ncnn never look at the attribute, and use the stored statistics: the
-      same file gives other numbers there. ONNX Runtime on CUDA stops (`Training mode does not support BN opset 14 (or
-      higher) yet`). It cannot be folded into the convolution before it.
+      on its neighbours. onnx2ncnn never looks at the attribute and uses the stored statistics: the same file gives other
+      numbers there. It cannot be folded into the convolution before it.
+    - TensorRT refuses both (`TensorRT does not support the Dropout operator in training mode`, `This version of TensorRT
+      does not support training_mode == 1 in BatchNormalization`), and ONNX Runtime on CUDA the latter (`Training mode
+      does not support BN opset 14 (or higher) yet`).
 
     ## Fix it at the source
 
@@ -55,8 +57,10 @@ class TrainingModeOp(Rule):
 
     - [Dropout](https://onnx.ai/onnx/operators/onnx__Dropout.html) and
       [BatchNormalization](https://onnx.ai/onnx/operators/onnx__BatchNormalization.html) in the ONNX specification
-    - [onnx-tensorrt: supported operators](https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md) and
-      [onnxOpImporters.cpp](https://github.com/onnx/onnx-tensorrt/blob/main/onnxOpImporters.cpp)
+    - onnx-tensorrt: [onnxOpImporters.cpp](https://github.com/onnx/onnx-tensorrt/blob/main/onnxOpImporters.cpp) for
+      Dropout, [onnxOpCheckers.cpp](https://github.com/onnx/onnx-tensorrt/blob/main/onnxOpCheckers.cpp) for
+      BatchNormalization
+    - [onnx2ncnn.cpp](https://github.com/Tencent/ncnn/blob/master/tools/onnx/onnx2ncnn.cpp)
     - [ONNX Runtime on CUDA](https://github.com/microsoft/onnxruntime/issues/16867)
     - [PyTorch: no running statistics, so training mode](https://github.com/pytorch/pytorch/issues/75252)
     """

@@ -19,8 +19,8 @@ class ConstantCondition(Rule):
 
     - It is how `x.squeeze(1)` comes out of the TorchScript exporter where it does not know the size: Shape, Gather,
       Equal, If, with a Squeeze in one branch and an Identity in the other.
-    - TensorRT wants both branches to give the same rank, even the one that never runs: `IIfConditionalOutputLayer inputs
-      must have the same shape`.
+    - TensorRT wants the same rank from both branches, even from the one that never runs: `IIfConditionalOutputLayer
+      inputs must have the same shape`.
     - onnx2ncnn knows no If and no Loop: `If not supported yet!`.
     - Nothing is fused or folded across the border of a branch, and shape inference ends at an If whose branches differ
       in rank.
@@ -46,7 +46,8 @@ class ConstantCondition(Rule):
     - [If](https://onnx.ai/onnx/operators/onnx__If.html) and [Loop](https://onnx.ai/onnx/operators/onnx__Loop.html) in
       the ONNX specification
     - [PyTorch: squeeze exported as If](https://github.com/pytorch/pytorch/issues/109292)
-    - [TensorRT: branches of different shapes](https://github.com/NVIDIA/TensorRT/issues/2846)
+    - [TensorRT: branches of different shapes](https://github.com/NVIDIA/TensorRT/issues/2846), and
+      [onnx-tensorrt: what it asks of If](https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md)
     - [onnx2ncnn.cpp](https://github.com/Tencent/ncnn/blob/master/tools/onnx/onnx2ncnn.cpp): `%s not supported yet!`
     """
 

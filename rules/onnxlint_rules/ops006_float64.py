@@ -41,7 +41,7 @@ class Float64(Rule):
     ## Why it hurts
 
     - ONNX Runtime has no float64 kernels for the operators that matter: `NOT_IMPLEMENTED: Could not find an
-      implementation for Conv(11)`; so with BatchNormalization, and Cos and Sin in older versions.
+      implementation for Conv(11)`. BatchNormalization and Cos had none either for years.
     - TensorRT casts down to float32 and clamps. So the numbers are not those that were tested.
     - ncnn, phones and NPUs have no float64 at all; GPUs run it at a small part of their float32 speed, and weights take
       twice the memory.
@@ -64,7 +64,8 @@ class Float64(Rule):
     ## References
 
     - [ONNX Runtime: Conv has no float64](https://github.com/microsoft/onnxruntime/issues/7546), and
-      [BatchNormalization](https://github.com/microsoft/onnxruntime/issues/2874)
+      [BatchNormalization](https://github.com/microsoft/onnxruntime/issues/2874) and
+      [Cos](https://github.com/microsoft/onnxruntime/issues/19710)
     - [onnx-tensorrt: supported types](https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md): `TensorRT will
       attempt to cast DOUBLE down to FLOAT, clamping values`
     """
@@ -179,8 +180,10 @@ def _suspects(view: GraphView) -> Iterator[_Entry]:
         if value.name not in main.initializers and value.type.tensor_type.elem_type == _DOUBLE:
             yield _Entry(main, value.name, "an input")
     for node in view.nodes("Cast"):
-        if node.attribute("to") == _DOUBLE and not _is_small(node):
-            yield _Entry(node.graph, node.output(), "a Cast", node)
+        if node.attribute("to") == _DOUBLE:
+            entry = _Entry(node.graph, node.output(), "a Cast", node)
+            if _is_used(entry) and not _is_small(node):
+                yield entry
     for graph in view.graphs:
         for name, tensor in graph.initializers.items():
             if tensor.data_type == _DOUBLE:

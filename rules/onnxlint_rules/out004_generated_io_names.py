@@ -59,8 +59,8 @@ class GeneratedIoNames(Rule):
     The names are the interface: `session.run(["558"], …)`, `ex.extract("558", out)`, `context.set_tensor_address("558",
     …)`. Generated ones change with anything: another opset, exporter or PyTorch version, a layer more or less. The same
     RetinaFace has its scores in `572`, `562`, `607` or `softmax`, depending on how it was exported. ncnn then logs
-    `find_blob_index_by_name 558 failed` and gives an empty result; ONNX Runtime raises. Worse, `output_names` that are
-    one too few leave the rest numbered, and the order of the names is not that of the code.
+    `find_blob_index_by_name 558 failed` and gives an empty result; ONNX Runtime raises. And the numbers say nothing: in that
+    model, `576` comes before `575`. Passing too few `output_names` is enough: the exporter numbers the rest in silence.
 
     ## Fix it at the source
 
@@ -78,7 +78,7 @@ class GeneratedIoNames(Rule):
 
     ## References
 
-    - [torch.onnx.export](https://docs.pytorch.org/docs/stable/onnx_export.html): `input_names`, `output_names`
+    - [torch.onnx.export](https://docs.pytorch.org/docs/stable/onnx.html): `input_names`, `output_names`
     - [YOLOv5: outputs are called output, 731 and 751](https://github.com/ultralytics/yolov5/issues/1768)
     - [NanoDet: fixed output names for the ONNX export](https://github.com/RangiLyu/nanodet/pull/218)
     - [Anomalib: names differ from one machine to
