@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from onnxlint.finding import Severity as Severity
     from onnxlint.rule import Example as Example
     from onnxlint.rule import Options as Options
+    from onnxlint.rule import Request as Request
     from onnxlint.rule import Rule as Rule
     from onnxlint.rule import Silent as Silent
+    from onnxlint.rule import Unfixable as Unfixable
     from onnxlint.view import Graph as Graph
     from onnxlint.view import GraphView as GraphView
     from onnxlint.view import Node as Node
@@ -39,6 +41,8 @@ _HOMES = {
     "Severity": "onnxlint.finding",
     "Example": "onnxlint.rule",
     "Options": "onnxlint.rule",
+    "Request": "onnxlint.rule",
+    "Unfixable": "onnxlint.rule",
     "Rule": "onnxlint.rule",
     "Silent": "onnxlint.rule",
     "Graph": "onnxlint.view",

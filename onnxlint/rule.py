@@ -26,6 +26,9 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.finding import Finding, Fix, Location, Severity
 
 if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.surgeon import Surgeon
     from onnxlint.view import GraphView
 
 ENTRY_POINTS = "onnxlint.rules"
@@ -95,6 +98,33 @@ class Silent:
     options: Options = Options()
 
 
+@dataclass(frozen=True)
+class Request:
+    """What the user wants of a fix beside what is safe.
+
+    Attributes:
+        unsafe: Whether fixes that change results or the interface are wanted at all (`--unsafe`).
+        multiples: Assumptions: (symbol of an input, number that it is a multiple of).
+        concat_heads: Names of outputs to join into one, in this order; empty for all heads in graph order; None: do not.
+        concat_axis: Axis to join them along; None: the only one in which they differ.
+        concat_name: Name of the joined output.
+        drop_output_activations: Whether a Softmax or Sigmoid at an output is to go.
+        opset: Operator set that the model is to have; None: at least 11.
+    """
+
+    unsafe: bool = False
+    multiples: tuple[tuple[str, int], ...] = ()
+    concat_heads: tuple[str, ...] | None = None
+    concat_axis: int | None = None
+    concat_name: str = "output"
+    drop_output_activations: bool = False
+    opset: int | None = None
+
+
+class Unfixable(Exception):  # noqa: N818 - an answer, not an error
+    """A patch found that it cannot be applied here; the message says why, for the user."""
+
+
 class Rule(ABC):
     """One kind of problem.
 
@@ -115,6 +145,7 @@ class Rule(ABC):
         default: Whether the rule runs when nothing is selected.
         needs_weights: Whether it reads weights, and so runs only with `--weights`.
         fix: What a fix of this rule is in general; each finding carries its own.
+        arithmetic: Whether its patch changes arithmetic, so that results are equal only within rounding.
     """
 
     code: ClassVar[str]
@@ -130,10 +161,26 @@ class Rule(ABC):
     default: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = False
     fix: ClassVar[Fix | None] = None
+    arithmetic: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         """Yield a finding for each place where the problem is, in the order of the file."""
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        """Do away with a finding that carries a fix, by changing graphsurgeon's graph.
+
+        All nodes that change are asked from `surgeon.node` first: where another patch of the same round has changed one of
+        them, that raises, and the patch comes again in the next round.
+
+        Raises:
+            Unfixable: It cannot be done here.
+        """
+        raise Unfixable(f"{self.code} has no patch")
+
+    def rewrite(self, finding: Finding, view: GraphView, request: Request) -> onnx.ModelProto | None:
+        """As `patch`, for fixes that concern the model as a whole: the new skeleton, or None to be patched."""
+        return None
 
     def found(
         self,

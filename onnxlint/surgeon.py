@@ -51,6 +51,10 @@ class _Origin:
     dead: frozenset[int]
 
 
+class Taken(Exception):  # noqa: N818 - an answer, not an error
+    """A node was changed by another patch of this round."""
+
+
 class Surgeon:
     """A model opened for surgery.
 
@@ -75,6 +79,8 @@ class Surgeon:
         self.drop_value_info: set[str] = set()
         self._origins: dict[int, _Origin] = {}
         self._names: set[str] | None = None
+        self._asked: set[int] = set()
+        self._taken: set[int] = set()
         bare = _bare(view.proto)
         with _Quiet():
             try:
@@ -113,9 +119,22 @@ class Surgeon:
         """graphsurgeon's node for a node of the view.
 
         Raises:
+            Taken: Another patch of this round has changed it.
             OnnxlintError: It lies in a function or in a list of graphs, which graphsurgeon does not hold.
         """
-        return self._origins[id(self.held(node.graph))].ordered[node.index]
+        held = self._origins[id(self.held(node.graph))].ordered[node.index]
+        if id(held) in self._taken:
+            raise Taken
+        self._asked.add(id(held))
+        return held
+
+    def begin(self) -> None:
+        """A patch starts."""
+        self._asked.clear()
+
+    def end(self) -> None:
+        """A patch is done: the nodes that it asked for are taken for this round."""
+        self._taken |= self._asked
 
     def held(self, graph: Graph) -> gs.Graph:
         """graphsurgeon's graph for a graph of the view."""
@@ -333,6 +352,13 @@ class Surgeon:
                 node.inputs.clear()
                 node.outputs.clear()
             held.nodes = [node for node in held.nodes if id(node) not in gone]
+
+
+def bypass(node: gs.Node) -> None:
+    """Let the readers of a node's first output read its first input."""
+    before, after = node.inputs[0], node.outputs[0]
+    for reader in list(after.outputs):
+        reader.inputs = [before if tensor is after else tensor for tensor in reader.inputs]
 
 
 def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -112,17 +112,17 @@ class Symbolic:
 
     def _run(self, graph: Graph) -> None:
         for name in graph.data_inputs:
-            self._shapes[(id(graph), name)] = self._declared_input(graph, self.view.onnx_inferred(graph, name)[1])
+            self._shapes[(id(graph), name)] = self._declared_input(graph, name, self.view.onnx_inferred(graph, name)[1])
         for node in graph.order:
             self._visit(node)
 
-    def _declared_input(self, graph: Graph, shape: Shape | None) -> Sizes | None:
+    def _declared_input(self, graph: Graph, name: str, shape: Shape | None) -> Sizes | None:
         if shape is None:
             return None
         main = graph is self.view.main
         return tuple(
-            dim if isinstance(dim, int) else self.input_size(dim) if main and isinstance(dim, str) else self.fresh()
-            for dim in shape
+            dim if isinstance(dim, int) else self.input_size(dim or f"{name}[{i}]") if main else self.fresh()
+            for i, dim in enumerate(shape)
         )
 
     def _visit(self, node: Node) -> None:

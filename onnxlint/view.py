@@ -298,16 +298,20 @@ class GraphView:
         main: The main graph.
         graphs: The main graph, then nested ones in order of appearance, then functions and what is nested in them.
         opset: Version of the standard operator set; 0 where the model imports none.
+        multiples: Assumptions: symbol of an input → number that it is a multiple of.
         inference_error: Why shape inference gave up, where it did; one line.
         refused: Whether inference, run strictly, found operators that contradict their inputs (`is_contradictory`).
     """
 
-    def __init__(self, model: Model, sources: Sources | None = None) -> None:
+    def __init__(
+        self, model: Model, sources: Sources | None = None, multiples: tuple[tuple[str, int], ...] = ()
+    ) -> None:
         from onnxlint.source import Sources
 
         self.model = model
         self.proto = model.proto
         self.sources = sources or Sources()
+        self.multiples = dict(multiples)
         self.inference_error = ""
         self.refused = False
         self.memo: dict[str, Any] = {}  # what rules share about this model, made once; keys are theirs
@@ -453,6 +457,13 @@ class GraphView:
 
         return Symbolic(self)
 
+    @cached_property
+    def assumed(self) -> Symbolic:
+        """Every size, under the assumptions that the user makes about the inputs (`multiples`)."""
+        from onnxlint.symbolic import Symbolic
+
+        return Symbolic(self, self.multiples) if self.multiples else self.symbolic
+
     def onnx_inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
         """(element type, shape) of a value as `onnx.shape_inference` finds them, without the file's claims."""
         here: Graph | None = graph
@@ -565,6 +576,17 @@ class GraphView:
             source=lines,
             near="" if scope or lines else self.nearest_output(node),
         )
+
+    def find(self, location: Location) -> Node:
+        """The node of a location that `at` made of this model.
+
+        Raises:
+            KeyError: It is not about a node of this model.
+        """
+        for graph in self.graphs:
+            if graph.path == location.graph and location.index is not None and location.index < len(graph.nodes):
+                return graph.nodes[location.index]
+        raise KeyError(location.place)
 
     def nearest_output(self, node: Node) -> str:
         """The graph output that the fewest nodes separate from `node`; empty where none depends on it."""

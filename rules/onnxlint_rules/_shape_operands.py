@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from onnxlint.chains import SHAPE_OPERANDS, Chain, trace
 from onnxlint.errors import printable
-from onnxlint.symbolic import Number, Quotient, Sizes
+from onnxlint.finding import SAFE, Applicability, Fix
+from onnxlint.shapes import AnySize, ceil_div, ratio_of, substitute, symbols, when_equal
+from onnxlint.symbolic import Number, Quotient, Sizes, Symbolic
 from onnxlint.view import GraphView, Node
 
 
@@ -72,8 +76,115 @@ def is_resize_by_sizes(operand: Operand) -> bool:
     node = operand.node
     if node.op not in ("Resize", "Upsample"):
         return False
-    index, kind = resize_factors(node)
-    return operand.index == index and (kind == "sizes" or node.graph.view.opset < 11)
+    return operand.index == resize_factors(node)[0]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What is known about the factors of a Resize or Upsample whose size is computed.
+
+    Attributes:
+        factors: One for each number of its operand, or None where they are not the same for every input.
+        conditions: Under which they are; empty where they always are.
+        exact: The condition in terms of the sizes involved (`ceil(h/16) % 2 == 0`), for the reader.
+        why: What stood in the way, where factors is None.
+    """
+
+    factors: tuple[Fraction, ...] | None = None
+    conditions: tuple[str, ...] = ()
+    exact: str = ""
+    why: str = ""
+
+    def fix(self) -> Fix | None:
+        """What can be done about it."""
+        if self.factors is None:
+            return None
+        return SAFE if not self.conditions else Fix(Applicability.ASSUMES, " and ".join(self.conditions))
+
+
+def resize_scales(node: Node) -> Scales:
+    """Constant factors for a Resize or Upsample whose size or scale is computed: proved, proved if, or why not."""
+    view = node.graph.view
+    index, _ = resize_factors(node)
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return Scales(why="it keeps the aspect ratio, so its factors depend on the input")
+    sides = _sides(view.symbolic, node, index)
+    if isinstance(sides, str):
+        return Scales(why=sides)
+    ratios = [ratio_of(out, size) for out, size in sides]
+    if None not in ratios:
+        return Scales(tuple(ratio for ratio in ratios if ratio is not None))
+    if view.multiples:
+        assumed = _sides(view.assumed, node, index)
+        factors = [] if isinstance(assumed, str) else [ratio_of(out, size) for out, size in assumed]
+        if factors and None not in factors:
+            names = set().union(*(symbols(out) | symbols(size) for out, size in sides if ratio_of(out, size) is None))
+            assumptions = [f"{name} % {m} == 0" for name, m in view.multiples.items() if name in names]
+            return Scales(tuple(f for f in factors if f is not None), tuple(assumptions), _exact(sides))
+    return _find_condition(sides)
+
+
+def _sides(symbolic: Symbolic, node: Node, index: int) -> list[tuple[AnySize, AnySize]] | str:
+    """(output size, input size) of each axis that the operand speaks of; or why they are not known."""
+    data, value = symbolic.of(node, 0), symbolic.val(node, index)
+    if data is None or value is None:
+        return "its size cannot be followed through the graph"
+    axes = node.attribute("axes") or range(len(data))
+    sides: list[tuple[AnySize, AnySize]] = []
+    for axis, number in zip(axes, value.numbers, strict=True):
+        size = data[axis]
+        if number is None:
+            return f"the size of axis {axis} cannot be followed through the graph"
+        if index == 3:
+            if isinstance(number, Quotient):
+                return f"the size of axis {axis} is not a whole number"
+            sides.append((number, size))
+        elif isinstance(number, Quotient):
+            sides.append((number.num, number.den))
+        else:
+            sides.append((number, 1))
+    return sides
+
+
+def _find_condition(sides: list[tuple[AnySize, AnySize]]) -> Scales:
+    """Factors that hold where some symbols are multiples of some number, found by trying the ratio far out."""
+    factors: list[Fraction] = []
+    conditions: dict[str, None] = {}
+    for out, size in sides:
+        ratio = ratio_of(out, size)
+        if ratio is None:
+            ratio = _limit(out, size)
+            if ratio is None:
+                return Scales(why=f"{printable(str(out))} against {printable(str(size))} is no constant factor")
+            found = when_equal(out * ratio.denominator, size * ratio.numerator)
+            if found is None or any(condition.multiple is None for condition in found):
+                return Scales(
+                    why=f"{printable(str(out))} is not {ratio} × {printable(str(size))} under any simple condition"
+                )
+            conditions.update(dict.fromkeys(map(str, found)))
+        factors.append(ratio)
+    return Scales(tuple(factors), tuple(conditions), _exact(sides))
+
+
+def _limit(out: AnySize, size: AnySize) -> Fraction | None:
+    """The ratio of two sizes of the same symbols where the symbols are large multiples of everything in sight."""
+    names = symbols(out) | symbols(size)
+    if len(names) != 1:
+        return None
+    (name,) = names
+    far = {name: math.lcm(*range(1, 33)) * 4}
+    above, below = substitute(out, far), substitute(size, far)
+    return Fraction(above, below) if isinstance(above, int) and isinstance(below, int) and below else None
+
+
+def _exact(sides: list[tuple[AnySize, AnySize]]) -> str:
+    """`ceil(h/16) % 2 == 0`, where the input is the output halved and rounded up."""
+    texts = []
+    for out, size in sides:
+        ratio = None if ratio_of(out, size) is not None else _limit(out, size)
+        if ratio is not None and ratio.denominator == 1 and ceil_div(out, ratio.numerator) == size:
+            texts.append(f"{out} % {ratio} == 0")
+    return printable(" and ".join(texts))
 
 
 def is_expand_by_shape(operand: Operand) -> bool:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
+from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable
 from onnxlint.chains import trace
-from onnxlint_rules._shape_operands import resize_factors
+from onnxlint.errors import printable
+from onnxlint_rules._shape_operands import Scales, resize_factors, resize_scales
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class ResizeBySizes(Rule):
@@ -114,16 +119,42 @@ class ResizeBySizes(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for node in view.nodes("Resize", "Upsample"):
             index, kind = resize_factors(node)
-            if index < 0:
+            chain = trace(node, index) if index >= 0 else None
+            if chain is None and kind != "sizes":
                 continue
-            chain = trace(node, index)
-            if chain is not None and (kind == "sizes" or view.opset < 11):
-                way = " → ".join([*chain.path(), node.op])
-                yield self.found(
-                    view.at(node), f"{node.op} {kind} are computed from shapes ({way})", operand=node.input(index)
-                )
-            elif kind == "sizes":
-                yield self.found(view.at(node), _constant_message(node), operand=node.input(index))
+            scales = resize_scales(node)
+            message = _constant_message(node)
+            if chain is not None:
+                message = f"{node.op} {kind} are computed from shapes ({' → '.join([*chain.path(), node.op])})"
+            evidence: dict[str, Any] = {"operand": node.input(index)}
+            if scales.exact:
+                evidence["exact when"] = scales.exact
+            if scales.why:
+                evidence["not fixed"] = scales.why
+            yield self.found(view.at(node), message + _outside(scales), fix=scales.fix(), **evidence)
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        node = view.find(finding.location)
+        scales = resize_scales(node)
+        if scales.factors is None:
+            raise Unfixable(scales.why)
+        held = surgeon.node(node)
+        # A runtime that is given sizes divides them in float32: the same number here gives the same coordinates.
+        factors = np.array([np.float32(f.numerator) / np.float32(f.denominator) for f in scales.factors], np.float32)
+        constant = surgeon.constant(f"{node.name or node.output()}_scales", factors)
+        if node.op == "Upsample" or view.opset < 11:
+            held.inputs = [held.inputs[0], constant]
+        else:
+            held.inputs = [*held.inputs[:2], constant]
+
+
+def _outside(scales: Scales) -> str:
+    if scales.factors is None or not scales.conditions:
+        return ""
+    factor = max(scales.factors)
+    return f"; always ×{factor} if {printable(' and '.join(scales.conditions))}"
 
 
 def _constant_message(node: Node) -> str:

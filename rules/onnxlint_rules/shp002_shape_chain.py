@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent, Unfixable
 from onnxlint.shapes import constant_target
+from onnxlint.surgeon import bypass
 from onnxlint_rules._shape_operands import (
     Operand,
     computed_operands,
@@ -14,6 +16,9 @@ from onnxlint_rules._shape_operands import (
     is_resize_by_sizes,
     show_numbers,
 )
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class ShapeChain(Rule):
@@ -144,32 +149,67 @@ class ShapeChain(Rule):
             ):
                 continue
             reported.add(id(node))
-            constant, tail = _constant(operand)
+            target, why = simplest(operand)
             numbers = operand.numbers()
             shown = show_numbers(numbers) if numbers is not None else ""
-            strict = constant or "ncnn" in options.targets
+            strict = target is not None or "ncnn" in options.targets
+            says = f"{target} says the same" if target is not None else why
             yield self.found(
                 view.at(node),
                 f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
-                f"({operand.describe()}); {tail}",
+                f"({operand.describe()}); {says}",
                 severity=Severity.WARNING if strict else Severity.INFO,
-                help=self.help if constant else "keep the sizes fixed at export where the target allows it",
+                help=self.help if target is not None else "keep the sizes fixed at export where the target allows it",
+                fix=SAFE if target is not None else None,
                 operand=node.input(operand.index),
                 chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
+            )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        node = view.find(finding.location)
+        held = surgeon.node(node)
+        mine = [operand for operand in computed_operands(view) if operand.node is node]
+        targets = {operand.index: simplest(operand) for operand in mine}
+        for index, (target, why) in targets.items():
+            if target is None:
+                raise Unfixable(why)
+            if node.op == "Expand" and is_no_op(mine[0]):
+                bypass(held)
+                return
+            value = view.symbolic.val(node, index)
+            array = np.array(target, np.int64 if view.main.dtype(node.input(index)) != 6 else np.int32)
+            if value is not None and node.op in ("Range", "Gather"):
+                array = array.reshape(value.dims)
+            held.inputs[index] = surgeon.constant(
+                f"{node.name or node.output()}_{_NAMES.get(node.op, 'operand')}", array
             )
 
 
 _NAMES = {"Reshape": "target", "Expand": "target", "Tile": "repeats", "ConstantOfShape": "shape", "Upsample": "scales"}
 
 
-def _constant(operand: Operand) -> tuple[bool, str]:
-    """Whether a constant can stand in the operand's place, and the words for it."""
+def simplest(operand: Operand) -> tuple[list[int] | None, str]:
+    """A constant that can stand in the operand's place; or None, and why there is none."""
     numbers, data = operand.numbers(), operand.data()
     if numbers is None:
-        return False, "its value cannot be told from the graph"
+        return None, "its value cannot be told from the graph"
     if operand.node.op == "Reshape":
+        if operand.node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
+            return None, "it uses 0 for an axis of no elements"
         target = constant_target(data or (), numbers)
-        return (False, "it has more than one free size") if target is None else (True, f"{target} says the same")
-    if all(isinstance(number, int) for number in numbers):
-        return True, f"it is always {list(numbers)}"
-    return False, "it depends on a free size"
+        return target, "" if target is not None else "it has more than one free size"
+    whole = [number for number in numbers if isinstance(number, int)]
+    if len(whole) == len(numbers):
+        return whole, ""
+    if is_no_op(operand):
+        return [1] * len(numbers), ""
+    return None, "it depends on a free size"
+
+
+def is_no_op(operand: Operand) -> bool:
+    """Whether an Expand gives back what it gets."""
+    symbolic, node = operand.node.graph.view.symbolic, operand.node
+    data = operand.data()
+    return node.op == "Expand" and data is not None and symbolic.shape(node.graph, node.output()) == data

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Severity, Silent
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class ReshapeFixedBatch(Rule):
@@ -122,5 +126,16 @@ class ReshapeFixedBatch(Rule):
                     f"Reshape target {elements} fixes the batch to {elements[0]}"
                     + (", but the input leaves it free" if free else ", as the input does"),
                     severity=Severity.WARNING if free else Severity.INFO,
+                    # With a free batch, an inner -1 made the original accept other batches and mix them.
+                    fix=Fix(Applicability.UNSAFE, flag="--unsafe") if free and -1 in elements else SAFE,
                     target=elements,
                 )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        node = view.find(finding.location)
+        held, constant = surgeon.node(node), node.constant(1)
+        assert constant is not None
+        target = np.array([0, *constant.reshape(-1)[1:].tolist()], np.int64)
+        held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)

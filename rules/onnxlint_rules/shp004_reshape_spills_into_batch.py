@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class ReshapeSpillsIntoBatch(Rule):
@@ -107,8 +111,19 @@ class ReshapeSpillsIntoBatch(Rule):
                 view.at(node),
                 f"Reshape target {elements} puts every {inner} elements into a batch entry of their own, and the "
                 "input's inner sizes are free: other input sizes give a wrong batch",
+                fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
                 target=elements,
             )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        node = view.find(finding.location)
+        held, constant = surgeon.node(node), node.constant(1)
+        assert constant is not None
+        # The free sizes come first after the batch: the heads of detectors end in constants.
+        target = np.array([0, -1, *constant.reshape(-1)[2:].tolist()], np.int64)
+        held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)
 
 
 def _reaches_output(node: Node) -> bool:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
 from onnxlint.errors import printable
+from onnxlint.surgeon import bypass
 from onnxlint_rules._shape_operands import computed_operands, is_expand_by_shape
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class ExpandByShape(Rule):
@@ -102,4 +107,8 @@ class ExpandByShape(Rule):
                     view.at(node),
                     f"Expand to the shape of {printable(operand.chain.shapes[0].input(0))!r} is needless: "
                     f"the {reader} after it broadcasts",
+                    fix=SAFE,
                 )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        bypass(surgeon.node(view.find(finding.location)))

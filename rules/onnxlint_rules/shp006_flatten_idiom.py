@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
 from onnxlint_rules._shape_operands import computed_operands, is_flatten
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class FlattenIdiom(Rule):
@@ -81,5 +85,14 @@ class FlattenIdiom(Rule):
         for operand in computed_operands(view):
             if is_flatten(operand):
                 yield self.found(
-                    view.at(operand.node), f"x.view(x.size(0), -1) exported as a shape chain ({operand.describe()})"
+                    view.at(operand.node),
+                    f"x.view(x.size(0), -1) exported as a shape chain ({operand.describe()})",
+                    fix=SAFE,
                 )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        held = surgeon.node(view.find(finding.location))
+        held.op = "Flatten"
+        held.attrs.clear()
+        held.attrs["axis"] = 1
+        held.inputs = held.inputs[:1]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent
 from onnxlint.errors import printable
 from onnxlint.view import Shape
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class WrongDeclaredShape(Rule):
@@ -109,7 +113,11 @@ class WrongDeclaredShape(Rule):
                         view.at(graph.producer(name), value=name, graph=graph),
                         f"{what} {printable(name)!r} is declared {_show(kind, shape, true_kind)}, "
                         f"but is {_show(true_kind, true_shape, kind)}",
+                        fix=SAFE if what == "value" and graph is view.main else None,
                     )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        surgeon.drop_value_info.add(finding.location.value)
 
 
 def _contradicts(declared: Shape | None, inferred: Shape | None) -> bool:
