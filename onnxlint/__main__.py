@@ -1,7 +1,5 @@
 """`python -m onnxlint`."""
 
-import sys
-
 from onnxlint.cli import main
 
-sys.exit(main())
+main()

@@ -7,7 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from onnxlint.errors import OnnxlintError
 
 PATIENCE = 1.0
 """Seconds of work after which progress is shown."""
@@ -22,19 +25,36 @@ def use_safe_streams() -> None:
 
 
 def write(text: str) -> None:
-    """Write to stdout. A reader that went away (`| head`) is no error."""
+    """Write to stdout. A reader that went away (`| head`) is no error.
+
+    Raises:
+        OnnxlintError: It cannot be written, as on a full disk.
+    """
+    if sys.stdout is None:  # closed by whoever started us
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would complain then.
+        # What is left in the buffer would fail again.
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    except OSError as error:
+        raise OnnxlintError(f"standard output cannot be written: {error.strerror or error}") from None
 
 
-def error(message: str) -> None:
-    """Say on stderr why the work cannot be done."""
-    _say(f"error: {message}")
+def flush() -> None:
+    """Hand over what was written, before the process ends."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            if stream is not None:
+                stream.flush()
+
+
+def errors(messages: Iterable[str]) -> None:
+    """Say on stderr why something could not be done."""
+    for message in messages:
+        _say(f"error: {message}")
 
 
 def notes(messages: Iterable[str]) -> None:
@@ -45,24 +65,30 @@ def notes(messages: Iterable[str]) -> None:
 
 def _say(line: str) -> None:
     # One write for the line and its end: two processes that share a terminal do not mix them.
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # there is nobody left to tell
+        if sys.stderr is not None:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
 
 def has_color(no_color: bool = False) -> bool:
     """Whether stdout takes colors: a terminal, and neither NO_COLOR nor the user objects."""
     if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+    return bool(os.environ.get("FORCE_COLOR")) or _is_terminal(sys.stdout)
 
 
 def width() -> int | None:
     """Columns of the terminal that stdout is; None for files and pipes, where nothing is to be wrapped."""
-    if not sys.stdout.isatty():
+    if not _is_terminal(sys.stdout):
         return None
     import shutil
 
     return shutil.get_terminal_size().columns
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 @contextmanager
@@ -72,7 +98,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
     Yields:
         A function that takes (done, in all).
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _is_terminal(sys.stderr):
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     names = stale(arguments.folder, wanted)
     if names:
-        console.error(f"{arguments.folder}: out of date: {', '.join(names)}; run 'python -m onnxlint.docs'")
+        console.errors([f"{arguments.folder}: out of date: {', '.join(names)}; run 'python -m onnxlint.docs'"])
     return 1 if names else 0
 
 

@@ -187,7 +187,9 @@ def describe(configs: Configs, path: str) -> str:
     """
     import os
 
-    config = configs.of_folder(path) if os.path.isdir(path) else configs.of(path)
+    if os.path.isdir(path):
+        path = os.path.join(path, "model.onnx")  # stands for any model in it
+    config = configs.of(path)
     plans = Plans(configs)
     selection = plans.selection(config)
     rules = plans.of(path).rules
