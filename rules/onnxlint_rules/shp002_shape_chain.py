@@ -171,6 +171,7 @@ class ShapeChain(Rule):
         node = view.find(finding.location)
         held = surgeon.node(node)
         mine = [operand for operand in computed_operands(view) if operand.node is node]
+        held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
         targets = {operand.index: simplest(operand) for operand in mine}
         for index, (target, why) in targets.items():
             if target is None:

@@ -138,4 +138,5 @@ class ReshapeFixedBatch(Rule):
         held, constant = surgeon.node(node), node.constant(1)
         assert constant is not None
         target = np.array([0, *constant.reshape(-1)[1:].tolist()], np.int64)
+        held.attrs.pop("allowzero", None)
         held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)

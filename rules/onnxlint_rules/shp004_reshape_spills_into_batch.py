@@ -123,6 +123,7 @@ class ReshapeSpillsIntoBatch(Rule):
         assert constant is not None
         # The free sizes come first after the batch: the heads of detectors end in constants.
         target = np.array([0, -1, *constant.reshape(-1)[2:].tolist()], np.int64)
+        held.attrs.pop("allowzero", None)
         held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)
 
 
