@@ -206,9 +206,9 @@ def _message(heads: Heads) -> str:
     if count > 3:
         shown += f" and {count - 3} more"
     if heads.levels > 1:
-        what = f"{len(heads.sizes)} heads on {heads.levels} feature maps each"
+        what = f"{len(heads.sizes)} heads on {heads.levels} feature maps each; one for each map would do"
     else:
         sizes = [size for axis, size in enumerate(heads.shapes[0]) if axis not in (0, heads.axis)]
         known = len(sizes) == 1 and isinstance(sizes[0], int)
-        what = f"heads over the same {sizes[0]} candidates" if known else "heads over the same candidates"
-    return f"{count} outputs are {what}; one would do (axis {heads.axis}: {values}): {shown}"
+        what = f"heads over the same {f'{sizes[0]} ' if known else ''}candidates; one would do"
+    return f"{count} outputs are {what} (axis {heads.axis}: {values}): {shown}"
