@@ -154,8 +154,11 @@ def check_files(jobs: Sequence[tuple[str, Plan]], workers: int = 1) -> Iterator[
     except BaseException:
         # Ctrl-C, or a caller that wants no more: do not wait for models that are half checked.
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(active_children()) - others:
+        workers_left = set(active_children()) - others
+        for process in workers_left:
             process.terminate()
+        for process in workers_left:
+            process.join(timeout=1)
         raise
     pool.shutdown()
 
