@@ -366,12 +366,16 @@ def _is_text(name: str, data: Buffer) -> bool:
 
 
 def _parse_text(shown: str, name: str, data: Buffer) -> onnx.ModelProto:
+    import warnings
+
     import onnx
 
     kind = _TEXT_SUFFIXES.get(os.path.splitext(name)[1].lower(), "onnxtxt")
     try:
         serializer = onnx.serialization.registry.get(kind)
-        proto = serializer.deserialize_proto(bytes(data), onnx.ModelProto())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # onnx calls the text format experimental, each time
+            proto = serializer.deserialize_proto(bytes(data), onnx.ModelProto())
     except RecursionError:
         raise OnnxlintError(f"{shown}: nested too deeply to be a model") from None
     except Exception as error:  # noqa: BLE001 - three parsers, each with exception classes of its own
