@@ -90,7 +90,7 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 def _check(options: argparse.Namespace) -> int:
     from onnxlint.config import Configs, Settings, parse_severities
     from onnxlint.files import check_writable, write_atomically
-    from onnxlint.report import Report, render
+    from onnxlint.report import NEEDS_NEIGHBOURHOODS, Report, render
     from onnxlint.run import check_paths, fail_level
     from onnxlint.source import Sources
 
@@ -118,6 +118,7 @@ def _check(options: argparse.Namespace) -> int:
             configs,
             force_exclude=options.force_exclude,
             write_baseline=options.write_baseline,
+            neighbourhoods=here.format in NEEDS_NEIGHBOURHOODS,
             progress=progress,
         )
     report = Report(

@@ -42,10 +42,16 @@ class Run:
 
 
 class Plans:
-    """Makes the plan of each model, and remembers what models share."""
+    """Makes the plan of each model, and remembers what models share.
 
-    def __init__(self, configs: Configs) -> None:
+    Args:
+        configs: Where the configuration of each model comes from.
+        neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
+    """
+
+    def __init__(self, configs: Configs, neighbourhoods: bool = False) -> None:
         self.configs = configs
+        self.neighbourhoods = neighbourhoods
         self._selections: dict[Config, Selection] = {}
         self._plans: dict[tuple[Config, frozenset[str]], Plan] = {}
 
@@ -70,7 +76,11 @@ class Plans:
         key = (config, frozenset(rule.code for rule in ignored))
         if key not in self._plans:
             self._plans[key] = Plan(
-                selection.without(ignored), selection.options, selection.severities, config.rule_paths
+                selection.without(ignored),
+                selection.options,
+                selection.severities,
+                config.rule_paths,
+                self.neighbourhoods,
             )
         return self._plans[key]
 
@@ -86,6 +96,7 @@ def check_paths(
     *,
     force_exclude: bool = False,
     write_baseline: str | None = None,
+    neighbourhoods: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Check all models that `paths` name.
@@ -96,12 +107,13 @@ def check_paths(
         force_exclude: Whether `exclude` holds for files that are named themselves too.
         write_baseline: A file to write all findings to, as known from now on; empty for the configured file. None
             writes nothing.
+        neighbourhoods: See `Plans`.
         progress: Called with (models done, models in all) after each model.
 
     Raises:
         OnnxlintError: A configuration or a baseline is wrong.
     """
-    plans = Plans(configs)
+    plans = Plans(configs, neighbourhoods)
     found = list(find_models(paths, lambda path: configs.of(path).excludes(path), force_exclude))
     jobs = [(path, plans.of(path)) for path in found if isinstance(path, str)]
     if not jobs:
