@@ -24,7 +24,8 @@ class InitializerAsInput(Rule):
     another value at every run.
 
     - onnxruntime warns `Initializer … appears in graph inputs and will not be treated as constant value/weight` for each
-      of them, and neither folds nor fuses what reads them: no Conv + BatchNormalization fusion, no pre-packed weights.
+      of them, and neither folds nor fuses what reads them: with onnxruntime 1.31, a Conv and its BatchNormalization become
+      one node where the weights are constants, and stay two where they are listed as inputs.
     - Converters and quantizers that look for the model's inputs find hundreds.
 
     ## Fix it at the source

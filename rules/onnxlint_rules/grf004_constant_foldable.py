@@ -31,7 +31,8 @@ class ConstantFoldable(Rule):
       weights through a Transpose or an Identity stays float32 in `quantize_dynamic`, and is quantized as an activation, at
       every run, in `quantize_static`.
     - onnx2ncnn looks weights and parameters (padding, scales, sizes, shapes) up among the initializers and Constant nodes.
-      What a node computes is not there: it writes a layer without them.
+      What a node computes is not there: it writes a layer without them. onnx-tensorrt wants initializers for the weights
+      of Conv and ConvTranspose, the axes of Slice and Squeeze and the K of TopK.
     - Runtimes without constant folding compute it at every run; those with it, at every start.
 
     ## Fix it at the source
@@ -60,6 +61,7 @@ class ConstantFoldable(Rule):
 
     - [Graph optimizations in ONNX Runtime](https://onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html): constant folding
     - [onnxruntime#13358](https://github.com/microsoft/onnxruntime/issues/13358): `Expected … to be an initializer`
+    - [onnx-tensorrt: supported operators](https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md): restrictions
     - [onnx2ncnn.cpp](https://github.com/Tencent/ncnn/blob/master/tools/onnx/onnx2ncnn.cpp): `weights[node.input(1)]`
     """  # noqa: E501 - one link a line
 

@@ -19,7 +19,7 @@ class UnusedInput(Rule):
 
     ## Why it hurts
 
-    - onnxruntime wants a value for it at every run all the same.
+    - onnxruntime wants a value for it at every run all the same: `Required inputs (['mask']) are missing`.
     - TensorRT drops it or refuses to build, by version (`Unused Input: …`), so that code which binds buffers by position
       or by name finds another set of bindings than the model file has.
     - Often it is a sign: a mask or a scale that the traced example happened not to need is now ignored for every input.
