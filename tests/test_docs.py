@@ -79,3 +79,21 @@ def test_writing_and_checking(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert docs.main(["--folder", str(folder)]) == 0
     assert docs.main(["--check", "--folder", str(folder)]) == 0
     assert not (folder / "OLD001.md").exists()
+
+
+def test_the_rule_in_the_guide_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs/writing-rules.md").read_text(encoding="utf-8")
+    code = re.search(r"````python\n(.*?)````", guide, flags=re.DOTALL)
+    assert code
+    (tmp_path / "no_gelu.py").write_text(code[1])
+    outcome = onnxlint("test-rules", "no_gelu.py")
+    assert outcome.code == 0
+    assert outcome.out in guide
+
+
+def test_the_guide_lists_every_key_and_its_default() -> None:
+    from onnxlint.config import _KEYS
+
+    guide = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", guide, flags=re.MULTILINE)) == set(_KEYS)
