@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -178,6 +177,8 @@ def _place(tensor: onnx.TensorProto) -> tuple[str, ...]:
 
 def _digest(view: GraphView, tensor: onnx.TensorProto, whole: bool) -> bytes:
     """A hash of a tensor's bytes: of all of them, or of the first and the last few thousand."""
+    import hashlib
+
     import numpy as np
 
     if tensor.HasField("raw_data"):
