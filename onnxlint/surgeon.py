@@ -79,6 +79,7 @@ class Surgeon:
         self.drop_value_info: set[str] = set()
         self._origins: dict[int, _Origin] = {}
         self._names: set[str] | None = None
+        self._likes: dict[int, tuple[gs.Node, onnx.NodeProto]] = {}
         self._asked: set[int] = set()
         self._taken: set[int] = set()
         bare = _bare(view.proto)
@@ -168,6 +169,28 @@ class Surgeon:
         import onnx_graphsurgeon as gs
 
         return gs.Constant(self.name(base), values)
+
+    def add(self, op: str, inputs: list[gs.Tensor], like: Node, base: str, **attrs: object) -> gs.Tensor:
+        """A new node, in the graph of `like` and with its metadata (where in the source it comes from).
+
+        Args:
+            op: Operator of the standard domain.
+            inputs: Its inputs.
+            like: The node of the view that it does part of the work of.
+            base: Name for the node and its output, if it is still free.
+
+        Returns:
+            Its output.
+        """
+        import onnx_graphsurgeon as gs
+
+        name = self.name(base)
+        output = gs.Variable(f"{name}_output_0")
+        node = gs.Node(op, name, dict(attrs), inputs, [output])
+        held = self.held(like.graph)
+        held.nodes.append(node)
+        self._likes[id(node)] = (node, like.proto)
+        return output
 
     # Back
 
@@ -315,6 +338,8 @@ class Surgeon:
             old_attributes = before[4]
         else:
             proto, changed_bodies, old_attributes = onnx.NodeProto(), bodies, ()
+            if id(node) in self._likes:
+                proto.metadata_props.extend(self._likes[id(node)][1].metadata_props)
         proto.op_type = node.op
         if node.name or entry is not None:
             proto.name = node.name

@@ -66,7 +66,7 @@ class Symbolic:
         self._shapes: dict[tuple[int, str], Sizes | None] = {}
         self._values: dict[tuple[int, str], Value] = {}
         self._fresh = 0
-        self._named: dict[str, AnySize] = {}
+        self._clipped: dict[str, tuple[AnySize, int]] = {}
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
                 self._run(graph)
@@ -107,6 +107,30 @@ class Symbolic:
         """A new symbol that equals nothing but itself."""
         self._fresh += 1
         return Size.symbol(f"?{self._fresh}")
+
+    def clipped(self, size: AnySize, limit: int) -> AnySize:
+        """`min(size, limit)`, as a symbol that remembers what it is."""
+        name = f"min({size},{limit})"
+        self._clipped[name] = (size, limit)
+        return Size.symbol(name)
+
+    def unclipped(self, sizes: set[AnySize]) -> AnySize:
+        """The size of an axis along which values of all these sizes meet.
+
+        A table of 512 positions that is sliced to the length of the text has min(length, 512) rows: where that meets
+        `length`, they are equal, or the model does not run (both are more than 1 where they differ).
+        """
+        for size in sizes:
+            rest = sizes - {size}
+            if all(
+                isinstance(other, Size)
+                and (known := self._clipped.get(str(other))) is not None
+                and known[0] == size
+                and known[1] > 1
+                for other in rest
+            ):
+                return size
+        return self.fresh()
 
     # Filling in
 
@@ -229,7 +253,12 @@ def broadcast(s: Symbolic, shapes: Sequence[Sizes | None]) -> Sizes | None:
         sizes = {shape[axis - rank + len(shape)] for shape in known if axis - rank + len(shape) >= 0}
         sizes.discard(1)
         numbers = [size for size in sizes if isinstance(size, int)]
-        out.append(1 if not sizes else numbers[0] if numbers else sizes.pop() if len(sizes) == 1 else s.fresh())
+        if numbers:
+            out.append(numbers[0])
+        elif len(sizes) > 1:
+            out.append(s.unclipped(sizes))
+        else:
+            out.append(sizes.pop() if sizes else 1)
     return tuple(out)
 
 
@@ -460,6 +489,8 @@ def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None
         return size if step == -1 and start == -1 and isinstance(end, int) and end < -(2**31) else s.fresh()
     begin = _clamped(size, start)
     stop = _clamped(size, end)
+    if begin == 0 and step == 1 and stop is None and isinstance(size, int) and (lower_bound(end) or -1) >= 0:
+        return s.clipped(end, size)
     if begin is None or stop is None:
         return s.fresh()
     length = stop - begin

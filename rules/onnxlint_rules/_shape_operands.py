@@ -113,6 +113,9 @@ def resize_scales(node: Node) -> Scales:
         return Scales(why=sides)
     ratios = [ratio_of(out, size) for out, size in sides]
     if None not in ratios:
+        for out, size in sides:
+            if isinstance(out, int) and isinstance(size, int) and not _comes_out(out, size):
+                return Scales(why=f"{size} times {out}/{size} rounds to less than {out}, so that a scale may lose a pixel")
         return Scales(tuple(ratio for ratio in ratios if ratio is not None))
     if view.multiples:
         assumed = _sides(view.assumed, node, index)
@@ -122,6 +125,17 @@ def resize_scales(node: Node) -> Scales:
             assumptions = [f"{name} % {m} == 0" for name, m in view.multiples.items() if name in names]
             return Scales(tuple(f for f in factors if f is not None), tuple(assumptions), _exact(sides))
     return _find_condition(sides)
+
+
+def _comes_out(out: int, size: int) -> bool:
+    """Whether a runtime that is given the scale out/size as float32 finds `out` again, as floor(size * scale).
+
+    Some multiply in float32 and some in double: both have to.
+    """
+    import numpy as np
+
+    scale = np.float32(out) / np.float32(size)
+    return int(np.floor(np.float32(size) * scale)) == out == int(np.floor(size * float(scale)))
 
 
 def _sides(symbolic: Symbolic, node: Node, index: int) -> list[tuple[AnySize, AnySize]] | str:

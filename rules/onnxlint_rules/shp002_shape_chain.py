@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent, Unfixable
-from onnxlint.shapes import constant_target
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
+from onnxlint.shapes import Step, constant_target, reshape_steps
 from onnxlint.surgeon import bypass
 from onnxlint_rules._shape_operands import (
     Operand,
@@ -18,6 +19,8 @@ from onnxlint_rules._shape_operands import (
 )
 
 if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
     from onnxlint.surgeon import Surgeon
 
 
@@ -149,64 +152,115 @@ class ShapeChain(Rule):
             ):
                 continue
             reported.add(id(node))
-            target, why = simplest(operand)
+            answer = simplest(operand)
+            fixable = answer.constant is not None or bool(answer.steps)
             numbers = operand.numbers()
             shown = show_numbers(numbers) if numbers is not None else ""
-            strict = target is not None or "ncnn" in options.targets
-            says = f"{target} says the same" if target is not None else why
+            strict = fixable or "ncnn" in options.targets
             yield self.found(
                 view.at(node),
                 f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
-                f"({operand.describe()}); {says}",
+                f"({operand.describe()}); {answer}",
                 severity=Severity.WARNING if strict else Severity.INFO,
-                help=self.help if target is not None else "keep the sizes fixed at export where the target allows it",
-                fix=SAFE if target is not None else None,
+                help=self.help if fixable else "keep the sizes fixed at export where the target allows it",
+                fix=SAFE if fixable else None,
                 operand=node.input(operand.index),
                 chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         import numpy as np
+        from onnx import helper
 
         node = view.find(finding.location)
         held = surgeon.node(node)
-        mine = [operand for operand in computed_operands(view) if operand.node is node]
-        held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
-        targets = {operand.index: simplest(operand) for operand in mine}
-        for index, (target, why) in targets.items():
-            if target is None:
-                raise Unfixable(why)
-            if node.op == "Expand" and is_no_op(mine[0]):
+        for operand in [operand for operand in computed_operands(view) if operand.node is node]:
+            answer = simplest(operand)
+            base = f"{node.name or node.output()}_{_NAMES.get(node.op, 'operand')}"
+            if is_no_op(operand):
                 bypass(held)
                 return
-            value = view.symbolic.val(node, index)
-            array = np.array(target, np.int64 if view.main.dtype(node.input(index)) != 6 else np.int32)
-            if value is not None and node.op in ("Range", "Gather"):
-                array = array.reshape(value.dims)
-            held.inputs[index] = surgeon.constant(
-                f"{node.name or node.output()}_{_NAMES.get(node.op, 'operand')}", array
-            )
+            if answer.steps:
+                _reshape(surgeon, node, held, answer.steps, base)
+            elif answer.constant is None:
+                raise Unfixable(answer.why)
+            else:
+                value = view.symbolic.val(node, operand.index)
+                kind = node.graph.dtype(node.input(operand.index))
+                array = np.array(answer.constant, helper.tensor_dtype_to_np_dtype(kind) if kind else np.int64)
+                array = array.reshape(value.dims if value is not None else -1)
+                if node.op == "Reshape":
+                    held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
+                held.inputs[operand.index] = surgeon.constant(base, array)
 
 
 _NAMES = {"Reshape": "target", "Expand": "target", "Tile": "repeats", "ConstantOfShape": "shape", "Upsample": "scales"}
 
 
-def simplest(operand: Operand) -> tuple[list[int] | None, str]:
-    """A constant that can stand in the operand's place; or None, and why there is none."""
-    numbers, data = operand.numbers(), operand.data()
+@dataclass(frozen=True)
+class Answer:
+    """What can stand in the place of a computed operand.
+
+    Attributes:
+        constant: A constant that says the same.
+        steps: For a Reshape that no single constant target can replace, several with constant targets.
+        why: What stood in the way of both.
+    """
+
+    constant: list[int] | None = None
+    steps: tuple[Step, ...] = ()
+    why: str = ""
+
+    def __str__(self) -> str:
+        if self.steps:
+            return f"{sum(step.nodes for step in self.steps)} nodes with constant operands do the same"
+        return self.why if self.constant is None else f"{self.constant} says the same"
+
+
+def simplest(operand: Operand) -> Answer:
+    """The simplest thing that says what a computed operand says."""
+    numbers, data, node = operand.numbers(), operand.data(), operand.node
     if numbers is None:
-        return None, "its value cannot be told from the graph"
-    if operand.node.op == "Reshape":
-        if operand.node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
-            return None, "it uses 0 for an axis of no elements"
+        return Answer(why="its value cannot be told from the graph")
+    if node.op == "Reshape":
+        if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
+            return Answer(why="it uses 0 for an axis of no elements")
         target = constant_target(data or (), numbers)
-        return target, "" if target is not None else "it has more than one free size"
+        if target is not None:
+            return Answer(target)
+        sizes = node.graph.view.symbolic.shape(node.graph, node.output())
+        steps = reshape_steps(data, sizes) if data is not None and sizes is not None else None
+        if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
+            return Answer(steps=tuple(steps))
+        return Answer(why="it has more than one free size")
     whole = [number for number in numbers if isinstance(number, int)]
     if len(whole) == len(numbers):
-        return whole, ""
-    if is_no_op(operand):
-        return [1] * len(numbers), ""
-    return None, "it depends on a free size"
+        return Answer(whole)
+    return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+
+
+def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...], base: str) -> None:
+    """Put constant Reshapes, and what lines up their axes, in the place of one; the last node keeps its output."""
+    import numpy as np
+
+    def axes(op: str, data: gs.Tensor, places: tuple[int, ...]) -> gs.Tensor:
+        if node.graph.view.opset < 13:
+            return surgeon.add(op, [data], node, f"{base}_{op}", axes=list(places))
+        operand = surgeon.constant(f"{base}_axes", np.array(places, np.int64))
+        return surgeon.add(op, [data, operand], node, f"{base}_{op}")
+
+    data, output = held.inputs[0], held.outputs[0]
+    for step in steps:
+        if step.unsqueeze:
+            data = axes("Unsqueeze", data, step.unsqueeze)
+        target = surgeon.constant(base, np.array(step.target, np.int64))
+        data = surgeon.add("Reshape", [data, target], node, f"{base}_Reshape")
+        if step.squeeze:
+            data = axes("Squeeze", data, step.squeeze)
+    last = data.inputs[0]
+    last.name = held.name
+    held.outputs.clear()
+    last.outputs = [output]
 
 
 def is_no_op(operand: Operand) -> bool:
