@@ -367,8 +367,8 @@ def _defined_in(module: ModuleType) -> list[type[Rule]]:
         value
         for value in vars(module).values()
         if isinstance(value, type)
+        and value.__module__ == module.__name__  # before issubclass: Python 3.10 takes list[int] for a type here
         and issubclass(value, Rule)
-        and value.__module__ == module.__name__
         and not inspect.isabstract(value)
     ]
 
