@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 LIMIT = 1000
 """Characters of a name or message that reports for people show."""
 
-_COMMAND = re.compile(r"##(?=\[|vso\[)|(?<!\S)::")
+_LOG_COMMAND = re.compile(r"##(?=\[|vso\[)")
+_COMMAND = re.compile(rf"{_LOG_COMMAND.pattern}|(?<!\S)::")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -220,7 +221,7 @@ def dumps(document: Any) -> str:
     text = json.dumps(document, indent=2, allow_nan=False)
     if "\\ud" in text:
         text = json.dumps(_without_surrogates(document), indent=2, allow_nan=False)
-    return text.replace("##", "#\\u0023") + "\n"
+    return _LOG_COMMAND.sub("#\\\\u0023", text) + "\n"
 
 
 def _without_surrogates(value: Any) -> Any:

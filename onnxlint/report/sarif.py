@@ -42,6 +42,7 @@ def render(report: Report) -> str:
     files = Files(report.root)
     indices = {rule.code: i for i, rule in enumerate(report.rules)}
     errors = [result.error for result in report.results if result.error is not None]
+    checked = dict.fromkeys(result.model for result in report.results if result.error is None or result.findings)
     run = {
         "tool": {
             "driver": {
@@ -57,12 +58,8 @@ def render(report: Report) -> str:
                 "toolExecutionNotifications": [_notification(error, files) for error in errors],
             }
         ],
-        "originalUriBaseIds": {ROOT: {"uri": _file_uri(os.path.abspath(report.root)) + "/"}},
-        "artifacts": [
-            {"location": _model(result.model, files), "roles": ["analysisTarget"]}
-            for result in report.results
-            if result.error is None or result.findings
-        ],
+        "originalUriBaseIds": {ROOT: {"uri": _file_uri(os.path.abspath(report.root)).rstrip("/") + "/"}},
+        "artifacts": [{"location": _model(path, files), "roles": ["analysisTarget"]} for path in checked],
         "results": [
             _result(finding, files, indices.get(finding.code))
             for result in report.results

@@ -75,17 +75,24 @@ class _Writer:
 
     def _file(self, result: CheckResult) -> Iterator[str]:
         yield self.paint("path", shown(result.model))
-        for _, neighbours in groupby(result.findings, key=lambda f: (f.code, f.severity, f.help, f.fix)):
+        for _, neighbours in groupby(result.findings, key=lambda f: (f.code, f.severity, f.help)):
             run = list(neighbours)
             aligned = self._aligned(run)
-            said = ""
-            for finding in run:
-                # On a terminal, neighbours share a message; elsewhere each has its own line with code, for grep.
-                if self.room is None or finding.message != said:
-                    yield from self._message(finding)
-                yield from self._place(finding, aligned)
-                said = finding.message
-            yield from self._advice(run[0])
+            terms = [(fix, list(alike)) for fix, alike in groupby(run, key=lambda f: f.fix)]
+            for fix, alike in terms:
+                said = ""
+                for finding in alike:
+                    # On a terminal, neighbours share a message; elsewhere each has its own line with code, for grep.
+                    if self.room is None or finding.message != said:
+                        yield from self._message(finding)
+                    yield from self._place(finding, aligned)
+                    said = finding.message
+                if fix and len(terms) > 1:
+                    yield from self._advice("fix", fix_terms(fix))
+            if run[0].help:
+                yield from self._advice("help", shown(run[0].help))
+            if run[0].fix and len(terms) == 1:
+                yield from self._advice("fix", fix_terms(run[0].fix))
         yield ""
 
     def _message(self, finding: Finding) -> Iterator[str]:
@@ -143,15 +150,11 @@ class _Writer:
             code = self._cut(code, room - 1)[0].rstrip() + "…"
         return self.paint("python", code)
 
-    def _advice(self, finding: Finding) -> Iterator[str]:
-        texts = [("help", shown(finding.help))] if finding.help else []
-        if finding.fix:
-            texts.append(("fix", fix_terms(finding.fix)))
-        for label, text in texts:
-            lines = self._wrapped(text, len(label) + 2)
-            yield " " * _MARGIN + self.paint("label", label) + ": " + lines[0]
-            for line in lines[1:]:
-                yield " " * (_MARGIN + len(label) + 2) + line
+    def _advice(self, label: str, text: str) -> Iterator[str]:
+        lines = self._wrapped(text, len(label) + 2, len(label) + 2)
+        yield " " * _MARGIN + self.paint("label", label) + ": " + lines[0]
+        for line in lines[1:]:
+            yield " " * (_MARGIN + len(label) + 2) + line
 
     def _statistics(self) -> Iterator[str]:
         findings = [finding for result in self.report.results for finding in result.findings]
@@ -167,8 +170,8 @@ class _Writer:
         if counts:
             yield ""
 
-    def _wrapped(self, text: str, used: int = 0) -> list[str]:
-        """Lines that fit right of the margin; the first has `used` columns less."""
+    def _wrapped(self, text: str, used: int = 0, indent: int = 0) -> list[str]:
+        """Lines that fit right of the margin; the first has `used` columns less, the others `indent`."""
         room = self.room
         if room is None or self.measure(text) + used <= room:
             return [text]
@@ -179,11 +182,11 @@ class _Writer:
                 continue
             if line:
                 lines.append(line)
-                free = room
+                free = room - indent
             while self.measure(word) > free:
                 start, word = self._cut(word, free)
                 lines.append(start)
-                free = room
+                free = room - indent
             line = word
         lines.append(line)
         # A log takes a line that starts with :: for a command.

