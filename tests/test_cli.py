@@ -338,6 +338,38 @@ def test_workers_give_the_same_report(here: Path) -> None:
     assert one.out == two.out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="start methods of POSIX")
+def test_workers_that_are_not_forked(here: Path) -> None:
+    # The default of macOS and Windows, and in another form of Linux since Python 3.14.
+    team_rule(here, "yield self.found(view.at(), 'seen')")
+    code = (
+        "import multiprocessing; multiprocessing.set_start_method('spawn'); "
+        "from onnxlint.cli import run; run(['check', '--select', 'TEA', '-j', '2', 'clean.onnx', 'bad.onnx'])"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert outcome.stderr == ""
+    assert outcome.stdout.count("seen") == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_progress_is_shown_on_a_terminal_when_it_takes_long(here: Path) -> None:
+    import pty
+
+    team_rule(here, "import time; time.sleep(1.5)")
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "onnxlint", "check", "clean.onnx", "--select", "TEA"]
+    environment = {**os.environ, "TERM": "xterm"}
+    process = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=end, text=True, timeout=60, check=True, env=environment
+    )
+    os.close(end)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "Checking models" in shown
+    assert shown.rstrip("\r").endswith(("\x1b[2K", "\x1b[?25h\r\x1b[1A\x1b[2K"))  # and wiped again
+    assert "Checking" not in process.stdout
+
+
 def test_the_program_itself(here: Path) -> None:
     outcome = program("check", "bad.onnx", "nope.onnx", "--format", "json")
     assert outcome.returncode == 2
