@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint.model import tensor_bytes
 from onnxlint.view import Graph, GraphView, Node
@@ -24,9 +24,10 @@ _GROWS = frozenset(("ConstantOfShape", "Expand", "EyeLike", "OneHot", "Range", "
 """Operators whose result can be much larger than what they are given."""
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Connected nodes that compute constants.
+
+    (A tuple: a dataclass would cost every start a millisecond.)
 
     Attributes:
         nodes: In the order of the file.

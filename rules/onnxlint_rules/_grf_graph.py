@@ -12,6 +12,10 @@ from onnxlint_rules._shape_operands import computed_operands
 if TYPE_CHECKING:
     import onnx
 
+FLOAT, FLOAT16, DOUBLE, BFLOAT16 = 1, 10, 11, 16
+FLOATS = (FLOAT, FLOAT16, DOUBLE, BFLOAT16)
+"""TensorProto.DataType of the floating-point types that weights come in."""
+
 OVERRIDABLE_SINCE = 4
 """IR version from which an initializer that is also listed as an input is a default that callers may override."""
 

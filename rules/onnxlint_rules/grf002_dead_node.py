@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
 from onnxlint.model import tensor_bytes
@@ -186,8 +186,7 @@ class DeadNode(Rule):
         )
 
 
-@dataclass(frozen=True)
-class _Tail:
+class _Tail(NamedTuple):
     """Connected dead nodes, in the order of the file, and the last of them that no other reads."""
 
     nodes: list[Node]

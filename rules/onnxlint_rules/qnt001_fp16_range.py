@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from onnxlint import Example, Finding, GraphView, OnnxlintError, Options, Rule, Severity, Silent
 from onnxlint.view import Node
-from onnxlint_rules._grf_graph import listed, plural
-from onnxlint_rules._qnt_weights import FLOAT16, FLOATS, Weight, figures, pieces, small_constants, weights
+from onnxlint_rules._grf_graph import FLOAT16, FLOATS, listed, plural
 
 if TYPE_CHECKING:
     import onnx
+
+    from onnxlint_rules._qnt_weights import Weight
 
 LARGEST = 65504.0
 """Largest finite float16."""
@@ -159,6 +160,8 @@ class Fp16Range(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        from onnxlint_rules._qnt_weights import weights
+
         multiplied: set[int] = set()
         for weight in weights(view):
             multiplied.add(id(weight.tensor))
@@ -167,6 +170,8 @@ class Fp16Range(Rule):
         yield from self._constants(view, multiplied)
 
     def _weight(self, view: GraphView, weight: Weight) -> Iterator[Finding]:
+        from onnxlint_rules._qnt_weights import figures
+
         seen = figures(view, weight.tensor)
         if seen is None or not seen.energy:
             return
@@ -197,6 +202,8 @@ class Fp16Range(Rule):
         )
 
     def _constants(self, view: GraphView, multiplied: set[int]) -> Iterator[Finding]:
+        from onnxlint_rules._qnt_weights import figures, small_constants
+
         lost: list[tuple[Node, str]] = []
         infinite: list[tuple[Node, str]] = []
         for reader, operand, value in small_constants(view):
@@ -239,6 +246,8 @@ _BOUNDS = frozenset(("Clip", "Max", "Min"))
 def _count_beyond(view: GraphView, tensor: onnx.TensorProto) -> int:
     import numpy as np
 
+    from onnxlint_rules._qnt_weights import pieces
+
     try:
         return sum(int(((abs(piece) > LARGEST) & np.isfinite(piece)).sum()) for piece in pieces(view, tensor))
     except OnnxlintError:
@@ -248,6 +257,8 @@ def _count_beyond(view: GraphView, tensor: onnx.TensorProto) -> int:
 def _subnormal(view: GraphView, tensor: onnx.TensorProto) -> tuple[int, float]:
     """(count, sum of squares) of the numbers that are subnormal in float16, zeros left out."""
     import numpy as np
+
+    from onnxlint_rules._qnt_weights import pieces
 
     count, energy = 0, 0.0
     try:

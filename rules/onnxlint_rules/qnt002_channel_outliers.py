@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import Example, Finding, GraphView, OnnxlintError, Options, Rule, Silent
 from onnxlint_rules._grf_graph import label, listed, plural
-from onnxlint_rules._qnt_weights import Weight, channel_blocks, weights
+
+if TYPE_CHECKING:
+    from onnxlint_rules._qnt_weights import Weight
 
 LOST_DB = 10.0
 """A channel with less signal to noise than this is lost: the error is a third of its weights (root mean square)."""
@@ -111,6 +113,8 @@ class ChannelOutliers(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        from onnxlint_rules._qnt_weights import weights
+
         layers = [layer for weight in weights(view) if (layer := _compare(view, weight)) is not None]
         if not layers:
             return
@@ -126,8 +130,7 @@ class ChannelOutliers(Rule):
         )
 
 
-@dataclass(frozen=True)
-class _Layer:
+class _Layer(NamedTuple):
     """A layer that loses channels; medians in dB over the living ones."""
 
     weight: Weight
@@ -141,6 +144,8 @@ class _Layer:
 def _compare(view: GraphView, weight: Weight) -> _Layer | None:
     """What int8 does to the channels of a layer; None where it loses few."""
     import numpy as np
+
+    from onnxlint_rules._qnt_weights import channel_blocks
 
     try:
         blocks = list(channel_blocks(view, weight))

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
 from onnxlint.view import Graph, Node
-from onnxlint_rules._grf_graph import listed, plural
-from onnxlint_rules._qnt_weights import FLOAT, FLOATS, figures
+from onnxlint_rules._grf_graph import FLOAT, FLOATS, listed, plural
 
 if TYPE_CHECKING:
     import onnx
@@ -96,18 +95,23 @@ class NanOrInfWeights(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        nan: list[tuple[Node, str, str]] = []
-        inf: list[tuple[Node, str, str]] = []
         constants = [(name, t, graph) for name, t, graph in _constants(view) if t.data_type in FLOATS]
         clean = _are_finite(tensor for _, tensor, _ in constants)
-        for name, tensor, graph in constants:
-            if tensor.data_location == 1 and not options.weights:
-                continue
-            if clean and tensor.data_type == FLOAT and tensor.HasField("raw_data"):
-                continue
-            readers = graph.consumers(name)
-            if not readers:
-                continue
+        suspects = [
+            (name, tensor, readers)
+            for name, tensor, graph in constants
+            if (options.weights if tensor.data_location == 1 else not (clean and _is_plain(tensor)))
+            and (readers := graph.consumers(name))
+        ]
+        if suspects:
+            yield from self._closer(view, suspects)
+
+    def _closer(self, view: GraphView, suspects: list[tuple[str, onnx.TensorProto, list[Node]]]) -> Iterator[Finding]:
+        from onnxlint_rules._qnt_weights import figures
+
+        nan: list[tuple[Node, str, str]] = []
+        inf: list[tuple[Node, str, str]] = []
+        for name, tensor, readers in suspects:
             seen = figures(view, tensor)
             if seen is None or not (seen.nan or seen.inf):
                 continue
@@ -165,9 +169,14 @@ def _constants(view: GraphView) -> Iterator[tuple[str, onnx.TensorProto, Graph]]
             yield node.output(), value, node.graph
 
 
+def _is_plain(tensor: onnx.TensorProto) -> bool:
+    """Whether `_are_finite` looks at a tensor."""
+    return tensor.data_type == FLOAT and tensor.HasField("raw_data") and len(tensor.raw_data) % 4 == 0
+
+
 def _are_finite(tensors: Iterable[onnx.TensorProto]) -> bool:
     """Whether all float32 tensors whose raw data is in the skeleton are finite: one look at thousands of small ones."""
     import numpy as np
 
-    data = b"".join(t.raw_data for t in tensors if t.data_type == FLOAT and len(t.raw_data) % 4 == 0)
+    data = b"".join(tensor.raw_data for tensor in tensors if _is_plain(tensor))
     return bool(np.isfinite(np.frombuffer(data, "<f4")).all())

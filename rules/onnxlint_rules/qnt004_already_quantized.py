@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
 from onnxlint.errors import printable
-from onnxlint_rules._grf_graph import listed, plural
-from onnxlint_rules._qnt_weights import BFLOAT16, FLOAT16, FLOATS
+from onnxlint_rules._grf_graph import BFLOAT16, FLOAT16, FLOATS, listed, plural
 
 
 class AlreadyQuantized(Rule):
