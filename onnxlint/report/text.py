@@ -175,20 +175,24 @@ class _Writer:
         room = self.room
         if room is None or self.measure(text) + used <= room:
             return [text]
-        lines, line, free = [], "", room - used
+        lines: list[str] = []
+        words: list[str] = []  # of the line that is being filled
+        filled, free = 0, room - used
         for word in text.split(" "):
-            if self.measure(line) + 1 + self.measure(word) <= free and line:
-                line += " " + word
+            width = self.measure(word)
+            if words and filled + 1 + width <= free:
+                words.append(word)
+                filled += 1 + width
                 continue
-            if line:
-                lines.append(line)
+            if words:
+                lines.append(" ".join(words))
                 free = room - indent
-            while self.measure(word) > free:
+            while width > free:
                 start, word = self._cut(word, free)
                 lines.append(start)
-                free = room - indent
-            line = word
-        lines.append(line)
+                width, free = self.measure(word), room - indent
+            words, filled = [word], width
+        lines.append(" ".join(words))
         # A log takes a line that starts with :: for a command.
         return [f"\\x3a{line[1:]}" if line.startswith("::") else line for line in lines]
 
