@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    Unfixable,
+)
 from onnxlint.errors import printable
+from onnxlint.interface import join_heads, pick_heads
 from onnxlint_rules._out_heads import Heads, find_heads, show_shape
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class MultiHeadOutputs(Rule):
@@ -195,7 +212,15 @@ class MultiHeadOutputs(Rule):
                 outputs=", ".join(printable(name) for name in heads.names),
                 axis=heads.axis,
                 sizes="+".join(map(str, heads.sizes)),
+                fix=Fix(Applicability.UNSAFE, flag="--concat-heads") if heads.levels == 1 else None,
             )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        heads = find_heads(view)
+        if heads is None or heads.levels > 1:
+            raise Unfixable("each feature map has outputs of its own")
+        names = pick_heads(view, request.concat_heads) if request.concat_heads else heads.names
+        join_heads(view, surgeon, names, request.concat_axis, request.concat_name)
 
 
 def _message(heads: Heads) -> str:

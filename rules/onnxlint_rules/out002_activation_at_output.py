@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
 from onnxlint.errors import printable
+from onnxlint.interface import drop_activation
 from onnxlint.view import Graph
 from onnxlint_rules._out_heads import ACTIVATIONS, LAYOUT, show_shape
 
 _MAX_STEPS = 256
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class ActivationAtOutput(Rule):
@@ -199,8 +204,14 @@ class ActivationAtOutput(Rule):
                 view.at(nodes[0]),
                 f"output {printable(name)!r} {show_shape(graph.shape(name))} {'holds' if joined else 'is'} a {ops}, "
                 "and logits would do",
-                output=printable(name),
+                output=name,
+                fix=Fix(Applicability.UNSAFE, flag="--drop-output-activations"),
             )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        output = dict(finding.evidence)["output"]
+        for node in _activations(view.main, output)[0]:
+            drop_activation(surgeon, surgeon.node(node), [output])
 
 
 def _activations(graph: Graph, output: str) -> tuple[list[Node], bool]:
