@@ -351,7 +351,7 @@ def run(words: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The program: run the command line of this process and end it."""
     # Nearly all that imports and models allocate lives until the end: looking for garbage in it takes 5 % of the time.
-    gc.set_threshold(100_000, 20, 50)
+    gc.set_threshold(100_000, 10, 10)
     console.use_safe_streams()
     code = run(sys.argv[1:])
     # Freeing every object one by one takes another 15 %. Nothing is open any more but the streams.
