@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.view import Graph, GraphView, Node
-from onnxlint_rules._grf_graph import WEIGHT_OPERANDS, fixed_tensor
+from onnxlint_rules._grf_graph import FLOATS, WEIGHT_OPERANDS, fixed_tensor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 """Elements that are looked at together: few enough for the caches, many enough for NumPy."""
-
-FLOAT, FLOAT16, DOUBLE, BFLOAT16 = 1, 10, 11, 16
-FLOATS = (FLOAT, FLOAT16, DOUBLE, BFLOAT16)
 
 
 @dataclass(frozen=True)
