@@ -18,30 +18,42 @@ from onnxlint.errors import OnnxlintError, printable
 
 @dataclass(frozen=True)
 class Limit:
-    """What a target asks of an operator that it reads.
+    """What a target does not read of an operator.
 
-    Exactly one of the conditions below is set where the limit can be checked on the graph; none where it is only text.
+    One of the conditions below says when the operator is all right; where none is set, the limit is only text, and no
+    rule checks it. What is unknown (a rank, a computed input) counts as all right.
 
     Attributes:
-        text: What is not supported, as a clause (`mode 'cubic'`, `axes that are not constant`).
-        attribute: Name of an attribute that must be one of `allowed` (each element of it, for lists), or absent.
-        allowed: Values of that attribute.
+        text: What is not supported (`antialias`, `zero points other than 0`).
+        attribute: Name of an attribute that must be one of `allowed` (each element of it, for lists).
+        allowed: Values of that attribute, or of the elements of input `values`.
+        default: The attribute's value where it is absent; None: absent is all right.
+        values: Index of an input whose elements, where it is a small constant, must be one of `allowed`.
         constant: Index of an input that must be a constant.
+        scalar: Index of an input that must be a constant of rank 0.
         no_input: Index of an input that must be left out.
-        no_output: Index of an output that must be left out.
+        no_output: Index of an output that must be left out or unused.
         ranks: Ranks that the first input may have.
-        level: `error` where the model does not load or gives wrong numbers, `warning` where it runs elsewhere or slower;
-            empty: as for operators that the target lacks.
+        types: Element types (`int8`) that input `type_of` may have.
+        type_of: See `types`.
+        unless_constant: Index of an input that lifts the limit where it is a constant.
+        wrong: Whether the target takes it all the same, and computes something else.
     """
 
     text: str
     attribute: str = ""
     allowed: tuple[Any, ...] = ()
+    default: Any = None
+    values: int | None = None
     constant: int | None = None
+    scalar: int | None = None
     no_input: int | None = None
     no_output: int | None = None
     ranks: tuple[int, ...] = ()
-    level: str = ""
+    types: tuple[str, ...] = ()
+    type_of: int = 0
+    unless_constant: int | None = None
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class Target:
         read: How they were obtained.
         min_opset: Oldest operator set that it reads; 0: not stated.
         max_opset: Newest one; 0: not stated.
+        max_ir: Newest IR version of the file; 0: not stated.
         missing: What becomes of an operator that it lacks, as a clause (`the parser refuses the model`).
         falls_back: Whether such operators run elsewhere (on the CPU), so that the model works all the same.
         folds: Whether what depends only on constants and on shapes is computed before operators are looked up.
@@ -94,6 +107,7 @@ class Target:
     aliases: tuple[str, ...] = ()
     min_opset: int = 0
     max_opset: int = 0
+    max_ir: int = 0
     missing: str = ""
     falls_back: bool = False
     folds: bool = True
@@ -106,7 +120,7 @@ class Target:
     int64_note: str = ""
     int64_inputs: str = ""
     no_batch: bool = False
-    ops: Mapping[str, Operator] = field(default_factory=dict)
+    ops: Mapping[str, Operator] = field(default_factory=dict, compare=False, repr=False)
     note: str = ""
 
     def __str__(self) -> str:
