@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -218,6 +217,8 @@ def advice(finding: Finding) -> list[str]:
 
 def dumps(document: Any) -> str:
     """JSON in plain ASCII, valid whatever the strings hold, and without what CI services take for commands."""
+    import json
+
     text = json.dumps(document, indent=2, allow_nan=False)
     if "\\ud" in text:
         text = json.dumps(_without_surrogates(document), indent=2, allow_nan=False)
