@@ -175,10 +175,10 @@ def _test_rules_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _test_rules(options: argparse.Namespace) -> int:
-    from onnxlint.run import test_rules_at
+    from onnxlint.run import run_examples
 
     failed = 0
-    for name, problem in test_rules_at(options.paths):
+    for name, problem in run_examples(options.paths):
         details = "".join(f"    {line}\n" for line in problem.splitlines())
         console.write(f"{'FAILED' if problem else 'ok'}  {name}\n{details}")
         failed += bool(problem)

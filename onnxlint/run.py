@@ -221,7 +221,7 @@ def describe(configs: Configs, path: str) -> str:
     return "".join(f"{key}: {printable(str(value))}\n" for key, value in lines.items())
 
 
-def test_rules_at(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def run_examples(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Run the examples of the rules in files and folders.
 
     Yields:

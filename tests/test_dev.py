@@ -1,0 +1,68 @@
+"""dev.py: what it runs and what it makes of the exit codes (setting up an environment is CI's to try)."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "dev.py"
+
+
+@pytest.fixture
+def dev(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, with an environment that is there already."""
+    spec = importlib.util.spec_from_file_location("dev", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "environment", lambda folder, extra: sys.executable)
+    return module
+
+
+@pytest.mark.parametrize(("check", "expected"), [(1, 0), (0, 2)])
+def test_the_demo_succeeds_when_the_pitfalls_are_found(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, check: int, expected: int
+) -> None:
+    commands = []
+
+    def run(command: list[str], shown: str = "", expected: object = (0,)) -> int:
+        commands.append(command[1:])
+        return check if "check" in command else 0
+
+    monkeypatch.setattr(dev, "run", run)
+    assert dev.demo([]) == expected
+    assert commands == [
+        ["-m", "fixtures.pitfalls", "demo"],
+        ["-m", "onnxlint", "check", str(Path("demo/pitfalls.onnx"))],
+    ]
+
+
+def test_arguments_go_to_pytest(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+    monkeypatch.setattr(dev, "run", lambda command, **_: commands.append(command[3:]) or 5)
+    monkeypatch.setattr(dev.os, "cpu_count", lambda: 2)
+    assert dev.test(["-m", "slow", "tests/test_cli.py"]) == 5
+    dev.test(["--pdb"])
+    dev.test(["-n0"])
+    assert commands == [["-n", "auto", "-m", "slow", "tests/test_cli.py"], ["--pdb"], ["-n0"]]
+
+
+def test_a_command_that_fails_ends_the_program(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="failed with exit code 3"):
+        dev.run([sys.executable, "-c", "raise SystemExit(3)"])
+    assert dev.run([sys.executable, "-c", "raise SystemExit(3)"], expected=(3,)) == 3
+    assert capfd.readouterr().out.startswith("$ ")
+
+
+def test_without_a_command_it_says_what_there_is() -> None:
+    outcome = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=60, check=False)
+    assert "python3 dev.py demo" in outcome.stdout
+    wrong = subprocess.run([sys.executable, SCRIPT, "tset"], capture_output=True, text=True, timeout=60, check=False)
+    assert wrong.returncode == 2
+    assert "invalid choice: 'tset'" in wrong.stderr
