@@ -51,6 +51,10 @@ class Value:
     floating: bool = False
 
 
+_MISUSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What evaluating an operator raises where its operands or attributes are not those of the specification."""
+
+
 class Symbolic:
     """Shapes and shape values of a model.
 
@@ -159,7 +163,7 @@ class Symbolic:
         if handler is not None:
             try:
                 shapes = handler(self, node)
-            except (TooComplexError, IndexError, TypeError, ZeroDivisionError):
+            except (TooComplexError, *_MISUSE):
                 shapes = None  # an operator used against its specification, or sizes beyond bounds: fall back
         for i, name in enumerate(node.outputs):
             if name:
@@ -167,7 +171,7 @@ class Symbolic:
                 self._shapes[(id(node.graph), name)] = self._merge(own, self.view.onnx_inferred(node.graph, name)[1])
         try:
             self._evaluate(node)
-        except (TooComplexError, IndexError, TypeError, ZeroDivisionError):
+        except (TooComplexError, *_MISUSE):
             return
 
     def _merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
