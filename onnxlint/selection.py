@@ -74,17 +74,17 @@ def select(registry: Registry, config: Config) -> Selection:
             if level >= wanted.get(rule, 0):
                 chosen.discard(rule)
                 named.pop(rule, None)
-    _check_targets(config)
+    targets = _targets(config)
     weights = config.weights
-    running = {rule for rule in chosen if _runs(rule, config, weights is not False and rule in exact)}
-    notes.update(dict.fromkeys(_left_out([rule for rule in named if rule not in running], config)))
+    running = {rule for rule in chosen if _runs(rule, config, targets, weights is not False and rule in exact)}
+    notes.update(dict.fromkeys(_left_out([rule for rule in named if rule not in running], targets)))
     notes.update({f"{r.code} ({r.name}) is deprecated": None for r in named if r.status is Status.DEPRECATED})
     if not running:
         raise OnnxlintError(f"no rule is left to run{''.join(f'; {note}' for note in notes)}")
     reads = any(rule.needs_weights for rule in running)
     return Selection(
         tuple(rule for rule in registry if rule in running),
-        Options(config.targets, config.min_opset, weights=bool(weights) or reads),
+        Options(targets, config.min_opset, weights=bool(weights) or reads),
         tuple(_severities(registry, config)),
         tuple(notes),
     )
@@ -136,23 +136,23 @@ def _renamed(matches: Iterable[_Match]) -> Iterator[str]:
             yield f"{selector} is now called {rule.code} ({rule.name})"
 
 
-def _runs(rule: type[Rule], config: Config, is_exact: bool) -> bool:
-    if rule.targets and not rule.targets.intersection(config.targets):
+def _runs(rule: type[Rule], config: Config, targets: tuple[str, ...], is_exact: bool) -> bool:
+    if rule.targets and not rule.targets.intersection(targets):
         return False
     return not rule.needs_weights or bool(config.weights) or is_exact
 
 
-def _left_out(rules: list[type[Rule]], config: Config) -> Iterator[str]:
+def _left_out(rules: list[type[Rule]], targets: tuple[str, ...]) -> Iterator[str]:
     """Why rules that the user selected do not run: one line for each reason."""
     for_target: dict[str, list[str]] = {}
     for_weights = []
     for rule in sorted(rules, key=lambda rule: rule.code):
-        if rule.targets and not rule.targets.intersection(config.targets):
+        if rule.targets and not rule.targets.intersection(targets):
             for_target.setdefault(" or ".join(sorted(rule.targets)), []).append(rule.code)
         else:
             for_weights.append(rule.code)
-    for targets, codes in for_target.items():
-        yield f"{_did_not_run(codes)}: only for --target {targets}"
+    for names, codes in for_target.items():
+        yield f"{_did_not_run(codes)}: only for --target {names}"
     if for_weights:
         yield f"{_did_not_run(for_weights)}: reads weights, which --weights allows"
 
@@ -161,17 +161,17 @@ def _did_not_run(codes: list[str]) -> str:
     return f"{', '.join(codes)} did not run"
 
 
-def _check_targets(config: Config) -> None:
+def _targets(config: Config) -> tuple[str, ...]:
+    """The targets that the user named, by their own names: rules know no aliases."""
     if not config.targets:
-        return
+        return ()
     from onnxlint.targets import load
 
-    for target in config.targets:
-        try:
-            load(target)
-        except OnnxlintError as error:
-            name = "--target" if config.command.targets is not None else config.file.name("targets")
-            raise OnnxlintError(f"{name}: {error}") from None
+    try:
+        return tuple(dict.fromkeys(load(target).name for target in config.targets))
+    except OnnxlintError as error:
+        name = "--target" if config.command.targets is not None else config.file.name("targets")
+        raise OnnxlintError(f"{name}: {error}") from None
 
 
 def _severities(registry: Registry, config: Config) -> Iterator[tuple[str, Severity]]:
