@@ -9,7 +9,7 @@ from typing import Any
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
 from onnxlint.errors import printable
 from onnxlint.targets import Limit, names
-from onnxlint_rules._target_tables import count, names_of, nodes_for, operators, targets
+from onnxlint_rules._target_tables import count, data_nodes, names_of, nodes_for, operators, targets
 
 
 class TargetLimit(Rule):
@@ -184,7 +184,9 @@ def _breaks(node: Node, limit: Limit) -> bool:
 
 
 def _is_constant(node: Node, name: str) -> bool:
-    return node.graph.is_constant(name) or node.graph.constant(name) is not None
+    """Whether a value is a constant, or computed from constants and shapes alone: most targets fold that first."""
+    producer = node.graph.producer(name)
+    return node.graph.is_constant(name) if producer is None else id(producer) not in data_nodes(node.graph.view)
 
 
 def _attribute(node: Node, limit: Limit) -> Any:
