@@ -94,7 +94,7 @@ reports = st.builds(
     st.one_of(st.none(), severities),
 )
 
-run = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+run = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def shape(report: Report) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def test_json(report: Report) -> None:
             assert entry["location"]["node"] == name
 
 
-@settings(run, max_examples=40)
+@settings(run, max_examples=25)
 @given(reports)
 def test_sarif(report: Report) -> None:
     log = sarif_run(report)
