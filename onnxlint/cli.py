@@ -22,7 +22,7 @@ from onnxlint.errors import OnnxlintError, printable
 if TYPE_CHECKING:
     from onnxlint.rule import Registry
 
-ABOUT = "Find and explain what will hurt an exported ONNX model in deployment."
+ABOUT = "Find, explain and fix what will hurt an exported ONNX model in deployment."
 INTERRUPTED = 130
 
 
@@ -142,6 +142,118 @@ def _check(options: argparse.Namespace) -> int:
     return 0 if options.exit_zero and run.exit_code == 1 else run.exit_code
 
 
+# fix
+
+
+def _fix_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model, or - for stdin")
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", metavar="FILE", help="write the fixed model to a file")
+    group.add_argument("--in-place", action="store_true", help="replace the model")
+    group.add_argument("--diff", action="store_true", help="print what would change, and write nothing")
+    group.add_argument("--dry-run", action="store_true", help="print the summary, and write nothing")
+    group.add_argument("--external-data", metavar="NAME", help="write large weights to a file of this name beside it")
+    group.add_argument("--inline", action="store_true", help="bring external data into the file")
+    group = parser.add_argument_group("rules", "RULES are codes, prefixes, names or ALL, separated by commas.")
+    group.add_argument("--select", metavar="RULES", action="append", help="fix these findings only")
+    group.add_argument("--extend-select", metavar="RULES", action="append", help="fix these, too")
+    group.add_argument("--ignore", metavar="RULES", action="append", help="leave these alone")
+    group.add_argument("--target", metavar="NAMES", action="append", help="backends that the model is meant for")
+    group = parser.add_argument_group("what may be assumed or changed (default: only what is exact for every input)")
+    group.add_argument(
+        "--assume", metavar="COND", action="append", help="allow what is exact under a condition: 'H%%32==0,W%%32==0'"
+    )
+    group.add_argument(
+        "--multiple-of", metavar="N", type=_number(1), help="assume that height and width are multiples of N"
+    )
+    group.add_argument("--unsafe", action="store_true", help="allow fixes that change results or the interface")
+    group.add_argument(
+        "--concat-heads",
+        metavar="NAMES",
+        nargs="?",
+        const="",
+        help="join the detection heads into one output: all of them, or these, in this order",
+    )
+    group.add_argument("--axis", metavar="N", type=int, help="axis to join them along (default: the one that differs)")
+    group.add_argument("--concat-name", metavar="NAME", default="output", help="name of the joined output (output)")
+    group.add_argument("--drop-output-activations", action="store_true", help="drop a Softmax or Sigmoid at an output")
+    group.add_argument("--opset", metavar="N", type=_number(7), help="raise the operator set to N (default: to 11)")
+    group = parser.add_argument_group("verification")
+    group.add_argument("--no-verify", action="store_true", help="do not run both models and compare them")
+    group.add_argument("--inputs", metavar="FILE.npz", help="compare on these inputs, too")
+    group = parser.add_argument_group("exit code", "0 nothing that fails is left, 1 findings are left, 2 not done.")
+    group.add_argument("--fail-on", metavar="LEVEL", help="least severity that fails (default: warning)")
+    group.add_argument("--exit-zero", action="store_true", help="exit with 0 whatever is left")
+    group.add_argument("-q", "--quiet", action="store_true", help="print no summary and no progress")
+    _config_options(group)
+
+
+def _fix(options: argparse.Namespace) -> int:
+    from onnxlint.config import Configs, Settings
+    from onnxlint.files import check_writable
+    from onnxlint.fix_run import fix_path, write
+    from onnxlint.report.fix_text import render_fix
+    from onnxlint.rule import Request
+
+    output = options.model if options.in_place else options.output
+    wanted = output is not None and not (options.diff or options.dry_run)
+    if options.in_place and (options.output is not None or options.model == "-"):
+        raise _UsageError("--in-place replaces the model: it goes with neither -o nor stdin")
+    if output is None and not (options.diff or options.dry_run):
+        raise _UsageError(
+            "where to? -o FILE writes the fixed model, --in-place replaces it, --diff only shows the changes"
+        )
+    if wanted:
+        check_writable(output)
+    command = Settings(
+        select=None if options.select is None else _split(options.select),
+        extend_select=_split(options.extend_select),
+        ignore=_split(options.ignore),
+        targets=None if options.target is None else _split(options.target),
+        fail_on=options.fail_on,
+    )
+    request = Request(
+        unsafe=options.unsafe,
+        concat_heads=None if options.concat_heads is None else _split([options.concat_heads]),
+        concat_axis=options.axis,
+        concat_name=options.concat_name,
+        drop_output_activations=options.drop_output_activations,
+        opset=options.opset,
+    )
+    with console.status(options.quiet) as progress:
+        fixed = fix_path(
+            options.model,
+            Configs(command, options.config, options.isolated),
+            request,
+            assumptions=_split(options.assume),
+            multiple_of=options.multiple_of,
+            verify=not options.no_verify,
+            inputs=options.inputs,
+            progress=progress,
+        )
+        if wanted:
+            progress("writing")
+            write(fixed, output, options.external_data, options.inline)
+    if options.diff:
+        from onnxlint.diff import diff_lines
+
+        console.write("".join(f"{line}\n" for line in diff_lines(fixed.model.proto, fixed.proto)))
+    elif not options.quiet:
+        console.write(render_fix(fixed.report, output if wanted else None))
+    return int(fixed.failing and not options.exit_zero)
+
+
+def _heads_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a model whose heads 'onnxlint fix --concat-heads' joined")
+
+
+def _heads(options: argparse.Namespace) -> int:
+    from onnxlint.fix_run import joined_heads
+
+    console.write(joined_heads(options.model))
+    return 0
+
+
 # The other commands
 
 
@@ -201,6 +313,8 @@ def _show_config(options: argparse.Namespace) -> int:
 
 COMMANDS = {
     "check": Command("Report what will hurt models in deployment.", _check_options, _check),
+    "fix": Command("Fix what can be proved or measured, and say which.", _fix_options, _fix),
+    "heads": Command("Print what is where in a joined output.", _heads_options, _heads),
     "rules": Command("List all rules.", _rules_options, _rules),
     "rule": Command("Explain a rule, with examples.", _rule_options, _rule),
     "test-rules": Command("Run the examples of rules: your own or anybody's.", _test_rules_options, _test_rules),

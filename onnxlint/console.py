@@ -121,3 +121,26 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
         timer.cancel()
         timer.join()
         status.stop()
+
+
+@contextmanager
+def status(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is being done, once it takes longer than `PATIENCE`; nothing where stderr is no terminal.
+
+    Yields:
+        A function that takes the next thing to say.
+    """
+    if quiet or not _is_terminal(sys.stderr):
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    shown = Console(stderr=True).status("")
+    timer = threading.Timer(PATIENCE, shown.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield shown.update
+    finally:
+        timer.cancel()
+        shown.stop()
