@@ -1,6 +1,6 @@
 """Everything a developer does with this repository, on a machine that has Python and nothing else.
 
-    python3 dev.py demo             build a small model with every pitfall and check it
+    python3 dev.py demo             build a small model with every pitfall, check it and fix it
     python3 dev.py test [ARGS…]     run the tests; ARGS go to pytest (`-m slow` runs the slow ones)
     python3 dev.py ci               what .ci/run does: lint, types, docs and tests in a fresh environment
     python3 dev.py docs             write the rules' pages anew
@@ -26,15 +26,19 @@ IN_ONE_PROCESS = ("-n", "--numprocesses", "-s", "--pdb", "--trace", "--collect-o
 
 
 def demo(arguments: list[str]) -> int:
-    """Build the model and check it; succeeds when findings are reported."""
-    python = environment(ROOT / ".venv", "")
+    """Build the model, check it and fix it; succeeds when findings are reported and the fixed model is there."""
+    python = environment(ROOT / ".venv", "fix")
     run([python, "-m", "fixtures.pitfalls", "demo"])
     model = os.path.join("demo", "pitfalls.onnx")
     code = run([python, "-m", "onnxlint", "check", model, *arguments], shown=f"onnxlint check {model}", expected=(0, 1))
     if code != 1:
         print("demo: the check found nothing in a model full of pitfalls", file=sys.stderr)
         return 2
-    return 0
+    fix = ["fix", model, "-o", os.path.join("demo", "fixed.onnx"), "--concat-heads", "bbox,class,landm"]
+    fix += ["--drop-output-activations", "--multiple-of", "32", "--exit-zero"]
+    run([python, "-m", "onnxlint", *fix], shown=f"onnxlint {' '.join(fix)}")
+    heads = ["heads", os.path.join("demo", "fixed.onnx")]
+    return run([python, "-m", "onnxlint", *heads], shown=f"onnxlint {' '.join(heads)}")
 
 
 def test(arguments: list[str]) -> int:
@@ -45,7 +49,7 @@ def test(arguments: list[str]) -> int:
 
 def docs(arguments: list[str]) -> int:
     """Write docs/rules/ anew."""
-    python = environment(ROOT / ".venv", "")
+    python = environment(ROOT / ".venv", "fix")
     return run([python, "-m", "onnxlint.docs", *arguments], expected=(0, 1))
 
 
