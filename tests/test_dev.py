@@ -37,7 +37,7 @@ def test_the_demo_succeeds_when_the_pitfalls_are_found(
 
     monkeypatch.setattr(dev, "run", run)
     assert dev.demo([]) == expected
-    assert commands == [
+    assert commands[:2] == [
         ["-m", "fixtures.pitfalls", "demo"],
         ["-m", "onnxlint", "check", str(Path("demo/pitfalls.onnx"))],
     ]
