@@ -69,6 +69,7 @@ class FixReport:
 
     Attributes:
         model: The model as the user named it.
+        asked: Changes that the user named in so many words, such as outputs to join; one line each.
         applied: Patches that are in the result, in order.
         left: Findings of the result.
         rolled_back: Patches that were taken back, and why.
@@ -80,6 +81,7 @@ class FixReport:
     """
 
     model: str
+    asked: tuple[str, ...]
     applied: tuple[Applied, ...]
     left: tuple[Left, ...]
     rolled_back: tuple[Left, ...]
@@ -102,6 +104,7 @@ class _Run:
 
     proto: onnx.ModelProto
     reference: onnx.ModelProto
+    asked: list[str] = field(default_factory=list)
     applied: list[Applied] = field(default_factory=list)
     failed: dict[Key, Left] = field(default_factory=dict)
     left: list[Finding] = field(default_factory=list)
@@ -144,10 +147,16 @@ def fix_model(
             break
         guilty = _bisect(model, plan, request, rules, banned, run, verify, progress)
         banned[_key(guilty.finding)] = f"with it the outputs differ: {verification.summary()}"
+    if request.concat_heads == () and not any(_flag(applied) == "--concat-heads" for applied in run.applied):
+        raise OnnxlintError(
+            f"{printable(model.path)}: --concat-heads: no heads were found that fit together; "
+            f"name them: --concat-heads {','.join(printable(o.name) for o in model.proto.graph.output)}"
+        )
     conditions = _conditions(run.applied)
     proto = _with_metadata(run.proto, conditions) if conditions else run.proto
     return proto, FixReport(
         model=model.path,
+        asked=tuple(run.asked),
         applied=tuple(run.applied),
         left=tuple(Left(f, _why_left(f, run.failed.get(_key(f)), banned.get(_key(f)), request)) for f in run.left),
         rolled_back=tuple(Left(f, banned[_key(f)]) for f in run.left if _key(f) in banned),
@@ -194,13 +203,33 @@ def _to_fixed_point(
                 break
             run.proto = proto
         if stage == "asked":
+            if request.concat_heads:
+                _join(model, request, run)
             run.reference = run.proto
     return run
+
+
+def _join(model: Model, request: Request, run: _Run) -> None:
+    """Join the outputs that the user names, whether a rule takes them for heads or not."""
+    from onnxlint.interface import join_heads, pick_heads
+    from onnxlint.surgeon import Surgeon
+
+    view = GraphView(replace(model, proto=run.proto))
+    surgeon = Surgeon(view)
+    names = pick_heads(view, request.concat_heads or ())
+    joined = join_heads(view, surgeon, names, request.concat_axis, request.concat_name)
+    run.proto = surgeon.close()
+    parts = ", ".join(f"{printable(h.name)} {h.start}:{h.stop}" for h in joined.heads)
+    run.asked.append(f"joined into {printable(joined.output)!r} along axis {joined.axis}: {parts}")
 
 
 def _is_unsafe(applied: Applied) -> bool:
     fix = applied.finding.fix
     return fix is not None and fix.applicability is Applicability.UNSAFE
+
+
+def _flag(applied: Applied) -> str | None:
+    return applied.finding.fix.flag if applied.finding.fix is not None else None
 
 
 def _findings(view: GraphView, plan: Plan) -> list[Finding]:
@@ -267,7 +296,7 @@ def allowed(fix: Fix, request: Request) -> bool:
     if fix.applicability is Applicability.ASSUMES:
         return all(_holds(clause, dict(request.multiples)) for clause in (fix.condition or "").split(" and "))
     if fix.flag == "--concat-heads":
-        return request.concat_heads is not None
+        return request.concat_heads == ()  # outputs that are named are joined whatever the rule says
     if fix.flag == "--drop-output-activations":
         return request.drop_output_activations
     return request.unsafe

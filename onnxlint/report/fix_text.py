@@ -17,6 +17,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
         output: Where the result went; None where nothing was written.
     """
     lines = [printable(report.model)]
+    lines += [f"  {text}" for text in report.asked]
     lines += _table(report)
     lines += _left(report)
     for left in report.rolled_back:
@@ -65,7 +66,7 @@ def _verified(report: FixReport) -> str:
         return "not needed: the model is as it was"
     if report.verification is None:
         return "not: --no-verify leaves open whether both models compute the same"
-    return report.verification.summary()
+    return str(report.verification.summary())
 
 
 def _count(number: int, what: str) -> str:

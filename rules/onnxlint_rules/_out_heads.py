@@ -122,14 +122,18 @@ def _concatenated(graph: Graph, joined: dict[str, _Joined]) -> Heads | None:
 
 
 def _only_difference(shapes: list[Shape]) -> int | None:
-    """The one axis along which shapes of the same rank have different known sizes; None unless there is just one."""
+    """The one axis along which shapes of the same rank have different known sizes; None unless there is just one.
+
+    Sizes that are expressions are taken for equal: the heads read the same feature maps, as is asked elsewhere, and
+    where one of them mixes up its batch (SHP003) its expression is another.
+    """
     if len(shapes) < 2:
         return None
     different = []
     for axis, sizes in enumerate(zip(*shapes, strict=True)):
-        known = {None if is_invented(size) else size for size in sizes}
-        if len(known) > 1:
-            if not all(isinstance(size, int) for size in known):
+        numbers = {size for size in sizes if isinstance(size, int)}
+        if len(numbers) > 1:
+            if not all(isinstance(size, int) for size in sizes):
                 return None
             different.append(axis)
     return different[0] if len(different) == 1 else None

@@ -19,7 +19,7 @@ from onnxlint import (
     Unfixable,
 )
 from onnxlint.errors import printable
-from onnxlint.interface import join_heads, pick_heads
+from onnxlint.interface import join_heads
 from onnxlint_rules._out_heads import Heads, find_heads, show_shape
 
 if TYPE_CHECKING:
@@ -219,8 +219,7 @@ class MultiHeadOutputs(Rule):
         heads = find_heads(view)
         if heads is None or heads.levels > 1:
             raise Unfixable("each feature map has outputs of its own")
-        names = pick_heads(view, request.concat_heads) if request.concat_heads else heads.names
-        join_heads(view, surgeon, names, request.concat_axis, request.concat_name)
+        join_heads(view, surgeon, heads.names, request.concat_axis, request.concat_name)
 
 
 def _message(heads: Heads) -> str:
