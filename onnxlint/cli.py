@@ -370,9 +370,10 @@ def _registry(options: argparse.Namespace) -> Registry:
 
 
 def _with_values(words: Sequence[str]) -> list[str]:
-    """Give `--write-baseline`, whose file may be left out, an empty value where no .json file follows.
+    """Give options whose value may be left out an empty one where what follows is not theirs.
 
-    So `--write-baseline model.onnx` never takes a model for the file to write.
+    So `--write-baseline model.onnx` never takes a model for the file to write, nor `--concat-heads model.onnx` one for
+    the name of a head.
     """
     out = list(words)
     for i, word in enumerate(words):
@@ -380,6 +381,8 @@ def _with_values(words: Sequence[str]) -> list[str]:
             break
         if word == "--write-baseline" and not "".join(words[i + 1 : i + 2]).endswith(".json"):
             out[i] = "--write-baseline="
+        if word == "--concat-heads" and (not words[i + 1 :] or os.path.exists(words[i + 1]) or ".onnx" in words[i + 1]):
+            out[i] = "--concat-heads="
     return out
 
 

@@ -178,11 +178,11 @@ def _comparer(
     model: Model, multiples: dict[str, int], inputs: str | None
 ) -> Callable[[onnx.ModelProto, onnx.ModelProto, bool, Sequence[str]], Verification]:
     """Runs a reference and a result on the same inputs."""
-    from onnxlint.verify import verify_models
-
     def compare(
         reference: onnx.ModelProto, result: onnx.ModelProto, exact: bool, conditions: Sequence[str]
     ) -> Verification:
+        from onnxlint.verify import verify_models
+
         return verify_models(
             model, reference, result, exact=exact, multiples=multiples if conditions else {}, inputs=inputs
         )

@@ -9,8 +9,8 @@ time being, and is back in its place afterwards.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError, printable
@@ -40,6 +40,8 @@ class _Origin:
         nodes: id of a gs.Node → (its original, its state at import).
         inputs, outputs: (tensor, its state at import) in the original order.
         dead: ids of the nodes that no output depended on: dead before us, and left alone.
+        adopted: Initializers that came with the nodes of a nested graph.
+        dropped: Names of initializers that are to go.
     """
 
     proto: onnx.GraphProto
@@ -48,7 +50,9 @@ class _Origin:
     nodes: dict[int, tuple[onnx.NodeProto, tuple[Any, ...]]]
     inputs: list[tuple[gs.Tensor, tuple[Any, ...]]]
     outputs: list[tuple[gs.Tensor, tuple[Any, ...]]]
-    dead: frozenset[int]
+    dead: set[int]
+    adopted: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
 
 
 class Taken(Exception):  # noqa: N818 - an answer, not an error
@@ -65,7 +69,6 @@ class Surgeon:
         graph: graphsurgeon's main graph. Patches change it and its subgraphs freely.
         metadata: `metadata_props` of the model to set.
         drop_inputs: Names of initializers that are to be no longer listed as inputs.
-        drop_initializers: Names of unused initializers to leave out.
         drop_value_info: Names of values whose declared shape is to be forgotten.
     """
 
@@ -75,13 +78,14 @@ class Surgeon:
         self.view = view
         self.metadata: dict[str, str] = {}
         self.drop_inputs: set[str] = set()
-        self.drop_initializers: set[str] = set()
         self.drop_value_info: set[str] = set()
         self._origins: dict[int, _Origin] = {}
         self._names: set[str] | None = None
         self._likes: dict[int, tuple[gs.Node, onnx.NodeProto]] = {}
         self._asked: set[int] = set()
         self._taken: set[int] = set()
+        self._homes: dict[int, tuple[gs.Constant, gs.Graph]] = {}
+        self._owners: dict[str, int] | None = None
         bare = _bare(view.proto)
         with _Quiet():
             try:
@@ -102,7 +106,7 @@ class Surgeon:
             nodes={id(node): (original, _state(node)) for node, original in zip(held.nodes, proto.node, strict=True)},
             inputs=[(tensor, _tensor_state(tensor)) for tensor in held.inputs],
             outputs=[(tensor, _tensor_state(tensor)) for tensor in held.outputs],
-            dead=frozenset(id(node) for node in _dead(held)),
+            dead={id(node) for node in _dead(held)},
         )
         for child in graph.children:
             body = self._body(child, held)
@@ -164,11 +168,72 @@ class Surgeon:
         self._names.add(name)
         return name
 
-    def constant(self, base: str, values: npt.NDArray[np.generic]) -> gs.Constant:
-        """A new initializer."""
+    def constant(self, base: str, values: npt.NDArray[np.generic], graph: Graph | None = None) -> gs.Constant:
+        """A new initializer: of the given graph, where nodes of nested graphs may read it; else of whichever reads it."""
         import onnx_graphsurgeon as gs
 
-        return gs.Constant(self.name(base), values)
+        constant = gs.Constant(self.name(base), values)
+        if graph is not None:
+            self._homes[id(constant)] = (constant, self.held(graph))
+        return constant
+
+    def tensor(self, node: Node, name: str) -> gs.Tensor:
+        """graphsurgeon's tensor for a value that a node of the view reads or makes; it is not taken by asking."""
+        held = self._origins[id(self.held(node.graph))].ordered[node.index]
+        return next(tensor for tensor in (*held.inputs, *held.outputs) if tensor.name == name)
+
+    def bury(self, node: Node) -> None:
+        """Let a node go that was dead from the start (others go by themselves when nothing reads them any more)."""
+        held = self.node(node)
+        self._origins[id(self.held(node.graph))].dead.discard(id(held))
+
+    def drop_initializer(self, graph: Graph, name: str) -> None:
+        """Leave out an initializer that nothing reads (any more), and its listing as an input."""
+        self._origins[id(self.held(graph))].dropped.add(name)
+
+    def inline(self, node: Node, body: Graph, arguments: Sequence[gs.Tensor] = ()) -> list[gs.Tensor]:
+        """Put the nodes of a nested graph in the place of the node that it is nested in.
+
+        Args:
+            node: An If or Loop.
+            body: One of its graphs.
+            arguments: What the body's inputs become.
+
+        Returns:
+            The body's outputs. The node itself is gone; what read its outputs still has to be given others (`replace`).
+        """
+        held, outer, inner = self.node(node), self.held(node.graph), self.held(body)
+        here, there = self._origins[id(outer)], self._origins[id(inner)]
+        for parameter, argument in zip(inner.inputs, arguments, strict=True):
+            replace(parameter, argument)
+            inner.outputs = [argument if tensor is parameter else tensor for tensor in inner.outputs]
+        initializers = {tensor.name: tensor for tensor in there.proto.initializer}
+        made = [tensor for inside in inner.nodes for tensor in inside.outputs]
+        read = {id(t): t for t in (*(t for n in inner.nodes for t in n.inputs), *inner.outputs) if t.name in initializers}
+        for tensor in (*made, *read.values()):
+            name = tensor.name
+            if not name:
+                continue
+            if self._defined(name) > 1 and not any(tensor is argument for argument in arguments):
+                tensor.name = self.name(name)
+                self._owners[name] -= 1  # type: ignore[index]
+            if id(tensor) in read:
+                here.adopted[tensor.name] = _renamed(initializers[name], tensor.name)
+        here.nodes.update(there.nodes)
+        here.dead.update(there.dead)
+        outer.nodes = [n for one in outer.nodes for n in (inner.nodes if one is held else (one,))]
+        outputs = list(inner.outputs)
+        held.inputs.clear()
+        return outputs
+
+    def _defined(self, name: str) -> int:
+        """How many graphs define a value of that name."""
+        if self._owners is None:
+            self._owners = {}
+            for graph in self.view.graphs:
+                for own in {*graph.inputs, *graph.initializers, *(n for node in graph.nodes for n in node.outputs)}:
+                    self._owners[own] = self._owners.get(own, 0) + 1
+        return self._owners.get(name, 0)
 
     def add(self, op: str, inputs: list[gs.Tensor], like: Node, base: str, **attrs: object) -> gs.Tensor:
         """A new node, in the graph of `like` and with its metadata (where in the source it comes from).
@@ -216,7 +281,7 @@ class Surgeon:
         return model
 
     def _touches_header(self) -> bool:
-        return bool(self.drop_inputs or self.drop_initializers or self.drop_value_info)
+        return bool(self.drop_inputs or self.drop_value_info)
 
     def _rebuild(self, held: gs.Graph, top: bool = False) -> onnx.GraphProto:
         """The graph's message: the original object where nothing in it changed."""
@@ -234,7 +299,8 @@ class Surgeon:
         ]
         same_ends = same_ends and all(_tensor_state(t) == state for t, state in (*origin.inputs, *origin.outputs))
         new_values = self._new_initializers(held, origin, nodes)
-        if same_nodes and same_ends and not new_values and not (top and self._touches_header()):
+        same_header = not origin.dropped and not (top and self._touches_header())
+        if same_nodes and same_ends and not new_values and same_header:
             return origin.proto
         return self._assemble(held, origin, protos, new_values)
 
@@ -252,17 +318,19 @@ class Surgeon:
         was_used = set(_used_names(origin.proto.node)) | {value.name for value in origin.proto.output}
         listed = {value.name for value in origin.proto.input}
 
+        stay = listed - self.drop_inputs - origin.dropped
         kept = [
             new.pop(tensor.name, tensor)
             for tensor in origin.proto.initializer
-            if (tensor.name in used or tensor.name not in was_used or tensor.name in listed - self.drop_inputs)
-            and tensor.name not in self.drop_initializers
+            if (tensor.name in used or tensor.name not in was_used or tensor.name in stay)
+            and (tensor.name in used or tensor.name not in origin.dropped)
             and tensor.name not in made
         ]
+        kept += [tensor for name, tensor in origin.adopted.items() if name in used]
         del graph.initializer[:]
         graph.initializer.extend(kept)
         graph.initializer.extend(new.values())
-        _keep(graph.sparse_initializer, lambda s: s.values.name in used or s.values.name not in was_used)
+        _keep(graph.sparse_initializer, lambda s: s.values.name in used or s.values.name not in was_used | origin.dropped)
 
         initializers = {tensor.name for tensor in graph.initializer}
         del graph.input[:]
@@ -274,7 +342,7 @@ class Surgeon:
             value
             for value in origin.proto.input
             if value.name in initializers
-            and value.name not in self.drop_inputs
+            and value.name in stay
             and value.name not in _names(held.inputs)
         ]
         if overridable:
@@ -360,9 +428,12 @@ class Surgeon:
 
         originals = {tensor.name: tensor for tensor in origin.proto.initializer}
         found: dict[str, onnx.TensorProto] = {}
-        for tensor in (*(t for node in nodes for t in node.inputs), *held.outputs):
+        own = [constant for constant, home in self._homes.values() if home is held and constant.outputs]
+        for tensor in (*(t for node in nodes for t in node.inputs), *held.outputs, *own):
             if not isinstance(tensor, gs.Constant) or tensor.name in found or hasattr(tensor._values, "tensor"):
                 continue  # a variable, or a constant that nobody looked into
+            if id(tensor) in self._homes and self._homes[id(tensor)][1] is not held:
+                continue  # an outer graph's
             before = originals.get(tensor.name)
             if before is None or not _same_values(before, tensor.values):
                 found[tensor.name] = numpy_helper.from_array(tensor.values, tensor.name)
@@ -370,7 +441,7 @@ class Surgeon:
 
     def _bury(self, held: gs.Graph, origin: _Origin) -> None:
         """Remove nodes that patches left without use; what was dead before stays."""
-        dead = [node for node in _dead(held) if id(node) not in origin.dead]
+        dead = _dead(held, origin.dead)
         if dead:
             gone = {id(node) for node in dead}
             for node in dead:
@@ -381,9 +452,24 @@ class Surgeon:
 
 def bypass(node: gs.Node) -> None:
     """Let the readers of a node's first output read its first input."""
-    before, after = node.inputs[0], node.outputs[0]
-    for reader in list(after.outputs):
-        reader.inputs = [before if tensor is after else tensor for tensor in reader.inputs]
+    replace(node.outputs[0], node.inputs[0])
+
+
+def replace(tensor: gs.Tensor, by: gs.Tensor) -> None:
+    """Let all nodes that read a tensor read another one."""
+    for reader in {id(reader): reader for reader in tensor.outputs}.values():
+        reader.inputs = [by if read is tensor else read for read in reader.inputs]
+
+
+def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    import onnx
+
+    if tensor.name == name:
+        return tensor
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
 
 
 def _bare(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -532,8 +618,8 @@ def _used_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
                         pending.append(body.node)
 
 
-def _dead(graph: gs.Graph) -> list[gs.Node]:
-    """Nodes that no output depends on, however far."""
+def _dead(graph: gs.Graph, kept: frozenset[int] = frozenset()) -> list[gs.Node]:
+    """Nodes that no output depends on, however far, and no node in `kept` (ids)."""
     outputs = {tensor.name for tensor in graph.outputs}
     captured = _captured(graph)
     uses: dict[str, int] = {}
@@ -543,7 +629,9 @@ def _dead(graph: gs.Graph) -> list[gs.Node]:
     makers = {tensor.name: node for node in graph.nodes for tensor in node.outputs if tensor.name}
 
     def is_dead(node: gs.Node) -> bool:
-        return not any(t.name and (t.name in outputs or t.name in captured or uses.get(t.name)) for t in node.outputs)
+        return id(node) not in kept and not any(
+            t.name and (t.name in outputs or t.name in captured or uses.get(t.name)) for t in node.outputs
+        )
 
     dead: list[gs.Node] = []
     seen: set[int] = set()
