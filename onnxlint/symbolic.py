@@ -693,7 +693,10 @@ def _constant_of_shape(s: Symbolic, node: Node) -> list[Sizes | None]:
     target = s.val(node, 0)
     if target is None:
         length = s.of(node, 0)
-        return [tuple(s.fresh() for _ in range(length[0])) if length and isinstance(length[0], int) else None]
+        rank = length[0] if length else None
+        if not isinstance(rank, int) or not 0 <= rank <= MAX_VALUES:  # a file may claim any number
+            return [None]
+        return [tuple(s.fresh() for _ in range(rank))]
     return [tuple(s.fresh() if n is None or isinstance(n, Quotient) else n for n in target.numbers)]
 
 
