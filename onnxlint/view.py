@@ -282,7 +282,7 @@ class Graph:
 
     def dtype(self, name: str) -> int:
         """Inferred element type (onnx.TensorProto.DataType); 0 where it is unknown."""
-        return self.view.inferred(self, name)[0]
+        return self.view.onnx_inferred(self, name)[0]
 
     def declared_shape(self, name: str) -> Shape | None:
         """The shape that the file claims for a value (value_info, outputs); a claim, not a fact."""
