@@ -12,6 +12,8 @@ from onnxlint.finding import CheckResult, Severity
 if TYPE_CHECKING:
     import onnx
 
+    from onnxlint.fix import FixReport
+
 IN_MEMORY = "<model>"
 """What findings call a model that is not a file."""
 
@@ -85,6 +87,80 @@ def check(
     if result.error:
         raise OnnxlintError(result.error.message)
     return ledger.without_known(result)
+
+
+def fix(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    select: Iterable[str] | None = None,
+    extend_select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    assume: Iterable[str] = (),
+    multiple_of: int | None = None,
+    unsafe: bool = False,
+    concat_heads: Iterable[str] | bool = False,
+    concat_axis: int | None = None,
+    concat_name: str = "output",
+    drop_output_activations: bool = False,
+    opset: int | None = None,
+    verify: bool = True,
+    config: str | os.PathLike[str] | None = None,
+    isolated: bool = False,
+) -> FixReport:
+    """Fix what can be proved or measured, as `onnxlint fix` does.
+
+        report = onnxlint.fix("model.onnx", "fixed.onnx", multiple_of=32)
+        print([left.why for left in report.left])
+
+    Args:
+        model: A file; never touched unless it is `output` too.
+        output: Where the fixed model goes, replaced atomically; None writes nothing.
+        select, extend_select, ignore: Findings to fix, by rule code, prefix, name or `ALL`.
+        assume: Conditions under which fixes may be exact: `H % 32 == 0`.
+        multiple_of: The same for height and width of all images.
+        unsafe: Allow fixes that change results or the interface.
+        concat_heads: Outputs to join, in this order; True for all that are detection heads.
+        concat_axis: Axis to join them along; None for the one in which they differ.
+        concat_name: Name of the joined output.
+        drop_output_activations: Drop a Softmax or Sigmoid at an output.
+        opset: Operator set to raise the model to; None for 11 where it is below.
+        verify: Run both models and compare.
+        config, isolated: As for `check`.
+
+    Returns:
+        What was done, what is left and why, and how it was verified.
+
+    Raises:
+        OnnxlintError: The model cannot be read or written, or an argument is wrong; nothing was written.
+    """
+    from onnxlint.config import Configs, Settings
+    from onnxlint.fix_run import fix_path, write
+    from onnxlint.rule import Request
+
+    settings = Settings(
+        select=None if select is None else _names(select), extend_select=_names(extend_select), ignore=_names(ignore)
+    )
+    heads = concat_heads if isinstance(concat_heads, bool) else _names(concat_heads)
+    request = Request(
+        unsafe=unsafe,
+        concat_heads=None if heads is False else () if heads is True else heads,
+        concat_axis=concat_axis,
+        concat_name=concat_name,
+        drop_output_activations=drop_output_activations,
+        opset=opset,
+    )
+    fixed = fix_path(
+        os.fspath(model),
+        Configs(settings, None if config is None else os.fspath(config), isolated),
+        request,
+        assumptions=_names(assume),
+        multiple_of=multiple_of,
+        verify=verify,
+    )
+    if output is not None:
+        write(fixed, os.fspath(output))
+    return fixed.report
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:
