@@ -179,19 +179,18 @@ def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> 
 
 def take_over(surgeon: Surgeon, node: gs.Node) -> None:
     """Take a node out whose first output is to be its first input; names of graph outputs stay."""
+    from onnxlint.surgeon import bypass, replace
+
     before, after = node.inputs[0], node.outputs[0]
-    is_output = any(after is tensor for tensor in surgeon.graph.outputs)
     maker = before.inputs[0] if before.inputs else None
-    if not is_output:
-        for reader in list(after.outputs):
-            reader.inputs = [before if tensor is after else tensor for tensor in reader.inputs]
-    elif maker is None or any(before is tensor for tensor in surgeon.graph.outputs):
+    if not surgeon.is_returned(after):
+        bypass(node)
+    elif maker is None or surgeon.is_returned(before):
         node.op = "Identity"  # an output that is an input, a constant or another output needs a node of its own
         node.attrs.clear()
         node.inputs = node.inputs[:1]
     else:
-        for reader in list(before.outputs):
-            reader.inputs = [after if tensor is before else tensor for tensor in reader.inputs]
+        replace(before, after)
         node.outputs.clear()
         maker.outputs = [after if tensor is before else tensor for tensor in maker.outputs]
         node.inputs.clear()

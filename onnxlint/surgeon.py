@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +179,8 @@ class Surgeon:
         return constant
 
     def tensor(self, node: Node, name: str) -> gs.Tensor:
-        """graphsurgeon's tensor for a value that a node of the view reads or makes; it is not taken by asking."""
-        held = self._origins[id(self.held(node.graph))].ordered[node.index]
+        """graphsurgeon's tensor for a value that a node of the view reads or makes."""
+        held = self.node(node)
         return next(tensor for tensor in (*held.inputs, *held.outputs) if tensor.name == name)
 
     def bury(self, node: Node) -> None:
@@ -200,16 +201,20 @@ class Surgeon:
             arguments: What the body's inputs become.
 
         Returns:
-            The body's outputs. The node itself is gone; what read its outputs still has to be given others (`replace`).
+            The body's outputs. The node itself is gone; what read its outputs still has to be given others (`supply`).
         """
         held, outer, inner = self.node(node), self.held(node.graph), self.held(body)
+        for inside in body.nodes:
+            self.node(inside)  # the graph that they are in is no more: other patches wait for the next round
         here, there = self._origins[id(outer)], self._origins[id(inner)]
         for parameter, argument in zip(inner.inputs, arguments, strict=True):
             replace(parameter, argument)
             inner.outputs = [argument if tensor is parameter else tensor for tensor in inner.outputs]
         initializers = {tensor.name: tensor for tensor in there.proto.initializer}
         made = [tensor for inside in inner.nodes for tensor in inside.outputs]
-        read = {id(t): t for t in (*(t for n in inner.nodes for t in n.inputs), *inner.outputs) if t.name in initializers}
+        read = {
+            id(t): t for t in (*(t for n in inner.nodes for t in n.inputs), *inner.outputs) if t.name in initializers
+        }
         for tensor in (*made, *read.values()):
             name = tensor.name
             if not name:
@@ -225,6 +230,32 @@ class Surgeon:
         outputs = list(inner.outputs)
         held.inputs.clear()
         return outputs
+
+    def is_returned(self, tensor: gs.Tensor) -> bool:
+        """Whether a tensor is an output of the model, or of a nested graph."""
+        return any(tensor is output for origin in self._origins.values() for output in origin.graph.outputs)
+
+    def supply(self, tensor: gs.Tensor, by: gs.Tensor, like: Node) -> None:
+        """Let all that read a tensor read another one, whose maker takes over its name where the graph returns it.
+
+        Args:
+            tensor: What a node of the view made that is gone, or no longer makes it.
+            by: What takes its place.
+            like: That node.
+        """
+        import onnx_graphsurgeon as gs
+
+        if not self.is_returned(tensor):
+            replace(tensor, by)
+            return
+        held = self.held(like.graph)
+        maker = by.inputs[0] if by.inputs else None
+        tensor.inputs.clear()
+        if maker is None or self.is_returned(by) or not any(maker is node for node in held.nodes):
+            held.nodes.append(gs.Node("Identity", self.name(f"{tensor.name}_identity"), {}, [by], [tensor]))
+        else:
+            replace(by, tensor)
+            maker.outputs = [tensor if made is by else made for made in maker.outputs]
 
     def _defined(self, name: str) -> int:
         """How many graphs define a value of that name."""
@@ -330,7 +361,9 @@ class Surgeon:
         del graph.initializer[:]
         graph.initializer.extend(kept)
         graph.initializer.extend(new.values())
-        _keep(graph.sparse_initializer, lambda s: s.values.name in used or s.values.name not in was_used | origin.dropped)
+        _keep(
+            graph.sparse_initializer, lambda s: s.values.name in used or s.values.name not in was_used | origin.dropped
+        )
 
         initializers = {tensor.name for tensor in graph.initializer}
         del graph.input[:]
@@ -341,9 +374,7 @@ class Surgeon:
         overridable = [
             value
             for value in origin.proto.input
-            if value.name in initializers
-            and value.name in stay
-            and value.name not in _names(held.inputs)
+            if value.name in initializers and value.name in stay and value.name not in _names(held.inputs)
         ]
         if overridable:
             order = {name: i for i, name in enumerate(declared)}
@@ -409,7 +440,7 @@ class Surgeon:
             if id(node) in self._likes:
                 proto.metadata_props.extend(self._likes[id(node)][1].metadata_props)
         proto.op_type = node.op
-        if node.name or entry is not None:
+        if node.name or proto.name:
             proto.name = node.name
         if node.domain:
             proto.domain = node.domain
@@ -618,7 +649,7 @@ def _used_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
                         pending.append(body.node)
 
 
-def _dead(graph: gs.Graph, kept: frozenset[int] = frozenset()) -> list[gs.Node]:
+def _dead(graph: gs.Graph, kept: AbstractSet[int] = frozenset()) -> list[gs.Node]:
     """Nodes that no output depends on, however far, and no node in `kept` (ids)."""
     outputs = {tensor.name for tensor in graph.outputs}
     captured = _captured(graph)

@@ -56,7 +56,7 @@ def fixed_tensor(graph: Graph, name: str) -> onnx.TensorProto | None:
         if node is None:
             return None
         if node.op == "Constant":
-            return next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
+            return constant_tensor(node)
         if node.op != "Identity":
             return None
         graph, name = node.graph, node.input(0)
@@ -71,6 +71,23 @@ def shape_nodes(view: GraphView) -> frozenset[int]:
         ids = {id(node) for operand in computed_operands(view) for node in operand.chain.nodes}
         known = view.memo[key] = frozenset(ids)
     return known
+
+
+def integer(node: Node, name: str, default: int) -> int:
+    """An integer attribute; the default where it is absent or, in a broken file, of another type."""
+    value = node.attribute(name)
+    return value if isinstance(value, int) else default
+
+
+def integers(node: Node, name: str) -> list[int] | None:
+    """A list of integers in an attribute; None where it is absent or, in a broken file, of another type."""
+    value = node.attribute(name)
+    return value if isinstance(value, list) and all(isinstance(item, int) for item in value) else None
+
+
+def constant_tensor(node: Node) -> onnx.TensorProto | None:
+    """The tensor that a Constant node holds; None where it holds something else."""
+    return next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
 
 
 def label(node: Node) -> str:

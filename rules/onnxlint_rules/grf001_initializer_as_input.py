@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
 from onnxlint_rules._grf_graph import listed, overridable, plural
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class InitializerAsInput(Rule):
@@ -42,8 +46,8 @@ class InitializerAsInput(Rule):
 
     ## Fix safety
 
-    Taking the names off the list of inputs changes no number. It changes the interface for a caller who does pass one of
-    them: such a run then fails with an unknown input name.
+    Taking the names off the list of inputs changes no number for callers who feed the model its data. Whoever passes a
+    weight of his own is told so: the run fails with an unknown input name.
 
     ## References
 
@@ -106,4 +110,8 @@ class InitializerAsInput(Rule):
             "as overridable defaults, they are not constants to a runtime",
             count=len(names),
             ir_version=view.proto.ir_version,
+            fix=SAFE,
         )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        surgeon.drop_inputs |= overridable(view)

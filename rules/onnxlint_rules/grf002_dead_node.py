@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent
 from onnxlint.model import tensor_bytes
 from onnxlint.view import Graph, Node
-from onnxlint_rules._grf_graph import label, listed, plural, show_bytes
+from onnxlint_rules._grf_graph import constant_tensor, label, listed, overridable, plural, show_bytes
 from onnxlint_rules._grf_liveness import Liveness, liveness
+from onnxlint_rules._patching import each, is_held
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 HEAVY = 1_000_000
 """Unread data of this many bytes is worth a warning: it is shipped to every device."""
@@ -154,14 +158,16 @@ class DeadNode(Rule):
             severity=Severity.WARNING if size >= HEAVY else None,
             nodes=listed((label(node) for node in tail.nodes), 10),
             bytes=size,
+            fix=SAFE if is_held(tail.end.graph) else None,
         )
 
     def _unread(self, view: GraphView, graph: Graph, state: Liveness, constants: list[Node]) -> Iterator[Finding]:
         if view.proto.training_info and graph is view.main:
             return  # the training graphs read the main graph's initializers
         names, size = [], 0
+        interface = overridable(view) if graph is view.main else frozenset()
         for name, tensor in graph.initializers.items():
-            if not state.is_read(graph, name):
+            if not state.is_read(graph, name) and name not in interface:
                 names.append(name)
                 size += tensor_bytes(tensor) or 0
         for name, sparse in graph.sparse_initializers.items():
@@ -169,8 +175,8 @@ class DeadNode(Rule):
                 names.append(name)
                 size += (tensor_bytes(sparse.values) or 0) + (tensor_bytes(sparse.indices) or 0)
         for node in constants:
-            tensor = node.attribute("value")
-            size += (tensor_bytes(tensor) or 0) if tensor is not None else 0
+            held = constant_tensor(node)
+            size += (tensor_bytes(held) or 0) if held is not None else 0
         if not names and not constants:
             return
         kinds = [plural(len(names), "initializer")] if names else []
@@ -183,7 +189,30 @@ class DeadNode(Rule):
             severity=Severity.WARNING if size >= HEAVY else None,
             help="remove them",
             bytes=size,
+            fix=SAFE if is_held(graph) else None,
         )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        state = liveness(view)
+        place = finding.location
+        if place.op_type and place.op_type != "Constant":
+            end = view.find(place)
+            tail = next(tail for tail in _tails(_dead(state, end.graph), state) if tail.end is end)
+            each(surgeon, tail.nodes, surgeon.bury)
+            return
+        graph = next(graph for graph in view.graphs if graph.path == place.graph)
+        interface = overridable(view) if graph is view.main else frozenset()
+        for name in (*graph.initializers, *graph.sparse_initializers):
+            if not state.is_read(graph, name) and name not in interface:
+                surgeon.drop_initializer(graph, name)
+        for tail in _tails(_dead(state, graph), state):
+            if tail.nodes[-1].op == "Constant":
+                surgeon.bury(tail.nodes[-1])
+
+
+def _dead(state: Liveness, graph: Graph) -> list[Node]:
+    """Dead nodes of a graph, in the order of the file."""
+    return sorted((node for node in state.dead.values() if node.graph is graph), key=lambda node: node.index)
 
 
 class _Tail(NamedTuple):
@@ -229,6 +258,6 @@ def _weight_bytes(tail: _Tail) -> int:
         if count == len(graph.consumers(name)) and not graph.is_output(name)
     )
     for node in tail.nodes:
-        if node.op == "Constant" and (tensor := node.attribute("value")) is not None:
+        if node.op == "Constant" and (tensor := constant_tensor(node)) is not None:
             size += tensor_bytes(tensor) or 0
     return size

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent
 from onnxlint.view import Node
 from onnxlint_rules._grf_folding import foldable_nodes
-from onnxlint_rules._grf_graph import hides, is_fixed, label, listed, shape_nodes
+from onnxlint_rules._grf_graph import hides, integer, integers, is_fixed, label, listed, shape_nodes
+from onnxlint_rules._patching import each, is_held
 from onnxlint_rules._shape_operands import resize_factors
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 COPIES = "a copy of a constant"
 WHOLE = 2**31 - 1
@@ -193,18 +197,7 @@ class NoOpNode(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        found: dict[tuple[str, str, str], list[Node]] = {}
-        for node in view.nodes(*_REASONS):
-            reason = _REASONS[node.op](node)
-            if not reason or id(node) in shape_nodes(view) or not _removable(node) or _is_arithmetic(node):
-                continue
-            hidden = ""
-            if id(node) in foldable_nodes(view):
-                if node.op != "Identity" or not is_fixed(node.graph, node.input(0)) or _is_folded(node):
-                    continue  # GRF004: the whole of it can be computed
-                reason, hidden = COPIES, hides(node)
-            found.setdefault((node.op, reason, hidden), []).append(node)
-        for (op, reason, hidden), nodes in found.items():
+        for (op, reason, hidden), nodes in _groups(view).items():
             many = len(nodes) > 1
             subject = f"{len(nodes):,} {op} nodes do" if many else f"{op} does"
             hide = "hide" if many else "hides"
@@ -215,7 +208,45 @@ class NoOpNode(Rule):
                 severity=Severity.WARNING if hidden else None,
                 nodes=listed(map(label, nodes), 10),
                 count=len(nodes),
+                fix=SAFE if any(is_held(node.graph) for node in nodes) else None,
             )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        first = view.find(finding.location)
+        nodes = next(nodes for nodes in _groups(view).values() if nodes[0] is first)
+
+        def remove(node: Node) -> None:
+            before = node.producer(0) if _undoes(node) else None
+            held = surgeon.node(node)
+            source = surgeon.node(before).inputs[0] if before is not None else held.inputs[_data_operand(node)]
+            surgeon.supply(held.outputs[0], source, node)
+            held.outputs.clear()
+
+        each(surgeon, nodes, remove)
+
+
+def _groups(view: GraphView) -> dict[tuple[str, str, str], list[Node]]:
+    """(operator, reason, what it hides) → nodes that do nothing; made once."""
+    known: dict[tuple[str, str, str], list[Node]] | None = view.memo.get("onnxlint_rules.no_ops")
+    if known is not None:
+        return known
+    found: dict[tuple[str, str, str], list[Node]] = {}
+    for node in view.nodes(*_REASONS):
+        reason = _REASONS[node.op](node)
+        if not reason or id(node) in shape_nodes(view) or not _removable(node) or _is_arithmetic(node):
+            continue
+        hidden = ""
+        if id(node) in foldable_nodes(view):
+            if node.op != "Identity" or not is_fixed(node.graph, node.input(0)) or _is_folded(node):
+                continue  # GRF004: the whole of it can be computed
+            reason, hidden = COPIES, hides(node)
+        found.setdefault((node.op, reason, hidden), []).append(node)
+    view.memo["onnxlint_rules.no_ops"] = found
+    return found
+
+
+def _undoes(node: Node) -> bool:
+    return _REASONS[node.op](node).startswith("it undoes")
 
 
 def _is_folded(node: Node) -> bool:
@@ -267,8 +298,8 @@ def _scalar(node: Node, i: int) -> float | None:
 
 def _integers(node: Node, i: int, attribute: str = "") -> list[int] | None:
     """A constant list of integers: input `i`, or an attribute of older operator sets."""
-    if attribute and (values := node.attribute(attribute)) is not None:
-        return [int(value) for value in values]
+    if attribute and (values := integers(node, attribute)) is not None:
+        return values
     value = node.constant(i)
     return None if value is None or value.dtype.kind not in "iu" else [int(v) for v in value.reshape(-1)]
 
@@ -283,24 +314,24 @@ def _dropout(node: Node) -> str:
         training = node.constant(2)
         drops = training is None or bool(training.reshape(-1)[:1].any())
     else:
-        drops = opset < 7 and not node.attribute("is_test", 0)
+        drops = opset < 7 and not integer(node, "is_test", 0)
     return "" if drops else "only training drops anything"
 
 
 def _cast(node: Node) -> str:
     have = node.graph.dtype(node.input(0))
-    to = node.attribute("to") if node.op == "Cast" else node.graph.dtype(node.input(1))
+    to = integer(node, "to", 0) if node.op == "Cast" else node.graph.dtype(node.input(1))
     return "the input has that type already" if have and have == to else ""
 
 
 def _transpose(node: Node) -> str:
-    perm = node.attribute("perm")
+    perm = integers(node, "perm")
     if perm is not None and perm == sorted(perm):
         return "the axes keep their order"
     before = _sole_producer(node, "Transpose")
     if before is None:
         return ""
-    first = before.attribute("perm")
+    first = integers(before, "perm")
     undone = perm is None and first is None
     if perm is not None and first is not None and sorted(perm) == sorted(first) == list(range(len(perm))):
         undone = all(first[axis] == i for i, axis in enumerate(perm))
@@ -329,7 +360,7 @@ def _reshape(node: Node) -> str:
     target, shape = _integers(node, 1), node.shape(0)
     if target is None or shape is None or len(target) != len(shape) or target.count(-1) > 1:
         return ""
-    copies = not node.attribute("allowzero", 0)
+    copies = not integer(node, "allowzero", 0)
     same = all(
         size == -1 or (size == 0 and copies) or (size > 0 and size == have)
         for size, have in zip(target, shape, strict=True)
@@ -364,7 +395,7 @@ def _slice(node: Node) -> str:
         return ""
     if all(end >= WHOLE for end in ends):
         return "everything is kept"
-    axes = _integers(node, 3, "axes") if node.input(3) or node.attribute("axes") is not None else [*range(len(ends))]
+    axes = _integers(node, 3, "axes") if node.input(3) or integers(node, "axes") is not None else [*range(len(ends))]
     shape = node.shape(0)
     if axes is None or shape is None or len(axes) != len(ends):
         return ""
@@ -394,7 +425,7 @@ def _resize(node: Node) -> str:
     if node.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return ""
     scales: Any = node.attribute("scales")
-    if scales is None:
+    if not isinstance(scales, list):
         index, kind = resize_factors(node)
         constant = node.constant(index) if kind == "scales" else None
         scales = constant.reshape(-1).tolist() if constant is not None else None
@@ -403,7 +434,7 @@ def _resize(node: Node) -> str:
 
 def _flatten(node: Node) -> str:
     shape = node.shape(0)
-    return "the input is a matrix already" if shape and len(shape) == 2 and node.attribute("axis", 1) in (1, -1) else ""
+    return "the input is a matrix already" if shape and len(shape) == 2 and integer(node, "axis", 1) in (1, -1) else ""
 
 
 def _clip(node: Node) -> str:
@@ -412,8 +443,8 @@ def _clip(node: Node) -> str:
 
 
 def _pool(node: Node) -> str:
-    whole = [*node.attribute("kernel_shape", []), *node.attribute("strides", [])]
-    moves = any(node.attribute("pads", [])) or node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    whole = [*(integers(node, "kernel_shape") or []), *(integers(node, "strides") or [])]
+    moves = any(integers(node, "pads") or []) or node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     return "its window is a single value" if whole and all(size == 1 for size in whole) and not moves else ""
 
 

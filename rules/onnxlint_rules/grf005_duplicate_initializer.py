@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, OnnxlintError, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, OnnxlintError, Options, Request, Rule, Severity, Silent
 from onnxlint.model import is_external, tensor_bytes
-from onnxlint_rules._grf_graph import listed, plural, show_bytes
+from onnxlint_rules._grf_graph import listed, overridable, plural, show_bytes
+from onnxlint_rules._patching import each, is_held
 
 if TYPE_CHECKING:
     import onnx
+
+    from onnxlint.surgeon import Surgeon
+    from onnxlint.view import Graph, Node
 
 SMALL = 256
 """Tensors of fewer bytes are axes, shapes and scalars: equal ones are no waste."""
@@ -119,21 +123,14 @@ class DuplicateInitializer(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        groups: dict[tuple[int, tuple[int, ...]], list[onnx.TensorProto]] = {}
-        total = 0
-        for graph in view.graphs:
-            for tensor in graph.initializers.values():
-                size = tensor_bytes(tensor) or 0
-                total += size
-                if size >= SMALL and (options.weights or tensor.data_location != 1):
-                    groups.setdefault((tensor.data_type, tuple(tensor.dims)), []).append(tensor)
+        total = sum(tensor_bytes(tensor) or 0 for graph in view.graphs for tensor in graph.initializers.values())
         copies: list[tuple[str, str]] = []
         wasted = 0
-        for tensors in groups.values():
-            if len(tensors) > 1:
-                for same in _equal(view, tensors):
-                    copies += [(tensor.name, same[0].name) for tensor in same[1:]]
-                    wasted += (len(same) - 1) * (tensor_bytes(same[0]) or 0)
+        mergeable = False
+        for same in _copies(view, options.weights):
+            copies += [(tensor.name, same[0].name) for tensor in same[1:]]
+            wasted += (len(same) - 1) * (tensor_bytes(same[0]) or 0)
+            mergeable = mergeable or bool(_merges(view, same))
         if not copies or wasted < (SHARE if wasted >= NOTABLE else 10 * SHARE) * total:
             return
         one = len(copies) == 1
@@ -144,7 +141,72 @@ class DuplicateInitializer(Rule):
             f"({listed(f'{copy} is {first}' for copy, first in copies)})",
             severity=Severity.WARNING if wasted >= HEAVY else None,
             bytes=wasted,
+            weights=int(options.weights),
+            fix=SAFE if mergeable else None,
         )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        instead: dict[tuple[int, str], tuple[Graph, str]] = {}
+        for same in _copies(view, dict(finding.evidence)["weights"] == "1"):
+            for graph, copy, home, first in _merges(view, same):
+                instead[(id(graph), copy)] = (home, first)
+        readers = {
+            id(reader): reader
+            for graph in view.graphs
+            for copy in graph.initializers
+            if (id(graph), copy) in instead
+            for reader in graph.consumers(copy)
+        }
+
+        def read_first(node: Node) -> None:
+            held = surgeon.node(node)
+            found = {
+                i: instead[key]
+                for i, name in enumerate(node.inputs)
+                if name and (key := (id(node.graph.owner(name)), name)) in instead
+            }
+            tensors = {i: surgeon.tensor(home.consumers(first)[0], first) for i, (home, first) in found.items()}
+            for i, tensor in tensors.items():
+                held.inputs[i] = tensor
+
+        each(surgeon, readers.values(), read_first)
+
+
+def _copies(view: GraphView, weights: bool) -> list[list[onnx.TensorProto]]:
+    """Groups of equal initializers; made once."""
+    key = f"onnxlint_rules.copies.{weights}"
+    known: list[list[onnx.TensorProto]] | None = view.memo.get(key)
+    if known is None:
+        groups: dict[tuple[int, tuple[int, ...]], list[onnx.TensorProto]] = {}
+        for graph in view.graphs:
+            for tensor in graph.initializers.values():
+                if (tensor_bytes(tensor) or 0) >= SMALL and (weights or tensor.data_location != 1):
+                    groups.setdefault((tensor.data_type, tuple(tensor.dims)), []).append(tensor)
+        known = [same for tensors in groups.values() if len(tensors) > 1 for same in _equal(view, tensors)]
+        view.memo[key] = known
+    return known
+
+
+def _merges(view: GraphView, same: list[onnx.TensorProto]) -> list[tuple[Graph, str, Graph, str]]:
+    """(graph, copy, graph of the first, first) for the copies whose readers can see another one that comes first."""
+    homes: dict[int, Graph] = {id(t): graph for graph in view.graphs for t in graph.initializers.values()}
+    kept: list[tuple[Graph, str]] = []
+    merges = []
+    for tensor in same:
+        graph, name = homes[id(tensor)], tensor.name
+        if not is_held(graph) or (graph is view.main and name in overridable(view)) or not graph.consumers(name):
+            continue
+        outwards = {id(graph)}
+        here = graph.parent
+        while here is not None:
+            outwards.add(id(here))
+            here = here.parent
+        home = next(((g, first) for g, first in kept if id(g) in outwards), None)
+        if home is None or graph.is_output(name):
+            kept.append((graph, name))
+        else:
+            merges.append((graph, name, *home))
+    return merges
 
 
 def _equal(view: GraphView, tensors: list[onnx.TensorProto]) -> Iterator[list[onnx.TensorProto]]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 _PROBE = 64
 """Input pixels to compare the two readings on, where the size is not known."""
@@ -137,7 +141,13 @@ class ImplicitResizeMode(Rule):
         for node in view.nodes("Resize"):
             text = _implicit(node)
             if text:
-                yield self.found(view.at(node), text)
+                yield self.found(view.at(node), text, fix=SAFE)
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        held = surgeon.node(view.find(finding.location))
+        held.attrs.setdefault("coordinate_transformation_mode", "half_pixel")
+        if held.attrs.get("mode", "nearest") == "nearest":
+            held.attrs.setdefault("nearest_mode", "round_prefer_floor")
 
 
 def _implicit(node: Node) -> str:
