@@ -385,8 +385,7 @@ def _transpose(s: Symbolic, node: Node) -> list[Sizes | None]:
 def _reshape(s: Symbolic, node: Node) -> list[Sizes | None]:
     data, target = s.of(node, 0), s.val(node, 1)
     if target is None:
-        length = s.of(node, 1)
-        return [tuple(s.fresh() for _ in range(length[0])) if length and isinstance(length[0], int) else None]
+        return [_of_rank(s, s.of(node, 1))]
     out: list[AnySize] = []
     free: int | None = None
     for i, number in enumerate(target.numbers):
@@ -689,14 +688,18 @@ def _shape_op(s: Symbolic, node: Node) -> list[Sizes | None]:
     return [(len(range(len(data))[slice(node.attribute("start", 0), node.attribute("end"))]),)]
 
 
+def _of_rank(s: Symbolic, length: Sizes | None) -> Sizes | None:
+    """Unknown sizes, as many as a vector of this shape has elements."""
+    rank = length[0] if length else None
+    if not isinstance(rank, int) or not 0 <= rank <= MAX_VALUES:  # a file may claim any number
+        return None
+    return tuple(s.fresh() for _ in range(rank))
+
+
 def _constant_of_shape(s: Symbolic, node: Node) -> list[Sizes | None]:
     target = s.val(node, 0)
     if target is None:
-        length = s.of(node, 0)
-        rank = length[0] if length else None
-        if not isinstance(rank, int) or not 0 <= rank <= MAX_VALUES:  # a file may claim any number
-            return [None]
-        return [tuple(s.fresh() for _ in range(rank))]
+        return [_of_rank(s, s.of(node, 0))]
     return [tuple(s.fresh() if n is None or isinstance(n, Quotient) else n for n in target.numbers)]
 
 
