@@ -1137,8 +1137,8 @@ def _value_range(s: Symbolic, node: Node) -> Value | None:
     if any(value is None for value in values):
         return None
     start, limit, delta = (value[0] for value in values if value)
-    numbers = tuple(range(start, limit, delta))
-    return Value(numbers, (len(numbers),)) if len(numbers) <= MAX_VALUES else None
+    numbers = range(start, limit, delta)
+    return Value(tuple(numbers), (len(numbers),)) if not numbers[MAX_VALUES:] else None
 
 
 def _value_if(s: Symbolic, node: Node) -> Value | None:
