@@ -124,8 +124,8 @@ class Model:
             plain = _with_data(tensor, "raw_data", bytes(external))
         try:
             values = numpy_helper.to_array(plain)
-        except (ValueError, TypeError) as error:
-            reason = printable(str(error).splitlines()[0])
+        except (ValueError, TypeError, KeyError) as error:
+            reason = printable((str(error) or type(error).__name__).splitlines()[0])
             raise OnnxlintError(
                 f"{self.path}: tensor {printable(tensor.name)!r} does not hold what its dims and type say: {reason}"
             ) from error

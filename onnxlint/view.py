@@ -390,7 +390,7 @@ class GraphView:
             return None
         try:
             return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             return None  # dims that do not fit the data: SPC001 reports it
 
     def constant_node_value(self, node: Node) -> npt.NDArray[np.generic] | None:
