@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.view import Graph, GraphView, Node
-from onnxlint_rules._grf_graph import FLOATS, WEIGHT_OPERANDS, fixed_tensor
+from onnxlint_rules._grf_graph import FLOATS, WEIGHT_OPERANDS, fixed_tensor, integer, integers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ def weights(view: GraphView) -> list[Weight]:
                 if tensor.data_type in FLOATS and id(tensor) not in seen and len(tensor.dims) >= 2:
                     seen.add(id(tensor))
                     axis = _channel_axis(node, operand, len(tensor.dims), turned)
-                    groups = node.attribute("group", 1) if node.op == "ConvTranspose" else 1
+                    groups = max(1, integer(node, "group", 1)) if node.op == "ConvTranspose" else 1
                     known.append(Weight(node, operand, tensor, axis, groups))
         view.memo[key] = known
     return known
@@ -93,7 +93,7 @@ def _behind(graph: Graph, name: str) -> tuple[onnx.TensorProto, bool] | None:
     if tensor is None:
         return None
     rank = len(tensor.dims)
-    perm = node.attribute("perm", list(range(rank))[::-1])
+    perm = integers(node, "perm") or list(range(rank))[::-1]
     swapped = [*range(rank - 2), rank - 1, rank - 2]
     return (tensor, True) if rank >= 2 and perm == swapped else None
 
@@ -106,7 +106,7 @@ def _channel_axis(node: Node, operand: int, rank: int, turned: bool) -> int | No
     if node.op not in ("Gemm", "MatMul"):
         return None
     last = operand == 1
-    if node.op == "Gemm" and node.attribute("transB" if operand else "transA", 0):
+    if node.op == "Gemm" and integer(node, "transB" if operand else "transA", 0):
         last = not last
     return rank - 1 if last != turned else rank - 2
 

@@ -220,7 +220,6 @@ class NoOpNode(Rule):
             held = surgeon.node(node)
             source = surgeon.node(before).inputs[0] if before is not None else held.inputs[_data_operand(node)]
             surgeon.supply(held.outputs[0], source, node)
-            held.outputs.clear()
 
         each(surgeon, nodes, remove)
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent, Unfixable
+from onnxlint.view import Node
 from onnxlint_rules._grf_folding import Region, regions
 from onnxlint_rules._grf_graph import label, listed, plural
+from onnxlint_rules._patching import UNHELD, each, is_held
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 TOO_LARGE = 1_000_000
 """A result that would make the file this many bytes larger is better computed than stored."""
+
+MAX_RESULT = 1 << 26
+"""Elements of a result that a fix computes at most: it has to hold them in memory."""
 
 
 class ConstantFoldable(Rule):
@@ -68,6 +78,7 @@ class ConstantFoldable(Rule):
     code = "GRF004"
     name = "constant-foldable"
     severity = Severity.INFO
+    arithmetic = True
     help = "compute it once and store the result"
     examples = (
         Example(
@@ -171,21 +182,64 @@ class ConstantFoldable(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        groups: dict[tuple[str, ...], list[Region]] = {}
-        for region in regions(view):
-            if region.grows is not None and region.grows <= TOO_LARGE:
-                key = (region.hides, *_ops(region))
-                groups.setdefault(key, []).append(region)
-        for same in groups.values():
+        for same in _groups(view):
             first = same[0]
             nodes = [node for region in same for node in region.nodes]
+            fixable = any(is_held(node.graph) for node in nodes)
             yield self.found(
                 view.at(first.ends[-1]),
                 _message(first, len(same)),
                 severity=Severity.WARNING if first.hides else None,
                 nodes=listed(map(label, nodes), 10),
                 count=len(same),
+                fix=SAFE if fixable else None,
+                **({} if fixable else {"not fixed": UNHELD}),
             )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        from onnxlint_rules._grf_evaluate import evaluate
+
+        end = view.find(finding.location)
+        same = next(same for same in _groups(view) if same[0].ends[-1] is end)
+        by_end = {id(region.ends[-1]): region for region in same}
+
+        def fold(last: Node) -> None:
+            region = by_end[id(last)]
+            members = {id(node) for node in region.nodes}
+            if len({id(node.graph) for node in region.nodes}) > 1:
+                raise Unfixable("it reaches into a nested graph")
+            wanted = [name for node in region.ends for name in node.outputs if _is_read_outside(node, name, members)]
+            for name in wanted:
+                shape = last.graph.shape(name) or ()
+                if math.prod(size for size in shape if isinstance(size, int)) > MAX_RESULT:
+                    raise Unfixable("its result is too large to be computed ahead")
+            for node in region.nodes:
+                surgeon.node(node)
+            values = evaluate(view, region.nodes, wanted)
+            for node in region.ends:
+                for i, name in enumerate(node.outputs):
+                    if name in values:
+                        constant = surgeon.constant(f"{name}_folded", values[name], node.graph)
+                        surgeon.supply(surgeon.tensor(node, name), constant, node)
+
+        each(surgeon, (region.ends[-1] for region in same), fold)
+
+
+def _groups(view: GraphView) -> list[list[Region]]:
+    """Regions worth folding, those of the same operators together; made once."""
+    known: list[list[Region]] | None = view.memo.get("onnxlint_rules.foldable_groups")
+    if known is None:
+        groups: dict[tuple[str, ...], list[Region]] = {}
+        for region in regions(view):
+            if region.grows is not None and region.grows <= TOO_LARGE:
+                groups.setdefault((region.hides, *_ops(region)), []).append(region)
+        known = view.memo["onnxlint_rules.foldable_groups"] = list(groups.values())
+    return known
+
+
+def _is_read_outside(node: Node, name: str, members: set[int]) -> bool:
+    graph = node.graph
+    return bool(name) and (graph.is_output(name) or any(id(user) not in members for user in graph.consumers(name)))
 
 
 def _ops(region: Region) -> list[str]:

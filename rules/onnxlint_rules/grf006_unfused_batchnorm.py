@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent, Unfixable
 from onnxlint.view import Node
-from onnxlint_rules._grf_graph import is_fixed, label, listed
+from onnxlint_rules._grf_graph import integer, is_fixed, label, listed
+from onnxlint_rules._patching import array_of, each, is_held
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from onnxlint.surgeon import Surgeon
+
+    Array = npt.NDArray[np.generic]
+    Doubles = npt.NDArray[np.float64]
 
 
 class UnfusedBatchnorm(Rule):
@@ -52,6 +63,7 @@ class UnfusedBatchnorm(Rule):
 
     code = "GRF006"
     name = "unfused-batchnorm"
+    arithmetic = True
     help = "fold it into the layer before it"
     examples = (
         Example(
@@ -134,12 +146,7 @@ class UnfusedBatchnorm(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        every, found = 0, []
-        for node in view.nodes("BatchNormalization"):
-            every += 1
-            layer = _layer_before(node) if _is_inference(node) else None
-            if layer is not None:
-                found.append((node, layer))
+        every, found = sum(1 for _ in view.nodes("BatchNormalization")), _found(view)
         if not found:
             return
         kinds = " or ".join(sorted({layer.op for _, layer in found}))
@@ -149,17 +156,108 @@ class UnfusedBatchnorm(Rule):
             f"{'it' if len(found) == 1 else 'them'}",
             nodes=listed((label(node) for node, _ in found), 10),
             count=len(found),
+            fix=SAFE if any(is_held(node.graph) for node, _ in found) else None,
         )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        layers = {id(node): layer for node, layer in _found(view)}
+        each(surgeon, (node for node, _ in _found(view)), lambda node: _fold(surgeon, node, layers[id(node)]))
+
+
+def _found(view: GraphView) -> list[tuple[Node, Node]]:
+    """(BatchNormalization, layer before it) pairs."""
+    found = []
+    for node in view.nodes("BatchNormalization"):
+        layer = _layer_before(node) if _is_inference(node) else None
+        if layer is not None:
+            found.append((node, layer))
+    return found
+
+
+def _fold(surgeon: Surgeon, norm: Node, layer: Node) -> None:
+    """Fold one BatchNormalization; weights are computed in float64, and rounded once."""
+    import numpy as np
+
+    added = norm.producer(0) if norm.producer(0) is not layer else None
+    held, held_layer = surgeon.node(norm), surgeon.node(layer)
+    held_add = surgeon.node(added) if added is not None else None
+    scale, shift, mean, var = (_doubles(norm, i) for i in range(1, 5))
+    weights = array_of(layer, 1)
+    if weights is None or weights.ndim < 2 or weights.dtype.kind != "f":
+        raise Unfixable("the weights of the layer are no plain tensor")
+    # The default is a float32 in the specification, as every value of the attribute is.
+    epsilon = float(np.float32(norm.attribute("epsilon", 1e-5)))
+    factor = scale / np.sqrt(var + epsilon)
+    offset = shift - mean * factor
+    folded = _scaled(layer, weights.astype(np.float64), factor)
+    kind = weights.dtype
+    base = norm.name or norm.output()
+    if added is not None:
+        operand = next(i for i in (0, 1) if is_fixed(added.graph, added.input(i)))
+        bias = _doubles(added, operand) * factor + offset
+    elif layer.op != "MatMul":
+        operand = 2
+        bias = offset
+        if layer.input(2):
+            amount = float(np.float32(layer.attribute("beta", 1.0))) if layer.op == "Gemm" else 1.0
+            bias = _doubles(layer, 2) * amount * factor + offset
+    else:
+        operand, bias = 1, offset
+    results = [folded.astype(kind), np.asarray(bias).astype(kind)]
+    if not all(np.isfinite(result).all() for result in results):
+        raise Unfixable("the folded weights would not be finite")
+    held_layer.inputs[1] = surgeon.constant(f"{base}_weight", results[0], layer.graph)
+    constant = surgeon.constant(f"{base}_bias", results[1], layer.graph)
+    if added is not None and held_add is not None:
+        held_add.inputs[operand] = constant
+        surgeon.supply(held.outputs[0], held_add.outputs[0], norm)
+    elif layer.op == "MatMul":
+        held.op, held.inputs = "Add", [held.inputs[0], constant]
+        held.attrs.clear()
+        held.outputs = held.outputs[:1]
+    else:
+        held_layer.inputs = [*held_layer.inputs[:2], constant]
+        if layer.op == "Gemm":
+            held_layer.attrs.pop("beta", None)
+        surgeon.supply(held.outputs[0], held_layer.outputs[0], norm)
+
+
+def _doubles(node: Node, i: int) -> Doubles:
+    import numpy as np
+
+    array = array_of(node, i)
+    if array is None or array.dtype.kind != "f":
+        raise Unfixable(f"operand {i} of {label(node)} is no plain tensor of floats")
+    return array.astype(np.float64)
+
+
+def _scaled(layer: Node, weights: Doubles, factor: Doubles) -> Doubles:
+    """The weights of a layer, each output channel multiplied by its factor."""
+    import numpy as np
+
+    if layer.op == "Conv":
+        return weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+    if layer.op == "ConvTranspose":
+        groups = max(1, integer(layer, "group", 1))
+        if weights.shape[0] % groups or weights.shape[1] * groups != factor.size:
+            raise Unfixable("its channels do not fit its groups")
+        each_input = np.repeat(factor.reshape(groups, -1), weights.shape[0] // groups, axis=0)
+        return weights * each_input.reshape(*weights.shape[:2], *[1] * (weights.ndim - 2))
+    if layer.op == "Gemm" and integer(layer, "transB", 0):
+        return weights * factor[:, None]
+    return weights * factor
 
 
 def _is_inference(node: Node) -> bool:
     opset = node.graph.view.opset
+    if not integer(node, "spatial", 1):
+        return False  # statistics for each place, as opset 7 had them
     if opset >= 14:
-        trains = bool(node.attribute("training_mode", 0))
+        trains = bool(integer(node, "training_mode", 0))
     elif opset >= 7:
         trains = any(node.outputs[1:])
     else:
-        trains = not node.attribute("is_test", 0)
+        trains = not integer(node, "is_test", 0)
     return not trains and all(is_fixed(node.graph, node.input(i)) for i in range(1, 5))
 
 
@@ -181,7 +279,8 @@ def _layer_before(node: Node) -> Node | None:
         before = _only_reader_of(before, 1 - bias) if bias is not None else None
     if before is None or before.op != "MatMul" or not is_fixed(graph, before.input(1)):
         return None
-    return before
+    weights = before.shape(1)
+    return before if weights is not None and len(weights) == 2 else None
 
 
 def _only_reader_of(node: Node, operand: int) -> Node | None:

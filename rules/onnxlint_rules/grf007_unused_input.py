@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent
 from onnxlint_rules._grf_graph import listed, plural
 from onnxlint_rules._grf_liveness import liveness
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 
 class UnusedInput(Rule):
@@ -105,10 +109,7 @@ class UnusedInput(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        graph, state = view.main, liveness(view)
-        if not graph.outputs:
-            return
-        names = [name for name in graph.data_inputs if name and not state.matters(graph, name)]
+        graph, names = view.main, _unused(view)
         if not names:
             return
         total = len(graph.data_inputs)
@@ -116,4 +117,19 @@ class UnusedInput(Rule):
             view.at(value=names[0]),
             f"no output depends on {len(names):,} of {plural(total, 'input')} ({listed(names)})",
             inputs=listed(names, 10),
+            fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
         )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        unused = set(_unused(view))
+        for node in liveness(view).dead.values():
+            if node.graph is view.main:
+                surgeon.bury(node)  # it may read the input
+        surgeon.graph.inputs = [tensor for tensor in surgeon.graph.inputs if tensor.name not in unused]
+
+
+def _unused(view: GraphView) -> list[str]:
+    graph, state = view.main, liveness(view)
+    if not graph.outputs:
+        return []
+    return [name for name in graph.data_inputs if name and not state.matters(graph, name)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
 from onnxlint.view import Graph, Node
-from onnxlint_rules._grf_graph import FLOAT, FLOATS, listed, plural
+from onnxlint_rules._grf_graph import FLOAT, FLOATS, constant_tensor, listed, plural
 
 if TYPE_CHECKING:
     import onnx
@@ -164,7 +164,7 @@ def _constants(view: GraphView) -> Iterator[tuple[str, onnx.TensorProto, Graph]]
         for name, tensor in graph.initializers.items():
             yield name, tensor, graph
     for node in view.nodes("Constant"):
-        value = node.attribute("value")
+        value = constant_tensor(node)
         if value is not None:
             yield node.output(), value, node.graph
 
