@@ -57,7 +57,10 @@ def trace_batch(view: GraphView) -> dict[str, int]:
     for node in graph.order:
         if not any(name in axes for name in node.inputs):
             continue
-        axis = _output_axis(node, axes)
+        try:
+            axis = _output_axis(node, axes)
+        except (TypeError, ValueError, AttributeError, IndexError):
+            axis = None  # an attribute of another type than its operator's: SPC001 reports it
         if axis is not None:
             for name in node.outputs:
                 if name:
