@@ -6,7 +6,6 @@ where the facts come from, and how they were obtained. Rules never hold such fac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -164,6 +163,8 @@ def _folder() -> Path:
 
 @cache
 def _read(name: str) -> Target:
+    import json
+
     table = json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))
     ops = {op: _operator(entry) for op, entry in table.pop("ops").items()}
     return Target(name=name, ops=ops, **_frozen(table))

@@ -193,7 +193,7 @@ def _conflict(node: Node) -> str:
     """What is wrong with the types of a node's inputs; empty where nothing is."""
     domain = node.proto.domain
     opset = node.graph.view.opset_of(domain)
-    if domain not in (*STANDARD_DOMAINS, "ai.onnx.ml") or not opset:
+    if domain not in (*STANDARD_DOMAINS, "ai.onnx.ml") or not 0 < opset < 2**31:
         return ""
     signature = _signature(node.proto.op_type, "" if domain in STANDARD_DOMAINS else domain, opset)
     if signature is None:

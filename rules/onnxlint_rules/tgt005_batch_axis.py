@@ -183,7 +183,7 @@ def _along_batch(view: GraphView, node: Node) -> bool:
             axes = constant.reshape(-1).tolist()
         if not axes:
             return not node.attribute("noop_with_empty_axes", 0)
-        return batch in [axis % rank for axis in axes] if rank else False
+        return rank > 0 and isinstance(axes, list) and batch in [axis % rank for axis in axes if isinstance(axis, int)]
     default = _AXIS[node.op]
     if node.op == "CumSum":
         constant = node.constant(1)
@@ -192,4 +192,4 @@ def _along_batch(view: GraphView, node: Node) -> bool:
         return False  # works on a matrix made of all axes from `axis` on
     else:
         axis = node.attribute("axis", default)
-    return axis is not None and rank > 0 and axis % rank == batch
+    return isinstance(axis, int) and rank > 0 and axis % rank == batch
