@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxlint.verify import Verification
 
 MAX_ROUNDS = 10
+RENAME_FLAG = "--rename OLD=NEW"
 ASSUMES_KEY = "onnxlint.assumes"
 """Key of the fixed model's `metadata_props` that holds the conditions its fixes depend on."""
 
@@ -299,6 +300,10 @@ def allowed(fix: Fix, request: Request) -> bool:
         return request.concat_heads == ()  # outputs that are named are joined whatever the rule says
     if fix.flag == "--drop-output-activations":
         return request.drop_output_activations
+    if fix.flag == "--clamp-fp16":
+        return request.clamp_fp16
+    if fix.flag == RENAME_FLAG:
+        return False  # done before all patches: there is nothing to decide by a finding
     return request.unsafe
 
 

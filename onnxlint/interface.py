@@ -179,7 +179,7 @@ def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> 
 
 def take_over(surgeon: Surgeon, node: gs.Node) -> None:
     """Take a node out whose first output is to be its first input; names of graph outputs stay."""
-    from onnxlint.surgeon import bypass, replace
+    from onnxlint.surgeon import bypass, detach, replace
 
     before, after = node.inputs[0], node.outputs[0]
     maker = before.inputs[0] if before.inputs else None
@@ -190,10 +190,9 @@ def take_over(surgeon: Surgeon, node: gs.Node) -> None:
         node.attrs.clear()
         node.inputs = node.inputs[:1]
     else:
+        detach(node)
         replace(before, after)
-        node.outputs.clear()
         maker.outputs = [after if tensor is before else tensor for tensor in maker.outputs]
-        node.inputs.clear()
 
 
 def read_heads(proto: onnx.ModelProto) -> list[Joined]:

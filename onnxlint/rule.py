@@ -109,6 +109,10 @@ class Request:
         concat_axis: Axis to join them along; None: the only one in which they differ.
         concat_name: Name of the joined output.
         drop_output_activations: Whether a Softmax or Sigmoid at an output is to go.
+        clamp_fp16: Whether weights and constants are to be brought into the range of float16.
+        rename: (old, new) names of inputs and outputs.
+        dynamic: Shapes that inputs are to have, `name=N,3,H,W`: letters are free sizes.
+        static: Shapes that inputs are to have, `name=1,3,640,640`.
         opset: Operator set that the model is to have; None: at least 11.
     """
 
@@ -118,6 +122,10 @@ class Request:
     concat_axis: int | None = None
     concat_name: str = "output"
     drop_output_activations: bool = False
+    clamp_fp16: bool = False
+    rename: tuple[tuple[str, str], ...] = ()
+    dynamic: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
     opset: int | None = None
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.check import Plan, check_view
 from onnxlint.errors import OnnxlintError
 from onnxlint.finding import Finding
+from onnxlint.fix import allowed
 from onnxlint.model import Model
-from onnxlint.rule import Example, Options, Rule
+from onnxlint.rule import Example, Options, Request, Rule
 
 if TYPE_CHECKING:
     import onnx
@@ -40,6 +41,7 @@ def cases(rule: type[Rule]) -> Iterator[Case]:
             yield Case(f"{rule.code} good {i} is silent", lambda e=example: _is_silent(rule, e.good, e.options))  # type: ignore[misc]
             if example.equal:
                 yield Case(f"{rule.code} bad {i} equals good", lambda e=example: _equal(e))  # type: ignore[misc]
+        yield Case(f"{rule.code} bad {i} is fixed, or stays as it is", lambda e=example: _fixed(rule, e))  # type: ignore[misc]
     for i, silent in enumerate(rule.silent, 1):
         yield Case(
             f"{rule.code} silent {i} ({silent.why})",
@@ -99,19 +101,95 @@ def _is_silent(rule: type[Rule], text: str, options: Options) -> None:
 
 
 def _equal(example: Example) -> None:
+    assert example.good is not None
+    _same_outputs(parse(example.bad), parse(example.good), dict(example.dims), "bad", "good")
+
+
+def _same_outputs(
+    one: onnx.ModelProto, other: onnx.ModelProto, dims: dict[str, int], one_is: str, other_is: str
+) -> None:
     import numpy as np
 
-    assert example.good is not None
-    bad, good = parse(example.bad), parse(example.good)
     for seed in range(2):
-        feeds = random_inputs(bad, dict(example.dims), seed)
-        left, right = run(bad, feeds), run(good, feeds)
+        feeds = random_inputs(one, dims, seed)
+        left, right = run(one, feeds), run(other, feeds)
         if len(left) != len(right):
-            raise AssertionError(f"bad has {len(left)} outputs, good has {len(right)}")
-        for name, a, b in zip([o.name for o in bad.graph.output], left, right, strict=True):
+            raise AssertionError(f"{one_is} has {len(left)} outputs, {other_is} has {len(right)}")
+        for name, a, b in zip([o.name for o in one.graph.output], left, right, strict=True):
             if a.shape != b.shape:
-                raise AssertionError(f"output {name}: shape {a.shape} in bad, {b.shape} in good")
+                raise AssertionError(f"output {name}: shape {a.shape} in {one_is}, {b.shape} in {other_is}")
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=f"output {name}")
+
+
+def _fixed(rule: type[Rule], example: Example) -> None:
+    """What can be fixed becomes `good`, is silent and computes the same; what cannot stays as it is."""
+    import onnx.checker
+
+    from onnxlint.fix import fix_model
+
+    options = replace(example.options, weights=True) if rule.needs_weights else example.options
+    plan, request = Plan((rule,), options), _request(findings_in(rule, example.bad, example.options))
+    bad = parse(example.bad)
+    fixed, report = fix_model(Model(path="example.onnx", proto=bad, size=0), plan, request)
+    stuck = [left for left in report.left if left.finding.fix is not None and allowed(left.finding.fix, request)]
+    if stuck:
+        raise AssertionError("its patch did not work: " + "; ".join(f"{s.finding.message}: {s.why}" for s in stuck))
+    if not report.applied:
+        if fixed is not bad:
+            raise AssertionError("nothing was fixed, but the model changed")
+        return
+    onnx.checker.check_model(fixed)
+    # Heads that are joined already cannot be asked for again.
+    request = replace(request, concat_heads=None)
+    again, second = fix_model(Model(path="fixed.onnx", proto=fixed, size=0), plan, request)
+    if again is not fixed or second.applied:
+        raise AssertionError("fixing twice changes something")
+    dims = dict(example.dims)
+    if example.equal:
+        _same_outputs(bad, fixed, dims, "bad", "the fixed model")
+    if example.good is None:
+        raise AssertionError("it can be fixed: write what it becomes as `good`")
+    good = parse(example.good)
+    if not report.left and _structure(fixed) != _structure(good):
+        # Another form of the same is as good.
+        _same_outputs(good, fixed, dims, "good", "the fixed model")
+
+
+def _request(found: list[Finding]) -> Request:
+    """A request that covers the fixes of all findings."""
+    flags = {finding.fix.flag for finding in found if finding.fix is not None}
+    clauses = [c for f in found if f.fix is not None and f.fix.condition for c in f.fix.condition.split(" and ")]
+    multiples = [(symbol, int(number[:-5])) for symbol, number in (clause.split(" % ") for clause in clauses)]
+    return Request(
+        unsafe="--unsafe" in flags,
+        multiples=tuple(multiples),
+        concat_heads=() if "--concat-heads" in flags else None,
+        drop_output_activations="--drop-output-activations" in flags,
+        clamp_fp16="--clamp-fp16" in flags,
+    )
+
+
+def _structure(model: onnx.ModelProto) -> tuple[object, ...]:
+    """What a graph computes from what, without the names of values and nodes; equal for equal graphs."""
+    from hashlib import sha256
+
+    from onnx import numpy_helper
+
+    def digest(*what: object) -> str:
+        return sha256(repr(what).encode()).hexdigest()
+
+    graph = model.graph
+    values = {value.name: digest("input", value.name) for value in graph.input}
+    for tensor in graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        values[tensor.name] = digest(array.dtype.str, array.shape, array.tobytes())
+    for node in graph.node:
+        attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
+        operands = [values.get(name, name) for name in node.input]
+        made = digest(node.domain, node.op_type, attributes, operands)
+        values.update((name, digest(made, i)) for i, name in enumerate(node.output) if name)
+    outputs = [(value.name, values.get(value.name)) for value in graph.output]
+    return [value.name for value in graph.input], outputs, len(graph.node)
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:

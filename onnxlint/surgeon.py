@@ -228,7 +228,10 @@ class Surgeon:
         here.dead.update(there.dead)
         outer.nodes = [n for one in outer.nodes for n in (inner.nodes if one is held else (one,))]
         outputs = list(inner.outputs)
-        held.inputs.clear()
+        for child in node.graph.children:
+            if child.parent_node is node:
+                self.held(child).outputs = []
+        detach(held)
         return outputs
 
     def is_returned(self, tensor: gs.Tensor) -> bool:
@@ -239,7 +242,7 @@ class Surgeon:
         """Let all that read a tensor read another one, whose maker takes over its name where the graph returns it.
 
         Args:
-            tensor: What a node of the view made that is gone, or no longer makes it.
+            tensor: What a node of the view makes; where the graph returns it, that node is detached.
             by: What takes its place.
             like: That node.
         """
@@ -250,7 +253,8 @@ class Surgeon:
             return
         held = self.held(like.graph)
         maker = by.inputs[0] if by.inputs else None
-        tensor.inputs.clear()
+        for before in list(tensor.inputs):
+            detach(before)
         if maker is None or self.is_returned(by) or not any(maker is node for node in held.nodes):
             held.nodes.append(gs.Node("Identity", self.name(f"{tensor.name}_identity"), {}, [by], [tensor]))
         else:
@@ -339,6 +343,7 @@ class Surgeon:
         self, held: gs.Graph, origin: _Origin, protos: list[onnx.NodeProto], new: dict[str, onnx.TensorProto]
     ) -> onnx.GraphProto:
         import onnx
+        from onnx import helper
 
         graph = onnx.GraphProto()
         graph.CopyFrom(origin.proto)
@@ -382,6 +387,10 @@ class Surgeon:
             merged = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in merged]
             del graph.input[:]
             graph.input.extend(merged)
+        if held is self.graph and self.view.proto.ir_version < 4:
+            # There, each initializer is listed as an input too.
+            for tensor in (*new.values(), *(t for name, t in origin.adopted.items() if name in used)):
+                graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
         held_outputs = {id(tensor): value for (tensor, _), value in self._pairs(origin.outputs, origin.proto.output)}
         del graph.output[:]
@@ -476,8 +485,7 @@ class Surgeon:
         if dead:
             gone = {id(node) for node in dead}
             for node in dead:
-                node.inputs.clear()
-                node.outputs.clear()
+                detach(node)
             held.nodes = [node for node in held.nodes if id(node) not in gone]
 
 
@@ -488,8 +496,25 @@ def bypass(node: gs.Node) -> None:
 
 def replace(tensor: gs.Tensor, by: gs.Tensor) -> None:
     """Let all nodes that read a tensor read another one."""
-    for reader in {id(reader): reader for reader in tensor.outputs}.values():
-        reader.inputs = [by if read is tensor else read for read in reader.inputs]
+    readers = {id(reader): reader for reader in tensor.outputs}
+    list.clear(tensor.outputs)
+    for reader in readers.values():
+        for i, read in enumerate(reader.inputs):
+            if read is tensor:
+                list.__setitem__(reader.inputs, i, by)
+                list.append(by.outputs, reader)
+
+
+def detach(node: gs.Node) -> None:
+    """Let a node read and make nothing any more.
+
+    graphsurgeon's own lists look nodes up by equality, and take one for another where both make nothing: so by identity.
+    """
+    for tensors, side in ((node.inputs, "outputs"), (node.outputs, "inputs")):
+        for tensor in tensors:
+            others = getattr(tensor, side)
+            list.__delitem__(others, next(i for i, other in enumerate(others) if other is node))
+        list.clear(tensors)
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

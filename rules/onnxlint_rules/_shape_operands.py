@@ -115,7 +115,9 @@ def resize_scales(node: Node) -> Scales:
     if None not in ratios:
         for out, size in sides:
             if isinstance(out, int) and isinstance(size, int) and not _comes_out(out, size):
-                return Scales(why=f"{size} times {out}/{size} rounds to less than {out}, so that a scale may lose a pixel")
+                return Scales(
+                    why=f"{size} times {out}/{size} rounds to less than {out}, so that a scale may lose a pixel"
+                )
         return Scales(tuple(ratio for ratio in ratios if ratio is not None))
     if view.multiples:
         assumed = _sides(view.assumed, node, index)

@@ -97,6 +97,29 @@ class Copy:
         text = re.sub(rf"\s*\(?(node name|name|Name): {_LABEL.pattern}[,)]?", "", text)
         return re.sub(rf"\s*\(?{_LABEL.pattern}\)?", "", text)
 
+    def refusal(self, node: Node) -> str:
+        """What the checker has against a node that it is shown alone; empty for nodes with bodies."""
+        from onnx import checker
+        from onnx.onnx_cpp2py_export import checker as binding
+
+        own = self.node(node)
+        if any(attribute.HasField("g") or attribute.graphs for attribute in own.attribute):
+            return ""
+        top = node.graph
+        while top.parent is not None:
+            top = top.parent
+        imports = self.graph(top).opset_import if top.is_function else self.proto.opset_import
+        context = binding.CheckerContext()
+        try:
+            context.ir_version = self.proto.ir_version
+            context.opset_imports = {entry.domain: entry.version for entry in imports}
+            checker.check_node(own, context)
+        except checker.ValidationError as error:
+            return str(error)
+        except (TypeError, ValueError):
+            return ""  # versions that are no versions
+        return ""
+
     def set_apart(self, node: Node) -> None:
         """Make the checker pass over one node: an operator of a domain of its own, without attributes."""
         copy = self.node(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model import inline_span
@@ -98,3 +99,11 @@ def _tensors(graph: Graph) -> Iterator[tuple[onnx.TensorProto, None]]:
     for sparse in proto.sparse_initializer:
         yield sparse.values, None
         yield sparse.indices, None
+
+
+@cache
+def type_name(kind: int) -> str:
+    """`float16` for a TensorProto.DataType."""
+    from onnx import TensorProto
+
+    return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"

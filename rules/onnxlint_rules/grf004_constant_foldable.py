@@ -217,7 +217,7 @@ class ConstantFoldable(Rule):
                 surgeon.node(node)
             values = evaluate(view, region.nodes, wanted)
             for node in region.ends:
-                for i, name in enumerate(node.outputs):
+                for name in node.outputs:
                     if name in values:
                         constant = surgeon.constant(f"{name}_folded", values[name], node.graph)
                         surgeon.supply(surgeon.tensor(node, name), constant, node)

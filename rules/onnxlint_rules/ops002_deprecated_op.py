@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
 from onnxlint.errors import printable
 from onnxlint_rules._ops_common import count_text, own_functions, split_op
+from onnxlint_rules._patching import each
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 _INSTEAD = {
     "GroupNormalization": "GroupNormalization of opset 21, whose scale and bias are per channel",
@@ -160,4 +165,31 @@ class DeprecatedOp(Rule):
                     f"{printable(name)} ({count_text(nodes)}) {text}" + (f": use {instead}" if instead else ""),
                     severity=severity,
                     nodes=len(nodes),
+                    fix=SAFE if op in _REPLACED else None,
+                    **({} if op in _REPLACED else {"not fixed": "no single operator does the same"}),
                 )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        op = finding.location.op_type
+        each(surgeon, view.nodes(op), lambda node: _replace(surgeon, node))
+
+
+_REPLACED = ("Scatter", "Upsample")
+
+
+def _replace(surgeon: Surgeon, node: Node) -> None:
+    import numpy as np
+
+    held, opset = surgeon.node(node), node.graph.view.opset
+    if node.op == "Scatter":
+        held.op = "ScatterElements"
+        return
+    held.op = "Resize"
+    data, scales = held.inputs[:2]
+    if opset >= 11:
+        # The defaults of Resize changed in opset 11: what Upsample does has to be written out from there on.
+        held.attrs["coordinate_transformation_mode"] = "asymmetric"
+        if held.attrs.setdefault("mode", "nearest") == "nearest":
+            held.attrs["nearest_mode"] = "floor"
+        nothing = surgeon.constant(f"{node.name or node.output()}_roi", np.zeros(0, np.float32))
+        held.inputs = [data, nothing, scales]

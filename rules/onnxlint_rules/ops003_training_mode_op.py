@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
+from onnxlint import (
+    SAFE,
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Silent,
+    Unfixable,
+)
 from onnxlint.errors import printable
 from onnxlint_rules._ops_common import count_text, first_constant
+from onnxlint_rules._patching import each
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.surgeon import Surgeon
 
 _SOLVERS = tuple(
     f"{domain}::{op}"
@@ -112,6 +132,14 @@ class TrainingModeOp(Rule):
                 y, mean, var, saved_mean, saved_var = BatchNormalization (x, s, b, m, v)
             }
             """,
+            good="""
+            <ir_version: 4, opset_import: ["": 9]>
+            g (float[N,2,H,W] x) => (float[N,2,H,W] y)
+            <float[2] s = {1, 2}, float[2] b = {0, 1}, float[2] m = {0, 1}, float[2] v = {1, 2}> {
+                y = BatchNormalization (x, s, b, m, v)
+            }
+            """,
+            equal=False,
             says="BatchNormalization (1 node) is in training mode",
         ),
     )
@@ -152,7 +180,9 @@ class TrainingModeOp(Rule):
         extra = len(view.proto.training_info)
         if extra:
             graphs = "a training graph" if extra == 1 else f"{extra} training graphs"
-            yield self.found(view.at(), f"the model carries {graphs} (training_info) that inference does not need")
+            yield self.found(
+                view.at(), f"the model carries {graphs} (training_info) that inference does not need", fix=SAFE
+            )
         kinds = (
             ("Dropout", _dropout_trains, "each run draws new noise"),
             ("BatchNormalization", _batchnorm_trains, "each result depends on the other images of the batch"),
@@ -161,10 +191,50 @@ class TrainingModeOp(Rule):
             nodes = [node for node in view.nodes(op) if trains(node)]
             if nodes:
                 message = f"{op} ({count_text(nodes)}) is in training mode: {why}"
-                yield self.found(view.at(nodes[0]), message, nodes=len(nodes))
+                yield self.found(
+                    view.at(nodes[0]), message, nodes=len(nodes), fix=Fix(Applicability.UNSAFE, flag="--unsafe")
+                )
         solvers = list(view.nodes(*_SOLVERS))
         if solvers:
             yield self.found(view.at(solvers[0]), f"{printable(solvers[0].op)} is part of training, not of inference")
+
+    def rewrite(self, finding: Finding, view: GraphView, request: Request) -> onnx.ModelProto | None:
+        if finding.location.op_type:
+            return None
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(view.proto)
+        model.ClearField("training_info")
+        return model
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        op = finding.location.op_type
+        trains = _dropout_trains if op == "Dropout" else _batchnorm_trains
+        switch = _drop_nothing if op == "Dropout" else _use_statistics
+        each(surgeon, [node for node in view.nodes(op) if trains(node)], lambda node: switch(surgeon, node))
+
+
+def _extra_outputs_are_read(node: Node) -> bool:
+    return any(node.graph.consumers(name) or node.graph.is_output(name) for name in node.outputs[1:] if name)
+
+
+def _drop_nothing(surgeon: Surgeon, node: Node) -> None:
+    if _extra_outputs_are_read(node):
+        raise Unfixable("its mask is read")
+    held = surgeon.node(node)
+    surgeon.supply(held.outputs[0], held.inputs[0], node)
+
+
+def _use_statistics(surgeon: Surgeon, node: Node) -> None:
+    if _extra_outputs_are_read(node):
+        raise Unfixable("the statistics that it computes are read")
+    held, opset = surgeon.node(node), node.graph.view.opset
+    held.outputs = held.outputs[:1]
+    if opset >= 14:
+        held.attrs.pop("training_mode", None)
+    elif opset < 7:
+        held.attrs["is_test"] = 1
 
 
 def _dropout_trains(node: Node) -> bool:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable
+from onnxlint_rules._patching import UNHELD, is_held
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+    from onnxlint.surgeon import Surgeon
+    from onnxlint.view import Graph
 
 
 class ConstantCondition(Rule):
@@ -156,7 +164,55 @@ class ConstantCondition(Rule):
         for node in view.nodes("If", "Loop"):
             text = _if(node) if node.op == "If" else _loop(node)
             if text:
-                yield self.found(view.at(node), f"{node.op} {text}")
+                held = is_held(node.graph)
+                evidence: dict[str, Any] = {} if held else {"not fixed": UNHELD}
+                yield self.found(view.at(node), f"{node.op} {text}", fix=SAFE if held else None, **evidence)
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        node = view.find(finding.location)
+        made = list(surgeon.node(node).outputs)
+        given = _inline_if(surgeon, node) if node.op == "If" else _inline_loop(surgeon, node)
+        for before, after in zip(made, given, strict=False):
+            surgeon.supply(before, after, node)
+
+
+def _body(node: Node, attribute: str) -> Graph:
+    return next(g for g in node.graph.children if g.parent_node is node and g.path.endswith(f".{attribute}"))
+
+
+def _inline_if(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
+    return surgeon.inline(node, _body(node, "then_branch" if _number(node, 0) else "else_branch"))
+
+
+def _inline_loop(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
+    """What the outputs of a Loop are that runs once, or never."""
+    import numpy as np
+
+    from onnxlint.surgeon import detach
+
+    held, body = surgeon.node(node), _body(node, "body")
+    carried = list(held.inputs[2:])
+    if _loop(node) == _NEVER:
+        if any(node.graph.consumers(n) or node.graph.is_output(n) for n in node.outputs[len(carried) :] if n):
+            raise Unfixable("it collects values, and what none of them looks like is not in the graph")
+        detach(held)
+        surgeon.held(body).outputs = []
+        return carried
+    base = node.name or node.output()
+    first = surgeon.constant(f"{base}_iteration", np.array(0, np.int64), node.graph)
+    going = surgeon.constant(f"{base}_condition", np.array(True), node.graph)
+    outputs = surgeon.inline(node, body, [first, going, *carried])[1:]
+    collected = []
+    for value in outputs[len(carried) :]:
+        if node.graph.view.opset < 13:
+            collected.append(surgeon.add("Unsqueeze", [value], node, f"{base}_stack", axes=[0]))
+        else:
+            axes = surgeon.constant(f"{base}_axes", np.array([0], np.int64), node.graph)
+            collected.append(surgeon.add("Unsqueeze", [value, axes], node, f"{base}_stack"))
+    return [*outputs[: len(carried)], *collected]
+
+
+_NEVER = "never runs its body"
 
 
 def _if(node: Node) -> str:
@@ -172,7 +228,7 @@ def _loop(node: Node) -> str:
     trips = _number(node, 0)
     condition = _number(node, 1) if node.input(1) else 1
     if trips == 0 or condition == 0:
-        return "never runs its body"
+        return _NEVER
     return "runs its body exactly once" if trips == 1 and condition is not None else ""
 
 

@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Node,
+    OnnxlintError,
+    Options,
+    Request,
+    Rule,
+    Silent,
+    Unfixable,
+)
 from onnxlint.errors import printable
 from onnxlint.finding import Location
 from onnxlint.view import Graph
 from onnxlint_rules._ops_common import some
 
-_DOUBLE = 11
+if TYPE_CHECKING:
+    import onnx
+
+_FLOAT, _DOUBLE = 1, 11
 _MAKERS = ("Bernoulli", "EyeLike", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _SPREAD = frozenset({"ConstantOfShape", "Expand", "Range", "Tile", "Where"})
 _SMALL = 16
@@ -163,7 +180,59 @@ class Float64(Rule):
             _place(view, entries[0]),
             f"{nodes} in float64, which enters through {through}: {names}",
             values=", ".join(printable(entry.value) for entry in entries[:50]),
+            fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
         )
+
+    def rewrite(self, finding: Finding, view: GraphView, request: Request) -> onnx.ModelProto | None:
+        if any(op.startswith(("ai.onnx.ml::", "com.microsoft::")) for op in view.ops) or view.proto.functions:
+            raise Unfixable("operators of other domains may ask for float64")
+        return _narrowed(view)
+
+
+def _narrowed(view: GraphView) -> onnx.ModelProto:
+    """The model with float32 wherever it says float64; weights are read and rounded.
+
+    Raises:
+        Unfixable: A number is too large for float32.
+    """
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(view.proto)
+    graphs: list[Any] = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type == _DOUBLE:
+                value.type.tensor_type.elem_type = _FLOAT
+        for tensor in graph.initializer:
+            _narrow(view, tensor)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.name in ("to", "dtype") and attribute.i == _DOUBLE and node.op_type in ("Cast", *_MAKERS):
+                    attribute.i = _FLOAT
+                if attribute.HasField("t"):
+                    _narrow(view, attribute.t)
+                if attribute.HasField("g"):
+                    graphs.append(attribute.g)
+    return model
+
+
+def _narrow(view: GraphView, tensor: onnx.TensorProto) -> None:
+    import numpy as np
+    from onnx import numpy_helper
+
+    if tensor.data_type != _DOUBLE:
+        return
+    try:
+        wide = view.array(tensor)
+    except OnnxlintError as error:
+        raise Unfixable(str(error)) from None
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float32)
+    if not np.array_equal(np.isfinite(wide), np.isfinite(narrow)):
+        raise Unfixable(f"{printable(tensor.name)!r} has numbers that are infinite in float32")
+    tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))
 
 
 _PLURALS = {"an input": "inputs", "a Cast": "Casts", "a constant": "constants", "a generator": "generators"}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent, Unfixable
 from onnxlint.errors import printable
 from onnxlint.view import Graph
+
+if TYPE_CHECKING:
+    from onnxlint.surgeon import Surgeon
 
 _MAX_STEPS = 64
 
@@ -110,14 +114,24 @@ class PassthroughOutput(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        graph = view.main
+        graph, fix = view.main, Fix(Applicability.UNSAFE, flag="--unsafe")
         for name in dict.fromkeys(graph.outputs):
             source = _source(graph, name)
             if graph.is_constant(source):
-                yield self.found(view.at(value=name), f"output {printable(name)!r} is a constant, the same in each run")
+                message = f"output {printable(name)!r} is a constant, the same in each run"
+                yield self.found(view.at(value=name), message, fix=fix)
             elif graph.producer(source) is None and graph.owns(source):
                 what = "an input" if source == name else f"input {printable(source)!r}"
-                yield self.found(view.at(value=name), f"output {printable(name)!r} is {what}, unchanged")
+                yield self.found(view.at(value=name), f"output {printable(name)!r} is {what}, unchanged", fix=fix)
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        name = finding.location.value
+        if all(tensor.name == name for tensor in surgeon.graph.outputs):
+            raise Unfixable("it is the only output")
+        producer = view.main.producer(name)
+        if producer is not None:
+            surgeon.node(producer)
+        surgeon.graph.outputs = [tensor for tensor in surgeon.graph.outputs if tensor.name != name]
 
 
 def _source(graph: Graph, name: str) -> str:

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, OnnxlintError, Options, Rule, Severity, Silent
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    OnnxlintError,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    Unfixable,
+)
 from onnxlint.view import Node
 from onnxlint_rules._grf_graph import FLOAT16, FLOATS, listed, plural
+from onnxlint_rules._patching import array_of, each, is_held
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import onnx
 
+    from onnxlint.surgeon import Surgeon
     from onnxlint_rules._qnt_weights import Weight
+
+CLAMP = Fix(Applicability.UNSAFE, flag="--clamp-fp16")
+
+EPS = 1e-6
+"""What takes the place of an eps that float16 has no number for."""
+
+MASK = 1e4
+"""What takes the place of a mask beyond the range: sums of it stay finite too."""
 
 LARGEST = 65504.0
 """Largest finite float16."""
@@ -71,8 +96,8 @@ class Fp16Range(Rule):
 
     ## Fix safety
 
-    Scaling weights by a power of two and its input by the inverse is exact in float32. Another `eps` or mask changes the
-    numbers, where they matter, on purpose.
+    Scaling weights by a power of two and its input by the inverse is exact in float32. `--clamp-fp16` changes numbers on
+    purpose: weights beyond ±65504 become that, other constants beyond it ±1e4, and an `eps` that vanishes 1e-6.
 
     ## References
 
@@ -114,12 +139,11 @@ class Fp16Range(Rule):
             """,
             good="""
             <ir_version: 8, opset_import: ["": 13]>
-            g (float[N,2] x) => (float[N,2] y)
-            <float[2,2] w = {6250, 0.125, 0.1875, 0.25}, float scale = {16}> {
-                large = Mul (x, scale)
-                y = MatMul (large, w)
+            g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {65504, 2, 3, 4}> {
+                y = MatMul (x, w)
             }
             """,
+            equal=False,
             says="1 of 4 weights is infinite in float16 (largest 1e+05)",
         ),
         Example(
@@ -183,6 +207,7 @@ class Fp16Range(Rule):
                 f"{beyond:,} of {plural(seen.count, 'weight')} {'is' if beyond == 1 else 'are'} infinite in float16 "
                 f"(largest {seen.largest:.3g})",
                 tensor=listed([weight.tensor.name]),
+                fix=CLAMP if is_held(weight.node.graph) and weight.node.input(weight.operand) else None,
             )
             return
         # The subnormal ones cannot carry more than this: no need to look for them in most tensors.
@@ -192,6 +217,7 @@ class Fp16Range(Rule):
         count, energy = _subnormal(view, weight.tensor)
         if energy * ratio < seen.energy:
             return
+        why: dict[str, Any] = {"not fixed": "clamping does not help: scale them, and what they multiply by the inverse"}
         left = 10 * math.log10(seen.energy / energy)
         yield self.found(
             place,
@@ -199,41 +225,97 @@ class Fp16Range(Rule):
             f"(largest {seen.largest:.2g}): flushed to zero, they leave {left:.0f} dB",
             tensor=listed([weight.tensor.name]),
             signal_to_noise_db=f"{left:.1f}",
+            **why,
         )
 
     def _constants(self, view: GraphView, multiplied: set[int]) -> Iterator[Finding]:
-        from onnxlint_rules._qnt_weights import figures, small_constants
-
-        lost: list[tuple[Node, str]] = []
-        infinite: list[tuple[Node, str]] = []
-        for reader, operand, value in small_constants(view):
-            magnitude = abs(value)
-            if 0 < magnitude <= ZERO and reader.op in _GUARDS:
-                lost.append((reader, f"{value:.3g} in {reader.op}"))
-            elif LARGEST < magnitude < math.inf and (reader.op not in _BOUNDS or operand == 0):
-                infinite.append((reader, f"{value:.3g} in {reader.op}"))
-        for graph in view.graphs:
-            for name, tensor in graph.initializers.items():
-                # Masks: read where their size shows that they are no single number, and no weights.
-                if id(tensor) in multiplied or tensor.data_type not in FLOATS or math.prod(tensor.dims) <= 1:
-                    continue
-                seen = figures(view, tensor)
-                readers = graph.consumers(name)
-                if seen is not None and readers and tensor.data_type != FLOAT16 and seen.largest > LARGEST:
-                    infinite.append((readers[0], f"±{seen.largest:.3g} in {readers[0].op}"))
+        lost, infinite = _beyond(view, multiplied)
         for found, what, help in (
             (lost, "0", "use an eps that float16 holds: 1e-6"),
             (infinite, "infinite", "use a bound that float16 holds: -1e4 for masks"),
         ):
             if found:
                 verb = "is" if len(found) == 1 else "are"
-                places = dict.fromkeys(text for _, text in found)
+                places = dict.fromkeys(text for _, _, text in found)
                 yield self.found(
                     view.at(found[0][0]),
                     f"{plural(len(found), 'constant')} {verb} {what} in float16: {listed(places)}",
                     severity=Severity.INFO,
                     help=help,
+                    fix=CLAMP,
                 )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        from onnxlint_rules._qnt_weights import weights
+
+        node, name = view.find(finding.location), finding.location.value
+        every = weights(view)
+        if name:
+            weight = next(w for w in every if w.node is node and w.tensor.name == name)
+            held, values = surgeon.node(node), array_of(node, weight.operand)
+            if values is None:
+                raise Unfixable("it is computed from the weight that the file holds")
+            clamped = np.where(np.isfinite(values), values.clip(-LARGEST, LARGEST), values).astype(values.dtype)
+            held.inputs[weight.operand] = surgeon.constant(f"{name}_clamped", clamped)
+            return
+        lost, infinite = _beyond(view, {id(weight.tensor) for weight in every})
+        found = lost if any(reader is node for reader, _, _ in lost[:1]) and "is 0" in _kind(finding) else infinite
+        by_reader: dict[int, list[int]] = {}
+        for reader, operand, _ in found:
+            by_reader.setdefault(id(reader), []).append(operand)
+
+        def clamp(reader: Node) -> None:
+            held = surgeon.node(reader)
+            for operand in by_reader[id(reader)]:
+                values = array_of(reader, operand)
+                if values is None:
+                    raise Unfixable("it is no plain tensor")
+                constant = surgeon.constant(f"{reader.input(operand)}_clamped", _in_range(values), reader.graph)
+                held.inputs[operand] = constant
+
+        each(surgeon, {id(reader): reader for reader, _, _ in found}.values(), clamp)
+
+
+def _kind(finding: Finding) -> str:
+    return "is 0" if " 0 in float16" in finding.message else "is infinite"
+
+
+def _in_range(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Constants that float16 holds: what is beyond it becomes ±1e4, what vanishes in it ±1e-6."""
+    import numpy as np
+
+    floats = values.astype(np.float64)
+    magnitude, sign = abs(floats), np.sign(floats)
+    floats = np.where((magnitude > LARGEST) & np.isfinite(floats), sign * MASK, floats)
+    floats = np.where((magnitude > 0) & (magnitude <= ZERO), sign * EPS, floats)
+    return floats.astype(values.dtype)
+
+
+def _beyond(view: GraphView, multiplied: set[int]) -> tuple[list[tuple[Node, int, str]], list[tuple[Node, int, str]]]:
+    """(reader, operand, words) of the constants that are 0 in float16, and of those that are infinite."""
+    from onnxlint_rules._qnt_weights import figures, small_constants
+
+    lost: list[tuple[Node, int, str]] = []
+    infinite: list[tuple[Node, int, str]] = []
+    for reader, operand, value in small_constants(view):
+        magnitude = abs(value)
+        if 0 < magnitude <= ZERO and reader.op in _GUARDS:
+            lost.append((reader, operand, f"{value:.3g} in {reader.op}"))
+        elif LARGEST < magnitude < math.inf and (reader.op not in _BOUNDS or operand == 0):
+            infinite.append((reader, operand, f"{value:.3g} in {reader.op}"))
+    for graph in view.graphs:
+        for name, tensor in graph.initializers.items():
+            # Masks: read where their size shows that they are no single number, and no weights.
+            if id(tensor) in multiplied or tensor.data_type not in FLOATS or math.prod(tensor.dims) <= 1:
+                continue
+            seen = figures(view, tensor)
+            readers = graph.consumers(name)
+            if seen is not None and readers and tensor.data_type != FLOAT16 and seen.largest > LARGEST:
+                reader = readers[0]
+                infinite.append((reader, reader.inputs.index(name), f"±{seen.largest:.3g} in {reader.op}"))
+    return lost, infinite
 
 
 _GUARDS = frozenset(("Add", "Clip", "Max"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
 from onnxlint.shapes import Step, constant_target, reshape_steps
-from onnxlint.surgeon import bypass
+from onnxlint.surgeon import bypass, detach
 from onnxlint_rules._shape_operands import (
     Operand,
     computed_operands,
@@ -259,7 +259,7 @@ def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...
             data = axes("Squeeze", data, step.squeeze)
     last = data.inputs[0]
     last.name = held.name
-    held.outputs.clear()
+    detach(held)
     last.outputs = [output]
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.view import STANDARD_DOMAINS, Graph
+from onnxlint_rules._signatures import type_conflict
 
 MAX_FINDINGS = 50
 
@@ -117,110 +114,30 @@ class TypeConflict(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         left = MAX_FINDINGS
-        for graph in view.graphs:
-            if graph.is_function and not view.element_types(graph):
-                continue
-            for node in _suspects(view, graph):
-                said = _conflict(node)
-                if said:
-                    yield self.found(view.at(node), said)
-                    left -= 1
-                    if not left:
-                        return
+        for node in _suspects(view):
+            said = type_conflict(node)
+            if said:
+                yield self.found(view.at(node), said)
+                left -= 1
+                if not left:
+                    return
 
 
-@dataclass(frozen=True)
-class _Signature:
-    """Types that an operator takes.
-
-    Attributes:
-        version: The operator set that the operator is of.
-        parameters: Type parameter of each input (`T`, `tensor(int64)`); the last one repeats where `variadic`.
-        variadic: Whether the last input repeats, with one type.
-        allowed: Types that each parameter may stand for.
-    """
-
-    version: int
-    parameters: tuple[str, ...]
-    variadic: bool
-    allowed: dict[str, frozenset[str]]
-
-
-@cache
-def _signature(op: str, domain: str, opset: int) -> _Signature | None:
-    from onnx import defs
-
-    try:
-        schema = defs.get_schema(op, opset, domain)
-    except defs.SchemaError:
-        return None  # SPC001 reports it
-    inputs = list(schema.inputs)
-    variadic = bool(inputs) and inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic
-    if variadic and not inputs[-1].is_homogeneous:
-        inputs.pop()
-        variadic = False
-    return _Signature(
-        schema.since_version,
-        tuple(formal.type_str for formal in inputs),
-        variadic,
-        {entry.type_param_str: frozenset(entry.allowed_type_strs) for entry in schema.type_constraints},
-    )
-
-
-def _suspects(view: GraphView, graph: Graph) -> list[Node]:
-    """Nodes that read a value of another type than most of the graph's: others cannot mix types.
+def _suspects(view: GraphView) -> list[Node]:
+    """Nodes that read a value of another type than most of the values around it: others cannot mix types.
 
     Most values are float, so that this leaves few to look at. Nodes are checked for types that they do not take where
     they read an odd type, or where the usual one is not float.
     """
-    types = view.element_types(graph)
-    if not types:
-        return []
-    usual = Counter(types.values()).most_common(1)[0][0]
-    if usual not in (0, 1):
-        return graph.nodes
-    found = {
-        id(node): node
-        for name, kind in types.items()
-        if kind not in (0, usual)
-        for node in graph.consumers(name)
-        if node.graph is graph
-    }
-    return sorted(found.values(), key=lambda node: node.index)
-
-
-def _conflict(node: Node) -> str:
-    """What is wrong with the types of a node's inputs; empty where nothing is."""
-    domain = node.proto.domain
-    opset = node.graph.view.opset_of(domain)
-    if domain not in (*STANDARD_DOMAINS, "ai.onnx.ml") or not 0 < opset < 2**31:
-        return ""
-    signature = _signature(node.proto.op_type, "" if domain in STANDARD_DOMAINS else domain, opset)
-    if signature is None:
-        return ""
-    bound: dict[str, tuple[str, str]] = {}
-    for i, name in enumerate(node.inputs):
-        kind = node.graph.dtype(name) if name else 0
-        if not kind or (i >= len(signature.parameters) and not signature.variadic):
+    found: dict[int, Node] = {}
+    for graph in view.graphs:
+        types = view.element_types(graph)
+        usual = Counter(types.values()).most_common(1)[0][0] if types else 0
+        if usual not in (0, 1):
+            found.update((id(node), node) for node in graph.nodes)
             continue
-        parameter = signature.parameters[min(i, len(signature.parameters) - 1)]
-        shown = _type_name(kind)
-        allowed = signature.allowed.get(parameter, frozenset((parameter,)))
-        if f"tensor({shown})" not in allowed:
-            if not any(one.startswith("tensor(") for one in allowed):
-                continue  # a sequence or map, whose type inference told as a tensor's
-            return f"{printable(node.op)} of opset {opset} does not take {shown} ({printable(name)!r})"
-        first = bound.setdefault(parameter, (shown, name))
-        if first[0] != shown:
-            return (
-                f"{printable(node.op)} takes inputs of one type, and gets {first[0]} ({printable(first[1])!r}) and "
-                f"{shown} ({printable(name)!r})"
-            )
-    return ""
-
-
-@cache
-def _type_name(kind: int) -> str:
-    from onnx import TensorProto
-
-    return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+        for name, kind in types.items():
+            if kind not in (0, usual):
+                found.update((id(node), node) for node in graph.consumers(name))
+    order = {id(graph): i for i, graph in enumerate(view.graphs)}
+    return sorted(found.values(), key=lambda node: (order[id(node.graph)], node.index))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import Any
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
 from onnxlint.errors import printable
 from onnxlint.targets import Limit, names
 from onnxlint_rules._target_tables import count, data_nodes, names_of, nodes_for, operators, targets
+from onnxlint_rules._tensors import type_name
 
 
 class TargetLimit(Rule):
@@ -179,7 +179,7 @@ def _breaks(node: Node, limit: Limit) -> bool:
     if limit.types:
         name = node.input(limit.type_of)
         kind = node.graph.dtype(name) if name else 0
-        return kind != 0 and _type_name(kind) not in limit.types
+        return kind != 0 and type_name(kind) not in limit.types
     return False
 
 
@@ -202,14 +202,7 @@ def _value(node: Node, limit: Limit) -> str:
     if limit.attribute:
         return f" ({limit.attribute} = {printable(str(_attribute(node, limit)))})"
     if limit.types:
-        return f" ({_type_name(node.graph.dtype(node.input(limit.type_of)))})"
+        return f" ({type_name(node.graph.dtype(node.input(limit.type_of)))})"
     if limit.ranks:
         return f" (rank {len(node.shape(0) or ())})"
     return ""
-
-
-@cache
-def _type_name(kind: int) -> str:
-    from onnx import TensorProto
-
-    return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
