@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 _WITH_TENSORS = ("Constant", "ConstantOfShape")
 """Operators of ONNX's own domain that hold tensors in attributes (graphs aside)."""
 
-KNOWN_KEYS = frozenset(("location", "offset", "length", "checksum", "basepath"))
-"""Keys of external data that the specification and onnx know."""
-
 
 @dataclass(frozen=True)
 class Stored:
