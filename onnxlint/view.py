@@ -649,17 +649,20 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     for function in bare.functions:
-        _disarm(function.node)
+        for node in function.node:
+            _disarm(node)
     pending = [bare.graph]
     while pending:
         graph = pending.pop()
-        _disarm(graph.node)
+        for tensor in graph.initializer:
+            _disarm_tensor(tensor)
         # Shapes of optional, sequence and map types stay: inference needs the element type.
         del graph.value_info[:]
         for value in graph.output:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
         for node in graph.node:
+            _disarm(node)
             if node.op_type in GRAPH_OPS:
                 for attribute in node.attribute:
                     if attribute.HasField("g"):
@@ -668,11 +671,25 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
-def _disarm(nodes: Iterable[onnx.NodeProto]) -> None:
-    """Take away what makes onnx's inference crash: TreeEnsemble whose input has no type (seen in onnx 1.23)."""
-    for node in nodes:
-        if node.op_type == "TreeEnsemble":
-            node.domain = "onnxlint.apart"
+def _disarm(node: onnx.NodeProto) -> None:
+    """Take away what makes onnx's inference crash or run for ever (seen in onnx 1.23)."""
+    kind = node.op_type
+    if kind == "TreeEnsemble":
+        node.domain = "onnxlint.apart"  # it reads the type of its input without asking whether there is one
+    elif kind == "Constant":
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _disarm_tensor(attribute.t)
+
+
+def _disarm_tensor(tensor: onnx.TensorProto) -> None:
+    """Empty a vector of integers that claims more elements than it holds: inference would count them out."""
+    if tensor.data_type in (6, 7) and len(tensor.dims) == 1 and tensor.dims[0] > 0 and tensor.data_location == 0:
+        width = 8 if tensor.data_type == 7 else 4
+        held = max(len(tensor.raw_data) // width, len(tensor.int64_data), len(tensor.int32_data))
+        if tensor.dims[0] > held:
+            tensor.dims[0] = 0
+            tensor.ClearField("raw_data")
 
 
 def is_invented(dim: Dim) -> bool:
