@@ -1,37 +1,71 @@
-"""Numerical equivalence of two models: both run on the same inputs, at several shapes.
+"""Numerical equivalence of two models, measured.
 
-onnxruntime runs them with its graph optimizations off, so that what is compared is what the files say; where it cannot run
-the original, `onnx.reference` does. Declared shapes are never believed: outputs are compared as they come.
+Both are run in onnxruntime, with its optimizations off, on the same seeded inputs: normal ones, zeros and large ones, and
+for dynamic models several shapes, small, so that it is fast. Shapes that a model declares for what it computes are not
+believed. What the original does not accept says nothing. The runs happen in a process of their own (see `trials`), which may
+crash or hang without harm.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.model import Model, is_external, walk_tensors
+from onnxlint.model import (
+    DATA_NUMBERS,
+    Model,
+    inline_span,
+    is_external,
+    key_bytes,
+    locate_external,
+    open_model,
+    walk_tensors,
+)
+from onnxlint.trials import Input, Task, names_in
+from onnxlint.view import Graph, GraphView, Node
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import onnx
 
-    Array = npt.NDArray[np.generic]
 
-RTOL, ATOL = 1e-4, 1e-5
-"""Tolerance where patches change arithmetic (folded batch norms and constants), for float32 and wider; the absolute one is
-multiplied by the largest value of the output where that is above 1."""
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two outputs may be apart: `|a - b| <= atol + rtol * max(|a|, |b|)` for each number.
 
-HALF_RTOL, HALF_ATOL = 1e-2, 1e-3
-"""The same for float16 and bfloat16, whose rounding step is 1e-3."""
+    With both at 0, numbers have to be equal (NaN equals NaN). For large inputs, `atol` grows as they do. Where
+    rounding is allowed, one in a thousand integers of an output may differ: ArgMax over numbers that are almost equal.
+    """
 
-IN_MEMORY = 1 << 30
-"""Models whose weights take more bytes than this are run from temporary files."""
+    rtol: float
+    atol: float
+
+    def __str__(self) -> str:
+        return f"rtol {self.rtol:g}, atol {self.atol:g}" if self.rtol or self.atol else "bit-equal"
+
+
+EXACT = Tolerance(0.0, 0.0)
+"""For patches that move data and do not compute."""
+
+ARITHMETIC = Tolerance(1e-4, 1e-5)
+"""For patches that change float32 arithmetic: folded batch normalization, constants computed in advance."""
+
+HALF = Tolerance(1e-2, 1e-3)
+"""The same for models with float16 tensors (10 bits of mantissa: one rounding is 5e-4)."""
+
+BRAIN = Tolerance(5e-2, 5e-3)
+"""The same for models with bfloat16 tensors (7 bits of mantissa: one rounding is 4e-3)."""
+
+Kind = Literal["normal", "zeros", "large", "user"]
+Outcome = Literal["equal", "close", "different", "original failed"]
 
 
 @dataclass(frozen=True)
@@ -39,63 +73,106 @@ class Trial:
     """Both models on one set of inputs.
 
     Attributes:
-        sizes: What the free sizes were: `N=3, H=96, W=160`; empty for static models.
-        values: `normal`, `zeros`, `large` or `user`.
-        outcome: `equal` (bit for bit), `close` (within the tolerance), `different`, `original fails` (the original does
-            not accept this shape: it says nothing) or `result fails`.
-        worst: Largest absolute difference.
-        detail: Which output, or which error.
+        dims: Sizes of the free dimensions (`N=3, H=96, W=160`); empty for static models; for `user` the file's name.
+        kind: What the inputs were.
+        outcome: `equal` bit by bit, `close` within the tolerance, `different`; `original failed` says nothing about the fix.
+        worst: Largest absolute difference; infinite where outputs cannot be compared (shapes, a failed run).
+        output: The output that differs most; empty where none does.
+        why: What happened, where it is more than other numbers.
     """
 
-    sizes: str
-    values: str
-    outcome: str
+    dims: str
+    kind: Kind
+    outcome: Outcome
     worst: float = 0.0
-    detail: str = ""
+    output: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison showed.
+    """What running both models showed.
 
     Attributes:
-        trials: All that were made.
-        engine: `onnxruntime`, `onnx.reference`, or empty where nothing ran.
-        exact: Whether outputs had to be bit-equal.
-        skipped: Why nothing could be compared; empty where something was.
+        trials: In the order in which they ran.
+        engine: `onnxruntime`, or `onnx.reference` where that cannot run the original; empty where nothing ran.
+        tolerance: What was demanded.
+        skipped: Why nothing is known; empty where something is.
     """
 
     trials: tuple[Trial, ...] = ()
-    engine: str = ""
-    exact: bool = True
+    engine: Literal["onnxruntime", "onnx.reference", ""] = ""
+    tolerance: Tolerance = EXACT
     skipped: str = ""
 
     @property
     def equal(self) -> bool:
-        """Whether nothing speaks against the result. Where nothing ran, nothing does: `skipped` says so."""
-        return not any(trial.outcome in ("different", "result fails") for trial in self.trials)
+        """Whether no trial found a difference. Where nothing ran, none was found: see `verified`."""
+        return not any(trial.outcome == "different" for trial in self.trials)
+
+    @property
+    def verified(self) -> bool:
+        """Whether both models ran and were equal, within the tolerance."""
+        return self.equal and not self.skipped and bool(self._ran)
+
+    @property
+    def worst(self) -> float:
+        """The largest difference of all trials."""
+        return max((trial.worst for trial in self._ran), default=0.0)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The shapes on which both models were compared."""
+        return tuple(dict.fromkeys(trial.dims for trial in self._ran))
+
+    @property
+    def _ran(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.outcome != "original failed"]
 
     def summary(self) -> str:
-        """One line for people."""
+        """One line for users."""
+        if not self.equal:
+            trial = next(trial for trial in self.trials if trial.outcome == "different")
+            place = f" at {printable(trial.dims)}" if trial.dims else ""
+            output = f" in output {printable(trial.output)!r}" if trial.output else ""
+            amount = f" by up to {trial.worst:.2g}" if math.isfinite(trial.worst) else ""
+            why = f": {printable(trial.why)}" if trial.why else ""
+            return f"different{place} ({trial.kind} inputs){output}{amount}{why}"
         if self.skipped:
-            return f"not: {self.skipped}"
-        ran = [trial for trial in self.trials if trial.outcome != "original fails"]
-        bad = next((trial for trial in ran if trial.outcome in ("different", "result fails")), None)
-        if bad is not None:
-            where = f" at {bad.sizes}" if bad.sizes else ""
-            return f"different{where} ({bad.values} inputs): {bad.detail}"
-        shapes = len({trial.sizes for trial in ran})
-        runs = f"{len(ran)} runs in {self.engine} at {shapes} shape{'' if shapes == 1 else 's'}"
-        worst = max(trial.worst for trial in ran)
-        if all(trial.outcome == "equal" for trial in ran):
-            return f"bit-equal in {runs}"
-        return f"equal within rtol {RTOL:g}, atol {ATOL:g} of the largest value (worst {worst:.2g}) in {runs}"
+            return f"not verified: {printable(self.skipped)}"
+        if not self._ran:
+            return "not verified: nothing was run"
+        is_close = any(trial.outcome == "close" for trial in self._ran)
+        how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else "bit-equal"
+        names = [printable(dims) for dims in self.shapes if dims]
+        shown = "; ".join(names[:6]) + ("; …" if len(names) > 6 else "")
+        runs = len(self._ran)
+        return f"{how} in {self.engine} on {runs} input{'s' * (runs > 1)}{f' ({shown})' if shown else ''}"
 
 
-class _Engine(Protocol):
-    """Something that runs a model: feeds → outputs, in the order of the graph."""
+def verify(
+    original: str | os.PathLike[str],
+    fixed: str | os.PathLike[str],
+    *,
+    tolerance: Tolerance = EXACT,
+    multiples: Mapping[str, int] | None = None,
+    inputs: str | None = None,
+    seconds: float = 300.0,
+) -> Verification:
+    """Compare two model files that are to give the same outputs in the same order.
 
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Any]: ...
+    Args:
+        original, fixed: The files.
+        tolerance: What is demanded; for models in 16 bits anything but EXACT becomes HALF or BRAIN.
+        multiples: Symbol of an input → number that its size has to be a multiple of.
+        inputs: An .npz file with inputs of the user's own, by name, to compare on as well.
+        seconds: Time limit.
+
+    Raises:
+        OnnxlintError: A file cannot be read, or onnxruntime is not installed.
+    """
+    first, second = open_model(original), open_model(fixed)
+    return _verify((first, first.proto), (second, second.proto), tolerance, multiples or {}, inputs, seconds)
 
 
 def verify_models(
@@ -103,304 +180,452 @@ def verify_models(
     reference: onnx.ModelProto,
     result: onnx.ModelProto,
     *,
-    exact: bool,
-    multiples: Mapping[str, int],
+    exact: bool = True,
+    multiples: Mapping[str, int] | None = None,
     inputs: str | None = None,
+    seconds: float = 300.0,
 ) -> Verification:
-    """Run two skeletons of one model on the same inputs.
+    """Compare two skeletons of one model.
 
     Args:
-        model: The opened model that both take their weights from.
-        reference: What is right.
-        result: What is to compute the same.
-        exact: Whether outputs have to be bit-equal; else within `RTOL` and `ATOL`.
-        multiples: What free sizes may be assumed to be multiples of; without any, odd and prime sizes are tried, too.
-        inputs: An .npz file with inputs of the user's own, tried beside the seeded ones.
+        model: Where their weights are.
+        reference: What the result has to equal: the original, or the original with the changes that were asked for.
+        result: The other skeleton.
+        exact: Whether outputs have to be bit-equal.
+        multiples, inputs, seconds: As for `verify`.
 
     Raises:
-        OnnxlintError: onnxruntime is not installed, or the user's inputs do not fit.
+        OnnxlintError: `inputs` does not fit, or onnxruntime is not installed.
     """
-    import numpy as np
-
-    strange = [value.name for value in _inputs(reference) if not value.type.HasField("tensor_type")]
-    if strange:
-        return Verification(exact=exact, skipped=f"input {printable(strange[0])!r} is no tensor")
-    own = _user_inputs(reference, inputs) if inputs is not None else None
-    with ExitStack() as stack:
-        runners = _engines(model, reference, result, stack)
-        if isinstance(runners, str):
-            return Verification(exact=exact, skipped=runners)
-        engine, before, after = runners
-        if isinstance(after, str):
-            failed = Trial("", "normal", "result fails", detail=after)
-            return Verification((failed,), engine, exact)
-        names = [output.name for output in reference.graph.output]
-        trials: list[Trial] = []
-        ranges = _index_ranges(model, reference)
-        for sizes in _size_sets(reference, multiples):
-            for kind in ("normal", "zeros", "large"):
-                if kind != "normal" and len({trial.sizes for trial in trials}) > 1:
-                    continue  # the values matter less than the shapes: two shapes see all of them
-                feeds = _feeds(reference, sizes, kind, ranges)
-                shown = ", ".join(f"{printable(name)}={size}" for name, size in sizes.items())
-                trials.append(_trial(before, after, feeds, names, shown, kind, exact))
-        if own is not None:
-            shown = ", ".join(f"{printable(name)} {'×'.join(map(str, np.shape(value)))}" for name, value in own.items())
-            trials.append(_trial(before, after, own, names, shown, "user", exact))
-    if all(trial.outcome == "original fails" for trial in trials):
-        return Verification((), engine, exact, f"the original does not run on made-up inputs ({trials[0].detail})")
-    return Verification(tuple(trials), engine, exact)
+    tolerance = EXACT if exact else ARITHMETIC
+    return _verify((model, reference), (model, result), tolerance, multiples or {}, inputs, seconds)
 
 
-def _trial(
-    before: _Engine, after: _Engine, feeds: Mapping[str, Array], names: list[str], sizes: str, values: str, exact: bool
-) -> Trial:
+_Side = tuple[Model, "onnx.ModelProto"]
+
+
+def _verify(
+    original: _Side,
+    fixed: _Side,
+    tolerance: Tolerance,
+    multiples: Mapping[str, int],
+    inputs: str | None,
+    seconds: float,
+) -> Verification:
+    _demand_runtime()
+    view = GraphView(replace(original[0], proto=original[1]))
+    half = _half(view)
+    if tolerance != EXACT and half is not None:
+        tolerance = half
     try:
-        wanted = before(feeds)
-    except Exception as error:  # noqa: BLE001 - engines raise whatever they like at shapes that they do not accept
-        return Trial(sizes, values, "original fails", detail=_reason(error))
-    try:
-        got = after(feeds)
-    except Exception as error:  # noqa: BLE001 - as above, but here it counts
-        return Trial(sizes, values, "result fails", detail=_reason(error))
-    outcome, worst = "equal", 0.0
-    for name, a, b in zip(names, wanted, got, strict=False):
-        verdict, difference, detail = _compare(a, b, exact)
-        worst = max(worst, difference)
-        if verdict == "different":
-            return Trial(sizes, values, "different", difference, f"output {printable(name)!r} {detail}")
-        if verdict == "close":
-            outcome = "close"
-    return Trial(sizes, values, outcome, worst)
-
-
-def _compare(wanted: Any, got: Any, exact: bool) -> tuple[str, float, str]:
-    """(`equal`, `close` or `different`; largest difference; what is wrong)."""
-    import numpy as np
-
-    if not isinstance(wanted, np.ndarray) or not isinstance(got, np.ndarray):
-        same = type(wanted) is type(got) and repr(wanted) == repr(got)
-        return ("equal", 0.0, "") if same else ("different", 0.0, "is another sequence or map")
-    if wanted.shape != got.shape:
-        return "different", 0.0, f"has shape {list(got.shape)} in place of {list(wanted.shape)}"
-    if wanted.dtype != got.dtype:
-        return "different", 0.0, f"has type {got.dtype} in place of {wanted.dtype}"
-    floating = wanted.dtype.kind in "fV" and wanted.dtype.kind != "V"
-    if np.array_equal(wanted, got, equal_nan=floating):
-        return "equal", 0.0, ""
-    if not floating:
-        return "different", 0.0, f"differs in {int(np.sum(wanted != got))} of {wanted.size} values"
-    a, b = wanted.astype(np.float64), got.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        worst = float(np.nanmax(np.abs(a - b), initial=0.0))
-    half = wanted.dtype.itemsize == 2
-    rtol, atol = (HALF_RTOL, HALF_ATOL) if half else (RTOL, ATOL)
-    # Rounding grows with the size of the numbers that were added up, not with that of the sum.
-    finite = np.abs(a[np.isfinite(a)])
-    scale = max(1.0, float(finite.max(initial=0.0)))
-    if not exact and np.allclose(a, b, rtol=rtol, atol=atol * scale, equal_nan=True):
-        return "close", worst, ""
-    return "different", worst, f"differs by up to {worst:.3g}"
-
-
-# Engines
-
-
-def _engines(
-    model: Model, reference: onnx.ModelProto, result: onnx.ModelProto, stack: ExitStack
-) -> tuple[str, _Engine, _Engine | str] | str:
-    """(name, the reference's runner, the result's runner or why there is none); or why nothing can be run."""
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        raise OnnxlintError(
-            "verifying runs both models in onnxruntime, which is not installed: pip install 'onnxlint[fix]', "
-            "or leave it out with --no-verify"
-        ) from None
-    before = _session(model, reference, stack)
-    if not isinstance(before, str):
-        return "onnxruntime", before, _session(model, result, stack)
-    other = _evaluator(model, reference)
-    if isinstance(other, str):
-        return f"onnxruntime cannot run the original ({before}), nor can onnx.reference ({other})"
-    return "onnx.reference", other, _evaluator(model, result)
-
-
-def _session(model: Model, proto: onnx.ModelProto, stack: ExitStack) -> _Engine | str:
-    import onnxruntime as ort
-
-    from onnxlint.check import usable_cores
-    from onnxlint.save import save, to_bytes
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4  # FATAL: what it has to say comes as exceptions
-    options.intra_op_num_threads = usable_cores()
-    try:
-        if model.size > IN_MEMORY or any(is_external(tensor) for tensor in walk_tensors(proto)):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxlint-"))
-            path = os.path.join(folder, "model.onnx")
-            save(model, proto, path, external_data="weights.data")
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        else:
-            session = ort.InferenceSession(to_bytes(model, proto), options, providers=["CPUExecutionProvider"])
-    except OnnxlintError:
-        raise
-    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common base but this
-        return _reason(error)
-    known = {value.name for value in session.get_inputs()}
-    names = [output.name for output in proto.graph.output]
-    return lambda feeds: list(session.run(names, {name: v for name, v in feeds.items() if name in known}))
-
-
-def _evaluator(model: Model, proto: onnx.ModelProto) -> _Engine | str:
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    from onnxlint.save import to_bytes
-
-    try:
-        evaluator = ReferenceEvaluator(onnx.ModelProto.FromString(to_bytes(model, proto)))
-    except Exception as error:  # noqa: BLE001 - it raises whatever its operators raise
-        return _reason(error)
-    known = {value.name for value in _inputs(proto)}
-    return lambda feeds: list(evaluator.run(None, {name: v for name, v in feeds.items() if name in known}))
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return printable(text.split(" : ")[-1])[:160] or type(error).__name__
-
-
-# Inputs
-
-
-def _inputs(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that a user feeds."""
-    initializers = {tensor.name for tensor in proto.graph.initializer}
-    return [value for value in proto.graph.input if value.name not in initializers]
-
-
-def _free_sizes(proto: onnx.ModelProto) -> dict[str, str]:
-    """Symbol (or `input[axis]`) → `batch`, `space` (height and width of images) or `length`."""
-    free: dict[str, str] = {}
-    for value in _inputs(proto):
-        dims = value.type.tensor_type.shape.dim
-        for axis, dim in enumerate(dims):
-            if not dim.HasField("dim_value") or dim.dim_value < 0:
-                kind = "batch" if axis == 0 else "space" if len(dims) >= 4 and axis >= 2 else "length"
-                free.setdefault(dim.dim_param or f"{value.name}[{axis}]", kind)
-    return free
-
-
-_SETS: tuple[tuple[int, tuple[int, int], int], ...] = (
-    (1, (64, 96), 12),
-    (3, (96, 160), 17),
-    (1, (192, 128), 32),
-    (2, (320, 256), 8),
-)
-"""(batch, height and width, length) of the trials; heights and widths are multiples of 32."""
-
-_ODD: tuple[tuple[int, tuple[int, int], int], ...] = ((2, (97, 131), 13), (3, (75, 109), 5))
-"""The same with odd and prime sizes, where nothing is assumed."""
-
-
-def _size_sets(proto: onnx.ModelProto, multiples: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Values for the free sizes of a model, one set for each shape to try; one empty set where there are none."""
-    free = _free_sizes(proto)
-    if not free:
-        yield {}
-        return
-    for batch, spaces, length in (*_SETS, *(() if multiples else _ODD)):
-        sizes: dict[str, int] = {}
-        alternate = 0
-        for name, kind in free.items():
-            if kind == "space":
-                size = spaces[alternate % 2]
-                alternate += 1
-            else:
-                size = batch if kind == "batch" else length
-            step = multiples.get(name, 1)
-            sizes[name] = max(1, round(size / step)) * step
-        yield sizes
-
-
-def _feeds(proto: onnx.ModelProto, sizes: Mapping[str, int], kind: str, ranges: Mapping[str, int]) -> dict[str, Array]:
-    """Seeded values: floats normal, zero or large (×100); integers within the range that their readers index."""
-    import numpy as np
-    from onnx import helper
-
-    generator = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    for value in _inputs(proto):
-        tensor = value.type.tensor_type
-        shape = [
-            dim.dim_value
-            if dim.HasField("dim_value") and dim.dim_value >= 0
-            else sizes[dim.dim_param or f"{value.name}[{i}]"]
-            for i, dim in enumerate(tensor.shape.dim)
-        ]
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        if dtype.kind == "f" or dtype.kind == "V":
-            normal = generator.standard_normal(shape)
-            feeds[value.name] = np.asarray(normal * {"normal": 1.0, "zeros": 0.0, "large": 100.0}[kind]).astype(dtype)
-        elif dtype.kind in "OSU":
-            feeds[value.name] = np.full(shape, "text", dtype=object)
-        else:
-            top = (
-                2
-                if dtype.kind == "b" or "mask" in value.name
-                else ranges.get(value.name, 256 if dtype.itemsize == 1 else 8)
+        wanted, renamed = _merged(_inputs(view), _inputs(GraphView(replace(fixed[0], proto=fixed[1]))))
+    except _Unfit as why:
+        return Verification(tolerance=tolerance, skipped=str(why))
+    if inputs is not None:
+        _check_npz(inputs, wanted)
+    with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
+        try:
+            folders = tuple(
+                _write(side, os.path.join(folder, name))
+                for side, name in ((original, "original.onnx"), (fixed, "fixed.onnx"))
             )
-            whole = generator.integers(0, max(1, min(top, 127 if dtype == np.int8 else top)), shape)
-            feeds[value.name] = np.asarray(whole if kind != "zeros" else np.zeros_like(whole)).astype(dtype)
-    return feeds
+        except _Unfit as why:
+            return Verification(tolerance=tolerance, skipped=str(why))
+        task = Task(
+            original=os.path.join(folder, "original.onnx"),
+            fixed=os.path.join(folder, "fixed.onnx"),
+            folders=(folders[0], folders[1]),
+            inputs=wanted,
+            multiples={symbol: m for symbol, m in multiples.items() if symbol not in renamed},
+            hints=_hints(view, wanted),
+            rtol=tolerance.rtol,
+            atol=tolerance.atol,
+            half=None if half is None else (half.rtol, half.atol),
+            user="" if inputs is None else os.path.abspath(inputs),
+            seconds=seconds,
+            threads=_usable_cores(),
+        )
+        return _run(task, os.path.join(folder, "task.json"), tolerance)
 
 
-def _index_ranges(model: Model, proto: onnx.ModelProto) -> dict[str, int]:
-    """For integer inputs that index a table (Gather of constant rows): one more than the largest index that fits."""
-    from dataclasses import replace
-
-    from onnxlint.view import GraphView
-
-    view = GraphView(replace(model, proto=proto))
-    ranges: dict[str, int] = {}
-    for name in view.main.data_inputs:
-        pending, seen = [name], {name}
-        for current in pending:
-            for node in view.main.consumers(current):
-                if node.op == "Gather" and node.input(1) == current:
-                    shape = node.shape(0)
-                    rows = shape[node.attribute("axis", 0)] if shape else None
-                    if isinstance(rows, int):
-                        ranges[name] = min(rows, ranges.get(name, rows))
-                elif node.op in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"):
-                    for out in node.outputs:
-                        if out not in seen:
-                            seen.add(out)
-                            pending.append(out)
-    return ranges
+class _Unfit(Exception):  # noqa: N818 - an answer, not an error
+    """The models cannot be compared; the message says why."""
 
 
-def _user_inputs(proto: onnx.ModelProto, path: str) -> dict[str, Array]:
-    """The arrays of an .npz file, by input name.
+def _demand_runtime() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("onnxruntime") is None:
+        raise OnnxlintError(
+            "comparing the models needs onnxruntime: install it with \"pip install 'onnxlint[fix]'\", "
+            "or leave the comparison out with --no-verify"
+        )
+
+
+# What to feed
+
+
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "str",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    14: "complex64",
+    15: "complex128",
+}
+
+_CARRIERS = frozenset(
+    """Cast Clip Concat Expand Flatten Gather Identity Mod Reshape Slice Split Squeeze Tile Transpose Unsqueeze""".split()
+)
+"""Operators whose output holds the numbers of their first input, at most fewer of them: an index stays an index."""
+
+_FACTORS = frozenset("Add Ceil Div Floor Mul Sub".split())
+"""The same for sizes: what is computed of them is a size too."""
+
+_SIZE_INPUTS = {
+    "Reshape": (1,),
+    "Expand": (1,),
+    "Tile": (1,),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "ConstantOfShape": (0,),
+    "Range": (0, 1, 2),
+    "TopK": (1,),
+    "OneHot": (1,),
+    "Pad": (1,),
+}
+"""Operator → inputs that say how large something is to be."""
+
+MAX_FOLLOWED = 200
+"""Nodes that are looked at behind one input."""
+
+
+def _inputs(view: GraphView) -> tuple[Input, ...]:
+    """What a model takes.
 
     Raises:
-        OnnxlintError: It cannot be read, or lacks an input.
+        _Unfit: Something that no values can be made for.
     """
+    found = []
+    for value in view.proto.graph.input:
+        name = value.name
+        if name in view.main.initializers:
+            continue  # a default that nobody has to give
+        kind = value.type.WhichOneof("value") or "nothing"
+        if kind != "tensor_type":
+            what = kind.removesuffix("_type").replace("_", " ")
+            raise _Unfit(f"its input {printable(name)!r} is no tensor but a {what}")
+        tensor = value.type.tensor_type
+        dtype = _DTYPES.get(tensor.elem_type)
+        if dtype is None:
+            raise _Unfit(f"its input {printable(name)!r} has an element type that NumPy lacks")
+        dims: tuple[int | str, ...] | None = None
+        if tensor.HasField("shape"):
+            dims = tuple(
+                dim.dim_value
+                if dim.HasField("dim_value") and dim.dim_value >= 0
+                else dim.dim_param or f"{name}[{axis}]"
+                for axis, dim in enumerate(tensor.shape.dim)
+            )
+        role, high = _role(view, name, dtype)
+        found.append(Input(name, dtype, dims, role, high))
+    return tuple(found)
+
+
+def _role(view: GraphView, name: str, dtype: str) -> tuple[str, int]:
+    """What an input is for, by the nodes that it goes to: (role, number of values of an index)."""
+    if dtype in ("str", "bool") or dtype.startswith("complex"):
+        return "", 0
+    bound: int | None = None
+    pending = [(view.main, name)]
+    seen = {name}
+    steps = 0
+    while pending and steps < MAX_FOLLOWED:
+        graph, value = pending.pop(0)
+        for node in graph.consumers(value):
+            steps += 1
+            if any(node.input(i) == value for i in _SIZE_INPUTS.get(node.op, ())):
+                return "size", 0
+            size = _indexed(node, value)
+            if size is not None:
+                bound = size if bound is None else min(bound, size)
+            elif (node.op in _CARRIERS and node.input(0) == value) or node.op in ("Concat", *_FACTORS):
+                pending += [(node.graph, output) for output in node.outputs if output and output not in seen]
+                seen.update(node.outputs)
+    if dtype.startswith("float"):
+        return "", 0
+    if bound is not None:
+        return "index", max(1, bound)
+    return ("mask", 0) if "mask" in name.lower() else ("", 0)
+
+
+def _indexed(node: Node, value: str) -> int | None:
+    """Size of the axis that a value is an index into; None where it is none, or the size is unknown."""
+    if node.op in ("Gather", "GatherElements") and node.input(1) == value:
+        shape, axis = node.shape(0), int(node.attribute("axis", 0))
+    elif node.op == "OneHot" and node.input(0) == value:
+        depth = node.constant(1)
+        return None if depth is None or depth.size != 1 else int(depth.reshape(-1)[0])
+    elif node.op.endswith("EmbedLayerNormalization") and value in node.inputs[:2]:
+        shape, axis = node.shape(2 if node.input(0) == value else 4), 0
+    else:
+        return None
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    size = shape[axis]
+    return size if isinstance(size, int) else None
+
+
+def _hints(view: GraphView, inputs: Iterable[Input]) -> dict[str, int]:
+    """Symbols that can only have one size, because a weight that the input meets has it."""
+    hints: dict[str, int] = {}
+    for one in inputs:
+        if one.dims is None or len(one.dims) < 2:
+            continue
+        for node in _readers(view.main, one.name):
+            shape = node.shape(1)
+            if shape is None:
+                continue
+            axis, size = -1, None
+            if node.op == "Conv" and len(shape) == len(one.dims) and isinstance(shape[1], int):
+                axis, size = 1, shape[1] * int(node.attribute("group", 1))
+            elif node.op == "MatMul" and len(shape) >= 2 and isinstance(shape[-2], int):
+                axis, size = len(one.dims) - 1, shape[-2]
+            elif node.op == "Gemm" and not node.attribute("transA", 0) and len(shape) == 2:
+                rows = shape[1 if node.attribute("transB", 0) else 0]
+                axis, size = 1, rows if isinstance(rows, int) else None
+            dim = one.dims[axis]
+            if size is not None and isinstance(dim, str) and names_in(dim) == (dim,):
+                hints[dim] = size
+    return hints
+
+
+def _readers(graph: Graph, name: str) -> list[Node]:
+    """Nodes whose first input is a value, or a cast of it."""
+    found: list[Node] = []
+    pending = [name]
+    while pending and len(found) < MAX_FOLLOWED:
+        value = pending.pop()
+        for node in graph.consumers(value):
+            if node.input(0) == value:
+                if node.op in ("Cast", "Identity"):
+                    pending.append(node.output())
+                else:
+                    found.append(node)
+    return found
+
+
+def _merged(original: tuple[Input, ...], fixed: tuple[Input, ...]) -> tuple[tuple[Input, ...], dict[str, int]]:
+    """What both models take, and the symbols of the original that have a number in the other.
+
+    Raises:
+        _Unfit: They take different things.
+    """
+    others = {one.name: one for one in fixed}
+    unknown = [one.name for one in fixed if one.name not in {other.name for other in original}]
+    if unknown:
+        raise _Unfit(f"the fixed model has another input, {printable(unknown[0])!r}")
+    known: dict[str, int] = {}
+    for one in original:
+        other = others.get(one.name)
+        if other is None or one.dims is None or other.dims is None:
+            continue
+        shown = printable(one.name)
+        if len(one.dims) != len(other.dims) or one.dtype != other.dtype:
+            raise _Unfit(f"the fixed model's input {shown!r} has another type")
+        for a, b in zip(one.dims, other.dims, strict=True):
+            if isinstance(a, str) and isinstance(b, int):
+                known[a] = b
+            elif isinstance(a, int) and isinstance(b, int) and a != b:
+                raise _Unfit(f"the fixed model's input {shown!r} has size {b} in place of {a}")
+    merged = tuple(
+        replace(one, dims=tuple(known.get(dim, dim) if isinstance(dim, str) else dim for dim in one.dims))
+        if one.dims is not None
+        else one
+        for one in original
+    )
+    return merged, known
+
+
+def _check_npz(path: str, inputs: tuple[Input, ...]) -> None:
     import zipfile
 
     import numpy as np
 
     shown = printable(path)
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise OnnxlintError(f"--inputs {shown}: not an .npz file of inputs: {printable(str(error))[:120]}") from None
-    missing = [value.name for value in _inputs(proto) if value.name not in arrays]
+        with np.load(path, allow_pickle=False) as file:
+            names = set(getattr(file, "files", ()))
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "it is no .npz file"
+        raise OnnxlintError(f"{shown}: the inputs cannot be read: {reason}; write them with numpy.savez") from None
+    missing = [one.name for one in inputs if one.name not in names]
     if missing:
+        there = ", ".join(map(printable, sorted(names))) or "nothing"
         raise OnnxlintError(
-            f"--inputs {shown}: lacks input {printable(missing[0])!r}; it has {', '.join(map(printable, arrays)) or 'none'}"
+            f"{shown}: it has no array {printable(missing[0])!r} for that input of the model (it has {there}); "
+            "name the arrays as the inputs"
         )
-    return arrays
+
+
+def _half(view: GraphView) -> Tolerance | None:
+    """The tolerance of a model that computes in 16 bits; None for others."""
+    kinds = {tensor.data_type for tensor in walk_tensors(view.proto)}
+    kinds.update(value.type.tensor_type.elem_type for value in view.proto.graph.input)
+    kinds.update(node.attribute("to", 0) for node in view.nodes("Cast"))
+    return BRAIN if 16 in kinds else HALF if 10 in kinds else None
+
+
+# Files
+
+
+_BY_REFERENCE = frozenset((1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16))
+"""Element types that onnxruntime reads out of external data as they are."""
+
+_LIMIT = 2**31 - 1
+
+
+def _write(side: _Side, path: str) -> str:
+    """Write a model for the runtime; its weights stay where they are.
+
+    Returns:
+        The folder that the locations of external data are relative to; empty where there are none.
+
+    Raises:
+        _Unfit: Its weights cannot be reached.
+    """
+    import onnx
+
+    model, original = side
+    proto = onnx.ModelProto()
+    proto.CopyFrom(original)
+    home = os.path.realpath(model.path) if model.path != "-" and os.path.isfile(model.path) else ""
+    outside: list[tuple[onnx.TensorProto, str, int, int]] = []
+    referable = {id(tensor) for tensor in proto.graph.initializer}
+    kept = list(proto.graph.initializer)  # so that the ids stay theirs
+    for tensor in walk_tensors(proto):
+        span = inline_span(tensor)
+        if span is not None:
+            if home and span.field == "raw_data" and tensor.data_type in _BY_REFERENCE and id(tensor) in referable:
+                outside.append((tensor, home, span.offset, span.length))
+                continue
+            if model.buffer is None:
+                raise _Unfit("its weights are out of reach: the file is closed")
+            data = model.buffer[span.offset : span.offset + span.length]
+            header = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name)
+            field = key_bytes(DATA_NUMBERS[span.field], len(data)) + data
+            tensor.CopyFrom(onnx.TensorProto.FromString(header.SerializeToString() + field))
+        elif is_external(tensor):
+            found = locate_external(model, tensor)
+            if found.problem:
+                raise _Unfit(f"tensor {printable(tensor.name)!r}: {found.problem}")
+            outside.append((tensor, os.path.realpath(found.path), found.offset, found.length))
+    del kept
+    folder = os.path.commonpath([os.path.dirname(place) for _, place, _, _ in outside]) if outside else ""
+    for tensor, place, offset, length in outside:
+        del tensor.external_data[:]
+        for key, value in (("location", os.path.relpath(place, folder)), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+    if proto.ByteSize() > _LIMIT:
+        raise _Unfit("it is larger than protobuf's 2 GiB")
+    Path(path).write_bytes(proto.SerializeToString())
+    return folder
+
+
+# The other process
+
+
+_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from onnxlint.trials import main; main(sys.argv[1])"
+GRACE = 20.0
+"""Seconds beyond the limit before the other process is ended."""
+
+MAX_CRASHES = 5
+
+
+def _run(task: Task, path: str, tolerance: Tolerance) -> Verification:
+    """Let another process do a task, again without what crashed it."""
+    engine: Literal["onnxruntime", "onnx.reference"] = "onnxruntime"
+    why = ""
+    for _ in range(MAX_CRASHES):
+        messages, death = _messages(replace(task, engine=engine), path)
+        trials = tuple(Trial(**message["trial"]) for message in messages if isinstance(message.get("trial"), dict))
+        user = next((message["user"] for message in messages if "user" in message), "")
+        if user:
+            raise OnnxlintError(f"{printable(task.user)}: {printable(user)}")
+        skipped = next((message for message in messages if "skipped" in message), None)
+        if skipped is not None:
+            if engine == "onnxruntime" and skipped.get("engine") is False:
+                engine, why = "onnx.reference", skipped["skipped"]
+                continue
+            return Verification(trials, "", tolerance, f"{why}; {skipped['skipped']}" if why else skipped["skipped"])
+        if not death:
+            return Verification(trials, engine, tolerance)
+        last = next((message for message in reversed(messages) if "begin" in message), None)
+        ran = any(trial.outcome != "original failed" for trial in trials)
+        if last is None or death == _TOO_SLOW:
+            if death == _TOO_SLOW and ran:
+                return Verification(trials, engine, tolerance)
+            return Verification(trials, "", tolerance, f"{engine} {death}")
+        if last["begin"] == "fixed":
+            dims, kind = last.get("dims", ""), last.get("kind", "normal")
+            trial = Trial(dims, kind, "different", math.inf, "", f"{engine} {death} where the original ran")
+            return Verification((*trials, trial), engine, tolerance)
+        if last["trial"] < 0:
+            if engine != "onnxruntime":
+                return Verification(trials, "", tolerance, f"{engine} {death} when it loaded the original")
+            engine, why = "onnx.reference", f"onnxruntime {death} when it loaded the original"
+            continue
+        task = replace(task, skip=(*task.skip, last["trial"]))
+    return Verification((), "", tolerance, f"{engine} crashed again and again")
+
+
+_TOO_SLOW = "took too long"
+
+
+def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
+    """What the other process says, and how it died (empty where it did not)."""
+    Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
+    command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        death = ""
+        try:
+            output, _ = process.communicate(timeout=task.seconds + GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            death = _TOO_SLOW
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.returncode and not death:
+            death = "crashed"
+            errors.seek(0)
+            text = errors.read().decode("utf-8", "replace").strip()
+            if process.returncode > 0 and text:
+                death += f" ({printable(text.splitlines()[-1])[:200]})"
+    messages = []
+    for line in output.decode("utf-8", "replace").splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue  # a library that prints, or a line that was cut by the end of the process
+        if isinstance(message, dict):
+            messages.append(message)
+    return messages, death
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
