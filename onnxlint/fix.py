@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from onnxlint.assumptions import ASSUMES_KEY, clause_symbols, note_symbols
 from onnxlint.check import Plan, check_view
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.finding import Applicability, Finding, Fix
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from onnxlint.verify import Verification
 
 MAX_ROUNDS = 10
-RENAME_FLAG = "--rename OLD=NEW"
-ASSUMES_KEY = "onnxlint.assumes"
-"""Key of the fixed model's `metadata_props` that holds the conditions its fixes depend on."""
 
 Key = tuple[str, str, str]
 """What a finding is about, in words that patches elsewhere do not change: code, graph, value."""
@@ -136,6 +134,13 @@ def fix_model(
     started = time.perf_counter()
     banned: dict[Key, str] = {}
     rules = {rule.code: rule for rule in plan.rules}
+    original = model.proto
+    done: list[str] = []
+    if request.dynamic or request.static or request.rename:
+        from onnxlint.interface import changed_interface
+
+        proto, done = changed_interface(model, request)
+        model = replace(model, proto=proto)
     while True:
         progress("fixing")
         run = _to_fixed_point(model, plan, request, rules, banned, limit=None)
@@ -157,14 +162,14 @@ def fix_model(
     proto = _with_metadata(run.proto, conditions) if conditions else run.proto
     return proto, FixReport(
         model=model.path,
-        asked=tuple(run.asked),
+        asked=(*done, *run.asked),
         applied=tuple(run.applied),
         left=tuple(Left(f, _why_left(f, run.failed.get(_key(f)), banned.get(_key(f)), request)) for f in run.left),
         rolled_back=tuple(Left(f, banned[_key(f)]) for f in run.left if _key(f) in banned),
         conditions=tuple(conditions),
-        nodes=(_count(model.proto), _count(proto)),
+        nodes=(_count(original), _count(proto)),
         verification=verification,
-        changed=proto is not model.proto,
+        changed=proto is not original,
         seconds=time.perf_counter() - started,
     )
 
@@ -302,8 +307,8 @@ def allowed(fix: Fix, request: Request) -> bool:
         return request.drop_output_activations
     if fix.flag == "--clamp-fp16":
         return request.clamp_fp16
-    if fix.flag == RENAME_FLAG:
-        return False  # done before all patches: there is nothing to decide by a finding
+    if (fix.flag or "").startswith(("--rename", "--dynamic")):
+        return False  # done before all patches, or not at all: there is nothing to decide by a finding
     return request.unsafe
 
 
@@ -386,12 +391,13 @@ def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str]) -> onnx.Mo
 
     model = onnx.ModelProto()
     model.CopyFrom(proto)
-    for entry in model.metadata_props:
-        if entry.key == ASSUMES_KEY:
-            known = entry.value.split(" and ")
-            entry.value = " and ".join([*known, *(c for c in conditions if c not in known)])
-            return model
-    model.metadata_props.add(key=ASSUMES_KEY, value=" and ".join(conditions))
+    entry = next((entry for entry in model.metadata_props if entry.key == ASSUMES_KEY), None)
+    if entry is None:
+        entry = model.metadata_props.add(key=ASSUMES_KEY, value=" and ".join(conditions))
+    else:
+        known = entry.value.split(" and ")
+        entry.value = " and ".join([*known, *(c for c in conditions if c not in known)])
+    note_symbols(model, clause_symbols(entry.value))
     return model
 
 

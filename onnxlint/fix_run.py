@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnxlint.assumptions import ASSUMES_KEY
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.fix import ASSUMES_KEY, FixReport, fix_model
+from onnxlint.fix import FixReport, fix_model
+from onnxlint.interface import changed_interface
 from onnxlint.model import Model, open_model
 from onnxlint.rule import Request
 from onnxlint.run import Plans, fail_level
@@ -69,7 +71,7 @@ def fix_path(
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
     model = open_model(path)
-    view = GraphView(model)
+    view = GraphView(replace(model, proto=changed_interface(model, request)[0]))
     multiples = _multiples(view, assumptions, multiple_of)
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
@@ -178,6 +180,7 @@ def _comparer(
     model: Model, multiples: dict[str, int], inputs: str | None
 ) -> Callable[[onnx.ModelProto, onnx.ModelProto, bool, Sequence[str]], Verification]:
     """Runs a reference and a result on the same inputs."""
+
     def compare(
         reference: onnx.ModelProto, result: onnx.ModelProto, exact: bool, conditions: Sequence[str]
     ) -> Verification:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Rule, Silent
 from onnxlint.errors import printable
 from onnxlint.view import Graph
 
@@ -74,7 +74,7 @@ class GeneratedIoNames(Rule):
     ## Fix safety
 
     Renaming is exact for the numbers. It changes the interface: whoever asks for the old names has to be changed in the
-    same step.
+    same step. `onnxlint fix --rename 558=boxes` does it; names after the modules that make the outputs are proposed.
 
     ## References
 
@@ -155,7 +155,50 @@ class GeneratedIoNames(Rule):
         for what, names in (("input", graph.data_inputs), ("output", list(dict.fromkeys(graph.outputs)))):
             made_up = _made_up(view, names, what == "output")
             if made_up:
-                yield self.found(view.at(value=made_up[0]), _message(what, made_up, len(names)), names=_list(made_up))
+                better = _proposal(view, made_up, what == "output")
+                yield self.found(
+                    view.at(value=made_up[0]),
+                    _message(what, made_up, len(names)),
+                    names=_list(made_up),
+                    proposal=" ".join(f"--rename '{printable(old)}={new}'" for old, new in better.items()),
+                    fix=Fix(Applicability.UNSAFE, flag="--rename OLD=NEW"),
+                )
+
+
+def _proposal(view: GraphView, names: Sequence[str], are_outputs: bool) -> dict[str, str]:
+    """Names that say what a value is: the module that makes an output, the kind of an input."""
+    used = {name for node in view.main.nodes for name in (*node.inputs, *node.outputs)} | set(view.main.inputs)
+    found: dict[str, str] = {}
+    for name in names:
+        base = _module(view, name) or "output" if are_outputs else _kind(view, name)
+        i, text = 1, base
+        while text in used:
+            i += 1
+            text = f"{base}_{i}"
+        used.add(text)
+        found[name] = text
+    return found
+
+
+def _module(view: GraphView, name: str) -> str:
+    """Last part of the module path that the exporter kept for what makes an output; empty where it kept none."""
+    node = view.main.producer(name)
+    for _ in range(8):
+        if node is None:
+            break
+        parts = [part for part in re.split(r"[./]", view.sources.scope(node.proto)) if part and not part.isdigit()]
+        word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", parts[-1]).lower() if parts else ""
+        if word.isidentifier() and word not in ("model", "module"):
+            return word
+        node = next((p for i in range(len(node.inputs)) if (p := node.producer(i)) is not None), None)
+    return ""
+
+
+def _kind(view: GraphView, name: str) -> str:
+    shape, kind = view.main.shape(name), view.main.dtype(name)
+    if kind in (6, 7) and shape is not None and len(shape) == 2:
+        return "input_ids"
+    return "image" if shape is not None and len(shape) == 4 else "input"
 
 
 def _made_up(view: GraphView, names: Sequence[str], are_outputs: bool) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Rule, Severity, Silent
 from onnxlint.errors import printable
 
 
@@ -32,7 +32,9 @@ class FixedBatchInput(Rule):
 
     ## Fix safety
 
-    Freeing the batch of a finished file is exact only where no node has the number baked in: see SHP003.
+    `onnxlint fix --dynamic 'x=N,3,8,8'` sets the batch free. It follows the batch through the graph, rewrites constants that
+    have it baked in (Reshape targets, Resize sizes), repeats class tokens and initial states, and where a node does not
+    allow it, names the node and changes nothing. At the size of the export the model computes the same bits.
 
     ## References
 
@@ -79,7 +81,9 @@ class FixedBatchInput(Rule):
         for name in view.main.data_inputs:
             shape = view.main.shape(name)
             if shape and isinstance(shape[0], int) and (len(shape) >= 4 or (len(shape) >= 2 and shape[0] == 1)):
+                wanted = f"{printable(name)}={','.join(['N', *(str(dim or '?') for dim in shape[1:])])}"
                 yield self.found(
                     view.at(value=name),
                     f"input {printable(name)!r} [{', '.join(map(str, shape))}] fixes the batch to {shape[0]}",
+                    fix=Fix(Applicability.UNSAFE, flag=f"--dynamic '{wanted}'"),
                 )

@@ -1,0 +1,86 @@
+"""What a fixed model assumes about its inputs, as its metadata keeps it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+ASSUMES_KEY = "onnxlint.assumes"
+"""Key of the fixed model's `metadata_props` that holds the conditions its fixes depend on: `H % 32 == 0 and …`."""
+
+SYMBOLS_KEY = "onnxlint.symbols"
+"""Key of `metadata_props`: symbol of those conditions → [input, axis] pairs where it stood, as JSON."""
+
+CLAUSE = re.compile(r"\s*(.+?)\s*%\s*(\d+)\s*==\s*0\s*")
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One condition, and a place where it can be checked.
+
+    Attributes:
+        clause: `H % 32 == 0`.
+        multiple: 32.
+        input: Name of the graph input.
+        axis: Its axis that has the size.
+    """
+
+    clause: str
+    multiple: int
+    input: str
+    axis: int
+
+
+def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
+    """What the model's metadata says that it assumes, at each place that is known."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if ASSUMES_KEY not in properties:
+        return
+    known = _places(model, properties.get(SYMBOLS_KEY, ""))
+    for clause in properties[ASSUMES_KEY].split(" and "):
+        match = CLAUSE.fullmatch(clause)
+        if match is not None and int(match[2]) > 0:
+            for name, axis in known.get(match[1], ()):
+                yield Assumption(clause.strip(), int(match[2]), name, axis)
+
+
+def note_symbols(model: onnx.ModelProto, symbols: Iterable[str]) -> None:
+    """Write down where symbols stand, in place: the model may be given numbers for them later."""
+    properties = {entry.key: entry for entry in model.metadata_props}
+    entry = properties.get(SYMBOLS_KEY)
+    known = _places(model, entry.value if entry is not None else "")
+    text = json.dumps({symbol: known[symbol] for symbol in dict.fromkeys(symbols) if symbol in known})
+    if entry is None:
+        model.metadata_props.add(key=SYMBOLS_KEY, value=text)
+    else:
+        entry.value = text
+
+
+def clause_symbols(text: str) -> list[str]:
+    """Symbols that conditions are about."""
+    return [match[1] for clause in text.split(" and ") if (match := CLAUSE.fullmatch(clause))]
+
+
+def _places(model: onnx.ModelProto, noted: str) -> dict[str, Sequence[tuple[str, int]]]:
+    """Symbol → (input, axis) pairs: those noted, and those that the inputs have now."""
+    places: dict[str, dict[tuple[str, int], None]] = {}
+    try:
+        pairs = [
+            (symbol, str(name), int(axis)) for symbol, all_of in json.loads(noted).items() for name, axis in all_of
+        ]
+    except (ValueError, TypeError, AttributeError):
+        pairs = []  # absent, or damaged: the inputs' own symbols are left
+    for symbol, name, axis in pairs:
+        places.setdefault(symbol, {})[(name, axis)] = None
+    for value in model.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            places.setdefault(f"{value.name}[{axis}]", {})[(value.name, axis)] = None
+            if dim.dim_param:
+                places.setdefault(dim.dim_param, {})[(value.name, axis)] = None
+    return {symbol: list(found) for symbol, found in places.items()}
