@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
+from onnxlint.opset import NEWEST, OLDEST, convert
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class OpsetTooOld(Rule):
@@ -53,6 +58,7 @@ class OpsetTooOld(Rule):
 
     code = "OPS001"
     name = "opset-too-old"
+    arithmetic = True  # runtimes have other kernels for newer versions, which round in other places
     help = "export again with opset_version=17, or 11 at least"
     examples = (
         Example(
@@ -109,4 +115,8 @@ class OpsetTooOld(Rule):
                 f"opset {view.opset} is older than {options.min_opset}",
                 opset=view.opset,
                 min=options.min_opset,
+                fix=SAFE if view.opset >= OLDEST and options.min_opset <= NEWEST else None,
             )
+
+    def rewrite(self, finding: Finding, view: GraphView, request: Request) -> onnx.ModelProto:
+        return convert(view, request.opset or int(dict(finding.evidence)["min"]))
