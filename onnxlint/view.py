@@ -439,7 +439,7 @@ class GraphView:
         numbers, symbols of the inputs, or expressions of them (`ceil(h/16)`).
         """
         kind, shape = self.onnx_inferred(graph, name)
-        if shape is None or (self.computes_shapes and any(is_invented(dim) for dim in shape)):
+        if shape is None or (self._has_sizes and any(is_invented(dim) for dim in shape)):
             sizes = self.symbolic.shape(graph, name)
             if sizes is not None:
                 return kind, tuple(size if isinstance(size, int) else str(size) for size in sizes)
@@ -449,6 +449,22 @@ class GraphView:
     def computes_shapes(self) -> bool:
         """Whether any node reads the shape of a value."""
         return "Shape" in self._by_op or "Size" in self._by_op
+
+    @cached_property
+    def _has_sizes(self) -> bool:
+        """Whether `symbolic` may know sizes that onnx's inference does not."""
+        return self.computes_shapes or bool(self._rounding_resizes)
+
+    @cached_property
+    def _rounding_resizes(self) -> list[tuple[int, int]]:
+        """(node of the main graph, its input) of each scale like 0.7: onnx's inference and runtimes round it differently."""
+        found = []
+        for node in self.nodes("Resize", "Upsample"):
+            index = 2 if node.op == "Resize" and self.opset >= 11 else 1
+            scales = node.constant(index) if node.graph is self.main else None
+            if scales is not None and scales.dtype.kind == "f" and any(s * 64 % 1 for s in scales.reshape(-1).tolist()):
+                found.append((node.index, index))
+        return found
 
     @cached_property
     def symbolic(self) -> Symbolic:
@@ -508,7 +524,12 @@ class GraphView:
 
     @cached_property
     def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
-        result = self._infer(_without_claims(self.proto))
+        bare = _without_claims(self.proto)
+        for i, index in self._rounding_resizes:
+            bare.graph.node[i].input[index] = _HIDDEN
+        if self._rounding_resizes:
+            bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = 1
+        result = self._infer(bare)
         known: dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]] = {
             id(graph): {} for graph in self.graphs
         }
@@ -642,6 +663,9 @@ def _body(proto: Any, child: Graph) -> Any:
     return None
 
 
+_HIDDEN = "onnxlint.hidden"
+
+
 def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose declared shapes are gone, but for the inputs' (which are the model's contract)."""
     import onnx
@@ -661,6 +685,11 @@ def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
         for value in graph.output:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
+        if graph is not bare.graph:
+            # A body's sizes may change from one round of a Loop to the next, and its symbols are not the model's.
+            for value in graph.input:
+                for dim in value.type.tensor_type.shape.dim:
+                    dim.Clear()
         for node in graph.node:
             _disarm(node)
             if node.op_type in GRAPH_OPS:
@@ -709,7 +738,8 @@ def _type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
         if dim.HasField("dim_value"):
             dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
         else:
-            dims.append(dim.dim_param or None)
+            # `?` is what some exporters call all that they do not know: no two of them are the same size.
+            dims.append(None if dim.dim_param.startswith("?") else dim.dim_param or None)
     return tensor.elem_type, tuple(dims)
 
 
