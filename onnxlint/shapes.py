@@ -464,7 +464,11 @@ def _groups(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[tuple[tu
 
 
 def lower_bound(size: AnySize) -> int | None:
-    """A number that the size is never below, with every symbol at least 1; None where there is none."""
+    """A number that the size is never below; None where there is none.
+
+    Symbols of inputs are at least 1. Those that inference made up (`?3`, `min(H,512)`) may stand for nothing at all: the
+    number of boxes that are left, say.
+    """
     if isinstance(size, int):
         return size
     bound = size.constant
@@ -478,6 +482,8 @@ def lower_bound(size: AnySize) -> int | None:
                 if inner is None or inner < 0:
                     return None
                 part *= inner // atom.den
+            elif atom.startswith(("?", "min(")):
+                part = 0
         bound += part
     return bound
 
