@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 from onnxlint.shapes import AnySize, Size, TooComplexError, ceil_div, divide, lower_bound, product, ratio_of
 from onnxlint.view import GRAPH_OPS, Graph, GraphView, Node, is_invented
@@ -24,13 +24,32 @@ Sizes = tuple[AnySize, ...]
 MAX_VALUES = 64
 """Longer tensors are data, not shapes."""
 
+SMALL = 2**12
+"""Factors that single precision multiplies sizes by, and divides them by, without losing digits that matter."""
+
 
 @dataclass(frozen=True)
 class Quotient:
-    """A floating-point number computed from sizes: `num / den`."""
+    """A floating-point number computed from sizes: `num / den`, rounded once at most.
+
+    What would be rounded twice is not followed: `h / 49 * 49` is not h in floating point.
+    """
 
     num: AnySize
     den: AnySize
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether single precision holds it without rounding, for sizes up to thousands."""
+        if not isinstance(self.den, int) or self.den & (self.den - 1) or not 0 < self.den <= SMALL:
+            return False
+        factors = [self.num] if isinstance(self.num, int) else [self.num.constant, *(k for _, k in self.num.terms)]
+        return all(abs(k) <= SMALL for k in factors)
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether rounding it cannot have crossed a whole number, so that its floor is that of the exact quotient."""
+        return isinstance(self.den, int) and 0 < self.den <= SMALL
 
 
 Number = AnySize | Quotient
@@ -101,6 +120,8 @@ class Symbolic:
         if constant is None or constant.size > MAX_VALUES or constant.dtype.kind not in "iufb":
             return None
         floating = constant.dtype.kind == "f"
+        if floating and constant.dtype.itemsize < 4:
+            return None  # half precision rounds sizes above 2048
         return Value(tuple(_number(x) for x in constant.reshape(-1).tolist()), constant.shape, floating)
 
     def input_size(self, symbol: str) -> AnySize:
@@ -224,11 +245,11 @@ class Symbolic:
         return [number for number in value.numbers if isinstance(number, int)]
 
 
-def _number(x: float | bool) -> Number:
+def _number(x: float | bool) -> Number | None:
     if isinstance(x, int):
         return int(x)
     if not math.isfinite(x):
-        return Quotient(int(math.copysign(2**62, x)), 1) if x == x else 0
+        return None
     fraction = Fraction(x)
     return fraction.numerator if fraction.denominator == 1 else Quotient(fraction.numerator, fraction.denominator)
 
@@ -236,6 +257,11 @@ def _number(x: float | bool) -> Number:
 # Shapes. A handler returns the sizes of each output.
 
 Handler = Callable[[Symbolic, Node], "Sequence[Sizes | None] | None"]
+
+
+def _whole(s: Symbolic, number: Number | None) -> AnySize:
+    """A number as a size; a new symbol where it is unknown."""
+    return s.fresh() if number is None or isinstance(number, Quotient) else number
 
 
 def _same(s: Symbolic, node: Node) -> list[Sizes | None]:
@@ -267,6 +293,8 @@ def broadcast(s: Symbolic, shapes: Sequence[Sizes | None]) -> Sizes | None:
 
 
 def _elementwise(s: Symbolic, node: Node) -> list[Sizes | None]:
+    if node.attribute("broadcast", 0):
+        return [s.of(node, 0)]  # before opset 7 the second operand alone was broadcast, along an axis of its own
     return [broadcast(s, [s.of(node, i) for i in range(len(node.inputs))])]
 
 
@@ -363,11 +391,15 @@ def _split(s: Symbolic, node: Node) -> list[Sizes | None]:
     if data is None:
         return [None] * len(node.outputs)
     axis = node.attribute("axis", 0) % len(data)
-    parts = s.ints(node, 1, "split")
+    given, parts = node.attribute("split"), s.val(node, 1)
     count = len(node.outputs)
     sizes: list[AnySize]
-    if parts is not None and len(parts) == count:
-        sizes = list(parts)
+    if given is not None:
+        sizes = list(given)
+    elif parts is not None:
+        sizes = [_whole(s, number) for number in parts.numbers]
+    elif node.input(1):
+        sizes = [s.fresh() for _ in range(count)]
     else:
         chunk = ceil_div(data[axis], count)
         sizes = [*[chunk] * (count - 1), data[axis] - chunk * (count - 1)]
@@ -486,7 +518,7 @@ def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None
     if start is None or end is None or isinstance(start, Quotient) or isinstance(end, Quotient) or step == 0:
         return s.fresh()
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(size)[slice(start, None if step < 0 and end < -size else end, step)])
+        return len(_picked(range(size), start, end, step))
     if step < 0:
         # Only the whole axis, reversed, can be told without numbers.
         return size if step == -1 and start == -1 and isinstance(end, int) and end < -(2**31) else s.fresh()
@@ -503,6 +535,16 @@ def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None
     return ceil_div(length, step)
 
 
+_T = TypeVar("_T", bound="Sequence[object]")
+
+
+def _picked(items: _T, start: int, end: int, step: int) -> _T:
+    """What a Slice picks; as Python does, but that backwards, a start before the first item means the first."""
+    if step < 0:
+        start = max(start, -len(items))
+    return items[slice(start, None if step < 0 and end < -len(items) else end, step)]  # type: ignore[return-value]
+
+
 def _clamped(size: AnySize, position: AnySize) -> AnySize | None:
     """A slice position, counted from the start and clamped to the axis; None where that depends on the input."""
     if isinstance(position, int) and position >= 2**31 - 1:
@@ -513,18 +555,25 @@ def _clamped(size: AnySize, position: AnySize) -> AnySize | None:
         return from_start if bound is not None and bound >= 0 else None
     if position == 0 or position == size:
         return position
-    bound = lower_bound(size - position)
-    if bound is not None and bound >= 0:
+    if not _is_positive(position + 1):
+        # Negative ones count from the end.
+        from_start = size + position
+        return from_start if _is_positive(position * -1) and _is_positive(from_start + 1) else None
+    if _is_positive(size - position + 1):
         return position
-    beyond = lower_bound(position - size)
-    return size if beyond is not None and beyond >= 0 else None
+    return size if _is_positive(position - size + 1) else None
+
+
+def _is_positive(size: AnySize) -> bool:
+    bound = lower_bound(size)
+    return bound is not None and bound > 0
 
 
 def _expand(s: Symbolic, node: Node) -> list[Sizes | None]:
     data, target = s.of(node, 0), s.val(node, 1)
     if data is None or target is None:
         return [None]
-    sizes = tuple(s.fresh() if n is None or isinstance(n, Quotient) else n for n in target.numbers)
+    sizes = tuple(_whole(s, n) for n in target.numbers)
     return [broadcast(s, [data, sizes])]
 
 
@@ -532,12 +581,7 @@ def _tile(s: Symbolic, node: Node) -> list[Sizes | None]:
     data, repeats = s.of(node, 0), s.val(node, 1)
     if data is None or repeats is None:
         return [None]
-    return [
-        tuple(
-            size * n if n is not None and not isinstance(n, Quotient) else s.fresh()
-            for size, n in zip(data, repeats.numbers, strict=True)
-        )
-    ]
+    return [tuple(size * _whole(s, n) for size, n in zip(data, repeats.numbers, strict=True))]
 
 
 def _pad(s: Symbolic, node: Node) -> list[Sizes | None]:
@@ -572,28 +616,38 @@ def _resize(s: Symbolic, node: Node) -> list[Sizes | None]:
         if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
             return [tuple(s.fresh() for _ in data)]
         for axis, number in zip(places, sizes.numbers, strict=True):
-            out[axis] = s.fresh() if number is None or isinstance(number, Quotient) else number
+            out[axis] = _whole(s, number)
         return [tuple(out)]
     index = 2 if node.op == "Resize" and s.view.opset >= 11 else 1
     scales = s.val(node, index) if node.input(index) else None
     given = node.attribute("scales")
     numbers = tuple(map(_number, given)) if given else scales.numbers if scales else None
-    if numbers is None or len(numbers) != len(places):
-        return [(*data[:2], *(s.fresh() for _ in data[2:])) if len(data) > 2 and not axes else None]
+    if numbers is None or len(numbers) != len(places) or node.attribute("coordinate_transformation_mode") == _CROP:
+        return [tuple(s.fresh() for _ in data)]
     for axis, number in zip(places, numbers, strict=True):
         out[axis] = _scaled(s, data[axis], number)
     return [tuple(out)]
 
 
+_CROP = "tf_crop_and_resize"
+
+
 def _scaled(s: Symbolic, size: AnySize, scale: Number | None) -> AnySize:
     if scale is None:
         return s.fresh()
-    if isinstance(scale, Quotient):
-        # in * (out / in): runtimes compute it in floating point and get `out` back but for rounding; believed only when
-        # the quotient is one number.
-        ratio = ratio_of(scale.num, scale.den)
-        return size * ratio.numerator // ratio.denominator if ratio is not None else s.fresh()
-    return size * scale
+    if not isinstance(scale, Quotient):
+        return size * scale
+    if isinstance(scale.num, int) and isinstance(scale.den, int):
+        if scale.is_exact:
+            return size * scale.num // scale.den
+        if isinstance(size, int):
+            # Runtimes multiply in single or in double precision: believed where both give the same.
+            import numpy as np
+
+            factor = np.float32(scale.num / scale.den)
+            single, double = int(np.floor(np.float32(size) * factor)), math.floor(size * float(factor))
+            return single if single == double else s.fresh()
+    return s.fresh()
 
 
 def _matmul(s: Symbolic, node: Node) -> list[Sizes | None]:
@@ -626,7 +680,7 @@ def _einsum(s: Symbolic, node: Node) -> list[Sizes | None]:
         if shape is None or len(shape) != len(term):
             return [None]
         for letter, size in zip(term, shape, strict=True):
-            if known.get(letter, 1) == 1 or isinstance(size, int):
+            if known.get(letter, 1) == 1 or (isinstance(size, int) and size != 1):
                 known[letter] = size
     return [tuple(known[letter] for letter in right)]
 
@@ -655,7 +709,7 @@ def _top_k(s: Symbolic, node: Node) -> list[Sizes | None]:
         return [None, None]
     axis = node.attribute("axis", -1) % len(data)
     number = node.attribute("k") if k is None else k.numbers[0]
-    size = s.fresh() if number is None or isinstance(number, Quotient) else number
+    size = _whole(s, number)
     sizes = (*data[:axis], size, *data[axis + 1 :])
     return [sizes, sizes]
 
@@ -700,7 +754,7 @@ def _constant_of_shape(s: Symbolic, node: Node) -> list[Sizes | None]:
     target = s.val(node, 0)
     if target is None:
         return [_of_rank(s, s.of(node, 0))]
-    return [tuple(s.fresh() if n is None or isinstance(n, Quotient) else n for n in target.numbers)]
+    return [tuple(_whole(s, n) for n in target.numbers)]
 
 
 def _range(s: Symbolic, node: Node) -> list[Sizes | None]:
@@ -726,7 +780,7 @@ def _one_hot(s: Symbolic, node: Node) -> list[Sizes | None]:
     if indices is None:
         return [None]
     number = depth.numbers[0] if depth is not None else None
-    size = s.fresh() if number is None or isinstance(number, Quotient) else number
+    size = _whole(s, number)
     axis = node.attribute("axis", -1) % (len(indices) + 1)
     return [(*indices[:axis], size, *indices[axis:])]
 
@@ -852,7 +906,7 @@ def _value_slice(s: Symbolic, node: Node) -> Value | None:
     _, start, end, step = parts[0]
     if not (isinstance(start, int) and isinstance(end, int) and step):
         return None
-    numbers = data.numbers[slice(start, None if step < 0 and end < -len(data.numbers) else end, step)]
+    numbers = _picked(data.numbers, start, end, step)
     return Value(numbers, (len(numbers),), data.floating)
 
 
@@ -879,69 +933,47 @@ def _value_reshaped(s: Symbolic, node: Node) -> Value | None:
 def _value_cast(s: Symbolic, node: Node) -> Value | None:
     data = s.val(node, 0)
     to = node.attribute("to", 0)
-    if data is None or to not in (1, 6, 7, 9, 10, 11):  # float, int32, int64, bool, float16, double
+    if data is None or to not in (1, 6, 7, 9, 11):  # float, int32, int64, bool, double; half rounds sizes above 2048
         return None
     if to == 9:
         truth = tuple(
-            int(n != 0) if isinstance(n, int) else 1 if n is not None and _positive(n) else None for n in data.numbers
+            int(n != 0) if isinstance(n, int) else 1 if isinstance(n, Size) and _is_positive(n) else None
+            for n in data.numbers
         )
         return Value(truth, data.dims)
-    if to in (1, 10, 11):
+    if to in (1, 11):
         return Value(data.numbers, data.dims, True)
     return Value(tuple(map(_floored, data.numbers)) if data.floating else data.numbers, data.dims)
 
 
-def _positive(number: Number) -> bool:
-    bound = None if isinstance(number, Quotient) else lower_bound(number)
-    return bound is not None and bound > 0
-
-
 def _floored(number: Number | None) -> Number | None:
-    """Truncation of a number that is not negative."""
+    """Truncation of a number towards 0."""
     if not isinstance(number, Quotient):
         return number
-    if isinstance(number.num, int) and isinstance(number.den, int):
-        return int(Fraction(number.num, number.den))
-    bound = lower_bound(number.num)
-    if bound is None or bound < 0 or not isinstance(number.den, int) or number.den <= 0:
-        return None
-    return number.num // number.den
+    below = _floor_of(number)
+    if isinstance(number.num, int) and isinstance(below, int):
+        return below + (below < 0)
+    return below if below is not None and _is_positive(number.num + 1) else None
 
 
-def _floor(s: Symbolic, node: Node) -> Value | None:
-    data = s.val(node, 0)
-    if data is None:
-        return None
-    return Value(
-        tuple(
-            n.num // n.den
-            if isinstance(n, Quotient) and isinstance(n.den, int) and n.den > 0
-            else None
-            if isinstance(n, Quotient)
-            else n
-            for n in data.numbers
-        ),
-        data.dims,
-        data.floating,
-    )
+def _floor_of(number: Number | None) -> Number | None:
+    if not isinstance(number, Quotient):
+        return number
+    return number.num // number.den if number.is_telling and isinstance(number.den, int) else None
 
 
-def _ceil(s: Symbolic, node: Node) -> Value | None:
-    data = s.val(node, 0)
-    if data is None:
-        return None
-    return Value(
-        tuple(
-            ceil_div(n.num, n.den)
-            if isinstance(n, Quotient) and isinstance(n.den, int) and n.den > 0
-            else None
-            if isinstance(n, Quotient)
-            else n
-            for n in data.numbers
-        ),
-        data.dims,
-        data.floating,
-    )
+def _ceil_of(number: Number | None) -> Number | None:
+    if not isinstance(number, Quotient):
+        return number
+    return ceil_div(number.num, number.den) if number.is_telling and isinstance(number.den, int) else None
+
+
+def _each(compute: Callable[[Number | None], Number | None]) -> Evaluator:
+    def evaluate(s: Symbolic, node: Node) -> Value | None:
+        data = s.val(node, 0)
+        return None if data is None else Value(tuple(map(compute, data.numbers)), data.dims, data.floating)
+
+    return evaluate
 
 
 def _round(s: Symbolic, node: Node) -> Value | None:
@@ -965,13 +997,18 @@ def _rows(s: Symbolic, node: Node) -> tuple[list[tuple[Number | None, ...]], tup
     return rows, dims, any(value.floating for value in known[-2:])
 
 
+def _is_exact(number: Number | None) -> TypeGuard[Number]:
+    """Whether a number is known, and what a runtime holds is not a rounded one."""
+    return number.is_exact if isinstance(number, Quotient) else number is not None
+
+
 def _binary(compute: Callable[[Number, Number, bool], Number | None], to_bool: bool = False) -> Evaluator:
     def evaluate(s: Symbolic, node: Node) -> Value | None:
         operands = _rows(s, node)
         if operands is None or len(node.inputs) != 2:
             return None
         rows, dims, floating = operands
-        numbers = tuple(None if a is None or b is None else compute(a, b, floating) for a, b in rows)
+        numbers = tuple(compute(a, b, floating) if _is_exact(a) and _is_exact(b) else None for a, b in rows)
         return Value(numbers, dims, floating and not to_bool)
 
     return evaluate
@@ -1027,10 +1064,15 @@ def _div(a: Number, b: Number, floating: bool) -> Number | None:
     return ((n * -1) // m) * -1 if opposite is not None and opposite >= 0 else None
 
 
-def _mod(a: Number, b: Number, floating: bool) -> Number | None:
-    if isinstance(a, Quotient) or not isinstance(b, int) or b <= 0:
-        return None
-    return a - (a // b) * b
+def _value_mod(s: Symbolic, node: Node) -> Value | None:
+    like_c = bool(node.attribute("fmod", 0))  # then the result has the dividend's sign, else the divisor's
+
+    def compute(a: Number, b: Number, floating: bool) -> Number | None:
+        if isinstance(a, Quotient) or not isinstance(b, int) or b <= 0 or (like_c and not _is_positive(a + 1)):
+            return None
+        return a - (a // b) * b
+
+    return _binary(compute)(s, node)
 
 
 def _compare(sign: int, strict: bool) -> Callable[[Number, Number, bool], Number | None]:
@@ -1087,7 +1129,10 @@ def _value_neg(s: Symbolic, node: Node) -> Value | None:
     data = s.val(node, 0)
     if data is None:
         return None
-    return Value(tuple(None if n is None else _mul(n, -1, False) for n in data.numbers), data.dims, data.floating)
+    negated = (
+        Quotient(n.num * -1, n.den) if isinstance(n, Quotient) else None if n is None else n * -1 for n in data.numbers
+    )
+    return Value(tuple(negated), data.dims, data.floating)
 
 
 def _value_where(s: Symbolic, node: Node) -> Value | None:
@@ -1109,6 +1154,8 @@ def _value_fill(s: Symbolic, node: Node) -> Value | None:
         return None
     tensor = node.attribute("value")
     array = s.view.small_array(tensor) if tensor is not None else None
+    if tensor is not None and array is None:
+        return None
     fill = _number(array.reshape(-1).tolist()[0]) if array is not None else 0
     floating = array is None or array.dtype.kind == "f"
     return Value((fill,) * math.prod(known), tuple(known), floating)
@@ -1126,10 +1173,17 @@ def _value_expand(s: Symbolic, node: Node) -> Value | None:
 
 def _value_reduce_prod(s: Symbolic, node: Node) -> Value | None:
     data = s.val(node, 0)
-    if data is None or len(data.dims) > 1 or any(n is None or isinstance(n, Quotient) for n in data.numbers):
+    if data is None or len(data.dims) > 1 or node.attribute("noop_with_empty_axes", 0):
         return None
-    total = product(n for n in data.numbers if n is not None and not isinstance(n, Quotient))
-    return Value((total,), (1,) if node.attribute("keepdims", 1) else (), data.floating)
+    factors = [n for n in data.numbers if n is not None and not isinstance(n, Quotient)]
+    if len(factors) < len(data.numbers):
+        return None
+    return Value((product(factors),), (1,) * len(data.dims) if node.attribute("keepdims", 1) else (), data.floating)
+
+
+def _is_floating(s: Symbolic, node: Node) -> bool:
+    first = s.val(node, 0)
+    return first is not None and first.floating
 
 
 def _value_range(s: Symbolic, node: Node) -> Value | None:
@@ -1138,7 +1192,7 @@ def _value_range(s: Symbolic, node: Node) -> Value | None:
         return None
     start, limit, delta = (value[0] for value in values if value)
     numbers = range(start, limit, delta)
-    return Value(tuple(numbers), (len(numbers),)) if not numbers[MAX_VALUES:] else None
+    return Value(tuple(numbers), (len(numbers),), _is_floating(s, node)) if not numbers[MAX_VALUES:] else None
 
 
 def _value_if(s: Symbolic, node: Node) -> Value | None:
@@ -1156,14 +1210,14 @@ _EVALUATORS: dict[str, Evaluator] = {
     "Add": _binary(_add),
     "And": _binary(_logic({pair: pair[0] and pair[1] for pair in _PAIRS}), to_bool=True),
     "Cast": _value_cast,
-    "Ceil": _ceil,
+    "Ceil": _each(_ceil_of),
     "Concat": _value_concat,
     "ConstantOfShape": _value_fill,
     "Div": _binary(_div),
     "Equal": _binary(_equal, to_bool=True),
     "Expand": _value_expand,
     "Flatten": _value_reshaped,
-    "Floor": _floor,
+    "Floor": _each(_floor_of),
     "Gather": _value_gather,
     "Greater": _binary(_compare(1, True), to_bool=True),
     "GreaterOrEqual": _binary(_compare(1, False), to_bool=True),
@@ -1173,7 +1227,7 @@ _EVALUATORS: dict[str, Evaluator] = {
     "LessOrEqual": _binary(_compare(-1, False), to_bool=True),
     "Max": _binary(_max),
     "Min": _binary(_min),
-    "Mod": _binary(_mod),
+    "Mod": _value_mod,
     "Mul": _binary(_mul),
     "Neg": _value_neg,
     "Not": _value_not,
