@@ -229,8 +229,8 @@ def _unequal(table: Table, net: Network, wanted: list[Layer]) -> list[TableIssue
                     table.lines.get(layer.name, 0),
                     layer.name,
                     f"'{layer.name}' and '{other}' (line {table.lines.get(other, 0)}) read the same blob with"
-                    f" the scales {float(mine[0]):g} and {float(table.inputs[other][0]):g}; ncnn writes it once, with the first:"
-                    " make them equal",
+                    f" the scales {float(mine[0]):g} and {float(table.inputs[other][0]):g}; ncnn writes it"
+                    " once, with the first: make them equal",
                 )
             )
     return out
