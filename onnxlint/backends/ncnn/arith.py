@@ -88,7 +88,7 @@ def activate(layer: Layer, y: Floats) -> Floats:
 
 def quantize_input(x: Floats, scale: float) -> Floats:
     """The int8 values of `x` as float32: round half away from zero(x · scale), clamped to ±127."""
-    q = x * np.float32(scale)
+    q: Floats = x * np.float32(scale)
     np.clip(q, -127, 127, out=q)
     q += np.copysign(np.float32(0.5), q)
     np.trunc(q, out=q)

@@ -63,11 +63,13 @@ def quantize(
     *,
     keep: Collection[str] = (),
     weights: Mapping[str, npt.NDArray[np.int8]] | None = None,
+    rest: Literal["fp16", "fp32"] = "fp16",
 ) -> Quantized:
     """Make the int8 net, byte for byte as ncnn2int8 does from the same table.
 
     `keep` names layers that stay in fp16 (mixed precision). `weights` gives int8 weights for some layers that were
-    rounded in another way than to the nearest; they must belong to the table's scales. Raises OnnxlintError when the
+    rounded in another way than to the nearest; they must belong to the table's scales. `rest` is how the layers that
+    are not quantized are stored: ncnn2int8 writes fp16. Raises OnnxlintError when the
     table cannot belong to the net, or names no layer of it.
     """
     fatal = [i for i in diagnose(table, net) if i.fatal]
@@ -86,7 +88,8 @@ def quantize(
             layers[layer.name] = _int8_layer(layer, table, given)
         elif layer.blobs:
             reasons[layer.name] = reason
-            layers[layer.name] = replace(layer, blobs=tuple(half_blob(b) for b in layer.blobs))
+            if rest == "fp16":
+                layers[layer.name] = replace(layer, blobs=tuple(half_blob(b) for b in layer.blobs))
     out = net.with_layers(layers)
     requantized = _requantized(out)
     out = out.with_layers({name: _with_top_scale(out.layer(name), scale) for name, scale in requantized.items()})

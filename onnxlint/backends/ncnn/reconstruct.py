@@ -1,0 +1,220 @@
+"""Weights rounded against the layer's output, on the inputs that the int8 net really gives it.
+
+Layer after layer, in graph order: the float weights are first refitted (least squares, with intercept) so that over the
+calibration images the layer, reading quantized inputs, comes closest to what the float layer makes of float inputs;
+that takes up the systematic part of all errors before. Then they are rounded one after the other, each
+rounding error being passed on to the weights that are still free (Frantar et al., GPTQ, 2022), and polished by
+coordinate descent. Everything needs only two moments of the inputs: no gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.backends.ncnn import arith
+from onnxlint.backends.ncnn.calibrate import Progress, silent
+from onnxlint.backends.ncnn.format import Blob, Layer, Network
+from onnxlint.backends.ncnn.quantize import quantize
+from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+POSITIONS = 40_000
+"""Output positions, over all images, from which a layer's moments are taken."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Over positions: means of the exact and of the quantized inputs (g, k), and the centred second moments
+    quantized × quantized `hessian` and exact × quantized `cross`, (g, k, k)."""
+
+    exact: Doubles
+    quantized: Doubles
+    hessian: Doubles
+    cross: Doubles
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A net whose biases and float weights were refitted, its table, and the int8 weights that belong to it."""
+
+    net: Network
+    table: Table
+    weights: Mapping[str, npt.NDArray[np.int8]]
+
+
+def moments(layer: Layer, pairs: Sequence[tuple[Floats, Floats]], positions: int = POSITIONS) -> Moments:
+    """Moments over pairs of (exact, quantized) inputs (C, H, W) of a layer."""
+    rng = np.random.default_rng(0)
+    each = max(1, positions // len(pairs))
+    sums: list[Doubles] = []
+    count = 0
+    for exact, quantized in pairs:
+        a, b = arith.columns(layer, exact), arith.columns(layer, quantized)
+        if a.shape[2] > each:
+            some = np.sort(rng.choice(a.shape[2], each, replace=False))
+            a, b = a[:, :, some], b[:, :, some]
+        bt = b.transpose(0, 2, 1)
+        new = [a.sum(2, dtype=np.float64), b.sum(2, dtype=np.float64)]
+        new += [np.matmul(b, bt).astype(np.float64), np.matmul(a, bt).astype(np.float64)]
+        sums = [s + n for s, n in zip(sums, new, strict=True)] if sums else new
+        count += a.shape[2]
+    mean_a, mean_b, bb, ab = (s / count for s in sums)
+    return Moments(
+        mean_a,
+        mean_b,
+        bb - mean_b[:, :, None] * mean_b[:, None, :],
+        ab - mean_a[:, :, None] * mean_b[:, None, :],
+    )
+
+
+def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
+    """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones by `damping`."""
+    k = weight.shape[2]
+    ridge = damping * np.trace(m.hessian, axis1=1, axis2=2) / k + 1e-12
+    eye = ridge[:, None, None] * np.eye(k)
+    right = np.matmul(weight, m.cross + eye)
+    return np.asarray(np.linalg.solve(m.hessian + eye, right.transpose(0, 2, 1)).transpose(0, 2, 1))
+
+
+def best_scales(rows: Doubles, importance: Doubles, levels: int, shared: bool) -> Doubles:
+    """For rows (g, m, k), the scale (g, m) with the least weighted rounding error, from max-based down to 0.7 of it.
+
+    `shared`: all rows of a group get one scale.
+    """
+    peak = np.abs(rows).max(axis=2)
+    if shared:
+        peak = np.broadcast_to(peak.max(axis=1, keepdims=True), peak.shape)
+    peak = np.where(peak > 0, peak, 1.0)
+    best = np.full(peak.shape, np.inf)
+    chosen = levels / peak
+    for shrink in np.linspace(1.0, 0.7, 31):
+        scale = levels / (peak * shrink)
+        q = np.clip(np.round(rows * scale[..., None]), -levels, levels)
+        error = ((q / scale[..., None] - rows) ** 2 * importance[:, None, :]).sum(axis=2)
+        if shared:
+            error = np.broadcast_to(error.sum(axis=1, keepdims=True), error.shape)
+        better = error < best
+        best = np.where(better, error, best)
+        chosen = np.where(better, scale, chosen)
+    return chosen
+
+
+def round_weights(rows: Doubles, scales: Doubles, hessian: Doubles, levels: int, damping: float) -> Doubles:
+    """Integers (g, m, k) near rows·scales with little error (q/s − w)ᵀ H (q/s − w)."""
+    g, _m, k = rows.shape
+    h = hessian + (damping * np.trace(hessian, axis1=1, axis2=2) / k + 1e-12)[:, None, None] * np.eye(k)
+    order = np.argsort(-np.diagonal(h, axis1=1, axis2=2), axis=1)
+    across = np.arange(g)[:, None]
+    hp = h[across[:, :, None], order[:, :, None], order[:, None, :]]
+    free = np.take_along_axis(rows, order[:, None, :], axis=2).copy()
+    upper = np.linalg.cholesky(np.linalg.inv(hp)).transpose(0, 2, 1)
+    out = np.empty_like(free)
+    for i in range(k):
+        q = np.clip(np.round(free[:, :, i] * scales), -levels, levels)
+        out[:, :, i] = q
+        error = (free[:, :, i] - q / scales) / upper[:, None, i, i]
+        free[:, :, i + 1 :] -= error[:, :, None] * upper[:, None, i, i + 1 :]
+    q = np.empty_like(out)
+    np.put_along_axis(q, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
+    return _polished(q, rows, scales, h, levels)
+
+
+def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 3) -> Doubles:
+    """Coordinate descent: each integer in turn moves to its best value, the others held."""
+    error = q / scales[..., None] - rows
+    slope = np.matmul(error, h)
+    diagonal = np.diagonal(h, axis1=1, axis2=2)
+    for _ in range(rounds):
+        moved = False
+        for i in range(q.shape[2]):
+            step = np.round(-slope[:, :, i] / diagonal[:, None, i] * scales)
+            new = np.clip(q[:, :, i] + step, -levels, levels)
+            delta = (new - q[:, :, i]) / scales
+            if delta.any():
+                moved = True
+                q[:, :, i] = new
+                slope += delta[:, :, None] * h[:, None, i, :]
+        if not moved:
+            break
+    return q
+
+
+def reconstruct(
+    net: Network,
+    input_scales: Mapping[str, float],
+    images: Sequence[Floats],
+    *,
+    keep: frozenset[str] = frozenset(),
+    damping: float = 0.01,
+    threads: int = 2,
+    progress: Progress = silent,
+    levels: Callable[[Layer], int] = lambda _layer: 127,
+) -> Rounded:
+    """Quantize a float net layer after layer.
+
+    `input_scales[layer]` is the scale of each layer's input; `keep` names layers that stay float (their weights are
+    refitted all the same). `images` are inputs (C, H, W).
+    """
+    layers = [layer for layer in net.layers if quantizable(layer)]
+    source = source_blobs(net)
+    exact = Runner(net, threads=1)
+    current = net
+    table = Table({}, {})
+    integers: dict[str, npt.NDArray[np.int8]] = {}
+    runner = exact
+    seen: dict[str, list[tuple[Floats, Floats]]] = {}
+    for done, layer in enumerate(layers):
+        blob = source[layer.bottoms[0]]
+        if blob not in seen:
+            seen.clear()
+            partial = quantize(current, table, keep=keep, weights=integers, rest="fp32").net if integers else current
+            runner = Runner(partial, threads=1)
+            want = [layer.bottoms[0]]
+            seen[blob] = [
+                (np.array(a[0]), np.array(b[0]))
+                for a, b in zip(exact.map(images, want, threads), runner.map(images, want, threads), strict=True)
+            ]
+        pairs = seen[blob]
+        quantized = layer.name not in keep
+        scale = input_scales[layer.name]
+        if quantized:
+            pairs = [(a, arith.quantize_input(b, scale) / np.float32(scale)) for a, b in pairs]
+        new, q, scales = _fit_layer(layer, moments(layer, pairs), damping, levels(layer), quantized)
+        current = current.with_layers({layer.name: new})
+        if quantized:
+            integers[layer.name] = q
+            table = replace(
+                table,
+                weights={**table.weights, layer.name: scales},
+                inputs={**table.inputs, layer.name: np.asarray([scale], np.float32)},
+            )
+        progress("rounding weights", done + 1, len(layers))
+    return Rounded(current, table, integers)
+
+
+def _fit_layer(
+    layer: Layer, m: Moments, damping: float, levels: int, quantized: bool
+) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+    old = arith.weight_matrix(layer).astype(np.float64)
+    weight = refit(old, m, damping)
+    shared = weight_groups(layer) != old.shape[0] * old.shape[1]
+    q, scales = np.zeros(0), np.zeros(0)
+    used = weight
+    if quantized:
+        importance = np.diagonal(m.hessian, axis1=1, axis2=2)
+        grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
+        q = round_weights(weight, grid, m.hessian, levels, damping)
+        used = q / grid[..., None]
+        scales = grid[:, 0] if shared else grid.reshape(-1)
+    blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
+    if layer.blob("bias") is not None:
+        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
+        blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
+    return layer.with_blobs(*blobs), q.astype(np.int8).reshape(-1), scales.astype(np.float32)
