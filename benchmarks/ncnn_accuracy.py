@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
-from onnxlint.backends.ncnn.format import Network, dump_bin
+from onnxlint.backends.ncnn.format import Network, dump_bin, load, to_fp16  # noqa: F401
 from onnxlint.backends.ncnn.run import Runner
 
 Floats = npt.NDArray[np.float32]

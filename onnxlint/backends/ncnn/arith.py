@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnxlint.backends.ncnn.format import Layer
 
 Floats = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.intp]
 
 
 def groups(layer: Layer) -> int:
@@ -34,21 +35,36 @@ def bias(layer: Layer) -> Floats:
     return blob.values() if blob is not None else np.zeros(layer.integer(0), np.float32)
 
 
-def columns(layer: Layer, x: Floats) -> Floats:
-    """The input (C, H, W) as (g, k, p): one column for each output position. Inner products: p = 1."""
+def columns(layer: Layer, x: Floats, positions: Positions | None = None) -> Floats:
+    """The input (C, H, W) as (g, k, p): one column for each output position, or for some (flat indices).
+
+    Inner products have one position.
+    """
     if layer.type == "InnerProduct":
         return np.ascontiguousarray(x, np.float32).reshape(1, -1, 1)
+    g = groups(layer)
+    windows = _windows(layer, x)
+    if positions is not None:
+        y, x_ = np.divmod(positions, windows.shape[2])
+        chosen = windows[:, y, x_].transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(chosen).reshape(g, -1, len(positions))
+    return np.ascontiguousarray(windows.transpose(0, 3, 4, 1, 2)).reshape(g, -1, windows.shape[1] * windows.shape[2])
+
+
+def position_count(layer: Layer, x: Floats) -> int:
+    """How many output positions the layer has for the input (C, H, W)."""
+    return 1 if layer.type == "InnerProduct" else int(np.prod(_windows(layer, x).shape[1:3]))
+
+
+def _windows(layer: Layer, x: Floats) -> Floats:
+    """A view of the padded input, (C, output height, output width, kernel height, kernel width)."""
     if x.ndim < 3:  # a vector is an image of one pixel
         x = x.reshape(-1, 1, 1)
     kw, dw, sw = layer.integer(1), layer.integer(2, 1), layer.integer(3, 1)
     kh, dh, sh = layer.integer(11, kw), layer.integer(12, dw), layer.integer(13, sw)
-    g = groups(layer)
     x = _pad(layer, x, (kh - 1) * dh + 1, (kw - 1) * dw + 1, sh, sw)
-    if kw == kh == sw == sh == 1:
-        return np.ascontiguousarray(x).reshape(g, x.shape[0] // g, -1)
     windows = np.lib.stride_tricks.sliding_window_view(x, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(1, 2))
-    windows = windows[:, ::sh, ::sw, ::dh, ::dw]
-    return np.ascontiguousarray(windows.transpose(0, 3, 4, 1, 2)).reshape(g, x.shape[0] // g * kh * kw, -1)
+    return windows[:, ::sh, ::sw, ::dh, ::dw]
 
 
 def _pad(layer: Layer, x: Floats, extent_h: int, extent_w: int, sh: int, sw: int) -> Floats:

@@ -7,7 +7,7 @@ crashes there, is what it was meant to be, with one scale for all layers that re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -56,6 +56,22 @@ def calibrated_blobs(net: Network) -> dict[str, str]:
     return {layer.name: source[layer.bottoms[0]] for layer in net.layers if quantizable(layer)}
 
 
+def _varied(x: Floats) -> bool:
+    """Whether an input is not the same everywhere."""
+    return bool((x != x[..., :1, :1]).any()) if x.ndim == 3 else True
+
+
+def check_inputs(images: Sequence[Floats]) -> None:
+    """Raises OnnxlintError for inputs that cannot calibrate anything: none, NaN, or each of one colour."""
+    if not images:
+        raise OnnxlintError("--images: there is no image to calibrate with")
+    for i, x in enumerate(images, 1):
+        if not np.isfinite(x).all():
+            raise OnnxlintError(f"--images: input {i} holds NaN or infinity; check --mean and --norm")
+    if not any(_varied(x) for x in images):
+        raise OnnxlintError(f"--images: each of the {len(images)} images is of one colour; calibrate with real ones")
+
+
 def activation_stats(
     net: Network,
     images: Iterable[Floats],
@@ -79,8 +95,7 @@ def activation_stats(
     done = 0
 
     def extremes(x: Floats) -> tuple[bool, list[tuple[float, int]]]:
-        some = bool((x != x[..., :1, :1]).any()) if x.ndim == 3 else True
-        return some, [(max(float(b.max()), -float(b.min())), b.size) for b in runner.run(x, blobs)]
+        return _varied(x), [(max(float(b.max()), -float(b.min())), b.size) for b in runner.run(x, blobs)]
 
     for some, found in _parallel(extremes, images, threads):
         varied = varied or some

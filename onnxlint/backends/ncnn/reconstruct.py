@@ -25,8 +25,11 @@ from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weigh
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-POSITIONS = 40_000
+POSITIONS = 20_000
 """Output positions, over all images, from which a layer's moments are taken."""
+
+GEOMETRY = (1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16, 18)
+"""The parameters that say which inputs an output of a convolution reads."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +45,33 @@ class Moments:
 
 @dataclass(frozen=True)
 class Rounded:
-    """A net whose biases and float weights were refitted, its table, and the int8 weights that belong to it."""
+    """A net whose biases and float weights were refitted, its table, and the int8 weights that belong to it.
+
+    `floats[layer]` is the layer with the bias that goes with its float weights, not with the int8 ones.
+    """
 
     net: Network
     table: Table
     weights: Mapping[str, npt.NDArray[np.int8]]
+    floats: Mapping[str, Layer]
 
 
-def moments(layer: Layer, pairs: Sequence[tuple[Floats, Floats]], positions: int = POSITIONS) -> Moments:
-    """Moments over pairs of (exact, quantized) inputs (C, H, W) of a layer."""
+def moments(
+    layer: Layer, pairs: Sequence[tuple[Floats, Floats]], scale: float | None, positions: int = POSITIONS
+) -> Moments:
+    """Moments over pairs of float inputs (C, H, W) of a layer: the exact one, and the one that the int8 net gives it,
+    which is quantized with `scale` first (None: taken as it is)."""
     rng = np.random.default_rng(0)
     each = max(1, positions // len(pairs))
     sums: list[Doubles] = []
     count = 0
-    for exact, quantized in pairs:
-        a, b = arith.columns(layer, exact), arith.columns(layer, quantized)
-        if a.shape[2] > each:
-            some = np.sort(rng.choice(a.shape[2], each, replace=False))
-            a, b = a[:, :, some], b[:, :, some]
+    for exact, given in pairs:
+        there = arith.position_count(layer, exact)
+        some = np.sort(rng.choice(there, each, replace=False)) if there > each else None
+        a, b = arith.columns(layer, exact, some), arith.columns(layer, given, some)
+        if scale is not None:
+            b = arith.quantize_input(b, scale)
+            b /= np.float32(scale)
         bt = b.transpose(0, 2, 1)
         new = [a.sum(2, dtype=np.float64), b.sum(2, dtype=np.float64)]
         new += [np.matmul(b, bt).astype(np.float64), np.matmul(a, bt).astype(np.float64)]
@@ -168,26 +180,29 @@ def reconstruct(
     current = net
     table = Table({}, {})
     integers: dict[str, npt.NDArray[np.int8]] = {}
-    runner = exact
-    seen: dict[str, list[tuple[Floats, Floats]]] = {}
+    floats: dict[str, Layer] = {}
+    blob = ""
+    pairs: list[tuple[Floats, Floats]] = []
+    known: dict[tuple[object, ...], Moments] = {}
     for done, layer in enumerate(layers):
-        blob = source[layer.bottoms[0]]
-        if blob not in seen:
-            seen.clear()
+        if source[layer.bottoms[0]] != blob:
+            blob = source[layer.bottoms[0]]
+            known.clear()
             partial = quantize(current, table, keep=keep, weights=integers, rest="fp32").net if integers else current
             runner = Runner(partial, threads=1)
-            want = [layer.bottoms[0]]
-            seen[blob] = [
+            want = [blob]
+            pairs = [
                 (np.array(a[0]), np.array(b[0]))
                 for a, b in zip(exact.map(images, want, threads), runner.map(images, want, threads), strict=True)
             ]
-        pairs = seen[blob]
         quantized = layer.name not in keep
         scale = input_scales[layer.name]
-        if quantized:
-            pairs = [(a, arith.quantize_input(b, scale) / np.float32(scale)) for a, b in pairs]
-        new, q, scales = _fit_layer(layer, moments(layer, pairs), damping, levels(layer), quantized)
-        current = current.with_layers({layer.name: new})
+        key = (layer.type, quantized, scale, *(layer.integer(k, -1) for k in GEOMETRY))
+        if key not in known:
+            known[key] = moments(layer, pairs, scale if quantized else None)
+        free, fixed, q, scales = _fit_layer(layer, known[key], damping, levels(layer))
+        current = current.with_layers({layer.name: fixed if quantized else free})
+        floats[layer.name] = free
         if quantized:
             integers[layer.name] = q
             table = replace(
@@ -196,25 +211,26 @@ def reconstruct(
                 inputs={**table.inputs, layer.name: np.asarray([scale], np.float32)},
             )
         progress("rounding weights", done + 1, len(layers))
-    return Rounded(current, table, integers)
+    return Rounded(current, table, integers, floats)
 
 
 def _fit_layer(
-    layer: Layer, m: Moments, damping: float, levels: int, quantized: bool
-) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+    layer: Layer, m: Moments, damping: float, levels: int
+) -> tuple[Layer, Layer, npt.NDArray[np.int8], Floats]:
+    """The layer with its bias for float weights and for int8 ones, those int8 weights, and their scales."""
     old = arith.weight_matrix(layer).astype(np.float64)
     weight = refit(old, m, damping)
     shared = weight_groups(layer) != old.shape[0] * old.shape[1]
-    q, scales = np.zeros(0), np.zeros(0)
-    used = weight
-    if quantized:
-        importance = np.diagonal(m.hessian, axis1=1, axis2=2)
-        grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
-        q = round_weights(weight, grid, m.hessian, levels, damping)
-        used = q / grid[..., None]
-        scales = grid[:, 0] if shared else grid.reshape(-1)
-    blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
-    if layer.blob("bias") is not None:
-        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
-        blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
-    return layer.with_blobs(*blobs), q.astype(np.int8).reshape(-1), scales.astype(np.float32)
+    importance = np.diagonal(m.hessian, axis1=1, axis2=2)
+    grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
+    q = round_weights(weight, grid, m.hessian, levels, damping)
+    scales = grid[:, 0] if shared else grid.reshape(-1)
+
+    def with_bias(used: Doubles) -> Layer:
+        blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
+        if layer.blob("bias") is not None:
+            shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
+            blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
+        return layer.with_blobs(*blobs)
+
+    return with_bias(weight), with_bias(q / grid[..., None]), q.astype(np.int8).reshape(-1), scales.astype(np.float32)
