@@ -7,7 +7,9 @@ bytes of the `.bin` and seconds of calibration. The models and calibration image
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
-from onnxlint.backends.ncnn.format import Network, dump_bin, load, to_fp16  # noqa: F401
+from onnxlint.backends.ncnn.auto import auto
+from onnxlint.backends.ncnn.calibrate import make_table
+from onnxlint.backends.ncnn.format import Network, dump_bin, load, to_fp16
+from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 
 Floats = npt.NDArray[np.float32]
@@ -134,3 +139,42 @@ def photos(sources: Sequence[str]) -> list[Floats]:
     """The inputs (3, 640, 640) for photos or folders of them, letterboxed."""
     recipe = PRESETS["retinaface"]
     return [x for source in sources for _, x in tensors(find_images(source), recipe)]
+
+
+def make(method: str, net: Network, images: Sequence[Floats], threads: int) -> Network:
+    """Quantize `net` by one of METHODS."""
+    if method == "fp32":
+        return net
+    if method == "fp16":
+        return to_fp16(net)
+    if method in ("kl", "aciq", "eq"):
+        table = make_table(net, images, method, threads=threads)  # type: ignore[arg-type]
+        return quantize(net, table).net
+    budget = {"auto": 0.0, "mixed 0.1 %": 0.001, "mixed": 0.08}[method]
+    return auto(net, images, mixed=budget > 0, budget=budget, threads=threads).quantized.net
+
+
+METHODS = ("fp32", "fp16", "kl", "aciq", "eq", "auto", "mixed 0.1 %", "mixed")
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+", help="photos, or folders or lists of them, to judge on")
+    parser.add_argument("--model", default=str(DATA / "ncnn_reference" / "fp32.param"))
+    parser.add_argument("--images", default=str(DATA / "calibration"), help="calibration images")
+    parser.add_argument("--methods", default=",".join(METHODS), help="some of: %(default)s")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    net = load(args.model)
+    judge = Judge(net, photos(args.photos))
+    print(f"{len(judge.photos)} photos, {sum(map(len, judge.faces))} faces\n\n{HEADER}")
+    images = photos([args.images])
+    for method in args.methods.split(","):
+        start = time.perf_counter()
+        made = make(method, net, images, args.threads)
+        print(judge.row(method, made, time.perf_counter() - start), flush=True)
+
+
+if __name__ == "__main__":
+    main()

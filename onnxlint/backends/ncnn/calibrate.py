@@ -6,6 +6,7 @@ crashes there, is what it was meant to be, with one scale for all layers that re
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ LEVELS = 128
 EPSILON = 1e-4
 EQ_IMAGES = 50
 EQ_STEPS = 100
+EQ_POSITIONS = 6400
 
 
 def silent(_what: str, _done: int, _total: int | None) -> None:
@@ -282,114 +284,119 @@ def make_table(
 
 
 def _equalize_outputs(net: Network, images: Iterable[Floats], table: Table, threads: int, progress: Progress) -> Table:
-    """Refine a kl table: each scale becomes the one of 100 around it with the best cosine of the layer's output."""
-    runner = Runner(net, threads=threads)
-    inputs = []
-    for x in images:
-        inputs.append(np.ascontiguousarray(x))
-        if len(inputs) == EQ_IMAGES:
-            break
+    """Refine a kl table: each scale becomes the one of 100 around it with the best cosine of the layer's output.
+
+    The int8 layer is a product of integer matrices, so all candidates of a channel are scored in one. Where a layer has
+    more than `EQ_POSITIONS` output positions, that many stand for all.
+    """
+    runner = Runner(net, threads=1)
+    inputs = [np.ascontiguousarray(x) for x in itertools.islice(images, EQ_IMAGES)]
     reads = calibrated_blobs(net)
     layers = {layer.name: layer for layer in net.layers if layer.name in reads}
     factors = np.float32(0.5) + np.float32(1.5 / EQ_STEPS) * np.arange(EQ_STEPS, dtype=np.float32)
     weights = dict(table.weights)
     bottoms = dict(table.inputs)
     done = 0
-    for blob in dict.fromkeys(reads.values()):
-        readers = [layers[name] for name, source in reads.items() if source == blob]
-        scale = float(bottoms[readers[0].name][0])
-        activations = [runner.run(x, [blob])[0] for x in inputs]
-        score = np.zeros(EQ_STEPS)
-        for layer in readers:
-            weights[layer.name] = _best_weight_scales(layer, activations, scale, weights[layer.name], factors)
-            score += _input_cosines(layer, activations, weights[layer.name], scale * factors)
-            done += 1
-            progress("scales by output", done, len(layers))
-        best = np.float32(scale) * factors[int(np.argmax(score))]
-        for layer in readers:
-            bottoms[layer.name] = np.asarray([best], np.float32)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for blob in dict.fromkeys(reads.values()):
+            readers = [layers[name] for name, source in reads.items() if source == blob]
+            scale = float(bottoms[readers[0].name][0])
+            activations = [np.array(ys[0]) for ys in runner.map(inputs, [blob], threads)]
+            score = np.zeros(EQ_STEPS)
+            for layer in readers:
+                start = weights[layer.name]
+                trials = list(pool.map(lambda x: _weight_trials(layer, x, scale, start, factors), activations))  # noqa: B023
+                weights[layer.name] = chosen = _best_weight_scales(trials, start, factors)
+                score += sum(
+                    pool.map(lambda x: _input_cosines(layer, x, chosen, scale * factors), activations)  # noqa: B023
+                )
+                done += 1
+                progress("scales by output", done, len(layers))
+            best = np.float32(scale) * factors[int(np.argmax(score))]
+            for layer in readers:
+                bottoms[layer.name] = np.asarray([best], np.float32)
     return Table(weights, bottoms)
 
 
-def _quantized_rows(rows: Floats, scales: Floats) -> Floats:
-    """Dequantized weights for each scale: rows (m, k) and scales (…, m) → (…, m, k)."""
+def _positions(layer: Layer, x: Floats) -> npt.NDArray[np.intp] | None:
+    """Some output positions, the same for every image of a size; None: all."""
+    there = arith.position_count(layer, x)
+    if there <= EQ_POSITIONS:
+        return None
+    return np.sort(np.random.default_rng(0).choice(there, EQ_POSITIONS, replace=False))
+
+
+def _dequantized(rows: Floats, scales: Floats) -> Floats:
+    """Weights after int8: rows (m, k) with the scales (…, m) → (…, m, k)."""
     q = np.clip(rows * scales[..., None], -127, 127)
     q = np.trunc(q + np.copysign(np.float32(0.5), q))
     return np.asarray(q / scales[..., None], np.float32)
 
 
-def _outputs(layer: Layer, weight: Floats, cols: Floats, unit: float, offset: Floats) -> Floats:
-    """Activated outputs of weights (m, k) over integer columns (k, p) that count in `unit`."""
-    y = weight @ cols
-    y *= np.float32(unit)
-    y += offset[:, None]
-    return arith.activate(layer, y)
-
-
-def _best_weight_scales(
-    layer: Layer, activations: list[Floats], scale: float, start: Floats, factors: Floats
-) -> Floats:
-    """Channel after channel: the weight scale with the best sum (over images) of output cosines, others held."""
+def _weight_trials(
+    layer: Layer, x: Floats, scale: float, start: Floats, factors: Floats
+) -> tuple[Doubles, Doubles, float]:
+    """For one input: ⟨y, reference⟩ and ⟨y, y⟩ of each channel (c) for each candidate and, last, for the scale as it
+    is, both (c, 101); and ⟨reference, reference⟩ of the whole output."""
     weight = arith.weight_matrix(layer)
-    g, m, _ = weight.shape
+    g, m, k = weight.shape
     shared = len(start) != g * m  # a grouped convolution has one scale for all outputs of a group
     offset = arith.bias(layer).reshape(g, m)
-    images = len(activations)
-    dots = np.zeros((images, len(start), EQ_STEPS + 1))
+    some = _positions(layer, x)
+    exact = arith.columns(layer, x, some)
+    cols = arith.quantize_input(exact, scale)
+    cols /= np.float32(scale)
+    tries = np.append(factors, np.float32(1))
+    dots = np.zeros((len(start), len(tries)))
     norms = np.zeros_like(dots)
-    truth = np.zeros(images)
-    for i, x in enumerate(activations):
-        exact = arith.columns(layer, x)
-        cols = arith.quantize_input(x, scale)
-        cols = arith.columns(layer, cols)
-        for group in range(g):
-            reference = _outputs(layer, weight[group], exact[group], 1.0, offset[group])
-            truth[i] += float(np.vdot(reference, reference))
-            for one in range(1) if shared else range(m):
-                at = slice(None) if shared else slice(one, one + 1)
-                index = group if shared else group * m + one
-                candidates = np.append(factors, np.float32(1)) * start[index]
-                rows = weight[group, at]
-                q = _quantized_rows(rows, np.broadcast_to(candidates[:, None], (EQ_STEPS + 1, len(rows))))
-                y = _outputs(
-                    layer,
-                    q.reshape(-1, rows.shape[1]),
-                    cols[group],
-                    1 / scale,
-                    np.tile(offset[group, at], EQ_STEPS + 1),
-                ).reshape(EQ_STEPS + 1, -1)
-                dots[i, index] = y @ reference[at].reshape(-1)
-                norms[i, index] = np.einsum("cp,cp->c", y, y)
+    truth = 0.0
+    for group in range(g):
+        reference = arith.activate(layer, weight[group] @ exact[group] + offset[group][:, None])
+        truth += float(np.vdot(reference, reference))
+        for one in range(1 if shared else m):
+            at = slice(None) if shared else slice(one, one + 1)
+            index = group if shared else group * m + one
+            rows = weight[group, at]
+            q = _dequantized(rows, np.broadcast_to((tries * start[index])[:, None], (len(tries), len(rows))))
+            y = q.reshape(-1, k) @ cols[group]
+            y += np.tile(offset[group, at], len(tries))[:, None]
+            y = arith.activate(layer, y).reshape(len(tries), -1)
+            dots[index] = y @ reference[at].reshape(-1)
+            norms[index] = np.einsum("cp,cp->c", y, y)
+    return dots, norms, truth
+
+
+def _best_weight_scales(trials: Sequence[tuple[Doubles, Doubles, float]], start: Floats, factors: Floats) -> Floats:
+    """Channel after channel: the weight scale with the best sum (over images) of output cosines, others held."""
+    dots, norms = np.stack([t[0] for t in trials]), np.stack([t[1] for t in trials])
+    truth = np.array([t[2] for t in trials])
     chosen = np.array(start)
     dot, norm = dots[:, :, -1].sum(1), norms[:, :, -1].sum(1)
     for index in range(len(start)):
         rest_dot, rest_norm = dot - dots[:, index, -1], norm - norms[:, index, -1]
-        cosine = (rest_dot[:, None] + dots[:, index]) / np.sqrt(
-            np.maximum((rest_norm[:, None] + norms[:, index]) * truth[:, None], 1e-30)
-        )
-        best = int(np.argmax(cosine.sum(0)[:EQ_STEPS]))
+        power = (rest_norm[:, None] + norms[:, index]) * truth[:, None]
+        cosine = (rest_dot[:, None] + dots[:, index]) / np.sqrt(np.maximum(power, 1e-30))
+        best = int(np.argmax(cosine.sum(0)[:-1]))
         chosen[index] = start[index] * factors[best]
         dot, norm = rest_dot + dots[:, index, best], rest_norm + norms[:, index, best]
     return chosen
 
 
-def _input_cosines(layer: Layer, activations: list[Floats], scales: Floats, candidates: Floats) -> Doubles:
-    """The sum over images of the cosine of the layer's int8 output with the float one, for each input scale."""
+def _input_cosines(layer: Layer, x: Floats, scales: Floats, candidates: Floats) -> Doubles:
+    """For one input: the cosine of the layer's int8 output with the float one, for each input scale."""
     weight = arith.weight_matrix(layer)
     g, m, k = weight.shape
-    per_row = np.repeat(scales, g * m // len(scales))
-    rounded = _quantized_rows(weight.reshape(g * m, k), per_row).reshape(g, m, k)
-    offset = arith.bias(layer)
-    score = np.zeros(len(candidates))
-    for x in activations:
-        reference = arith.layer_output(layer, x).reshape(-1)
-        length = math.sqrt(float(np.vdot(reference, reference)))
-        for c, scale in enumerate(candidates):
-            cols = arith.columns(layer, arith.quantize_input(x, float(scale)))
-            y = np.matmul(rounded, cols)
-            y *= np.float32(1 / scale)
-            y = y.reshape(g * m, -1)
-            y += offset[:, None]
-            flat = arith.activate(layer, y).reshape(-1)
-            score[c] += float(flat @ reference) / max(math.sqrt(float(flat @ flat)) * length, 1e-30)
-    return score
+    rounded = _dequantized(weight.reshape(g * m, k), np.repeat(scales, g * m // len(scales))).reshape(g, m, k)
+    offset = arith.bias(layer)[:, None]
+    exact = arith.columns(layer, x, _positions(layer, x))
+    reference = arith.activate(layer, np.matmul(weight, exact).reshape(g * m, -1) + offset).reshape(-1)
+    length = math.sqrt(float(np.vdot(reference, reference)))
+    out = np.zeros(len(candidates))
+    for c, scale in enumerate(candidates):
+        y = np.matmul(rounded, arith.quantize_input(exact, float(scale)))
+        y /= np.float32(scale)
+        y = y.reshape(g * m, -1)
+        y += offset
+        flat = arith.activate(layer, y).reshape(-1)
+        out[c] = float(flat @ reference) / max(math.sqrt(float(flat @ flat)) * length, 1e-30)
+    return out
