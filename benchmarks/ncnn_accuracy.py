@@ -132,7 +132,8 @@ class Judge:
             )
             snr.append(float(10 * np.log10(signal / max(noise, 1e-30))))
         counts = np.sum([match(t, faces(o)) for t, o in zip(self.faces, outputs, strict=True)], axis=0)
-        return Row(method, tuple(snr), *(int(c) for c in counts), len(dump_bin(net)), seconds)
+        found, missed, extra = (int(c) for c in counts)
+        return Row(method, tuple(snr), found, missed, extra, len(dump_bin(net)), seconds)
 
 
 def photos(sources: Sequence[str]) -> list[Floats]:

@@ -156,7 +156,9 @@ def parse_param(data: bytes | str, path: str = "<memory>") -> Network:
     if isinstance(data, bytes):
         try:
             text = data.decode("utf-8")
-        except UnicodeDecodeError:
+            if "\0" in text:
+                raise ValueError
+        except ValueError:
             raise _error(
                 f"{path}: this is not a text .param file; give the file that pnnx or onnxlint wrote"
                 " (not .bin or .param.bin)"

@@ -34,13 +34,14 @@ GEOMETRY = (1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16, 18)
 
 @dataclass(frozen=True)
 class Moments:
-    """Over positions: means of the exact and of the quantized inputs (g, k), and the centred second moments
+    """Over `count` positions: means of the exact and of the quantized inputs (g, k), and the centred second moments
     quantized × quantized `hessian` and exact × quantized `cross`, (g, k, k)."""
 
     exact: Doubles
     quantized: Doubles
     hessian: Doubles
     cross: Doubles
+    count: int
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ def moments(
         mean_b,
         bb - mean_b[:, :, None] * mean_b[:, None, :],
         ab - mean_a[:, :, None] * mean_b[:, None, :],
+        count,
     )
 
 
 def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
-    """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones by `damping`."""
+    """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones by `damping`,
+    and more when there are few positions for the number of weights."""
     k = weight.shape[2]
-    ridge = damping * np.trace(m.hessian, axis1=1, axis2=2) / k + 1e-12
+    ridge = (damping + k / m.count) * np.trace(m.hessian, axis1=1, axis2=2) / k + 1e-12
     eye = ridge[:, None, None] * np.eye(k)
     right = np.matmul(weight, m.cross + eye)
     return np.asarray(np.linalg.solve(m.hessian + eye, right.transpose(0, 2, 1)).transpose(0, 2, 1))

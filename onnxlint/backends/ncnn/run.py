@@ -39,6 +39,8 @@ class Runner:
         self._handle = self._ncnn.Net()
         self._handle.opt.num_threads = threads
         self._handle.opt.lightmode = False  # every blob stays extractable
+        self._handle.opt.use_fp16_packed = False  # else an fp32 InnerProduct computes with fp16 weights
+        self._handle.opt.use_fp16_storage = False
         self._weights = dump_bin(net) + bytes(64)  # ncnn reads without knowing the length, and refers to the memory
         if self._handle.load_param_mem(dump_param(net)) != 0:
             raise OnnxlintError(
