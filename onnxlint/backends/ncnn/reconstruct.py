@@ -184,6 +184,11 @@ def reconstruct(
     table = Table({}, {})
     integers: dict[str, npt.NDArray[np.int8]] = {}
     floats: dict[str, Layer] = {}
+    # Each net computes on from the blobs it has made before, kept as long as something is still to be made from them.
+    truth: list[dict[str, Floats]] = [{exact.input: x} for x in images]
+    given: list[dict[str, Floats]] = [{exact.input: x} for x in images]
+    unread = {source[layer.bottoms[0]] for layer in layers}
+    after = _next_reads(net, unread)
     blob = ""
     pairs: list[tuple[Floats, Floats]] = []
     known: dict[tuple[object, ...], Moments] = {}
@@ -193,11 +198,15 @@ def reconstruct(
             known.clear()
             partial = quantize(current, table, keep=keep, weights=integers, rest="fp32").net if integers else current
             runner = Runner(partial, threads=1)
-            want = [blob]
-            pairs = [
-                (np.array(a[0]), np.array(b[0]))
-                for a, b in zip(exact.map(images, want, threads), runner.map(images, want, threads), strict=True)
-            ]
+            for net_, values in ((exact, truth), (runner, given)):
+                for known_, ys in zip(values, net_.map(values, [blob], threads), strict=True):
+                    known_[blob] = np.array(ys[0])
+            pairs = [(a[blob], b[blob]) for a, b in zip(truth, given, strict=True)]
+            unread.discard(blob)
+            for values in (truth, given):
+                for known_ in values:
+                    for name in [n for n in known_ if n != exact.input and n != blob and not after[n] & unread]:
+                        del known_[name]
         quantized = layer.name not in keep
         scale = input_scales[layer.name]
         key = (layer.type, quantized, scale, *(layer.integer(k, -1) for k in GEOMETRY))
@@ -215,6 +224,20 @@ def reconstruct(
             )
         progress("rounding weights", done + 1, len(layers))
     return Rounded(current, table, integers, floats)
+
+
+def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
+    """Blob → the blobs in `read` that are made from it without another one of them between."""
+    after: dict[str, set[str]] = {}
+    for layer in reversed(net.layers):
+        found: set[str] = set()
+        for top in layer.tops:
+            found |= {top} if top in read else after.get(top, set())
+        for bottom in layer.bottoms:
+            after.setdefault(bottom, set()).update(found)
+    for name in read:
+        after.setdefault(name, set())
+    return after
 
 
 def _fit_layer(

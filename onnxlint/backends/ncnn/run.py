@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -48,30 +48,37 @@ class Runner:
             )
         self._handle.load_model_mem(self._weights)
 
-    def run(self, x: Floats, blobs: Sequence[str]) -> list[Floats]:
-        """The named blobs for the input `x` (C, H, W). The arrays own their memory or keep it alive.
+    def run(self, x: Floats | Mapping[str, Floats], blobs: Sequence[str]) -> list[Floats]:
+        """The named blobs for the input `x` (C, H, W), or given the values of some blobs, from which ncnn computes on.
+        The arrays own their memory or keep it alive.
 
         Raises OnnxlintError where ncnn cannot compute a blob.
         """
         extractor = self._handle.create_extractor()
-        x = np.ascontiguousarray(x, np.float32)
-        source = self._ncnn.Mat(x)  # does not keep x alive: it lives in this frame
-        extractor.input(self.input, source)
+        given = x if isinstance(x, Mapping) else {self.input: x}
+        # A Mat does not keep its array alive: both live in this frame.
+        arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in given.items()}
+        mats = {name: self._ncnn.Mat(value) for name, value in arrays.items()}
+        for name, mat in mats.items():
+            extractor.input(name, mat)
         out: list[Floats] = []
         for name in blobs:
             code, mat = extractor.extract(name)
             array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
             if code != 0 or array.size == 0:
+                shape = arrays[self.input].shape
                 raise OnnxlintError(
                     printable(
-                        f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {x.shape};"
+                        f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {shape};"
                         " check the input size that the net was converted for"
                     )
                 )
             out.append(array)
         return out
 
-    def map(self, images: Iterable[Floats], blobs: Sequence[str], threads: int = 1) -> Iterator[list[Floats]]:
+    def map(
+        self, images: Iterable[Floats | Mapping[str, Floats]], blobs: Sequence[str], threads: int = 1
+    ) -> Iterator[list[Floats]]:
         """`run` over a stream of inputs, `threads` at a time, in order; at most `threads` + 1 inputs are held."""
         if threads <= 1:
             for x in images:

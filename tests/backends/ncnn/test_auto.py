@@ -12,6 +12,7 @@ from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads
 from onnxlint.backends.ncnn.format import dump_bin, load
 from onnxlint.backends.ncnn.quantize import quantize
+from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import diagnose, load_table
 from onnxlint.errors import OnnxlintError
 from tests.backends.ncnn.nets import DATA, REFERENCE, inputs, needs_data, small
@@ -114,3 +115,14 @@ def test_retinaface_on_its_calibration_images(budget: float, bar: float) -> None
     assert made.snr_db > bar
     assert Evaluator(net, images).score(kl) < 15.5
     assert len(dump_bin(made.quantized.net)) <= (1 + budget) * len(dump_bin(kl))
+
+
+def test_a_net_computes_on_from_its_blobs() -> None:
+    runner = Runner(NET)
+    for size in (23, 24):  # rows and channels that are aligned in memory, and that are not
+        (x,) = inputs(1, size)
+        middle, end = runner.run(x, ["2", "out0"])
+        (again,) = runner.run({"in0": x, "2": np.array(middle)}, ["out0"])
+        assert np.array_equal(end, again)
+        changed = np.array(middle) + 1
+        assert not np.array_equal(runner.run({"in0": x, "2": changed}, ["out0"])[0], end)
