@@ -46,15 +46,11 @@ class Moments:
 
 @dataclass(frozen=True)
 class Rounded:
-    """A net whose biases and float weights were refitted, its table, and the int8 weights that belong to it.
-
-    `floats[layer]` is the layer with the bias that goes with its float weights, not with the int8 ones.
-    """
+    """A net whose biases and float weights were refitted, its table, and the int8 weights that belong to it."""
 
     net: Network
     table: Table
     weights: Mapping[str, npt.NDArray[np.int8]]
-    floats: Mapping[str, Layer]
 
 
 def moments(
@@ -123,8 +119,33 @@ def best_scales(rows: Doubles, importance: Doubles, levels: int, shared: bool) -
 
 def round_weights(rows: Doubles, scales: Doubles, hessian: Doubles, levels: int, damping: float) -> Doubles:
     """Integers (g, m, k) near rows·scales with little error (q/s − w)ᵀ H (q/s − w)."""
-    g, _m, k = rows.shape
-    h = hessian + (damping * np.trace(hessian, axis1=1, axis2=2) / k + 1e-12)[:, None, None] * np.eye(k)
+
+    def nearest(w: Doubles) -> Doubles:
+        return np.asarray(np.clip(np.round(w * scales), -levels, levels) / scales)
+
+    h = _damped(hessian, damping)
+    q = np.round(_passed_on(rows, h, nearest) * scales[..., None])
+    return _polished(q, rows, scales, h, levels)
+
+
+def round_to_half(rows: Doubles, hessian: Doubles, damping: float) -> Doubles:
+    """The same onto fp16 numbers: correlated inputs make for weights that cancel, and then their rounding matters."""
+
+    def nearest(w: Doubles) -> Doubles:
+        return np.asarray(np.clip(w, -65504, 65504).astype(np.float16), np.float64)
+
+    return _passed_on(rows, _damped(hessian, damping), nearest)
+
+
+def _damped(hessian: Doubles, damping: float) -> Doubles:
+    k = hessian.shape[1]
+    ridge = damping * np.trace(hessian, axis1=1, axis2=2) / k + 1e-12
+    return np.asarray(hessian + ridge[:, None, None] * np.eye(k))
+
+
+def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles]) -> Doubles:
+    """Weights rounded one input after the other, most important first; the others make up for each error."""
+    g, _, k = rows.shape
     order = np.argsort(-np.diagonal(h, axis1=1, axis2=2), axis=1)
     across = np.arange(g)[:, None]
     hp = h[across[:, :, None], order[:, :, None], order[:, None, :]]
@@ -132,13 +153,12 @@ def round_weights(rows: Doubles, scales: Doubles, hessian: Doubles, levels: int,
     upper = np.linalg.cholesky(np.linalg.inv(hp)).transpose(0, 2, 1)
     out = np.empty_like(free)
     for i in range(k):
-        q = np.clip(np.round(free[:, :, i] * scales), -levels, levels)
-        out[:, :, i] = q
-        error = (free[:, :, i] - q / scales) / upper[:, None, i, i]
+        out[:, :, i] = nearest(free[:, :, i])
+        error = (free[:, :, i] - out[:, :, i]) / upper[:, None, i, i]
         free[:, :, i + 1 :] -= error[:, :, None] * upper[:, None, i, i + 1 :]
-    q = np.empty_like(out)
-    np.put_along_axis(q, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
-    return _polished(q, rows, scales, h, levels)
+    back = np.empty_like(out)
+    np.put_along_axis(back, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
+    return back
 
 
 def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 3) -> Doubles:
@@ -183,7 +203,6 @@ def reconstruct(
     current = net
     table = Table({}, {})
     integers: dict[str, npt.NDArray[np.int8]] = {}
-    floats: dict[str, Layer] = {}
     # Each net computes on from the blobs it has made before, kept as long as something is still to be made from them.
     truth: list[dict[str, Floats]] = [{exact.input: x} for x in images]
     given: list[dict[str, Floats]] = [{exact.input: x} for x in images]
@@ -212,9 +231,8 @@ def reconstruct(
         key = (layer.type, quantized, scale, *(layer.integer(k, -1) for k in GEOMETRY))
         if key not in known:
             known[key] = moments(layer, pairs, scale if quantized else None)
-        free, fixed, q, scales = _fit_layer(layer, known[key], damping, levels(layer))
-        current = current.with_layers({layer.name: fixed if quantized else free})
-        floats[layer.name] = free
+        new, q, scales = _fit_layer(layer, known[key], damping, levels(layer), quantized)
+        current = current.with_layers({layer.name: new})
         if quantized:
             integers[layer.name] = q
             table = replace(
@@ -223,7 +241,7 @@ def reconstruct(
                 inputs={**table.inputs, layer.name: np.asarray([scale], np.float32)},
             )
         progress("rounding weights", done + 1, len(layers))
-    return Rounded(current, table, integers, floats)
+    return Rounded(current, table, integers)
 
 
 def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
@@ -241,22 +259,26 @@ def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
 
 
 def _fit_layer(
-    layer: Layer, m: Moments, damping: float, levels: int
+    layer: Layer, m: Moments, damping: float, levels: int, half: bool
 ) -> tuple[Layer, Layer, npt.NDArray[np.int8], Floats]:
-    """The layer with its bias for float weights and for int8 ones, those int8 weights, and their scales."""
+    """The layer in float, and with the bias for int8 weights; those int8 weights, and their scales.
+
+    `half`: the float weights are to be stored in fp16, and are rounded for it.
+    """
     old = arith.weight_matrix(layer).astype(np.float64)
     weight = refit(old, m, damping)
     shared = weight_groups(layer) != old.shape[0] * old.shape[1]
     importance = np.diagonal(m.hessian, axis1=1, axis2=2)
     grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
     q = round_weights(weight, grid, m.hessian, levels, damping)
+    kept = round_to_half(weight, m.hessian, damping) if half else weight
     scales = grid[:, 0] if shared else grid.reshape(-1)
 
     def with_bias(used: Doubles) -> Layer:
-        blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
+        blobs = [Blob("weight", kept.astype(np.float32).reshape(-1), 0)]
         if layer.blob("bias") is not None:
             shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
             blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
         return layer.with_blobs(*blobs)
 
-    return with_bias(weight), with_bias(q / grid[..., None]), q.astype(np.int8).reshape(-1), scales.astype(np.float32)
+    return with_bias(kept), with_bias(q / grid[..., None]), q.astype(np.int8).reshape(-1), scales.astype(np.float32)
