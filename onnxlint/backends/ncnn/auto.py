@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
 from onnxlint.backends.ncnn.equalize import equalize
-from onnxlint.backends.ncnn.evaluate import Evaluator
+from onnxlint.backends.ncnn.evaluate import Evaluator, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
 from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
@@ -31,7 +31,7 @@ IMAGES = 32
 """How many calibration images are used: they are held in memory, evenly taken from all."""
 
 TRIAL_IMAGES = 4
-"""How many of them judge a single trial of the greedy search."""
+"""How many of them measure the noise of a single layer."""
 
 SMALL_SHARE = 0.002
 """Layers with less of the noise than this stay int8, even if there are bytes left."""
@@ -65,20 +65,6 @@ class AutoResult:
         return self.rounded.table
 
 
-def spread(images: Iterable[Floats], count: int = IMAGES) -> list[Floats]:
-    """At most `count` of a stream of inputs, evenly spaced; never more than twice as many are held."""
-    kept: list[Floats] = []
-    stride = 1
-    for i, x in enumerate(images):
-        if i % stride == 0:
-            kept.append(np.ascontiguousarray(x, np.float32))
-        if len(kept) == 2 * count:
-            kept, stride = kept[::2], 2 * stride
-    if len(kept) <= count:
-        return kept
-    return [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int).tolist()]
-
-
 def auto(
     net: Network,
     images: Iterable[Floats],
@@ -95,7 +81,7 @@ def auto(
     """
     if not any(quantizable(layer) for layer in net.layers):
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
-    some = spread(images)
+    some = spread(images, IMAGES)
     check_inputs(some)
     channels, peaks = channel_peaks(net, some, threads, progress)
     even, factors = equalize(net, channels, peaks)

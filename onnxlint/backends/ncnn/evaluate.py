@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,20 @@ from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.run import Runner
 
 Floats = npt.NDArray[np.float32]
+
+
+def spread(images: Iterable[Floats], count: int) -> list[Floats]:
+    """At most `count` of a stream of inputs, evenly spaced; never more than twice as many are held."""
+    kept: list[Floats] = []
+    stride = 1
+    for i, x in enumerate(images):
+        if i % stride == 0:
+            kept.append(np.ascontiguousarray(x, np.float32))
+        if len(kept) == 2 * count:
+            kept, stride = kept[::2], 2 * stride
+    if len(kept) <= count:
+        return kept
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int).tolist()]
 
 
 def heads(net: Network) -> list[str]:

@@ -24,7 +24,9 @@ from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weigh
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Pair = tuple[Floats, Floats]
 
+LEVELS = 127
 POSITIONS = 20_000
 """Output positions, over all images, from which a layer's moments are taken."""
 
@@ -156,7 +158,7 @@ def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles])
         out[:, :, i] = nearest(free[:, :, i])
         error = (free[:, :, i] - out[:, :, i]) / upper[:, None, i, i]
         free[:, :, i + 1 :] -= error[:, :, None] * upper[:, None, i, i + 1 :]
-    back = np.empty_like(out)
+    back: Doubles = np.empty_like(out)
     np.put_along_axis(back, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
     return back
 
@@ -181,6 +183,42 @@ def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: in
     return q
 
 
+@dataclass(frozen=True)
+class _State:
+    """What is done so far: the net with refitted layers, and the rows and int8 weights of those that are quantized."""
+
+    net: Network
+    table: Table
+    weights: Mapping[str, npt.NDArray[np.int8]]
+    keep: frozenset[str]
+
+    def partial(self) -> Network:
+        """The net with the layers done in int8, the others in float."""
+        if not self.weights:
+            return self.net
+        return quantize(self.net, self.table, keep=self.keep, weights=self.weights, rest="fp32").net
+
+    def fitted(self, readers: Sequence[Layer], pairs: Sequence[Pair], scale: float, damping: float) -> _State:
+        """With the layers that read one blob done, which has the scale `scale`."""
+        known: dict[tuple[object, ...], Moments] = {}
+        state = self
+        for layer in readers:
+            quantized = layer.name not in self.keep
+            key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY))
+            if key not in known:
+                known[key] = moments(layer, pairs, scale if quantized else None)
+            new, q, scales = _fit_layer(layer, known[key], damping, quantized)
+            state = replace(state, net=state.net.with_layers({layer.name: new}))
+            if quantized:
+                table = replace(
+                    state.table,
+                    weights={**state.table.weights, layer.name: scales},
+                    inputs={**state.table.inputs, layer.name: np.asarray([scale], np.float32)},
+                )
+                state = replace(state, table=table, weights={**state.weights, layer.name: q})
+        return state
+
+
 def reconstruct(
     net: Network,
     input_scales: Mapping[str, float],
@@ -190,58 +228,36 @@ def reconstruct(
     damping: float = 0.01,
     threads: int = 2,
     progress: Progress = silent,
-    levels: Callable[[Layer], int] = lambda _layer: 127,
 ) -> Rounded:
     """Quantize a float net layer after layer.
 
-    `input_scales[layer]` is the scale of each layer's input; `keep` names layers that stay float (their weights are
-    refitted all the same). `images` are inputs (C, H, W).
+    `input_scales[layer]` is the scale of each layer's input, the same for all that read one blob; `keep` names layers
+    that stay float (their weights are refitted all the same). `images` are inputs (C, H, W).
     """
-    layers = [layer for layer in net.layers if quantizable(layer)]
     source = source_blobs(net)
+    readers: dict[str, list[Layer]] = {}
+    for layer in net.layers:
+        if quantizable(layer):
+            readers.setdefault(source[layer.bottoms[0]], []).append(layer)
     exact = Runner(net, threads=1)
-    current = net
-    table = Table({}, {})
-    integers: dict[str, npt.NDArray[np.int8]] = {}
+    state = _State(net, Table({}, {}), {}, keep)
     # Each net computes on from the blobs it has made before, kept as long as something is still to be made from them.
     truth: list[dict[str, Floats]] = [{exact.input: x} for x in images]
     given: list[dict[str, Floats]] = [{exact.input: x} for x in images]
-    unread = {source[layer.bottoms[0]] for layer in layers}
+    unread = set(readers)
     after = _next_reads(net, unread)
-    blob = ""
-    pairs: list[tuple[Floats, Floats]] = []
-    known: dict[tuple[object, ...], Moments] = {}
-    for done, layer in enumerate(layers):
-        if source[layer.bottoms[0]] != blob:
-            blob = source[layer.bottoms[0]]
-            known.clear()
-            partial = quantize(current, table, keep=keep, weights=integers, rest="fp32").net if integers else current
-            runner = Runner(partial, threads=1)
-            for net_, values in ((exact, truth), (runner, given)):
-                for known_, ys in zip(values, net_.map(values, [blob], threads), strict=True):
-                    known_[blob] = np.array(ys[0])
-            pairs = [(a[blob], b[blob]) for a, b in zip(truth, given, strict=True)]
-            unread.discard(blob)
-            for values in (truth, given):
-                for known_ in values:
-                    for name in [n for n in known_ if n != exact.input and n != blob and not after[n] & unread]:
-                        del known_[name]
-        quantized = layer.name not in keep
-        scale = input_scales[layer.name]
-        key = (layer.type, quantized, scale, *(layer.integer(k, -1) for k in GEOMETRY))
-        if key not in known:
-            known[key] = moments(layer, pairs, scale if quantized else None)
-        new, q, scales = _fit_layer(layer, known[key], damping, levels(layer), quantized)
-        current = current.with_layers({layer.name: new})
-        if quantized:
-            integers[layer.name] = q
-            table = replace(
-                table,
-                weights={**table.weights, layer.name: scales},
-                inputs={**table.inputs, layer.name: np.asarray([scale], np.float32)},
-            )
-        progress("rounding weights", done + 1, len(layers))
-    return Rounded(current, table, integers)
+    for done, (blob, layers) in enumerate(readers.items(), 1):
+        for runner, values in ((exact, truth), (Runner(state.partial(), threads=1), given)):
+            for known, ys in zip(values, runner.map(values, [blob], threads), strict=True):
+                known[blob] = np.array(ys[0])
+        pairs = [(a[blob], b[blob]) for a, b in zip(truth, given, strict=True)]
+        unread.discard(blob)
+        for known in (*truth, *given):
+            for name in [n for n in known if n not in (exact.input, blob) and not after[n] & unread]:
+                del known[name]
+        state = state.fitted(layers, pairs, input_scales[layers[0].name], damping)
+        progress("rounding weights", done, len(readers))
+    return Rounded(state.net, state.table, state.weights)
 
 
 def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
@@ -258,27 +274,24 @@ def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
     return after
 
 
-def _fit_layer(
-    layer: Layer, m: Moments, damping: float, levels: int, half: bool
-) -> tuple[Layer, Layer, npt.NDArray[np.int8], Floats]:
-    """The layer in float, and with the bias for int8 weights; those int8 weights, and their scales.
-
-    `half`: the float weights are to be stored in fp16, and are rounded for it.
-    """
+def _fit_layer(layer: Layer, m: Moments, damping: float, quantized: bool) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+    """The layer refitted, its int8 weights and their scales. Its bias goes with the int8 weights, or, where it is not
+    to be quantized, with float weights that are fp16 numbers."""
     old = arith.weight_matrix(layer).astype(np.float64)
-    weight = refit(old, m, damping)
-    shared = weight_groups(layer) != old.shape[0] * old.shape[1]
-    importance = np.diagonal(m.hessian, axis1=1, axis2=2)
-    grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
-    q = round_weights(weight, grid, m.hessian, levels, damping)
-    kept = round_to_half(weight, m.hessian, damping) if half else weight
-    scales = grid[:, 0] if shared else grid.reshape(-1)
-
-    def with_bias(used: Doubles) -> Layer:
-        blobs = [Blob("weight", kept.astype(np.float32).reshape(-1), 0)]
-        if layer.blob("bias") is not None:
-            shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
-            blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
-        return layer.with_blobs(*blobs)
-
-    return with_bias(kept), with_bias(q / grid[..., None]), q.astype(np.int8).reshape(-1), scales.astype(np.float32)
+    used = weight = refit(old, m, damping)
+    integers, scales = np.zeros(0, np.int8), np.zeros(0, np.float32)
+    if quantized:
+        shared = weight_groups(layer) != old.shape[0] * old.shape[1]
+        importance = np.diagonal(m.hessian, axis1=1, axis2=2)
+        grid = best_scales(weight, importance, LEVELS, shared).astype(np.float32).astype(np.float64)
+        q = round_weights(weight, grid, m.hessian, LEVELS, damping)
+        used = q / grid[..., None]
+        integers = q.astype(np.int8).reshape(-1)
+        scales = (grid[:, 0] if shared else grid.reshape(-1)).astype(np.float32)
+    else:
+        used = weight = round_to_half(weight, m.hessian, damping)
+    blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
+    if layer.blob("bias") is not None:
+        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
+        blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
+    return layer.with_blobs(*blobs), integers, scales

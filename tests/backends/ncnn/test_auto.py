@@ -9,7 +9,7 @@ from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
 from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
-from onnxlint.backends.ncnn.evaluate import Evaluator, heads
+from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
 from onnxlint.backends.ncnn.format import dump_bin, load
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
@@ -90,7 +90,7 @@ def test_heads_are_what_a_last_concat_joins() -> None:
 
 def test_images_are_taken_evenly() -> None:
     stream = (np.full((1, 1, 1), i, np.float32) for i in range(1000))
-    values = [int(x[0, 0, 0]) for x in ncnn_auto.spread(stream, 8)]
+    values = [int(x[0, 0, 0]) for x in spread(stream, 8)]
     assert len(values) == 8
     assert values[0] == 0
     assert values[-1] >= 850
