@@ -27,6 +27,10 @@ Doubles = npt.NDArray[np.float64]
 Pair = tuple[Floats, Floats]
 
 LEVELS = 127
+REFIT_DAMPING = 0.3
+"""How strongly refitted weights are drawn to the old ones, in units of the inputs' mean variance. Less fits the
+calibration images better and other photos worse (measured: 0.03 to 1 are within 0.2 dB on photos, no refit loses 1.4)."""
+
 POSITIONS = 20_000
 """Output positions, over all images, from which a layer's moments are taken."""
 
@@ -278,7 +282,7 @@ def _fit_layer(layer: Layer, m: Moments, damping: float, quantized: bool) -> tup
     """The layer refitted, its int8 weights and their scales. Its bias goes with the int8 weights, or, where it is not
     to be quantized, with float weights that are fp16 numbers."""
     old = arith.weight_matrix(layer).astype(np.float64)
-    used = weight = refit(old, m, damping)
+    used = weight = refit(old, m, REFIT_DAMPING)
     integers, scales = np.zeros(0, np.int8), np.zeros(0, np.float32)
     if quantized:
         shared = weight_groups(layer) != old.shape[0] * old.shape[1]
