@@ -5,7 +5,10 @@ Everywhere: g groups, m outputs in a group, k weights of an output, p output pos
 
 from __future__ import annotations
 
+import importlib
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,16 @@ from onnxlint.backends.ncnn.format import Layer
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.intp]
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """While this is entered, NumPy's matrix products use one thread each: ours run beside each other, and two layers
+    of threads on the same cores cost several times as much. Needs threadpoolctl; without it, nothing happens."""
+    try:
+        module = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return nullcontext()
+    return cast(AbstractContextManager[object], module.threadpool_limits(1, "blas"))
 
 
 def groups(layer: Layer) -> int:

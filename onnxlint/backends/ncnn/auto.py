@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
 from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, spread
@@ -83,6 +84,13 @@ def auto(
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
     some = spread(images, IMAGES)
     check_inputs(some)
+    with arith.one_blas_thread():
+        return _auto(net, some, mixed, budget, threads, progress)
+
+
+def _auto(
+    net: Network, some: Sequence[Floats], mixed: bool, budget: float, threads: int, progress: Progress
+) -> AutoResult:
     channels, peaks = channel_peaks(net, some, threads, progress)
     even, factors = equalize(net, channels, peaks)
     scales = input_scales(even, {name: peak / factors[name] for name, peak in peaks.items()})

@@ -277,7 +277,10 @@ def make_table(
         {layer.name: weight_scales(layer, method) for layer in layers},
         {layer.name: np.asarray([scales[reads[layer.name]]], np.float32) for layer in layers},
     )
-    return _equalize_outputs(net, images, table, threads, progress) if method == "eq" else table
+    if method != "eq":
+        return table
+    with arith.one_blas_thread():
+        return _equalize_outputs(net, images, table, threads, progress)
 
 
 # ---------------------------------------------------------------- eq
