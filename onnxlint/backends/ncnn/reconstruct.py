@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn import arith
-from onnxlint.backends.ncnn.calibrate import Progress, silent
+from onnxlint.backends.ncnn.calibrate import Progress, silent, six_bit
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
@@ -28,6 +28,10 @@ Doubles = npt.NDArray[np.float64]
 Pair = tuple[Floats, Floats]
 
 LEVELS = 127
+LARGEST_SUM = (2**31 - 1) // 576
+"""Where the sums of ncnn's int8 winograd overflow (it computes 576 times the sum in 32 bits; measured in the wheel).
+ncnn2table stays away with 6-bit weights for every 3×3 convolution; we only where sums come within half of it."""
+
 REFIT_DAMPING = 0.3
 """How strongly refitted weights are drawn to the old ones, in units of the mean variance of the inputs. Less fits the
 calibration images better and other photos worse (measured: 0.03 to 1 differ by 0.2 dB there; no refit loses 1 dB)."""
@@ -217,7 +221,13 @@ class _State:
             key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY))
             if key not in known:
                 known[key] = moments(layer, pairs, scale if quantized else None, threads=threads)
-            new, q, scales = _fit_layer(layer, known[key], damping, quantized)
+            levels = LEVELS
+            new, q, scales = _fit_layer(layer, known[key], damping, quantized, levels)
+            while (
+                quantized and six_bit(layer) and levels > 31 and 2 * _largest_sum(layer, q, pairs, scale) > LARGEST_SUM
+            ):
+                levels //= 2
+                new, q, scales = _fit_layer(layer, known[key], damping, quantized, levels)
             state = replace(state, net=state.net.with_layers({layer.name: new}))
             if quantized:
                 table = replace(
@@ -270,6 +280,18 @@ def reconstruct(
     return Rounded(state.net, state.table, state.weights)
 
 
+def _largest_sum(layer: Layer, q: npt.NDArray[np.int8], pairs: Sequence[Pair], scale: float) -> float:
+    """The largest |Σ weight · input| in integers, over a sample of the output positions."""
+    weight = q.reshape(arith.weight_matrix(layer).shape).astype(np.float32)
+    largest = 0.0
+    for _, given in pairs[:8]:
+        n = arith.position_count(layer, given)
+        some = np.linspace(0, n - 1, min(n, 1000)).astype(np.intp)
+        sums = np.matmul(weight, arith.quantize_input(arith.columns(layer, given, some), scale))
+        largest = max(largest, float(np.abs(sums).max()))
+    return largest
+
+
 def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
     """Blob → the blobs in `read` that are made from it without another one of them between."""
     after: dict[str, set[str]] = {}
@@ -284,7 +306,9 @@ def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
     return after
 
 
-def _fit_layer(layer: Layer, m: Moments, damping: float, quantized: bool) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+def _fit_layer(
+    layer: Layer, m: Moments, damping: float, quantized: bool, levels: int
+) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
     """The layer refitted, its int8 weights and their scales. Its bias goes with the int8 weights, or, where it is not
     to be quantized, with float weights that are fp16 numbers."""
     old = arith.weight_matrix(layer).astype(np.float64)
@@ -293,8 +317,8 @@ def _fit_layer(layer: Layer, m: Moments, damping: float, quantized: bool) -> tup
     if quantized:
         shared = weight_groups(layer) != old.shape[0] * old.shape[1]
         importance = np.diagonal(m.hessian, axis1=1, axis2=2)
-        grid = best_scales(weight, importance, LEVELS, shared).astype(np.float32).astype(np.float64)
-        q = round_weights(weight, grid, m.hessian, LEVELS, damping)
+        grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
+        q = round_weights(weight, grid, m.hessian, levels, damping)
         used = q / grid[..., None]
         integers = q.astype(np.int8).reshape(-1)
         scales = (grid[:, 0] if shared else grid.reshape(-1)).astype(np.float32)

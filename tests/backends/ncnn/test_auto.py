@@ -126,3 +126,14 @@ def test_a_net_computes_on_from_its_blobs() -> None:
         assert np.array_equal(end, again)
         changed = np.array(middle) + 1
         assert not np.array_equal(runner.run({"in0": x, "2": changed}, ["out0"])[0], end)
+
+
+def test_sums_that_would_overflow_winograd_get_fewer_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak() -> int:
+        blob = ncnn_auto.auto(NET, inputs()).quantized.net.layer("left").blob("weight")
+        assert blob is not None
+        return int(np.abs(blob.data.astype(int)).max())
+
+    assert peak() == 127
+    monkeypatch.setattr(reconstruct, "LARGEST_SUM", 60_000)
+    assert peak() in (31, 63)
