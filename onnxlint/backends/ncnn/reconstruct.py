@@ -57,7 +57,11 @@ class Moments:
 
 @dataclass(frozen=True)
 class Rounded:
-    """A net whose biases and float weights were refitted, its table, and the int8 weights that belong to it."""
+    """A float net whose weights are what its int8 (or fp16) weights stand for, its table, and those int8 weights.
+
+    Rounding the float weights to the nearest with the table gives the int8 weights again: ncnn2int8 makes the same int8
+    net of `net` and `table`.
+    """
 
     net: Network
     table: Table
@@ -309,23 +313,23 @@ def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
 def _fit_layer(
     layer: Layer, m: Moments, damping: float, quantized: bool, levels: int
 ) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
-    """The layer refitted, its int8 weights and their scales. Its bias goes with the int8 weights, or, where it is not
-    to be quantized, with float weights that are fp16 numbers."""
+    """The layer with the values of its rounded weights (int8, or fp16 where it is not to be quantized) and the bias
+    that goes with them; the int8 weights and their scales."""
     old = arith.weight_matrix(layer).astype(np.float64)
-    used = weight = refit(old, m, REFIT_DAMPING)
+    weight = refit(old, m, REFIT_DAMPING)
     integers, scales = np.zeros(0, np.int8), np.zeros(0, np.float32)
     if quantized:
         shared = weight_groups(layer) != old.shape[0] * old.shape[1]
         importance = np.diagonal(m.hessian, axis1=1, axis2=2)
         grid = best_scales(weight, importance, levels, shared).astype(np.float32).astype(np.float64)
         q = round_weights(weight, grid, m.hessian, levels, damping)
-        used = q / grid[..., None]
+        weight = q / grid[..., None]
         integers = q.astype(np.int8).reshape(-1)
         scales = (grid[:, 0] if shared else grid.reshape(-1)).astype(np.float32)
     else:
-        used = weight = round_to_half(weight, m.hessian, damping)
+        weight = round_to_half(weight, m.hessian, damping)
     blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
     if layer.blob("bias") is not None:
-        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", used, m.quantized)
+        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", weight, m.quantized)
         blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
     return layer.with_blobs(*blobs), integers, scales

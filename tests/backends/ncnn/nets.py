@@ -10,6 +10,8 @@ import pytest
 
 from onnxlint.backends.ncnn.format import Network, parse_bin, parse_param
 
+pytest.importorskip("ncnn", reason="the ncnn wheel is not installed")
+
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 REFERENCE = DATA / "ncnn_reference"
 

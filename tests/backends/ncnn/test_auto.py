@@ -10,10 +10,10 @@ from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
-from onnxlint.backends.ncnn.format import dump_bin, load
+from onnxlint.backends.ncnn.format import dump_bin, dump_param, load, parse_bin, parse_param
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
-from onnxlint.backends.ncnn.table import diagnose, load_table
+from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
 from onnxlint.errors import OnnxlintError
 from tests.backends.ncnn.nets import DATA, REFERENCE, inputs, needs_data, small
 
@@ -137,3 +137,14 @@ def test_sums_that_would_overflow_winograd_get_fewer_levels(monkeypatch: pytest.
     assert peak() == 127
     monkeypatch.setattr(reconstruct, "LARGEST_SUM", 60_000)
     assert peak() in (31, 63)
+
+
+def test_ncnn2int8_would_make_the_same_of_the_table() -> None:
+    made = ncnn_auto.auto(NET, inputs(), mixed=True, budget=0.1)
+    table = parse_table(dump_table(made.table))  # as printed
+    again = quantize(parse_bin(parse_param(dump_param(made.rounded.net)), dump_bin(made.rounded.net)), table)
+    for layer in made.quantized.net.layers:
+        for blob in layer.blobs:
+            other = again.net.layer(layer.name).blob(blob.name)
+            assert other is not None
+            assert np.allclose(other.data, blob.data, rtol=1e-6, atol=1e-6)
