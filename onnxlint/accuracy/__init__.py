@@ -1,0 +1,1 @@
+"""How good a converted model still is: images and recipes, metrics, tasks."""

@@ -1,0 +1,196 @@
+"""`--method auto` and `--mixed`: int8 nets that are closer to the float net than those of ncnn2int8.
+
+In this order: cross-layer equalization along every path of the graph (equalize.py), no clipping, weights refitted and
+rounded against each layer's output on quantized inputs (reconstruct.py). With `mixed`, the layers whose float version
+brings the final outputs closest, for their bytes, stay in fp16; chosen greedily, the rest is rounded again.
+
+Every choice is made on the calibration images; every comparison is computed by the wheel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.backends.ncnn import arith
+from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
+from onnxlint.backends.ncnn.equalize import equalize
+from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
+from onnxlint.backends.ncnn.quantize import Quantized, quantize
+from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
+from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
+from onnxlint.errors import OnnxlintError, printable
+
+Floats = npt.NDArray[np.float32]
+
+IMAGES = 32
+"""How many calibration images are used: they are held in memory, evenly taken from all."""
+
+TRIAL_IMAGES = 4
+"""How many of them measure the noise of a single layer."""
+
+SMALL_SHARE = 0.002
+"""Layers with less of the noise than this stay int8, even if there are bytes left."""
+
+FEW_BYTES = 64
+"""Added to the bytes a layer costs in fp16: a layer that costs next to nothing is no reason to take a useless one."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer that mixed precision keeps in fp16: the bytes it costs, and its share (0…1) of all layers' noise."""
+
+    layer: str
+    bytes: int
+    share: float
+
+
+@dataclass(frozen=True)
+class AutoResult:
+    """The int8 net with its decisions; the rescaled float net, table and int8 weights it was made from; the layers
+    kept in fp16, in the order chosen; and the mean SNR of the outputs in dB on the calibration images."""
+
+    quantized: Quantized
+    rounded: Rounded
+    steps: tuple[Step, ...]
+    snr_db: float
+
+    @property
+    def table(self) -> Table:
+        """The table of the rescaled net."""
+        return self.rounded.table
+
+
+def auto(
+    net: Network,
+    images: Iterable[Floats],
+    *,
+    mixed: bool = False,
+    budget: float = 0.08,
+    threads: int = 2,
+    progress: Progress = silent,
+) -> AutoResult:
+    """Quantize a float net. `images` are inputs (C, H, W), iterated once.
+
+    `mixed` allows layers in fp16 as long as the `.bin` grows by no more than `budget` (a fraction) over pure int8.
+    Raises OnnxlintError.
+    """
+    if not any(quantizable(layer) for layer in net.layers):
+        raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
+    some = spread(images, IMAGES)
+    check_inputs(some)
+    with arith.one_blas_thread():
+        return _auto(net, some, mixed, budget, threads, progress)
+
+
+def _auto(
+    net: Network, some: Sequence[Floats], mixed: bool, budget: float, threads: int, progress: Progress
+) -> AutoResult:
+    channels, peaks = channel_peaks(net, some, threads, progress)
+    even, factors = equalize(net, channels, peaks)
+    scales = input_scales(even, {name: peak / factors[name] for name, peak in peaks.items()})
+    steps: tuple[Step, ...] = ()
+    if mixed:
+        steps = choose_float_layers(even, scales, some, budget=budget, threads=threads, progress=progress)
+    keep = frozenset(s.layer for s in steps)
+    rounded = reconstruct(even, scales, some, keep=keep, threads=threads, progress=progress)
+    quantized = quantize(rounded.net, rounded.table, keep=keep, weights=rounded.weights)
+    return AutoResult(quantized, rounded, steps, Evaluator(net, some, threads).score(quantized.net))
+
+
+def channel_peaks(
+    net: Network, images: Sequence[Floats], threads: int = 2, progress: Progress = silent
+) -> tuple[dict[str, int], dict[str, Floats]]:
+    """The number of channels of every blob, and max |x| of every channel of the blobs that quantizable layers read."""
+    runner = Runner(net, threads=1)
+    every = [top for layer in net.layers for top in layer.tops]
+    channels = {name: y.shape[0] for name, y in zip(every, runner.run(images[0], every), strict=True)}
+    read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
+    peaks = {name: np.zeros(channels[name], np.float32) for name in read}
+    for done, ys in enumerate(runner.map(images, read, threads), 1):
+        for name, y in zip(read, ys, strict=True):
+            flat = y.reshape(y.shape[0], -1)
+            peak = np.maximum(flat.max(axis=1), -flat.min(axis=1))
+            if not np.isfinite(peak).all():
+                raise OnnxlintError(
+                    printable(
+                        f"{net.path}: blob '{name}' holds NaN or infinity for image {done}; check --mean and --norm"
+                    )
+                )
+            peaks[name] = np.maximum(peaks[name], peak)
+        progress("activation ranges", done, len(images))
+    return channels, peaks
+
+
+def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:
+    """Layer → scale of its input, 127 / max |x|: one for all layers that read the same blob."""
+    source = source_blobs(net)
+    top: dict[str, float] = {}
+    for name, peak in peaks.items():
+        top[source[name]] = max(top.get(source[name], 0.0), float(peak.max()))
+    out = {}
+    for layer in net.layers:
+        if quantizable(layer):
+            largest = top[source[layer.bottoms[0]]]
+            out[layer.name] = float(np.float32(127 / largest)) if largest > 0 else 1.0
+    return out
+
+
+# ---------------------------------------------------------------- mixed precision
+
+
+def fp16_bytes(layer: Layer) -> int:
+    """How many bytes more a layer takes in fp16 than in int8, without a scale for a requantized output."""
+    weight = layer.blob("weight")
+    assert weight is not None
+    size = weight.data.size
+    scales = layer.integer(7, 1) if layer.type == "ConvolutionDepthWise" else layer.integer(0)
+    int8 = Blob("weight", np.zeros(size, np.int8), 0)
+    half = half_blob(Blob("weight", np.zeros(size, np.float32), 0))
+    return len(blob_bytes(half)) - len(blob_bytes(int8)) - 4 * (scales + 1)
+
+
+def choose_float_layers(
+    even: Network,
+    scales: Mapping[str, float],
+    images: Sequence[Floats],
+    *,
+    budget: float,
+    threads: int = 2,
+    progress: Progress = silent,
+) -> tuple[Step, ...]:
+    """The layers to keep in fp16: those that, quantized alone, disturb the outputs most for their bytes.
+
+    Rounding layers against their outputs lets each make up for those before, so that freeing one of them afterwards
+    only spoils the others' work. Noise of single layers, in an otherwise float net, does add up.
+    """
+    judge = Evaluator(even, spread(images, TRIAL_IMAGES), threads)
+    layers = [layer for layer in even.layers if layer.name in scales]
+    table = Table(
+        {layer.name: weight_scales(layer) for layer in layers},
+        {name: np.asarray([s], np.float32) for name, s in scales.items()},
+    )
+    left = int(budget * _size(quantize(even, table).net))
+    noise = np.zeros((len(layers), len(judge.heads)))
+    for i, layer in enumerate(layers):
+        others = frozenset(scales) - {layer.name}
+        snr = judge.snr(quantize(even, table, keep=others, rest="fp32").net)
+        noise[i] = 10 ** (-snr / 10)
+        progress("noise of single layers", i + 1, len(layers))
+    share = (noise / noise.sum(axis=0)).mean(axis=1)
+    cost = [fp16_bytes(layer) for layer in layers]
+    steps = []
+    for i in sorted(range(len(layers)), key=lambda i: -share[i] / (FEW_BYTES + max(0, cost[i]))):
+        if cost[i] <= left and share[i] >= SMALL_SHARE:
+            steps.append(Step(layers[i].name, cost[i], float(share[i])))
+            left -= cost[i]
+    return tuple(steps)
+
+
+def _size(net: Network) -> int:
+    return sum(len(blob_bytes(b)) for layer in net.layers for b in layer.blobs)

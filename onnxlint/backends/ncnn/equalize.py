@@ -1,0 +1,155 @@
+"""Cross-layer equalization: rescale channels between layers so that all fill the range of their tensor.
+
+A channel that is divided by s where it is made and multiplied by s where it is read changes nothing in float, as long
+as everything between is positively homogeneous: ReLU, leaky ReLU, Split, Concat, sums, pooling, interpolation.
+int8 has one scale for a tensor, so channels with small ranges lose their precision; after this none is small.
+
+Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019; here along every
+path of the graph instead of pairs of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.backends.ncnn import arith
+from onnxlint.backends.ncnn.format import Blob, Layer, Network
+from onnxlint.backends.ncnn.table import QUANTIZABLE, quantizable
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.intp]
+
+PASSES = {"Split", "ReLU", "Dropout", "Noop", "Pooling", "Interp"}
+"""Layers with one input whose every output channel is a homogeneous function of the same input channel."""
+
+SMALLEST = 1e-3
+"""The smallest factor: a channel that hardly ever moves is not blown up beyond this."""
+
+
+class _Union:
+    """Classes of channels that must share one factor."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+        self.pinned: set[int] = set()
+
+    def new(self, count: int) -> Ids:
+        start = len(self.parent)
+        self.parent.extend(range(start, start + count))
+        return np.arange(start, start + count)
+
+    def find(self, i: int) -> int:
+        while self.parent[i] != i:
+            self.parent[i] = self.parent[self.parent[i]]
+            i = self.parent[i]
+        return i
+
+    def join(self, a: Ids, b: Ids) -> None:
+        for i, j in zip(a.tolist(), b.tolist(), strict=True):
+            self.parent[self.find(i)] = self.find(j)
+
+    def pin(self, ids: Ids) -> None:
+        self.pinned.update(ids.tolist())
+
+
+def channel_classes(net: Network, channels: Mapping[str, int]) -> dict[str, Ids]:
+    """Blob → the class of each of its channels, −1 where the factor must stay 1.
+
+    `channels[blob]` is the size of the blob's first axis.
+    """
+    union = _Union()
+    ids: dict[str, Ids] = {}
+    for layer in net.layers:
+        ins = [ids[b] for b in layer.bottoms]
+        if layer.type in QUANTIZABLE and quantizable(layer):
+            out = union.new(channels[layer.tops[0]])
+            if layer.integer(9) not in (0, 1, 2):
+                union.pin(out)
+            if any(layer.numbers(18)) or (layer.type == "InnerProduct" and len(ins[0]) != layer.integer(2) // len(out)):
+                union.pin(ins[0])
+            ids[layer.tops[0]] = out
+        elif layer.type in PASSES and len(ins) == 1 and all(channels[t] == len(ins[0]) for t in layer.tops):
+            ids.update(dict.fromkeys(layer.tops, ins[0]))
+        elif _is_sum(layer) and len({len(i) for i in ins}) == 1:
+            for other in ins[1:]:
+                union.join(ins[0], other)
+            ids[layer.tops[0]] = ins[0]
+        elif layer.type == "Concat" and layer.integer(0) == 0 and sum(map(len, ins)) == channels[layer.tops[0]]:
+            ids[layer.tops[0]] = np.concatenate(ins)
+        else:
+            for i in ins:
+                union.pin(i)
+            for top in layer.tops:
+                ids[top] = union.new(channels[top])
+                union.pin(ids[top])
+    for name in net.outputs():
+        union.pin(ids[name])
+    roots = {union.find(i) for i in union.pinned}
+    found = {i: union.find(i) for i in range(len(union.parent))}
+    return {name: np.array([-1 if found[i] in roots else found[i] for i in v.tolist()]) for name, v in ids.items()}
+
+
+def _is_sum(layer: Layer) -> bool:
+    if layer.type == "BinaryOp":
+        return layer.integer(0) in (0, 1) and len(layer.bottoms) == 2
+    return layer.type == "Eltwise" and layer.integer(0) == 1 and not layer.numbers(1)
+
+
+def equalize(
+    net: Network, channels: Mapping[str, int], peaks: Mapping[str, Floats], alpha: float = 1.0
+) -> tuple[Network, dict[str, Floats]]:
+    """The net with its channels rescaled, and the factor s of every channel of every blob (new = old / s).
+
+    `peaks[blob]` holds the range of each channel for the blobs that quantizable layers read. `alpha` weighs the
+    activations' ranges against the readers' weights: 1 equalizes the activations alone, 0 the weights alone
+    (a depthwise reader has a weight scale for each channel, so it never matters there).
+    """
+    classes = channel_classes(net, channels)
+    logs: dict[int, list[float]] = {}
+    for layer in net.layers:
+        if not quantizable(layer):
+            continue
+        blob = layer.bottoms[0]
+        peak = peaks[blob].astype(np.float64)
+        wish = np.log(np.clip(peak / max(float(peak.max()), 1e-30), SMALLEST, None))
+        if alpha < 1 and layer.type != "ConvolutionDepthWise":
+            reach = np.abs(_by_input(layer, len(peak))).max(axis=(0, 2)).astype(np.float64)
+            wish = alpha * wish - (1 - alpha) * np.log(np.clip(reach / max(float(reach.max()), 1e-30), SMALLEST, None))
+        for i, w in zip(classes[blob].tolist(), wish.tolist(), strict=True):
+            logs.setdefault(i, []).append(w)
+    factor = {i: float(np.exp(np.mean(v))) for i, v in logs.items() if i >= 0}
+    scales = {name: np.array([factor.get(i, 1.0) for i in ids.tolist()], np.float32) for name, ids in classes.items()}
+    new = {
+        layer.name: _rescaled(layer, scales[layer.bottoms[0]], scales[layer.tops[0]])
+        for layer in net.layers
+        if quantizable(layer)
+    }
+    return net.with_layers(new), scales
+
+
+def _by_input(layer: Layer, inputs: int) -> Floats:
+    """The weights as (outputs, inputs of a group, rest)."""
+    weight = arith.weight_matrix(layer)
+    return weight.reshape(weight.shape[0] * weight.shape[1], inputs // weight.shape[0], -1)
+
+
+def _rescaled(layer: Layer, source: Floats, target: Floats) -> Layer:
+    weight = arith.weight_matrix(layer)
+    g, m, k = weight.shape
+    columns = np.repeat(source.reshape(g, 1, -1), k * g // len(source), axis=2)
+    new = weight * columns / target.reshape(g, m, 1)
+    blobs = [replace(_float_weight(layer), data=new.astype(np.float32).reshape(-1))]
+    bias = layer.blob("bias")
+    if bias is not None:
+        blobs.append(replace(bias, data=(bias.values() / target).astype(np.float32)))
+    return layer.with_blobs(*blobs)
+
+
+def _float_weight(layer: Layer) -> Blob:
+    weight = layer.blob("weight")
+    assert weight is not None
+    return Blob("weight", weight.values(), 0)

@@ -1,0 +1,72 @@
+"""How close a candidate net comes to the float net: SNR of the outputs, computed by the wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.backends.ncnn.format import Network
+from onnxlint.backends.ncnn.run import Runner
+
+Floats = npt.NDArray[np.float32]
+
+
+def spread(images: Iterable[Floats], count: int) -> list[Floats]:
+    """At most `count` of a stream of inputs, evenly spaced; never more than twice as many are held."""
+    kept: list[Floats] = []
+    stride = 1
+    for i, x in enumerate(images):
+        if i % stride == 0:
+            kept.append(np.ascontiguousarray(x, np.float32))
+        if len(kept) == 2 * count:
+            kept, stride = kept[::2], 2 * stride
+    if len(kept) <= count:
+        return kept
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int).tolist()]
+
+
+def heads(net: Network) -> list[str]:
+    """The blobs to compare: the outputs, and where an output is a Concat, what goes into it."""
+    made = net.producers()
+    out: list[str] = []
+    for name in net.outputs():
+        layer = net.layers[made[name]]
+        out += layer.bottoms if layer.type == "Concat" else [name]
+    return out
+
+
+class Evaluator:
+    """Compares nets with `net` on inputs (C, H, W) that are held in memory."""
+
+    def __init__(self, net: Network, images: Sequence[Floats], threads: int = 2) -> None:
+        self.images = list(images)
+        self.threads = threads
+        self.heads = heads(net)
+        self.truth = self._run(net)
+        self.power = [np.array([_power(h) for h in one]) for one in self.truth]
+
+    def _run(self, net: Network) -> list[list[Floats]]:
+        runner = Runner(net, threads=1)
+        return [[np.array(y) for y in ys] for ys in runner.map(self.images, self.heads, self.threads)]
+
+    def snr(self, candidate: Network, images: int | None = None) -> npt.NDArray[np.float64]:
+        """SNR of each head in dB, over all images (or the first `images`) together."""
+        runner = Runner(candidate, threads=1)
+        some = self.images[:images]
+        noise = np.zeros(len(self.heads))
+        signal = np.zeros(len(self.heads))
+        for ys, truth, power in zip(runner.map(some, self.heads, self.threads), self.truth, self.power, strict=False):
+            noise += [_power(y - t) for y, t in zip(ys, truth, strict=True)]
+            signal += power
+        return np.asarray(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)))
+
+    def score(self, candidate: Network, images: int | None = None) -> float:
+        """The mean SNR of the heads, dB."""
+        return float(self.snr(candidate, images).mean())
+
+
+def _power(x: Floats) -> float:
+    flat = x.reshape(-1)
+    return float(np.dot(flat, flat))

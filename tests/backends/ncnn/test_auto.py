@@ -1,0 +1,150 @@
+"""Equalization, rounding against outputs, `auto` and `mixed`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
+from onnxlint.backends.ncnn import auto as ncnn_auto
+from onnxlint.backends.ncnn import calibrate, reconstruct
+from onnxlint.backends.ncnn.equalize import channel_classes, equalize
+from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
+from onnxlint.backends.ncnn.format import dump_bin, dump_param, load, parse_bin, parse_param
+from onnxlint.backends.ncnn.quantize import quantize
+from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
+from onnxlint.errors import OnnxlintError
+from tests.backends.ncnn.nets import DATA, REFERENCE, inputs, needs_data, small
+
+NET = small()
+
+
+def test_classes_go_through_split_and_sum_and_stop_at_the_ends() -> None:
+    channels, _ = ncnn_auto.channel_peaks(NET, inputs())
+    classes = channel_classes(NET, channels)
+    assert (classes["in0"] == -1).all()
+    assert (classes["out0"] == -1).all()
+    assert np.array_equal(classes["3"], classes["4"])
+    assert np.array_equal(classes["6"], classes["7"])  # the addends of a sum
+    assert np.array_equal(classes["6"], classes["10"])  # through ReLU and pooling
+    assert len(set(classes["1"]) | set(classes["2"]) | set(classes["3"])) == 8 + 8 + 16
+
+
+def test_equalized_net_computes_the_same() -> None:
+    channels, peaks = ncnn_auto.channel_peaks(NET, inputs())
+    even, factors = equalize(NET, channels, peaks)
+    assert Evaluator(NET, inputs()).score(even) > 90
+    _, new = ncnn_auto.channel_peaks(even, inputs())
+    for name in ("1", "2", "4"):
+        assert np.allclose(new[name], peaks[name] / factors[name], rtol=1e-3)
+        alive = new[name] > 0
+        assert alive.sum() > 5
+        assert np.allclose(new[name][alive] / new[name].max(), 1, atol=1e-3)
+
+
+def test_rounding_beats_rounding_to_the_nearest() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2000)) + 2 * rng.normal(size=(1, 2000))
+    hessian = (x @ x.T / 2000)[None]
+    rows = rng.normal(size=(1, 6, 30))
+    scales = 7 / np.abs(rows).max(axis=2)
+
+    def error(q: reconstruct.Doubles) -> float:
+        e = q / scales[..., None] - rows
+        return float(np.einsum("gmi,gij,gmj->", e, hessian, e))
+
+    q = reconstruct.round_weights(rows, scales, hessian, 7, 0.01)
+    assert np.abs(q).max() <= 7
+    assert error(q) < 0.5 * error(np.clip(np.round(rows * scales[..., None]), -7, 7))
+
+
+def test_auto_beats_kl_at_the_same_size() -> None:
+    judge = Evaluator(NET, inputs())
+    kl = quantize(NET, calibrate.make_table(NET, inputs(), "kl"))
+    made = ncnn_auto.auto(NET, inputs())
+    assert judge.score(made.quantized.net) > judge.score(kl.net) + 2
+    assert made.snr_db == pytest.approx(judge.score(made.quantized.net))
+    assert len(dump_bin(made.quantized.net)) == len(dump_bin(kl.net))
+    assert made.quantized.int8_layers == kl.int8_layers
+    assert not [i for i in diagnose(made.table, NET) if i.fatal or "same blob" in i.message]
+
+
+def test_auto_gives_the_same_bytes_again() -> None:
+    once, again = (dump_bin(ncnn_auto.auto(NET, inputs(), threads=t).quantized.net) for t in (1, 2))
+    assert once == again
+
+
+def test_mixed_keeps_its_budget() -> None:
+    pure = ncnn_auto.auto(NET, inputs())
+    mixed = ncnn_auto.auto(NET, inputs(), mixed=True, budget=0.1)
+    assert mixed.steps
+    assert len(dump_bin(mixed.quantized.net)) <= 1.1 * len(dump_bin(pure.quantized.net))
+    states = {d.layer: d.state for d in mixed.quantized.decisions}
+    assert all(states[s.layer] == "fp16" for s in mixed.steps)
+
+
+def test_heads_are_what_a_last_concat_joins() -> None:
+    assert heads(NET) == ["out0"]
+
+
+def test_images_are_taken_evenly() -> None:
+    stream = (np.full((1, 1, 1), i, np.float32) for i in range(1000))
+    values = [int(x[0, 0, 0]) for x in spread(stream, 8)]
+    assert len(values) == 8
+    assert values[0] == 0
+    assert values[-1] >= 850
+    assert np.ptp(np.diff(values)) <= 130
+
+
+def test_no_layer_to_quantize_and_no_images() -> None:
+    with pytest.raises(OnnxlintError, match="there is no image"):
+        ncnn_auto.auto(NET, [])
+    with pytest.raises(OnnxlintError, match="has no layer that can be quantized"):
+        ncnn_auto.auto(quantize(NET, calibrate.make_table(NET, inputs())).net, inputs())
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize(("budget", "bar"), [(0.0, 20.5), (0.001, 23.0), (0.08, 27.0)])
+def test_retinaface_on_its_calibration_images(budget: float, bar: float) -> None:
+    net = load(REFERENCE / "fp32.param")
+    images = [x for _, x in tensors(find_images(DATA / "calibration"), PRESETS["retinaface"])]
+    made = ncnn_auto.auto(net, images, mixed=budget > 0, budget=budget)
+    kl = quantize(net, load_table(REFERENCE / "kl" / "model.table")).net
+    assert made.snr_db > bar
+    assert Evaluator(net, images).score(kl) < 15.5
+    assert len(dump_bin(made.quantized.net)) <= (1 + budget) * len(dump_bin(kl))
+
+
+def test_a_net_computes_on_from_its_blobs() -> None:
+    runner = Runner(NET)
+    for size in (23, 24):  # rows and channels that are aligned in memory, and that are not
+        (x,) = inputs(1, size)
+        middle, end = runner.run(x, ["2", "out0"])
+        (again,) = runner.run({"in0": x, "2": np.array(middle)}, ["out0"])
+        assert np.array_equal(end, again)
+        changed = np.array(middle) + 1
+        assert not np.array_equal(runner.run({"in0": x, "2": changed}, ["out0"])[0], end)
+
+
+def test_sums_that_would_overflow_winograd_get_fewer_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak() -> int:
+        blob = ncnn_auto.auto(NET, inputs()).quantized.net.layer("left").blob("weight")
+        assert blob is not None
+        return int(np.abs(blob.data.astype(int)).max())
+
+    assert peak() == 127
+    monkeypatch.setattr(reconstruct, "LARGEST_SUM", 60_000)
+    assert peak() in (31, 63)
+
+
+def test_ncnn2int8_would_make_the_same_of_the_table() -> None:
+    made = ncnn_auto.auto(NET, inputs(), mixed=True, budget=0.1)
+    table = parse_table(dump_table(made.table))  # as printed
+    again = quantize(parse_bin(parse_param(dump_param(made.rounded.net)), dump_bin(made.rounded.net)), table)
+    for layer in made.quantized.net.layers:
+        for blob in layer.blobs:
+            other = again.net.layer(layer.name).blob(blob.name)
+            assert other is not None
+            assert np.allclose(other.data, blob.data, rtol=1e-6, atol=1e-6)
