@@ -130,7 +130,7 @@ class Verification:
         return [trial for trial in self.trials if trial.outcome != "original failed"]
 
     def summary(self) -> str:
-        """One line for users."""
+        """One line for users, after the word "verified"."""
         if not self.equal:
             trial = next(trial for trial in self.trials if trial.outcome == "different")
             place = f" at {printable(trial.dims)}" if trial.dims else ""
@@ -139,9 +139,9 @@ class Verification:
             why = f": {printable(trial.why)}" if trial.why else ""
             return f"different{place} ({trial.kind} inputs){output}{amount}{why}"
         if self.skipped:
-            return f"not verified: {printable(self.skipped)}"
+            return f"not: {printable(self.skipped)}"
         if not self._ran:
-            return "not verified: nothing was run"
+            return "not: nothing was run"
         is_close = any(trial.outcome == "close" for trial in self._ran)
         how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else "bit-equal"
         names = [printable(dims) for dims in self.shapes if dims]
