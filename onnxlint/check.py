@@ -197,7 +197,7 @@ def _without_ignored(view: GraphView, findings: list[Finding]) -> tuple[list[Fin
         for graph in view.graphs:
             indices = {f.location.index for f in findings if f.location.graph == graph.path}
             for index in indices:
-                if index is not None:
+                if index is not None and index < len(graph.nodes):  # two graphs may have one path
                     by_place[(graph.path, index)] = _ignore_list(graph.nodes[index].proto.metadata_props)
     kept = []
     for finding in findings:
