@@ -32,6 +32,10 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
+MAX_EXTERNAL_VECTOR = 2**24
+"""Elements that a vector in another file may claim to have: nobody has looked at the file yet."""
+
+
 class Node:
     """One node in its graph.
 
@@ -712,13 +716,23 @@ def _disarm(node: onnx.NodeProto) -> None:
 
 
 def _disarm_tensor(tensor: onnx.TensorProto) -> None:
-    """Empty a vector of integers that claims more elements than it holds: inference would count them out."""
-    if tensor.data_type in (6, 7) and len(tensor.dims) == 1 and tensor.dims[0] > 0 and tensor.data_location == 0:
-        width = 8 if tensor.data_type == 7 else 4
-        held = max(len(tensor.raw_data) // width, len(tensor.int64_data), len(tensor.int32_data))
-        if tensor.dims[0] > held:
-            tensor.dims[0] = 0
-            tensor.ClearField("raw_data")
+    """Empty a vector that claims more elements than it can hold: inference would count them out, one by one."""
+    if len(tensor.dims) != 1 or tensor.dims[0] <= LARGE:
+        return
+    span = inline_span(tensor)
+    if span is not None:
+        held = 4 * span.length  # the smallest types have four elements in a byte
+    elif tensor.data_location == 1:
+        held = MAX_EXTERNAL_VECTOR
+    else:
+        numbers = (tensor.float_data, tensor.int64_data, tensor.double_data, tensor.uint64_data, tensor.string_data)
+        held = max(4 * len(tensor.raw_data), 16 * len(tensor.int32_data), *map(len, numbers))
+    if tensor.dims[0] > held:
+        kind, name = tensor.data_type, tensor.name
+        tensor.Clear()
+        tensor.data_type = kind
+        tensor.name = name
+        tensor.dims.append(0)
 
 
 def is_invented(dim: Dim) -> bool:
