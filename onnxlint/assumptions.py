@@ -50,6 +50,17 @@ def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
                 yield Assumption(clause.strip(), int(match[2]), name, axis)
 
 
+def note_assumptions(model: onnx.ModelProto, clauses: Sequence[str]) -> None:
+    """Add conditions to the model's metadata, in place, and where their symbols stand."""
+    entry = next((entry for entry in model.metadata_props if entry.key == ASSUMES_KEY), None)
+    if entry is None:
+        entry = model.metadata_props.add(key=ASSUMES_KEY, value=" and ".join(clauses))
+    else:
+        known = entry.value.split(" and ")
+        entry.value = " and ".join([*known, *(clause for clause in clauses if clause not in known)])
+    note_symbols(model, clause_symbols(entry.value))
+
+
 def note_symbols(model: onnx.ModelProto, symbols: Iterable[str]) -> None:
     """Write down where symbols stand, in place: the model may be given numbers for them later."""
     properties = {entry.key: entry for entry in model.metadata_props}

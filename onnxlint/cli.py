@@ -177,6 +177,16 @@ def _fix_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--axis", metavar="N", type=int, help="axis to join them along (default: the one that differs)")
     group.add_argument("--concat-name", metavar="NAME", default="output", help="name of the joined output (output)")
     group.add_argument("--drop-output-activations", action="store_true", help="drop a Softmax or Sigmoid at an output")
+    group.add_argument("--rename", metavar="OLD=NEW", action="append", help="give an input or output another name")
+    group.add_argument(
+        "--dynamic", metavar="SHAPE", action="append", help="set sizes of an input free: 'image=N,3,H,W'"
+    )
+    group.add_argument("--static", metavar="SHAPE", action="append", help="fix sizes of an input: 'image=1,3,640,640'")
+    group.add_argument(
+        "--clamp-fp16",
+        action="store_true",
+        help="bring weights and constants into the range of float16 (reads weights)",
+    )
     group.add_argument("--opset", metavar="N", type=_number(7), help="raise the operator set to N (default: to 11)")
     group = parser.add_argument_group("verification")
     group.add_argument("--no-verify", action="store_true", help="do not run both models and compare them")
@@ -210,6 +220,7 @@ def _fix(options: argparse.Namespace) -> int:
         extend_select=_split(options.extend_select),
         ignore=_split(options.ignore),
         targets=None if options.target is None else _split(options.target),
+        weights=True if options.clamp_fp16 else None,
         fail_on=options.fail_on,
     )
     request = Request(
@@ -218,6 +229,10 @@ def _fix(options: argparse.Namespace) -> int:
         concat_axis=options.axis,
         concat_name=options.concat_name,
         drop_output_activations=options.drop_output_activations,
+        clamp_fp16=options.clamp_fp16,
+        rename=tuple(_renaming(text) for text in options.rename or ()),
+        dynamic=tuple(options.dynamic or ()),
+        static=tuple(options.static or ()),
         opset=options.opset,
     )
     with console.status(options.quiet) as progress:
@@ -241,6 +256,13 @@ def _fix(options: argparse.Namespace) -> int:
     elif not options.quiet:
         console.write(render_fix(fixed.report, output if wanted else None))
     return int(fixed.failing and not options.exit_zero)
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    old, equals, new = text.rpartition("=")
+    if not equals or not old or not new:
+        raise _UsageError(f"--rename {text!r}: write it as OLD=NEW")
+    return old, new
 
 
 def _heads_options(parser: argparse.ArgumentParser) -> None:

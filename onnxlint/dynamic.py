@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.assumptions import ASSUMES_KEY, clause_symbols, note_symbols
+from onnxlint.assumptions import ASSUMES_KEY, clause_symbols, note_assumptions, note_symbols
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.shapes import AnySize, Size, constant_target, product, substitute
+from onnxlint.shapes import AnySize, Size, constant_target, divide, product, substitute, when_equal
 from onnxlint.symbolic import _HANDLERS, Sizes, Symbolic, _elementwise
 from onnxlint.view import Graph, GraphView, Node, Shape
 
@@ -117,6 +117,8 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
     after = GraphView(replace(view.model, proto=model))
     found = _Freeing(after, view, freed)
     _write(after, found)
+    if found.needed:
+        note_assumptions(model, [f"{symbol} % {number} == 0" for symbol, number in found.needed.items()])
     for graph in after.graphs:
         if not graph.is_function:
             _declare(graph, lambda name, graph=graph: _known(found.shape(graph, name)), {})  # type: ignore[misc]
@@ -206,12 +208,14 @@ class _Freeing(Symbolic):
         constants: (node, operand, numbers) to write; operand -1: the scales of a Resize.
         repeats: (node, operand, axis, other operand, its axis): have the operand repeated along the axis as often as the
             other one is long.
+        needed: Symbol → what it has to be a multiple of, so that maps that are added still fit.
     """
 
     def __init__(self, view: GraphView, before: GraphView, values: dict[str, int]) -> None:
         self.values = values
         self.constants: list[tuple[Node, int, npt.NDArray[np.generic]]] = []
         self.repeats: list[tuple[Node, int, int, int, int]] = []
+        self.needed: dict[str, int] = {}
         self._derived: set[tuple[int, str]] = set()
         self._before = dict(zip(map(id, view.graphs), before.graphs, strict=True))
         self._pool: dict[int, dict[AnySize, None]] = {}
@@ -307,7 +311,7 @@ class _Freeing(Symbolic):
         for number in old:
             rest = product(n for i, n in enumerate(old) if i != len(choices))
             known = [number, *self._pool.get(number, ())]
-            whole = _quotient(total, rest)
+            whole = divide([total], [rest])
             if whole is not None and whole not in known and self.was(whole) == number:
                 known.append(whole)
             choices.append(known)
@@ -331,12 +335,6 @@ class _Freeing(Symbolic):
         return best[0]
 
 
-def _quotient(total: AnySize, by: AnySize) -> AnySize | None:
-    from onnxlint.shapes import divide
-
-    return divide([total], [by])
-
-
 def _complexity(way: Sequence[AnySize]) -> tuple[int, int]:
     """Small where free sizes are plain symbols with no factor before them."""
     factors = sum(abs(k) for size in way if isinstance(size, Size) for _, k in size.terms)
@@ -352,12 +350,22 @@ def _numbers(s: _Freeing, node: Node, i: int) -> list[int] | None:
     return [n for n in value.numbers if isinstance(n, int)]
 
 
+def _sizes(s: _Freeing, node: Node, i: int) -> list[AnySize] | None:
+    """Sizes that operand `i` says; None where one of them cannot be followed."""
+    value = s.val(node, i)
+    if value is None:
+        return None
+    sizes = [size for size in value.numbers if isinstance(size, int | Size) and s.was(size) is not None]
+    return sizes if len(sizes) == len(value.numbers) else None
+
+
 def _reshape(s: _Freeing, node: Node) -> Sizes | None:
     import numpy as np
 
-    data, target = s.of(node, 0), _numbers(s, node, 1)
-    if target is None:
+    data, said = s.of(node, 0), _sizes(s, node, 1)
+    if said is None:
         return None
+    target = [number for size in said if (number := s.was(size)) is not None]
     old = [] if data is None else [s.was(size) for size in data]
     if data is None or None in old:
         raise s.fail(node, "the shape of its input cannot be followed through the graph")
@@ -369,6 +377,9 @@ def _reshape(s: _Freeing, node: Node) -> Sizes | None:
     if math.prod(rest) != math.prod(numbers):
         raise s.fail(node, f"{target} does not fit its input")
     sizes = _regroup(s, node, data, numbers, rest)
+    follows = any(not isinstance(size, int) for size in said)
+    if follows and all(now == size or now in (0, -1) for now, size in zip(said, sizes, strict=True)):
+        return None
     constant = constant_target(data, sizes)
     if constant is None:
         shown = ", ".join(map(str, sizes))
@@ -409,10 +420,14 @@ def _regroup(s: _Freeing, node: Node, data: Sizes, old: Sequence[int], target: S
 def _resize(s: _Freeing, node: Node) -> Sizes | None:
     import numpy as np
 
-    data, sizes = s.of(node, 0), _numbers(s, node, 3)
+    data, said = s.of(node, 0), _sizes(s, node, 3)
+    sizes = None if said is None else [number for size in said if (number := s.was(size)) is not None]
     if not node.input(3) or sizes is None or data is None or not any(map(s.is_free, data)):
         return None
     axes = [axis % len(data) for axis in node.attribute("axes") or range(len(data))]
+    pairs = zip(axes, said or (), strict=False)
+    if not any(s.is_free(data[axis]) and isinstance(now, int) for axis, now in pairs):
+        return None  # it follows its input, or another one
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch" or len(axes) != len(sizes):
         raise s.fail(node, "its size depends on its input's")
     out, scales = list(data), []
@@ -519,8 +534,23 @@ def _indexed(s: _Freeing, node: Node) -> Sizes | None:
 
 def _broadcast(s: _Freeing, node: Node) -> Sizes | None:
     shapes = [s.of(node, i) for i in range(len(node.inputs))]
-    _meet(s, node, [shape for shape in shapes if shape is not None])
-    return None
+    known = [shape for shape in shapes if shape is not None]
+    _meet(s, node, known)
+    if len(known) < len(shapes):
+        return None
+    out: list[AnySize] = []
+    for k in range(max(map(len, known)), 0, -1):
+        sizes = list(dict.fromkeys(shape[-k] for shape in known if k <= len(shape) and shape[-k] != 1))
+        if len(sizes) > 1 and (not all(map(s.is_free, sizes)) or s.was(sizes[0]) == 1):
+            return None
+        # Sizes that were equal have to stay so, or the model does not run: the plainest stands for all.
+        plainest = min(sizes, key=lambda size: _complexity([size])) if sizes else 1
+        for other in sizes:
+            for condition in when_equal(plainest, other) or ():
+                if condition.multiple is not None:
+                    s.needed[condition.symbol] = math.lcm(condition.multiple, s.needed.get(condition.symbol, 1))
+        out.append(plainest)
+    return tuple(out)
 
 
 def _meet(s: _Freeing, node: Node, shapes: Sequence[Sizes]) -> None:

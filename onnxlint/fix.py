@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from onnxlint.assumptions import ASSUMES_KEY, clause_symbols, note_symbols
+from onnxlint.assumptions import note_assumptions
 from onnxlint.check import Plan, check_view
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.finding import Applicability, Finding, Fix
@@ -391,13 +391,7 @@ def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str]) -> onnx.Mo
 
     model = onnx.ModelProto()
     model.CopyFrom(proto)
-    entry = next((entry for entry in model.metadata_props if entry.key == ASSUMES_KEY), None)
-    if entry is None:
-        entry = model.metadata_props.add(key=ASSUMES_KEY, value=" and ".join(conditions))
-    else:
-        known = entry.value.split(" and ")
-        entry.value = " and ".join([*known, *(c for c in conditions if c not in known)])
-    note_symbols(model, clause_symbols(entry.value))
+    note_assumptions(model, conditions)
     return model
 
 
