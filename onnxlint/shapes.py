@@ -130,10 +130,13 @@ class Size:
         constant = self.constant % den
         if not rest:
             return out
-        # floor((floor(x/a) + c)/b) = floor((x + a·c)/(a·b))
-        if len(rest) == 1 and rest[0][1] == 1 and len(rest[0][0]) == 1 and isinstance(rest[0][0][0], Floor):
-            inner = rest[0][0][0]
-            return out + (inner.num + constant * inner.den) // (inner.den * den)
+        # floor((floor(x/a) + A + c)/b) = floor((x + a·A + a·c)/(a·b)) for whole A
+        floors = [(i, mono[0]) for i, (mono, k) in enumerate(rest) if k == 1 and len(mono) == 1]
+        floors = [(i, atom) for i, atom in floors if isinstance(atom, Floor)]
+        if len(floors) == 1 and isinstance(inner := floors[0][1], Floor):
+            others = tuple(term for i, term in enumerate(rest) if i != floors[0][0])
+            whole: AnySize = Size(others, constant) if others else constant
+            return out + (inner.num + whole * inner.den) // (inner.den * den)
         # floor((g·A + c)/(g·d)) = floor((A + floor(c/g))/d) for whole A
         common = math.gcd(den, *(k for _, k in rest))
         if common > 1:
