@@ -420,7 +420,7 @@ def test_sizes_and_numbers_are_those_of_a_run(name: str) -> None:
     proto, runner, symbolic = loaded(name)
     ran = 0
 
-    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(st.fixed_dictionaries(dict.fromkeys(symbols_of(proto), SIZES)))
     def check(dims: dict[str, int]) -> None:
         nonlocal ran
@@ -470,7 +470,7 @@ def check_network(proto: onnx.ModelProto, dims: st.SearchStrategy[dict[str, int]
     runner, symbolic = zoo.session(zoo.exposed(proto)), zoo.view(proto).symbolic
     exact = []
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     @given(dims)
     def check(dims: dict[str, int]) -> None:
         comparison = compare(proto, runner, symbolic, dims)
