@@ -135,8 +135,8 @@ class Size:
         floors = [(i, atom) for i, atom in floors if isinstance(atom, Floor)]
         if len(floors) == 1 and isinstance(inner := floors[0][1], Floor):
             others = tuple(term for i, term in enumerate(rest) if i != floors[0][0])
-            whole: AnySize = Size(others, constant) if others else constant
-            return out + (inner.num + whole * inner.den) // (inner.den * den)
+            beside: AnySize = Size(others, constant) if others else constant
+            return out + (inner.num + beside * inner.den) // (inner.den * den)
         # floor((g·A + c)/(g·d)) = floor((A + floor(c/g))/d) for whole A
         common = math.gcd(den, *(k for _, k in rest))
         if common > 1:
