@@ -274,10 +274,7 @@ def _round(
                 run.failed[_key(finding)] = Left(finding, str(error))
                 break
             except Exception as error:  # noqa: BLE001 - the graph is thrown away, and the failure reported
-                reason = (
-                    f"its patch failed with {type(error).__name__}: {printable(str(error))[:200]}; please report it"
-                )
-                run.failed[_key(finding)] = Left(finding, reason)
+                run.failed[_key(finding)] = Left(finding, _failure(error))
                 break
             surgeon.end()
             applied.append(Applied(finding, number))
@@ -292,7 +289,13 @@ def _guarded(finding: Finding, run: _Run, call: Callable[[], onnx.ModelProto | N
         return call()
     except (Unfixable, OnnxlintError) as why:
         run.failed[_key(finding)] = Left(finding, str(why))
-        return None
+    except Exception as error:  # noqa: BLE001 - the model is as it was, and the failure reported
+        run.failed[_key(finding)] = Left(finding, _failure(error))
+    return None
+
+
+def _failure(error: Exception) -> str:
+    return f"its patch failed with {type(error).__name__}: {printable(str(error))[:200]}; please report it"
 
 
 def allowed(fix: Fix, request: Request) -> bool:

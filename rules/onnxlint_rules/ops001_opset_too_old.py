@@ -83,6 +83,12 @@ class OpsetTooOld(Rule):
                 y = Relu (x)
             }
             """,
+            good="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[N,4] x) => (float[N,4] y) {
+                y = Relu (x)
+            }
+            """,
             options=Options(min_opset=17),
             says="opset 13 is older than 17",
         ),
