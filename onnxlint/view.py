@@ -725,8 +725,15 @@ def _disarm_tensor(tensor: onnx.TensorProto) -> None:
     elif tensor.data_location == 1:
         held = MAX_EXTERNAL_VECTOR
     else:
-        numbers = (tensor.float_data, tensor.int64_data, tensor.double_data, tensor.uint64_data, tensor.string_data)
-        held = max(4 * len(tensor.raw_data), 16 * len(tensor.int32_data), *map(len, numbers))
+        held = max(
+            4 * len(tensor.raw_data),
+            16 * len(tensor.int32_data),
+            len(tensor.float_data),
+            len(tensor.int64_data),
+            len(tensor.double_data),
+            len(tensor.uint64_data),
+            len(tensor.string_data),
+        )
     if tensor.dims[0] > held:
         kind, name = tensor.data_type, tensor.name
         tensor.Clear()
