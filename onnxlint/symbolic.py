@@ -464,6 +464,8 @@ def _unsqueeze(s: Symbolic, node: Node) -> list[Sizes | None]:
         return [None]
     rank = len(data) + len(axes)
     new = {axis % rank for axis in axes}
+    if len(new) < len(axes):
+        return [None]  # an axis is named twice
     sizes = iter(data)
     return [tuple(1 if i in new else next(sizes) for i in range(rank))]
 

@@ -560,14 +560,23 @@ class GraphView:
         return _without_claims(self.proto)
 
     def _infer(self, bare: onnx.ModelProto) -> onnx.ModelProto:
+        import onnx
         from onnx import shape_inference
 
+        from onnxlint.apart import Crashed, apart
+
+        data = bare.SerializeToString()
         # Strict first: it costs the same, and for models that it accepts it finds the same.
         for strict, data_prop in ((True, True), (False, True), (False, False)):
             try:
-                return shape_inference.infer_shapes(bare, check_type=strict, strict_mode=strict, data_prop=data_prop)
-            except (RuntimeError, ValueError, TypeError, shape_inference.InferenceError) as error:
-                if strict:
+                inferred = apart(
+                    lambda strict=strict, data_prop=data_prop: shape_inference.infer_shapes(  # type: ignore[misc]
+                        data, check_type=strict, strict_mode=strict, data_prop=data_prop
+                    ).SerializeToString()
+                )
+                return onnx.ModelProto.FromString(inferred)
+            except RuntimeError as error:
+                if strict and not isinstance(error, Crashed):
                     self.refused = True  # SPC002 says why
                 else:
                     # Invalid models make it raise even when it is not strict.
