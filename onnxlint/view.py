@@ -563,24 +563,26 @@ class GraphView:
         import onnx
         from onnx import shape_inference
 
-        from onnxlint.apart import Crashed, apart
+        from onnxlint.apart import apart
 
         data = bare.SerializeToString()
         # Strict first: it costs the same, and for models that it accepts it finds the same.
-        for strict, data_prop in ((True, True), (False, True), (False, False)):
+        try:
+            return shape_inference.infer_shapes(data, check_type=True, strict_mode=True, data_prop=True)
+        except (RuntimeError, ValueError, TypeError, shape_inference.InferenceError):
+            self.refused = True  # SPC002 says why
+        # A model that it refuses is malformed, and going on after the first fault can crash the library.
+        for data_prop in (True, False):
             try:
                 inferred = apart(
-                    lambda strict=strict, data_prop=data_prop: shape_inference.infer_shapes(  # type: ignore[misc]
-                        data, check_type=strict, strict_mode=strict, data_prop=data_prop
+                    lambda data_prop=data_prop: shape_inference.infer_shapes(  # type: ignore[misc]
+                        data, check_type=False, strict_mode=False, data_prop=data_prop
                     ).SerializeToString()
                 )
                 return onnx.ModelProto.FromString(inferred)
             except RuntimeError as error:
-                if strict and not isinstance(error, Crashed):
-                    self.refused = True  # SPC002 says why
-                else:
-                    # Invalid models make it raise even when it is not strict.
-                    self.inference_error = printable(" ".join(str(error).split()))[:500]
+                # Invalid models make it raise even when it is not strict.
+                self.inference_error = printable(" ".join(str(error).split()))[:500]
         return bare
 
     # Places
