@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError, printable
@@ -29,6 +30,7 @@ Shape = tuple[Dim, ...]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 
+_NAME = attrgetter("name")
 GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -213,6 +215,10 @@ class Graph:
     def consumers(self, name: str) -> list[Node]:
         """Nodes that read a value that this graph defines, those in nested graphs included."""
         return self._consumers.get(name, [])
+
+    def read_names(self) -> set[str]:
+        """Values that nodes or the outputs of this graph read, and those of this graph that nested ones read."""
+        return {*self._consumers, *self.outputs}
 
     def is_output(self, name: str) -> bool:
         return name in self._output_set
@@ -542,7 +548,7 @@ class GraphView:
             graph, proto = pairs.pop()
             values = known[id(graph)]
             for group in (proto.output, proto.value_info, proto.input):
-                values.update((value.name, value) for value in group)
+                values.update(zip(map(_NAME, group), group, strict=True))
             for child in graph.children:
                 body = _body(proto, child)
                 if body is not None:

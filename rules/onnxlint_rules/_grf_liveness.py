@@ -40,7 +40,11 @@ class Liveness:
         self.dead: dict[int, Node] = {}
         self._readers: dict[int, int] = {}  # readers that are not known to be dead
         self._gone: set[tuple[str, int]] = set()  # (name, reader) pairs that have been taken off
-        self._walk([node for graph in view.graphs for node in graph.nodes if self._is_unread(node)])
+        unread: list[Node] = []
+        for graph in view.graphs:
+            read = graph.read_names()
+            unread += [node for node in graph.nodes if read.isdisjoint(node.outputs) and self._is_unread(node)]
+        self._walk(unread)
 
     def is_read(self, graph: Graph, name: str) -> bool:
         """Whether any node, dead or alive, or an output reads a value that this graph defines."""
