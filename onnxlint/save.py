@@ -8,6 +8,7 @@ one is there.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 import tempfile
@@ -252,7 +253,12 @@ def _align(out: BinaryIO, position: int) -> int:
 def _stream(out: BinaryIO, data: Buffer, offset: int, length: int) -> None:
     view = memoryview(data)
     for start in range(offset, offset + length, _PIECE):
-        out.write(view[start : min(start + _PIECE, offset + length)])
+        end = min(start + _PIECE, offset + length)
+        out.write(view[start:end])
+        if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            # What was written is not read again: without this, the whole file would count as this process's memory.
+            page = start - start % mmap.PAGESIZE
+            data.madvise(mmap.MADV_DONTNEED, page, end - page)
 
 
 class _Scratch:
