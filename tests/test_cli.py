@@ -421,6 +421,8 @@ def test_ctrl_c_ends_at_once_and_quietly(here: Path, jobs: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "onnxlint", "check", "clean.onnx", "bad.onnx", "-j", jobs],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell that runs us in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     deadline = time.monotonic() + 30
     while len(list(here.glob("pid-*"))) < int(jobs) and time.monotonic() < deadline:

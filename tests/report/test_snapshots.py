@@ -30,7 +30,7 @@ def matches(name: str, text: str) -> None:
 
 def steady(format: str, text: str, root: Path) -> str:
     """A report without what differs between machines, versions and changes of the rules' pages."""
-    text = text.replace(str(root), "ROOT").replace(__version__, "VERSION")
+    text = text.replace(str(root), "ROOT").replace(str(Path.cwd()), "/HERE").replace(__version__, "VERSION")
     if format != "sarif":
         return text
     log = json.loads(text)
