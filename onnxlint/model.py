@@ -15,6 +15,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError, printable
@@ -423,10 +424,50 @@ def _parse_binary(shown: str, data: Buffer) -> onnx.ModelProto:
     except _WireError as error:
         raise OnnxlintError(f"{shown}: not a complete ONNX model: {error}; export or download it again") from None
     try:
-        return onnx.ModelProto.FromString(skeleton)
+        proto = onnx.ModelProto.FromString(skeleton)
+        if not _is_utf8(skeleton):
+            _escape_texts(proto)
+        return proto
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
         reason = printable(str(error).splitlines()[0]) if str(error) else "the protobuf parser refused it"
         raise OnnxlintError(f"{shown}: not an ONNX model ({reason}); export or download it again") from None
+
+
+@cache
+def _strict_model() -> Any:
+    """ModelProto as proto3: the same messages, but text that is not UTF-8 is refused."""
+    from google.protobuf import descriptor_pool, message_factory
+    from onnx import onnx_ml_pb2
+
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(onnx_ml_pb2.DESCRIPTOR.serialized_pb + b"\x62\x06proto3")  # field 12: syntax
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("onnx.ModelProto"))
+
+
+def _is_utf8(skeleton: bytes) -> bool:
+    from google.protobuf.message import DecodeError
+
+    try:
+        _strict_model().FromString(skeleton)
+    except DecodeError:
+        return False
+    return True
+
+
+def _escape_texts(proto: Any) -> None:
+    """Escape text that is not UTF-8: protobuf hands it out as bytes, which are no names."""
+    for entry, value in proto.ListFields():
+        if entry.message_type is not None:
+            for message in value if hasattr(value, "__len__") else (value,):
+                _escape_texts(message)
+        elif entry.type != entry.TYPE_STRING:
+            continue
+        elif isinstance(value, bytes):
+            setattr(proto, entry.name, value.decode("utf-8", "backslashreplace"))
+        elif not isinstance(value, str):
+            for i, text in enumerate(value):
+                if isinstance(text, bytes):
+                    value[i] = text.decode("utf-8", "backslashreplace")
 
 
 class _WireError(ValueError):
