@@ -368,9 +368,10 @@ class GraphView:
         return self.opset_of("")
 
     def opset_of(self, domain: str) -> int:
-        """Imported version of a domain; 0 where the model does not import it."""
+        """Imported version of a domain; 0 where the model does not import it. Never more than onnx can be asked about."""
         names = STANDARD_DOMAINS if domain in STANDARD_DOMAINS else (domain,)
-        return max((o.version for o in self.proto.opset_import if o.domain in names), default=0)
+        version = max((o.version for o in self.proto.opset_import if o.domain in names), default=0)
+        return min(max(version, 0), 2**31 - 1)
 
     def nodes(self, *ops: str) -> Iterator[Node]:
         """Nodes of the given operators (all where none is given), graph by graph, in the order of the file."""
@@ -566,8 +567,12 @@ class GraphView:
         return _without_claims(self.proto)
 
     def _infer(self, bare: onnx.ModelProto) -> onnx.ModelProto:
+<<<<<<< ours
         import onnx
         from onnx import shape_inference
+=======
+        from onnx import checker, shape_inference
+>>>>>>> theirs
 
         from onnxlint.apart import apart
 
@@ -580,6 +585,7 @@ class GraphView:
         # A model that it refuses is malformed, and going on after the first fault can crash the library.
         for data_prop in (True, False):
             try:
+<<<<<<< ours
                 inferred = apart(
                     lambda data_prop=data_prop: shape_inference.infer_shapes(  # type: ignore[misc]
                         data, check_type=False, strict_mode=False, data_prop=data_prop
@@ -589,6 +595,21 @@ class GraphView:
             except RuntimeError as error:
                 # Invalid models make it raise even when it is not strict.
                 self.inference_error = printable(" ".join(str(error).split()))[:500]
+=======
+                return shape_inference.infer_shapes(bare, check_type=strict, strict_mode=strict, data_prop=data_prop)
+            except (
+                RuntimeError,
+                ValueError,
+                TypeError,
+                shape_inference.InferenceError,
+                checker.ValidationError,
+            ) as error:
+                if strict:
+                    self.refused = True  # SPC002 says why
+                else:
+                    # Invalid models make it raise even when it is not strict.
+                    self.inference_error = printable(" ".join(str(error).split()))[:500]
+>>>>>>> theirs
         return bare
 
     # Places
