@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
-from onnxlint.errors import OnnxlintError
+from onnxlint.errors import OnnxlintError, printable
 from onnxlint.finding import Finding, Fix, Location, Severity
 
 if TYPE_CHECKING:
@@ -200,14 +200,17 @@ class Rule(ABC):
         severity: Severity | None = None,
         **evidence: object,
     ) -> Finding:
-        """A finding of this rule. `evidence` holds the facts behind the message, as text."""
+        """A finding of this rule. `evidence` holds the facts behind the message, as text.
+
+        Control characters in the message are escaped, should a name have got in as it is.
+        """
         return Finding(
             code=self.code,
             name=self.name,
             severity=severity or self.severity,
-            message=message,
+            message=printable(message),
             location=location,
-            help=self.help if help is None else help,
+            help=self.help if help is None else printable(help),
             evidence=tuple((key, str(value)) for key, value in evidence.items()),
             fix=fix,
         )
