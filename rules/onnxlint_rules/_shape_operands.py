@@ -146,8 +146,8 @@ def _sides(symbolic: Symbolic, node: Node, index: int) -> list[tuple[AnySize, An
     if data is None or value is None:
         return "its size cannot be followed through the graph"
     axes = node.attribute("axes") or range(len(data))
-    if len(axes) != len(value.numbers):
-        return "it has another number of sizes than of axes"
+    if len(axes) != len(value.numbers) or not all(-len(data) <= axis < len(data) for axis in axes):
+        return "its sizes are not for the axes that it has"
     sides: list[tuple[AnySize, AnySize]] = []
     for axis, number in zip(axes, value.numbers, strict=True):
         size = data[axis]

@@ -134,4 +134,5 @@ def _show(kind: int, shape: Shape | None, other_kind: int) -> str:
         return printable(dims)
     from onnx import TensorProto
 
-    return printable(f"{TensorProto.DataType.Name(kind).lower()} {dims}")
+    name = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+    return printable(f"{name} {dims}")
