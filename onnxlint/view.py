@@ -567,12 +567,8 @@ class GraphView:
         return _without_claims(self.proto)
 
     def _infer(self, bare: onnx.ModelProto) -> onnx.ModelProto:
-<<<<<<< ours
         import onnx
-        from onnx import shape_inference
-=======
         from onnx import checker, shape_inference
->>>>>>> theirs
 
         from onnxlint.apart import apart
 
@@ -580,12 +576,11 @@ class GraphView:
         # Strict first: it costs the same, and for models that it accepts it finds the same.
         try:
             return shape_inference.infer_shapes(data, check_type=True, strict_mode=True, data_prop=True)
-        except (RuntimeError, ValueError, TypeError, shape_inference.InferenceError):
+        except (RuntimeError, ValueError, TypeError, shape_inference.InferenceError, checker.ValidationError):
             self.refused = True  # SPC002 says why
         # A model that it refuses is malformed, and going on after the first fault can crash the library.
         for data_prop in (True, False):
             try:
-<<<<<<< ours
                 inferred = apart(
                     lambda data_prop=data_prop: shape_inference.infer_shapes(  # type: ignore[misc]
                         data, check_type=False, strict_mode=False, data_prop=data_prop
@@ -595,21 +590,6 @@ class GraphView:
             except RuntimeError as error:
                 # Invalid models make it raise even when it is not strict.
                 self.inference_error = printable(" ".join(str(error).split()))[:500]
-=======
-                return shape_inference.infer_shapes(bare, check_type=strict, strict_mode=strict, data_prop=data_prop)
-            except (
-                RuntimeError,
-                ValueError,
-                TypeError,
-                shape_inference.InferenceError,
-                checker.ValidationError,
-            ) as error:
-                if strict:
-                    self.refused = True  # SPC002 says why
-                else:
-                    # Invalid models make it raise even when it is not strict.
-                    self.inference_error = printable(" ".join(str(error).split()))[:500]
->>>>>>> theirs
         return bare
 
     # Places
