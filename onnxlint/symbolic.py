@@ -465,11 +465,7 @@ def _unsqueeze(s: Symbolic, node: Node) -> list[Sizes | None]:
     rank = len(data) + len(axes)
     new = {axis % rank for axis in axes}
     if len(new) < len(axes):
-<<<<<<< ours
         return [None]  # an axis is named twice
-=======
-        return [None]  # one axis is named twice
->>>>>>> theirs
     sizes = iter(data)
     return [tuple(1 if i in new else next(sizes) for i in range(rank))]
 

@@ -179,13 +179,12 @@ class ShapeInferenceConflict(Rule):
 
 def _conflicts(copy: Copy) -> Iterator[tuple[str, Node | None]]:
     """What strict inference says, and of which node."""
-    from onnx import checker, shape_inference
+    from onnx import shape_inference
 
     from onnxlint.apart import Crashed, apart
 
     def infer() -> bytes:
         shape_inference.infer_shapes(copy.proto, check_type=False, strict_mode=True, data_prop=True)  # types: SPC003
-<<<<<<< ours
         return b""
 
     try:
@@ -193,11 +192,6 @@ def _conflicts(copy: Copy) -> Iterator[tuple[str, Node | None]]:
     except Crashed as error:
         yield f"onnx's shape inference does not survive this model: {error}", None
     except RuntimeError as error:
-=======
-    except checker.ValidationError:
-        return  # SPC001 reports it
-    except (RuntimeError, ValueError, TypeError, shape_inference.InferenceError) as error:
->>>>>>> theirs
         for match in _ERROR.finditer(str(error)):
             if not _NOT_ITS_FAULT.search(match["said"]):
                 yield _clean(copy, match["said"]), copy.labels.get(match["label"] or "")
