@@ -112,7 +112,7 @@ _SAME: tuple[tuple[int, str, str], ...] = (
         "more element types",
         """Abs Add ArgMax ArgMin Cast Ceil Clip Concat Constant DepthToSpace Div Dropout Equal Exp Expand Flatten Floor
         Gather GatherElements GatherND Gemm Greater Identity If IsNaN LRN Less Log Loop MatMul Max Mean
-        MeanVarianceNormalization Min Mod Mul Neg NegativeLogLikelihoodLoss NonZero Pad Pow Reciprocal ReduceL1 ReduceL2
+        Min Mod Mul Neg NegativeLogLikelihoodLoss NonZero Pad Pow Reciprocal ReduceL1 ReduceL2
         ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSumSquare Relu Reshape
         ScatterElements ScatterND Shape Sigmoid Sign Size Slice SoftmaxCrossEntropyLoss SpaceToDepth Sqrt Sub Sum Tanh
         Tile Transpose""",
@@ -537,6 +537,14 @@ def _group_normalization_21(node: onnx.NodeProto, place: Place) -> Replaced | No
     return [*nodes, (node, 21)]
 
 
+def _mean_variance_normalization_13(node: onnx.NodeProto, place: Place) -> None:
+    """The default has not changed, but onnx's own inference fails from 13 on where it is left out."""
+    from onnx import helper
+
+    if not _has(node, "axes"):
+        node.attribute.append(helper.make_attribute("axes", [0, 2, 3]))
+
+
 # Pooling and sampling
 
 
@@ -611,6 +619,7 @@ STEPS: dict[tuple[str, int], Step] = {
     ("Erf", 13): _no_integers,
     ("Hardmax", 13): _softmax_13,
     ("LogSoftmax", 13): _softmax_13,
+    ("MeanVarianceNormalization", 13): _mean_variance_normalization_13,
     ("ReduceSum", 13): _axes,
     ("Resize", 13): _resize_13,
     ("Softmax", 13): _softmax_13,

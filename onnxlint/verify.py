@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two outputs may be apart: `|a - b| <= atol + rtol * max(|a|, |b|)` for each number.
+    """How far two outputs may be apart: `|a - b| <= atol * max(1, m) + rtol * max(|a|, |b|)` for each number.
 
-    With both at 0, numbers have to be equal (NaN equals NaN). For large inputs, `atol` grows as they do. Where
+    m is the largest number of the output. With both at 0, numbers have to be equal (NaN equals NaN). Where
     rounding is allowed, one in a thousand integers of an output may differ: ArgMax over numbers that are almost equal.
     """
 
@@ -336,6 +336,9 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
                 else dim.dim_param or f"{name}[{axis}]"
                 for axis, dim in enumerate(tensor.shape.dim)
             )
+        else:
+            rank = next((r for r in map(_rank_for, _readers(view.main, name)) if r is not None), None)
+            dims = None if rank is None else tuple(f"{name}[{axis}]" for axis in range(rank))
         role, high = _role(view, name, dtype)
         found.append(Input(name, dtype, dims, role, high))
     return tuple(found)
@@ -407,6 +410,14 @@ def _hints(view: GraphView, inputs: Iterable[Input]) -> dict[str, int]:
             if size is not None and isinstance(dim, str) and names_in(dim) == (dim,):
                 hints[dim] = size
     return hints
+
+
+def _rank_for(node: Node) -> int | None:
+    """The rank that a node's first input must have, or may have; None where nothing speaks for one."""
+    if node.op in ("Gemm", "MatMul"):
+        return 2
+    shape = node.shape(1) if node.op in ("Conv", "ConvTranspose") else None
+    return None if shape is None else len(shape)
 
 
 def _readers(graph: Graph, name: str) -> list[Node]:
