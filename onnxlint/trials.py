@@ -7,24 +7,21 @@ that whoever reads them knows what was being done when the process died.
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxlint.feeds import Contract, Input, Sizes, candidates, dtype_of, feeds_for, variations
+
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
-
-Dim = int | str
-Sizes = dict[str, int]
 
 ENOUGH = 4
 """Shapes on which a dynamic model is compared at least, where it runs on that many."""
@@ -35,34 +32,8 @@ PLANNED = 5
 MAX_SHAPES = 40
 """Shapes that are tried in search of a first one on which the original runs."""
 
-LARGE_SCALE = 100.0
-"""Standard deviation of `large` inputs; that of `normal` ones is 1."""
-
 FLIPS = 1e-3
 """Part of the numbers of an integer output that may differ where rounding may (ArgMax over what is almost equal)."""
-
-_IMAGES = ((64, 96), (128, 96), (224, 224), (256, 320), (32, 48), (384, 384), (512, 512), (640, 640), (28, 28), (1, 1))
-_LENGTHS = (8, 16, 32, 64, 512, 1, 128, 256, 5, 1024, 2, 77, 400, 3000, 16000)
-_BATCH_NAMES = frozenset(("n", "b", "bs", "batch", "batch_size", "batchsize"))
-
-
-@dataclass(frozen=True)
-class Input:
-    """A graph input, and what is sensible to feed it.
-
-    Attributes:
-        name: As in the model.
-        dtype: NumPy's name; `str` for strings.
-        dims: Sizes and symbols; None where the rank is unknown.
-        role: `index` (integers below `high`), `mask` (0 and 1), `size` (a shape or factor: positive), or empty.
-        high: For `index`.
-    """
-
-    name: str
-    dtype: str
-    dims: tuple[Dim, ...] | None
-    role: str = ""
-    high: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,9 +43,7 @@ class Task:
     Attributes:
         original, fixed: Files with the models; data of large initializers may lie elsewhere.
         folders: For either, the folder that its external data is relative to.
-        inputs: What both take.
-        multiples: Symbol → number that its size has to be a multiple of.
-        hints: Symbol → the only size that can be right for it, from the weights that it meets.
+        contract: What both take.
         rtol, atol: Tolerance; both 0 for bit-equal.
         half: Tolerance in place of bit-equality, for models that compute in 16 bits; None for others.
         user: An .npz file with the user's inputs; empty for none.
@@ -87,9 +56,7 @@ class Task:
     original: str
     fixed: str
     folders: tuple[str, str]
-    inputs: tuple[Input, ...]
-    multiples: Mapping[str, int] = field(default_factory=dict)
-    hints: Mapping[str, int] = field(default_factory=dict)
+    contract: Contract
     rtol: float = 0.0
     atol: float = 0.0
     half: tuple[float, float] | None = None
@@ -339,7 +306,7 @@ class _Plan:
             return
         for kind in ("zeros", "large"):
             yield self._setting(base.sizes, kind, base.way, base.rank)
-        for i, sizes in enumerate(variations(self.task, base.sizes, base.rank) if base.sizes else ()):
+        for i, sizes in enumerate(variations(self.task.contract, base.sizes, base.rank) if base.sizes else ()):
             if i >= PLANNED and len(self._shapes) >= ENOUGH:
                 break
             yield self._setting(sizes, "normal", base.way, base.rank)
@@ -347,171 +314,13 @@ class _Plan:
 
 def _search(task: Task) -> Iterator[tuple[Sizes, int, int]]:
     """Sizes, way to fill and rank on which the original may run: all shapes first, then odder values."""
-    ranks = (4, 3, 2, 1, 0) if any(one.dims is None for one in task.inputs) else (4,)
-    each = MAX_SHAPES // len(ranks)
-    shapes = [(sizes, rank) for rank in ranks for sizes in itertools.islice(candidates(task, rank), each)]
-    has_integers = any(one.dtype.startswith(("int", "uint")) for one in task.inputs)
+    contract = task.contract
+    each = MAX_SHAPES // len(contract.ranks)
+    shapes = [(sizes, rank) for rank in contract.ranks for sizes in itertools.islice(candidates(contract, rank), each)]
+    has_integers = any(one.dtype.startswith(("int", "uint")) for one in contract.inputs)
     for way in range(4 if has_integers else 2):
         for sizes, rank in shapes if way == 0 else shapes[:8]:
             yield sizes, way, rank
-
-
-def roles(inputs: Sequence[Input], rank: int) -> dict[str, str]:
-    """Symbol → `batch`, `height`, `width`, `channel` or `length`, by where it stands."""
-    found: dict[str, str] = {}
-    for one in inputs:
-        dims = _dims_of(one, rank)
-        is_image = len(dims) >= 4
-        is_channels_last = is_image and isinstance(dims[-1], int) and not isinstance(dims[1], int)
-        height, width = (len(dims) - 3, len(dims) - 2) if is_channels_last else (len(dims) - 2, len(dims) - 1)
-        for axis, dim in enumerate(dims):
-            for symbol in () if isinstance(dim, int) else names_in(dim):
-                is_state = axis == 1 and len(dims) == 3 and isinstance(dims[0], int) and isinstance(dims[2], int)
-                if symbol.lower() in _BATCH_NAMES or (axis == 0 and len(dims) >= 2) or is_state:
-                    role = "batch"  # the state of a recurrent network is [layers, batch, hidden]
-                elif is_image and axis in (height, width):
-                    role = "height" if axis == height else "width"
-                elif is_image and axis == 1 and not is_channels_last:
-                    role = "channel"
-                else:
-                    role = "length"
-                before = found.get(symbol)
-                found[symbol] = role if before in (None, role) else "length"
-    return found
-
-
-def candidates(task: Task, rank: int) -> Iterator[Sizes]:
-    """Sizes that the original may run on, the likeliest first."""
-    kinds = roles(task.inputs, rank)
-    has_images = any(kind in ("height", "width") for kind in kinds.values())
-    has_lengths = "length" in kinds.values()
-    channels = (3, 1, 4, 16, 64) if "channel" in kinds.values() and not task.hints else (3,)
-    grid: list[tuple[tuple[int, int], int, int, int]] = []
-    images = _IMAGES if has_images else _IMAGES[:1]
-    lengths = _LENGTHS if has_lengths else _LENGTHS[:1]
-    grid += [(image, lengths[0], channels[0], 1) for image in images]
-    grid += [(images[0], length, channels[0], 1) for length in lengths[1:]]
-    grid += [(image, lengths[0], channel, 1) for channel in channels[1:] for image in images[:3]]
-    grid += [(image, length, channels[0], 1) for image in images[1:4] for length in lengths[1:4]]
-    grid += [(images[0], lengths[0], channels[0], 2)]
-    seen: set[tuple[tuple[str, int], ...]] = set()
-    for (height, width), length, channel, batch in grid:
-        by_role = {"batch": batch, "height": height, "width": width, "length": length, "channel": channel}
-        sizes = {symbol: _up(by_role[kind], task, symbol) for symbol, kind in kinds.items()}
-        key = tuple(sorted(sizes.items()))
-        if key not in seen:
-            seen.add(key)
-            yield sizes
-
-
-def variations(task: Task, base: Sizes, rank: int) -> Iterator[Sizes]:
-    """Other shapes than one on which the original runs.
-
-    Three images at once; twice as large; odd multiples and primes of what each size has to be a multiple of; sizes that all
-    differ. Then more of them, for originals that do not take these.
-    """
-    kinds = roles(task.inputs, rank)
-    free = [symbol for symbol in base if symbol not in task.hints and kinds.get(symbol) != "channel"]
-
-    def shape(batch: int, size: Callable[[str, int, int], int]) -> Sizes:
-        sizes = dict(base)
-        for i, symbol in enumerate(free):
-            if kinds.get(symbol) == "batch":
-                sizes[symbol] = _up(batch, task, symbol)
-            else:
-                step = task.multiples.get(symbol, 1)
-                sizes[symbol] = step * max(1, size(symbol, max(1, base[symbol] // step), i))
-        return sizes
-
-    tried = {tuple(sorted(base.items()))}
-    made = (
-        shape(3, lambda s, k, i: k),
-        shape(1, lambda s, k, i: 2 * k),
-        shape(3, lambda s, k, i: (k + 1) | 1),
-        shape(1, lambda s, k, i: _prime(k + 1 + 4 * i)),
-        shape(2, lambda s, k, i: _prime(k // 2 + 1 + 3 * i)),
-        shape(2, lambda s, k, i: k + 1 + i),
-        shape(2, lambda s, k, i: k),
-        shape(5, lambda s, k, i: k),
-        shape(1, lambda s, k, i: 3 * k),
-        shape(3, lambda s, k, i: 2 * k),
-        shape(1, lambda s, k, i: k + 32 if k % 32 == 0 else k + 8),
-        shape(1, lambda s, k, i: k + 64 * (1 + i) if k % 32 == 0 else k + 3),
-        shape(1, lambda s, k, i: 4 * k),
-        shape(1, lambda s, k, i: k // 2),
-        shape(4, lambda s, k, i: 1),
-    )
-    for sizes in made:
-        key = tuple(sorted(sizes.items()))
-        if key not in tried:
-            tried.add(key)
-            yield sizes
-
-
-def _up(size: int, task: Task, symbol: str) -> int:
-    if symbol in task.hints:
-        return task.hints[symbol]
-    step = task.multiples.get(symbol, 1)
-    return -(-size // step) * step
-
-
-def _prime(number: int) -> int:
-    """The smallest prime that is not below a number."""
-    number = max(2, number)
-    while any(number % d == 0 for d in range(2, int(number**0.5) + 1)):
-        number += 1
-    return number
-
-
-def names_in(dim: str) -> tuple[str, ...]:
-    """Symbols of a dimension: `past + 1` has one; anything that is no such expression is one symbol."""
-    tree = _expression(dim)
-    if tree is None:
-        return (dim,)
-    return tuple(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-
-
-def size_of(dim: Dim, sizes: Mapping[str, int]) -> int:
-    """The size that a dimension has."""
-    if isinstance(dim, int):
-        return dim
-    tree = _expression(dim)
-    return sizes[dim] if tree is None else max(0, _evaluate(tree, sizes))
-
-
-def _expression(dim: str) -> ast.expr | None:
-    """A sum, difference, product or quotient of symbols and numbers, as exporters write sizes; None for a mere symbol."""
-    if len(dim) > 200:
-        return None
-    try:
-        tree = ast.parse(dim, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
-    allowed = (ast.BinOp, ast.Name, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Load)
-    nodes = list(ast.walk(tree))
-    if not isinstance(tree, ast.BinOp) or not all(isinstance(node, allowed) for node in nodes):
-        return None
-    return tree if all(type(n.value) is int for n in nodes if isinstance(n, ast.Constant)) else None
-
-
-def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> int:
-    if isinstance(tree, ast.Name):
-        return sizes[tree.id]
-    if isinstance(tree, ast.Constant):
-        return int(tree.value)  # type: ignore[arg-type]
-    assert isinstance(tree, ast.BinOp)
-    left, right = _evaluate(tree.left, sizes), _evaluate(tree.right, sizes)
-    if isinstance(tree.op, ast.Add):
-        return left + right
-    if isinstance(tree.op, ast.Sub):
-        return left - right
-    if isinstance(tree.op, ast.Mult):
-        return left * right
-    return left // right if right else 0
-
-
-def _dims_of(one: Input, rank: int) -> tuple[Dim, ...]:
-    return tuple(f"{one.name}[{axis}]" for axis in range(rank)) if one.dims is None else one.dims
 
 
 def _dims(task: Task, setting: Setting) -> str:
@@ -528,69 +337,9 @@ def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
 
     if setting.kind == "user":
         with np.load(task.user, allow_pickle=False) as file:
-            return {one.name: file[one.name].astype(_dtype(one), copy=False) for one in task.inputs}
-    generator = np.random.default_rng(20260 + setting.number)
-    return {
-        one.name: fill(
-            one,
-            tuple(size_of(dim, setting.sizes) for dim in _dims_of(one, setting.rank)),
-            setting.kind,
-            setting.way,
-            generator,
-        )
-        for one in task.inputs
-    }
-
-
-def _dtype(one: Input) -> Any:
-    import numpy as np
-
-    return np.dtype(object) if one.dtype == "str" else np.dtype(one.dtype)
-
-
-def fill(one: Input, shape: tuple[int, ...], kind: str, way: int, generator: np.random.Generator) -> Array:
-    """Values for an input.
-
-    Args:
-        one: The input.
-        shape: Its shape.
-        kind: `normal`, `zeros` or `large`.
-        way: 0 what its role says; then, for originals that refuse that: 1 ones and positive numbers, 2 zeros, 3 integers
-            that count along the last axis.
-        generator: Seeded.
-    """
-    import numpy as np
-
-    dtype = _dtype(one)
-    if one.dtype == "str":
-        return np.full(shape, "onnxlint" if kind == "normal" else "", dtype=object)
-    if dtype.kind in "fc":
-        if one.role == "size":
-            factors = np.full(shape, 2, dtype)
-            if len(shape) == 1 and shape[0] > 2:
-                factors[:2] = 1  # of batch and channels
-            return factors
-        numbers = generator.standard_normal(shape) * {"normal": 1.0, "zeros": 0.0, "large": LARGE_SCALE}[kind]
-        return np.asarray(np.abs(numbers) if way == 1 else numbers, dtype)
-    if dtype.kind == "b":
-        is_set = kind == "zeros" or way == 1
-        return np.ones(shape, dtype) if is_set else np.asarray(generator.integers(0, 2, shape), dtype)
-    if way == 1 or (way == 0 and one.role == "size"):
-        return np.full(shape, 1 if way == 1 else 2, dtype)
-    if way == 2 or (kind == "zeros" and one.role != "mask"):
-        return np.zeros(shape, dtype)
-    high = one.high if one.role == "index" else 2 if one.role == "mask" else 256 if len(shape) >= 3 else 4
-    high = max(1, min(high, int(np.iinfo(dtype).max) + 1))
-    if way == 3:
-        counted = np.arange(shape[-1] if shape else 1) % high
-        return np.asarray(np.broadcast_to(counted, shape or (1,)).reshape(shape), dtype)
-    if one.role == "mask":
-        # A row without a single 1 makes attention divide by zero.
-        mask = np.ones(shape, dtype) if kind == "zeros" else np.asarray(generator.integers(0, 2, shape), dtype)
-        if shape:
-            mask[..., :1] = 1
-        return mask
-    return np.asarray(generator.integers(high // 2 if kind == "large" else 0, high, shape), dtype)
+            return {one.name: file[one.name].astype(dtype_of(one), copy=False) for one in task.contract.inputs}
+    seed = 20260 + setting.number
+    return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
 
 
 # Engines
@@ -700,10 +449,12 @@ def main(path: str) -> None:
     """Do what a task file says; messages go to standard output."""
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
-    raw["inputs"] = tuple(
-        Input(**{**one, "dims": None if one["dims"] is None else tuple(one["dims"])}) for one in raw["inputs"]
+    inputs = (
+        Input(**{**one, "dims": None if one["dims"] is None else tuple(one["dims"])})
+        for one in raw["contract"]["inputs"]
     )
-    task = Task(**{**raw, "folders": tuple(raw["folders"]), "skip": tuple(raw["skip"])})
+    contract = Contract(**{**raw["contract"], "inputs": tuple(inputs)})
+    task = Task(**{**raw, "contract": contract, "folders": tuple(raw["folders"]), "skip": tuple(raw["skip"])})
     for message in compare_models(task):
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
