@@ -1,1 +1,276 @@
-"""Backends: what a model can be converted to, and how the result is run."""
+"""Backends: what a model can be converted to, and how the result is run.
+
+A backend is an object behind the entry point `onnxlint.backends` that has what `Backend` describes. It makes
+artifacts for its targets, and opens the files that it can run; it never looks for findings and never prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.errors import OnnxlintError, printable
+
+if TYPE_CHECKING:
+    from onnxlint.accuracy.recipe import ImageSet, Recipe
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how many steps are done, and of how many (None: unknown)."""
+
+
+def silent(_what: str, _done: int, _total: int | None) -> None:
+    """A Progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What can be made.
+
+    Attributes:
+        name: Its canonical name: `ncnn-int8`.
+        about: What it is, in one line.
+        files: Endings of the files that it writes, put behind the model's stem; the first is the one to open.
+        aliases: Other names that are accepted.
+        needs: The target that it is made from; empty: the ONNX model itself.
+        calibrates: Whether it needs images.
+    """
+
+    name: str
+    about: str
+    files: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    needs: str = ""
+    calibrates: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one layer or node.
+
+    Attributes:
+        layer: Its name in the artifact (an ncnn layer) or in the model (an ONNX node).
+        type: Its operator.
+        state: `int8`, `fp16`, `fp32`.
+        why: Why, in a few words.
+        gain_db: What keeping it as it is gave, where that was measured.
+        bytes: What that cost.
+    """
+
+    layer: str
+    type: str
+    state: str
+    why: str
+    gain_db: float | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """How artifacts are to be made. Everything that changes their bytes is here, and goes into the manifest.
+
+    Attributes:
+        recipe: How images become the input.
+        images: What to calibrate with.
+        shape: Input → its whole shape, for inputs with free sizes; `{"": (3, 640, 640)}` holds for any image input.
+        method: How activations are calibrated: a name that the target knows; `auto` is known to all.
+        mixed: Whether layers that int8 hurts may stay in floating point.
+        budget: By how much they may let the weights grow, as a fraction of the pure int8 ones.
+        threads: How many to use. Does not change the result.
+        tools: Folder with the real tools of a backend (`--ncnn-tools`), to be used in place of our own.
+        keep: Layers or nodes that stay in floating point.
+    """
+
+    recipe: Recipe
+    images: ImageSet | None = None
+    shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    method: str = "auto"
+    mixed: bool = False
+    budget: float = 0.08
+    threads: int = 2
+    tools: str | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was made.
+
+    Attributes:
+        target: The target's name.
+        files: Paths of the files, in the order of the target's `files`.
+        decisions: What became of each layer, where the target decides that.
+        notes: What the user should know, a line each.
+        details: Further facts for the manifest: JSON values by name.
+    """
+
+    target: str
+    files: tuple[str, ...]
+    decisions: tuple[Decision, ...] = ()
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a runnable artifact: None stands for a free size, an empty shape for an unknown one."""
+
+    name: str
+    shape: tuple[int | None, ...] = ()
+    dtype: str = "float32"
+
+
+class Session(Protocol):
+    """A loaded artifact. Arrays have a batch axis, whatever the backend has inside."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What it takes."""
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What it gives, in order."""
+
+    def tensors(self) -> tuple[tuple[str, str], ...]:
+        """(value, operator that makes it) of everything inside that `run` can be asked for, in order of computation."""
+
+    def run(self, feeds: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
+        """The outputs, or the named values, for one set of inputs (N, C, H, W); given values of inner tensors replace
+        what would be computed, where the backend can do that.
+
+        Raises:
+            OnnxlintError: It cannot be run on them.
+        """
+
+
+class Backend(Protocol):
+    """What an entry point of `onnxlint.backends` leads to."""
+
+    name: str
+    targets: tuple[Target, ...]
+
+    def make(
+        self, target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress = silent
+    ) -> Artifact:
+        """Make a target's files.
+
+        Args:
+            target: One of `targets`.
+            source: The ONNX model, or the first file of the target it `needs`.
+            files: Where to write, in the order of the target's `files`. They are in a folder of their own: the caller
+                moves them when all is well.
+            job: How.
+            progress: Told how far it is.
+
+        Raises:
+            OnnxlintError: It cannot be made, and why.
+        """
+
+    def opens(self, path: str) -> bool:
+        """Whether this is a file that the backend can run, from its name."""
+
+    def open(self, path: str, threads: int = 2) -> Session:
+        """Load it.
+
+        Raises:
+            OnnxlintError: It cannot be loaded.
+        """
+
+    def files(self, path: str) -> tuple[str, ...]:
+        """All files of the artifact that has `path` as its first: their sizes add up to its size."""
+
+    def parameters(self, path: str) -> int | None:
+        """How many weights it has."""
+
+
+@lru_cache(maxsize=1)
+def backends() -> tuple[Backend, ...]:
+    """All that are installed, our own first.
+
+    Raises:
+        OnnxlintError: One cannot be loaded.
+    """
+    from importlib.metadata import entry_points
+
+    found: list[Backend] = []
+    points = sorted(entry_points(group="onnxlint.backends"), key=lambda point: (point.dist is None, point.name))
+    for point in points:
+        try:
+            found.append(point.load())
+        except Exception as error:
+            raise OnnxlintError(
+                f"backend {printable(point.name)!r} ({printable(point.value)}) cannot be loaded: "
+                f"{printable(str(error)) or type(error).__name__}"
+            ) from error
+    return tuple(sorted(found, key=lambda backend: OUR_ORDER.get(backend.name, len(OUR_ORDER))))
+
+
+OUR_ORDER = {"onnxruntime": 0, "ncnn": 1}
+
+
+def targets() -> Iterator[tuple[Backend, Target]]:
+    """Everything that can be made, in order."""
+    for backend in backends():
+        for target in backend.targets:
+            yield backend, target
+
+
+def find_target(name: str) -> tuple[Backend, Target]:
+    """The target with this name or alias; `_` and `-` are the same.
+
+    Raises:
+        OnnxlintError: There is none.
+    """
+    import difflib
+
+    wanted = name.lower().replace("_", "-")
+    known: list[str] = []
+    for backend, target in targets():
+        names = [target.name, *target.aliases]
+        if wanted in (one.replace("_", "-") for one in names):
+            return backend, target
+        known += names
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(target.name for _, target in targets())}"
+    raise OnnxlintError(f"no such target: {printable(name)}; {hint}")
+
+
+def backend_for(path: str) -> Backend:
+    """The backend that runs a file.
+
+    Raises:
+        OnnxlintError: None does.
+    """
+    for backend in backends():
+        if backend.opens(path):
+            return backend
+    raise OnnxlintError(f"{printable(path)}: no backend runs such a file; give a .onnx model or an ncnn .param")
+
+
+def with_batch(array: Array) -> Array:
+    """(C, H, W) → (1, C, H, W)."""
+    return np.asarray(array)[None]
+
+
+__all__ = [
+    "Array",
+    "Artifact",
+    "Backend",
+    "Decision",
+    "Job",
+    "Port",
+    "Progress",
+    "Session",
+    "Target",
+    "backend_for",
+    "backends",
+    "find_target",
+    "silent",
+    "targets",
+    "with_batch",
+]

@@ -1,0 +1,193 @@
+"""What a comparison found out, as plain data: the Comparer fills it, the reports show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class OutputAccuracy:
+    """One output (or head of a joined output) of a candidate against the reference's, over all inputs together.
+
+    Attributes:
+        name: Of the reference's output, or of the head.
+        candidate: The candidate's output, with the slice of it where it is a part: `output[..., 0:4]`.
+        shape: Of the last array compared.
+        elements: How many numbers were compared.
+        snr_db: 10·log10(Σ r² / Σ (r − c)²); infinite where all are equal.
+        cosine: Mean over the inputs of the cosine of the flattened arrays.
+        max_abs: Largest |r − c|.
+        mean_abs: Mean |r − c|.
+        relative: Σ |r − c| / Σ |r|.
+        nan_share: Share of NaN among the candidate's numbers.
+        inf_share: Share of infinities.
+        histogram: Counts of |r − c| in the bins of `edges` (log10; the first also holds exact zeros).
+        edges: log10 of the bins' edges, one more than bins.
+    """
+
+    name: str
+    candidate: str
+    shape: tuple[int, ...]
+    elements: int
+    snr_db: float
+    cosine: float
+    max_abs: float
+    mean_abs: float
+    relative: float
+    nan_share: float = 0.0
+    inf_share: float = 0.0
+    histogram: tuple[int, ...] = ()
+    edges: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one input: median, and the spread between the quartiles, of `runs` runs. `busy`: other programs
+    took so much of the machine that the numbers cannot be relied on."""
+
+    median_ms: float
+    spread_ms: float
+    runs: int
+    threads: int
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class LayerAccuracy:
+    """One tensor along the network.
+
+    Attributes:
+        reference: The reference's value.
+        candidate: The candidate's.
+        type: The candidate's operator that makes it.
+        snr_db: As in `OutputAccuracy`.
+        share: Part of the whole loss (0…1) that this layer alone causes; None where it was not measured.
+        source: The line of PyTorch or the module scope, where the reference knows it.
+    """
+
+    reference: str
+    candidate: str
+    type: str
+    snr_db: float
+    share: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A change that was tried: what to do, as an option or in words; what it gained, in dB, and cost, in bytes."""
+
+    text: str
+    option: str
+    gain_db: float
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A detection: corners in pixels of the network's input (x1, y1, x2, y2), class, score, landmarks (x, y pairs)."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: int = 0
+    landmarks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task's metrics say about one model.
+
+    Attributes:
+        task: `detection`, …
+        metrics: Name → value, in the order to be shown: `found`, `missed`, `ap`, …; None where it is not defined.
+        truth: What it was judged by: `the reference's own detections` or the labels' file.
+        notes: What the user should know.
+    """
+
+    task: str
+    metrics: dict[str, float | None]
+    truth: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageAccuracy:
+    """How one image fared: for the worst images side by side.
+
+    Attributes:
+        name: The image's path.
+        snr_db: Mean over the outputs.
+        reference: What the reference found in it (detection only).
+        candidate: What the candidate found.
+        labels: For other tasks, what each says, in words: (reference, candidate).
+        pixels: The network's input as RGB pixels in a PNG or JPEG, for showing it.
+    """
+
+    name: str
+    snr_db: float
+    reference: tuple[Detection, ...] = ()
+    candidate: tuple[Detection, ...] = ()
+    labels: tuple[str, str] = ("", "")
+    pixels: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class CandidateReport:
+    """One candidate against the reference.
+
+    Attributes:
+        name: As it is shown: the file's name, or the target's.
+        path: Its first file.
+        backend: What ran it.
+        bytes: Size of all its files.
+        parameters: How many weights it has; None where that is unknown.
+        snr_db: Mean over the outputs; infinite where all are equal.
+        outputs: Each output.
+        unmatched: Outputs of one side that have no partner, with why, a line each.
+        latency: How long it takes.
+        task: The task's metrics.
+        layers: Along the network, in order of computation (`--layers`).
+        suggestions: What would help (`--suggest`).
+        worst: The worst images, the worst first.
+        notes: What the user should know.
+    """
+
+    name: str
+    path: str
+    backend: str
+    bytes: int
+    parameters: int | None
+    snr_db: float
+    outputs: tuple[OutputAccuracy, ...]
+    unmatched: tuple[str, ...] = ()
+    latency: Latency | None = None
+    task: TaskResult | None = None
+    layers: tuple[LayerAccuracy, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
+    worst: tuple[ImageAccuracy, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """A reference and its candidates on the same inputs.
+
+    Attributes:
+        reference: The reference itself: its size, latency and task metrics; compared with itself it is exact.
+        candidates: The others, in the order given.
+        inputs: How many inputs were compared.
+        source: Where they came from.
+        recipe: How images became inputs, in the words of the command line.
+        failures: Conditions of `--fail-if` that hold, in words; empty where all is well.
+        versions: Name → version of what ran.
+        notes: Images that could not be read, and the like.
+    """
+
+    reference: CandidateReport
+    candidates: tuple[CandidateReport, ...]
+    inputs: int
+    source: str
+    recipe: str
+    failures: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
