@@ -19,6 +19,9 @@ from onnxlint.report import FORMATS, unknown_format
 
 FAIL_ON = ("error", "warning", "info", "never")
 MIN_OPSET = 11
+RECIPE = ("images", "preset", "shape", "mean", "norm", "pixel", "resize", "method", "task", "labels")
+"""What `[recipe]` can say: options of convert, compare and deploy."""
+
 FILE_NAMES = ("onnxlint.toml", "pyproject.toml")
 """Where a configuration can be, the first of a folder first."""
 
@@ -42,6 +45,8 @@ class Settings:
         weights: Whether rules may read weights.
         jobs: Worker processes; 0 lets onnxlint decide.
         format: Of the report.
+        recipe: (option, value) pairs of `[recipe]`: how images become the input, in the command line's words.
+        detection: `[detection]`, as JSON: the decoder of `--task detection`.
         path: The file that says all this, as it is shown to the user; empty for the command line.
         root: The folder that globs are relative to.
     """
@@ -60,6 +65,8 @@ class Settings:
     weights: bool | None = None
     jobs: int | None = None
     format: str | None = None
+    recipe: tuple[tuple[str, str], ...] = ()
+    detection: str = ""
     path: str = ""
     root: str = "."
 
@@ -110,6 +117,19 @@ class Config:
     @property
     def rule_paths(self) -> tuple[str, ...]:
         return self.file.rule_paths + self.command.rule_paths
+
+    @property
+    def recipe(self) -> dict[str, str]:
+        """Option → value of `[recipe]`."""
+        return dict(self.file.recipe)
+
+    @property
+    def detection(self) -> dict[str, Any]:
+        """The table `[detection]`."""
+        import json
+
+        table: dict[str, Any] = json.loads(self.file.detection or "{}")
+        return table
 
     def excludes(self, path: str) -> bool:
         """Whether the configuration leaves a model out."""
@@ -329,6 +349,28 @@ def _ignores(value: Any, root: str) -> tuple[tuple[str, tuple[str, ...]], ...] |
     return tuple((p, s) for p, s in lists.items() if s is not None) if None not in lists.values() else None
 
 
+def _words(value: Any, root: str) -> tuple[tuple[str, str], ...] | None:
+    if not isinstance(value, dict) or not set(value) <= set(RECIPE):
+        return None
+    words = []
+    for key, one in value.items():
+        parts = one if isinstance(one, list) else [one]
+        if not parts or not all(isinstance(part, (str, int, float)) for part in parts):
+            return None
+        text = ",".join(map(str, parts))
+        words.append((key, os.path.join(root, text) if key in ("images", "labels") else text))
+    return tuple(words)
+
+
+def _json(value: Any, root: str) -> str | None:
+    import json
+
+    try:
+        return json.dumps(value) if isinstance(value, dict) else None
+    except TypeError:  # dates
+        return None
+
+
 _SELECTORS = 'a list of rules, like ["SHP", "OUT001"]'
 _KEYS: dict[str, tuple[str, _Convert]] = {
     "select": (_SELECTORS, _strings),
@@ -345,6 +387,8 @@ _KEYS: dict[str, tuple[str, _Convert]] = {
     "weights": ("true or false", _boolean),
     "jobs": ("a whole number from 0 (0: as many as pay)", _whole(0)),
     "format": (f"one of {', '.join(FORMATS)}", _one_of(*FORMATS)),
+    "recipe": (f"a table of {', '.join(RECIPE)}", _words),
+    "detection": ("a table", _json),
 }
 
 

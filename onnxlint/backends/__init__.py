@@ -28,6 +28,18 @@ def silent(_what: str, _done: int, _total: int | None) -> None:
     """A Progress that shows nothing."""
 
 
+class NotConvertible(OnnxlintError):  # noqa: N818 - the model's fault, not the machine's
+    """The model does not convert: what `onnxlint check --target` finds in it may explain why.
+
+    Attributes:
+        lint_target: The target that the check is run for, as `check --target` names it; empty: none in particular.
+    """
+
+    def __init__(self, message: str, lint_target: str = "") -> None:
+        super().__init__(message)
+        self.lint_target = lint_target
+
+
 @dataclass(frozen=True)
 class Target:
     """What can be made.
@@ -168,7 +180,8 @@ class Backend(Protocol):
             progress: Told how far it is.
 
         Raises:
-            OnnxlintError: It cannot be made, and why.
+            NotConvertible: The model is what stands in the way.
+            OnnxlintError: It cannot be made for another reason.
         """
 
     def opens(self, path: str) -> bool:
@@ -263,6 +276,7 @@ __all__ = [
     "Backend",
     "Decision",
     "Job",
+    "NotConvertible",
     "Port",
     "Progress",
     "Session",
