@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnxlint.api import check as check
     from onnxlint.api import fix as fix
+    from onnxlint.convert import convert as convert
     from onnxlint.errors import OnnxlintError as OnnxlintError
     from onnxlint.finding import SAFE as SAFE
     from onnxlint.finding import Applicability as Applicability
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "check": "onnxlint.api",
     "fix": "onnxlint.api",
+    "convert": "onnxlint.convert",
     "OnnxlintError": "onnxlint.errors",
     "SAFE": "onnxlint.finding",
     "Applicability": "onnxlint.finding",

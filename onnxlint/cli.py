@@ -44,6 +44,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "check": Command("Report what will hurt models in deployment.", "check"),
     "fix": Command("Fix what can be proved or measured, and say which.", "fix"),
+    "convert": Command("Make fp16, int8 and ncnn models of it.", "convert"),
     "heads": Command("Print what is where in a joined output.", "heads"),
     "rules": Command("List all rules.", "rules"),
     "rule": Command("Explain a rule, with examples.", "rule"),

@@ -144,3 +144,32 @@ def status(quiet: bool = False) -> Iterator[Callable[[str], None]]:
     finally:
         timer.cancel()
         shown.stop()
+
+
+@contextmanager
+def steps(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show on stderr what is being done, how far it is and how long it will still take; nothing where stderr is no
+    terminal.
+
+    Yields:
+        A function that takes what is being done, how many steps of it are done, and of how many (None: unknown).
+    """
+    if quiet or not _is_terminal(sys.stderr):
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("")
+        current = ""
+
+        def update(what: str, done: int, total: int | None) -> None:
+            nonlocal current
+            if what != current:
+                current = what
+                shown.reset(task, description=what, total=total)
+            shown.update(task, completed=done, total=total)
+
+        yield update

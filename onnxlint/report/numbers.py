@@ -1,0 +1,86 @@
+"""How numbers are written in every report: text, Markdown and HTML show the same digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+UNKNOWN = "–"
+"""What is shown in place of a number that there is not."""
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def db(value: float | None) -> str:
+    """A signal-to-noise ratio: `41.37 dB`; `exact` where nothing differs."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    return "exact" if value == math.inf else f"{value:.2f} dB"
+
+
+def gain(value: float | None) -> str:
+    """A difference of two of them: `+4.96 dB`."""
+    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:+.2f} dB"
+
+
+def share(value: float | None) -> str:
+    """A part of a whole (0 to 1): `12.3 %`; what is there but rounds to nothing, `< 0.1 %`."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return "< 0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
+
+
+def cosine(value: float | None) -> str:
+    """A cosine, with as many digits as tell it from 1: `0.99987`."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.5f}" if value >= 1 or value < 0.9999 else f"{value:.8f}"
+
+
+def magnitude(value: float | None) -> str:
+    """An error, of which only the size matters: `0.0123`, `4.5e-07`."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    return f"{value:.3g}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time: `14.2 ms`, `1.31 s`."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    if value >= 1000:
+        return f"{value / 1000:.2f} s"
+    return f"{value:.1f} ms" if value >= 1 else f"{value:.3f} ms"
+
+
+def size(count: int | None) -> str:
+    """Bytes, in decimal units: `853.6 KB`, `28 bytes`."""
+    if count is None:
+        return UNKNOWN
+    if abs(count) < 1000:
+        return f"{count} bytes" if abs(count) != 1 else f"{count} byte"
+    value, unit = float(count), _UNITS[0]
+    for unit in _UNITS[1:]:
+        value /= 1000
+        if abs(value) < 999.95:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def quantity(count: int | None) -> str:
+    """How many there are: `426,608`."""
+    return UNKNOWN if count is None else f"{count:,}"
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A tensor's: `1×16800×4`."""
+    return "×".join(map(str, sizes)) if sizes else "scalar"
+
+
+def metric(name: str, value: float | None) -> str:
+    """A task's metric: whole numbers (`found`) as such, others with four digits."""
+    if value is None or math.isnan(value):
+        return UNKNOWN
+    if math.isinf(value):
+        return "exact" if value > 0 else "-inf"
+    return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 and not 0 < value <= 1 else f"{value:.4f}"
