@@ -59,12 +59,10 @@ def size(count: int | None) -> str:
         return UNKNOWN
     if abs(count) < 1000:
         return f"{count} bytes" if abs(count) != 1 else f"{count} byte"
-    value, unit = float(count), _UNITS[0]
-    for unit in _UNITS[1:]:
-        value /= 1000
-        if abs(value) < 999.95:
-            break
-    return f"{value:.1f} {unit}"
+    value, unit = float(count), 0
+    while unit == 0 or (abs(value) >= 999.95 and unit < len(_UNITS) - 1):
+        value, unit = value / 1000, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}"
 
 
 def quantity(count: int | None) -> str:
@@ -78,9 +76,10 @@ def shape(sizes: Sequence[int]) -> str:
 
 
 def metric(name: str, value: float | None) -> str:
-    """A task's metric: whole numbers (`found`) as such, others with four digits."""
+    """A task's metric: counts (an int, or a whole number above 1) as such, others with four digits."""
     if value is None or math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
         return "exact" if value > 0 else "-inf"
-    return f"{int(value):,}" if value == int(value) and abs(value) < 1e15 and not 0 < value <= 1 else f"{value:.4f}"
+    counted = isinstance(value, int) or (value > 1 and value.is_integer())
+    return f"{int(value):,}" if counted else f"{value:.4f}"
