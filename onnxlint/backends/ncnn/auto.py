@@ -9,7 +9,7 @@ Every choice is made on the calibration images; every comparison is computed by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,12 +72,14 @@ def auto(
     *,
     mixed: bool = False,
     budget: float = 0.08,
+    keep: Collection[str] = (),
     threads: int = 2,
     progress: Progress = silent,
 ) -> AutoResult:
     """Quantize a float net. `images` are inputs (C, H, W), iterated once.
 
-    `mixed` allows layers in fp16 as long as the `.bin` grows by no more than `budget` (a fraction) over pure int8.
+    `mixed` allows layers in fp16 as long as the `.bin` grows by no more than `budget` (a fraction) over pure int8; those
+    in `keep` stay in fp16 whatever they cost.
     Raises OnnxlintError.
     """
     if not any(quantizable(layer) for layer in net.layers):
@@ -85,19 +87,26 @@ def auto(
     some = spread(images, IMAGES)
     check_inputs(some)
     with arith.one_blas_thread():
-        return _auto(net, some, mixed, budget, threads, progress)
+        return _auto(net, some, mixed, budget, frozenset(keep), threads, progress)
 
 
 def _auto(
-    net: Network, some: Sequence[Floats], mixed: bool, budget: float, threads: int, progress: Progress
+    net: Network,
+    some: Sequence[Floats],
+    mixed: bool,
+    budget: float,
+    keep: frozenset[str],
+    threads: int,
+    progress: Progress,
 ) -> AutoResult:
     channels, peaks = channel_peaks(net, some, threads, progress)
     even, factors = equalize(net, channels, peaks)
     scales = input_scales(even, {name: peak / factors[name] for name, peak in peaks.items()})
     steps: tuple[Step, ...] = ()
     if mixed:
-        steps = choose_float_layers(even, scales, some, budget=budget, threads=threads, progress=progress)
-    keep = frozenset(s.layer for s in steps)
+        free = {name: scale for name, scale in scales.items() if name not in keep}
+        steps = choose_float_layers(even, free, some, budget=budget, threads=threads, progress=progress)
+    keep |= {step.layer for step in steps}
     rounded = reconstruct(even, scales, some, keep=keep, threads=threads, progress=progress)
     quantized = quantize(rounded.net, rounded.table, keep=keep, weights=rounded.weights)
     return AutoResult(quantized, rounded, steps, Evaluator(net, some, threads).score(quantized.net))
@@ -161,17 +170,19 @@ def choose_float_layers(
     images: Sequence[Floats],
     *,
     budget: float,
+    table: Table | None = None,
     threads: int = 2,
     progress: Progress = silent,
 ) -> tuple[Step, ...]:
-    """The layers to keep in fp16: those that, quantized alone, disturb the outputs most for their bytes.
+    """The layers with a scale to keep in fp16: those that, quantized alone, disturb the outputs most for their bytes.
+    They are quantized by `table`; where there is none, each weight channel by its largest weight.
 
     Rounding layers against their outputs lets each make up for those before, so that freeing one of them afterwards
     only spoils the others' work. Noise of single layers, in an otherwise float net, does add up.
     """
     judge = Evaluator(even, spread(images, TRIAL_IMAGES), threads)
     layers = [layer for layer in even.layers if layer.name in scales]
-    table = Table(
+    table = table or Table(
         {layer.name: weight_scales(layer) for layer in layers},
         {name: np.asarray([s], np.float32) for name, s in scales.items()},
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.ncnn.format import Network, dump_bin, dump_param
+from onnxlint.backends import Port
+from onnxlint.backends.ncnn.format import Network, dump_bin, dump_param, load
+from onnxlint.backends.ncnn.table import source_blobs
 from onnxlint.errors import OnnxlintError, printable
 
 Floats = npt.NDArray[np.float32]
@@ -24,18 +28,36 @@ def wheel() -> Any:
         raise OnnxlintError(f"ncnn: cannot be imported ({e}); install it with `pip install 'onnxlint[ncnn]'`") from None
 
 
+def integer_inputs(net: Network) -> frozenset[str]:
+    """Inputs that are indices: ncnn's Embed takes the bits of its input for integers."""
+    source = source_blobs(net)
+    read = {source[layer.bottoms[0]] for layer in net.layers if layer.type == "Embed" and layer.bottoms}
+    return frozenset(read.intersection(net.inputs()))
+
+
+def int8_blobs(net: Network) -> dict[str, float]:
+    """Blob that lies in memory as int8 → units for 1.0: outputs of convolutions that requantize, and their copies."""
+    scales = {}
+    for layer in net.layers:
+        top_scale = layer.blob("top_scale")
+        if top_scale is not None:
+            scales[layer.tops[0]] = float(top_scale.data[0])
+        elif layer.type == "Split" and layer.bottoms[0] in scales:
+            scales.update(dict.fromkeys(layer.tops, scales[layer.bottoms[0]]))
+    return scales
+
+
 class Runner:
     """A net loaded for inference with `threads` OpenMP threads; usable from several Python threads at once."""
 
     def __init__(self, net: Network, threads: int = 1) -> None:
         self._ncnn = wheel()
         self.net = net
-        names = net.inputs()
-        if len(names) != 1:
-            raise OnnxlintError(
-                printable(f"{net.path}: has {len(names)} inputs ({', '.join(names[:4])}); onnxlint runs nets with one")
-            )
-        self.input = names[0]
+        self.inputs = net.inputs()
+        if not self.inputs:
+            raise OnnxlintError(printable(f"{net.path}: has no input; convert the model again"))
+        self._integers = integer_inputs(net)
+        self._scales = int8_blobs(net)
         self._handle = self._ncnn.Net()
         self._handle.opt.num_threads = threads
         self._handle.opt.lightmode = False  # every blob stays extractable
@@ -57,7 +79,7 @@ class Runner:
         extractor = self._handle.create_extractor()
         given = x if isinstance(x, Mapping) else {self.input: x}
         # A Mat does not keep its array alive: both live in this frame.
-        arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in given.items()}
+        arrays = {name: self._array(name, value) for name, value in given.items()}
         mats = {name: self._ncnn.Mat(value) for name, value in arrays.items()}
         for name, mat in mats.items():
             extractor.input(name, mat)
@@ -66,15 +88,32 @@ class Runner:
             code, mat = extractor.extract(name)
             array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
             if code != 0 or array.size == 0:
-                shape = arrays[self.input].shape
+                shapes = ", ".join(str(value.shape) for value in arrays.values())
                 raise OnnxlintError(
                     printable(
-                        f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {shape};"
+                        f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {shapes};"
                         " check the input size that the net was converted for"
                     )
                 )
-            out.append(array)
+            scale = self._scales.get(name)
+            out.append(array if scale is None else array / scale)
         return out
+
+    def _array(self, name: str, value: Floats) -> Floats:
+        """As ncnn wants it: integers lie in the bits of floats."""
+        if name in self._integers:
+            return np.ascontiguousarray(value, np.int32).view(np.float32)
+        return np.ascontiguousarray(value, np.float32)
+
+    @property
+    def input(self) -> str:
+        """The name of the only input. Raises OnnxlintError where there are more."""
+        if len(self.inputs) > 1:
+            names = ", ".join(self.inputs[:4])
+            raise OnnxlintError(
+                printable(f"{self.net.path}: has {len(self.inputs)} inputs ({names}); images can be fed to one")
+            )
+        return self.inputs[0]
 
     def map(
         self, images: Iterable[Floats | Mapping[str, Floats]], blobs: Sequence[str], threads: int = 1
@@ -92,3 +131,117 @@ class Runner:
                     yield pending.pop(0).result()
             while pending:
                 yield pending.pop(0).result()
+
+
+class NcnnSession:
+    """A net behind the interface of `onnxlint.backends.Session`: arrays have a batch axis, and ncnn runs its elements
+    one by one. Values of int8 blobs come out as the floats they stand for."""
+
+    def __init__(self, net: Network, threads: int = 2) -> None:
+        self.net = net
+        self._runner = Runner(net, threads)
+        self._made = {top: layer.type for layer in net.layers for top in layer.tops}
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What it takes: what the `.param` and the layers that read it say about the shape."""
+        integers = integer_inputs(self.net)
+        return tuple(
+            Port(name, input_shape(self.net, name), "int32" if name in integers else "float32")
+            for name in self.net.inputs()
+        )
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What it gives; ncnn knows shapes only when it runs."""
+        return tuple(Port(name) for name in self.net.outputs())
+
+    def tensors(self) -> tuple[tuple[str, str], ...]:
+        """(blob, layer type) of everything inside, without inputs and the copies that Split makes."""
+        return tuple(
+            (top, layer.type) for layer in self.net.layers if layer.type not in ("Input", "Split") for top in layer.tops
+        )
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], names: Sequence[str] | None = None) -> list[npt.NDArray[Any]]:
+        """The outputs, or the named blobs, for inputs (N, …) by name; values of inner blobs replace what would be
+        computed.
+
+        Raises:
+            OnnxlintError: A name is unknown, an input is missing, or ncnn cannot compute it.
+        """
+        wanted = self.net.outputs() if names is None else list(names)
+        unknown = [name for name in [*feeds, *wanted] if name not in self._made]
+        if unknown:
+            raise OnnxlintError(printable(f"{self.net.path}: has no blob '{unknown[0]}'"))
+        missing = [name for name in self.net.inputs() if name not in feeds]
+        if missing and not set(feeds) - set(self.net.inputs()):
+            raise OnnxlintError(printable(f"{self.net.path}: no values for its input '{missing[0]}'"))
+        counts = {len(value) if np.ndim(value) else 0 for value in feeds.values()}
+        if len(counts) != 1 or 0 in counts:
+            raise OnnxlintError(printable(f"{self.net.path}: inputs have different or no batch axes"))
+        for name in self.net.inputs():
+            if name in feeds:
+                check_channels(self.net, name, feeds[name].shape[1:])
+        rows = [
+            [np.array(y) for y in self._runner.run({name: value[i] for name, value in feeds.items()}, wanted)]
+            for i in range(counts.pop())
+        ]
+        return [np.stack([row[i] for row in rows]) for i in range(len(wanted))]
+
+
+def input_shape(net: Network, name: str) -> tuple[int | None, ...]:
+    """The shape of an input (N, C, H, W), with what is unknown None; empty where nothing is known."""
+    layer = next(layer for layer in net.layers if name in layer.tops)
+    width, height, depth, channels = (layer.integer(key) or None for key in (0, 1, 11, 2))
+    if channels is not None and depth is None:
+        return (None, channels, height, width)
+    needed = input_channels(net, name)
+    return (None, needed, None, None) if needed else ()
+
+
+def input_channels(net: Network, name: str) -> int | None:
+    """How many channels an input must have, by the weights of a convolution that reads it; None: any."""
+    source = source_blobs(net)
+    for layer in net.layers:
+        weight = layer.blob("weight")
+        if layer.type not in ("Convolution", "ConvolutionDepthWise") or weight is None:
+            continue
+        if source[layer.bottoms[0]] == name:
+            kernel = layer.integer(1) * layer.integer(11, layer.integer(1))
+            groups = layer.integer(7, 1) if layer.type == "ConvolutionDepthWise" else 1
+            return groups * weight.data.size // max(1, kernel * layer.integer(0))
+    return None
+
+
+def check_channels(net: Network, name: str, shape: Sequence[int]) -> None:
+    """Raises OnnxlintError where an input (C, H, W) has too many or too few channels: ncnn would read beyond it."""
+    needed = input_channels(net, name)
+    if needed is not None and (len(shape) != 3 or shape[0] != needed):
+        raise OnnxlintError(
+            printable(
+                f"{net.path}: input '{name}' has {needed} channels, and what it is fed has the shape {tuple(shape)};"
+                " check --shape and --pixel"
+            )
+        )
+
+
+def main(words: Sequence[str]) -> int:
+    """`python -m onnxlint.backends.ncnn.run NET.param ASKED.npz ANSWER.npz`: all outputs for arrays with a batch axis,
+    in a process that may crash; `names` says what the arrays are called."""
+    param, asked, answer = words
+    try:
+        session = NcnnSession(load(param), threads=1)
+        with np.load(asked) as loaded:
+            feeds = {str(name): loaded[f"arr_{i}"] for i, name in enumerate(loaded["names"])}
+        outputs = session.run(feeds)
+    except OnnxlintError as error:
+        sys.stdout.write(f"error: {error}\n")
+        return 2
+    np.savez(answer, *outputs, names=np.array(session.net.outputs()))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # ncnn's own clean-up is not what is tested

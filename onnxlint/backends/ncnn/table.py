@@ -26,6 +26,10 @@ QUANTIZABLE = ("Convolution", "ConvolutionDepthWise", "InnerProduct")
 SUFFIX = "_param_0"
 
 
+AUTO = "# onnxlint-auto: these scales belong to the rescaled weights of the int8 net beside this file, not to the float net"
+"""First line of a table that `--method auto` writes; it is none to be used with the float net."""
+
+
 @dataclass(frozen=True)
 class TableIssue:
     """One trap in a table. `line` is 1-based, 0 when a row is missing; `fatal`: the table cannot be used as it is."""
@@ -80,6 +84,17 @@ def parse_table(text: str, path: str = "<memory>") -> Table:
             continue
         key = words[0]
         layer = key.removesuffix(SUFFIX)
+        if row.startswith(AUTO.split(":")[0]):
+            issues.append(
+                TableIssue(
+                    number,
+                    "",
+                    "this table is of a net whose weights '--method auto' rescaled, so it does not fit the float net;"
+                    " use the int8 net that was made with it, or make a table with `onnxlint ncnn table`",
+                    True,
+                )
+            )
+            continue
         if key.startswith("#"):
             layer = layer.lstrip("#")
             issues.append(TableIssue(number, layer, f"row of '{layer}' is commented out; the layer stays in fp16"))

@@ -1,0 +1,519 @@
+"""ONNX to ncnn through `pnnx`, with everything it leaves unsaid found out: operators it did not convert, and nets that
+ncnn cannot load or computes wrongly."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
+from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
+from onnxlint.backends.ncnn.run import wheel
+from onnxlint.errors import OnnxlintError, printable
+
+if TYPE_CHECKING:
+    from onnxlint.model import Model
+    from onnxlint.view import Graph, GraphView, Node
+
+LEAST_SNR = 60.0
+"""dB between ncnn and onnxruntime below which ncnn computes something else. Right nets have 90 to 130; a net whose
+Resize samples elsewhere, or whose padding went missing, has less than 40."""
+
+LIMIT = 1800
+"""Seconds after which pnnx is taken for stuck."""
+
+LINT_TARGET = "ncnn"
+
+ONNX_NAMES: dict[str, tuple[str, ...]] = {
+    "interpolate": ("Resize", "Upsample"),
+    "upsample": ("Resize", "Upsample"),
+    "cat": ("Concat",),
+    "permute": ("Transpose",),
+    "view": ("Reshape",),
+    "index": ("Gather", "GatherND"),
+    "select": ("Gather", "Slice"),
+    "pad": ("Pad",),
+    "matmul": ("MatMul",),
+    "to": ("Cast",),
+    "copy": ("ScatterND",),
+    "expression": (),
+}
+"""pnnx's operator, without its prefix → ONNX operators that become it, where the names differ."""
+
+LOOK = re.compile(r"ignore |not supported|unsupported|unknown|fail", re.IGNORECASE)
+COLOR = re.compile(r"\x1b?\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What came out: the net, the shapes (batch axis included) that it was made for, the SNR in dB of each output
+    against onnxruntime (infinite: equal), what the user should know, and what inputs and outputs are called in it."""
+
+    net: Network
+    shapes: Mapping[str, tuple[int, ...]]
+    snr_db: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    made_with: str = "pnnx"
+    blobs: Mapping[str, str] = field(default_factory=dict)
+
+
+def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
+    """Convert an ONNX model, and compare what ncnn makes of it with onnxruntime.
+
+    Raises:
+        NotConvertible: ncnn has no place for some of its operators, cannot load or run the result, or computes
+            something else.
+        OnnxlintError: The model cannot be read, the shape is missing, or the tools are.
+    """
+    from onnxlint.model import open_model
+    from onnxlint.view import GraphView
+
+    wheel()
+    model = open_model(source)
+    view = GraphView(model)
+    shapes = input_shapes(view, job)
+    with tempfile.TemporaryDirectory(prefix="onnxlint-ncnn-") as folder:
+        progress("writing the model for pnnx", 0, None)
+        _write(model, shapes, os.path.join(folder, "model.onnx"))
+        progress("converting to ncnn", 0, None)
+        param, made_with, log = _run_tools(model.path, folder, shapes, job)
+        net = _read(model.path, param, view, log)
+        net, renamed = _named(clean(net), view)
+        progress("comparing with onnxruntime", 0, None)
+        ratios, notes = _compare(net, model, view, folder, shapes, job, log, renamed)
+    notes += tuple(
+        f"{'output' if name in view.main.outputs else 'input'} {printable(name)!r} is called {blob!r}: "
+        "ncnn's files cannot hold its name"
+        for name, blob in renamed.items()
+        if blob != name
+    )
+    return Converted(replace(net, path=model.path), shapes, ratios, notes, made_with, renamed)
+
+
+# Shapes
+
+
+def input_shapes(view: GraphView, job: Job) -> dict[str, tuple[int, ...]]:
+    """Input → the whole shape to convert for.
+
+    Raises:
+        OnnxlintError: A free size is given by nobody, or a given one is wrong.
+    """
+    main = view.main
+    if not main.data_inputs:
+        raise NotConvertible(f"{printable(view.model.path)}: has no input, so there is nothing for ncnn to run")
+    return {name: _input_shape(view, name, job) for name in main.data_inputs}
+
+
+def _input_shape(view: GraphView, name: str, job: Job) -> tuple[int, ...]:
+    declared = view.main.shape(name)
+    shown = f"{printable(view.model.path)}: input {printable(name)!r}"
+    given = job.shape.get(name)
+    if declared is None and given is None:
+        raise OnnxlintError(f"{shown} says no shape: give it with --input-shape {printable(name)}=1,3,640,640")
+    if given is None:
+        assert declared is not None
+        given = _guess(declared, job)
+    if given is None:
+        assert declared is not None
+        sizes = "×".join("?" if dim is None else printable(str(dim)) for dim in declared)
+        way = "--shape W,H,C" if len(declared) == 4 else f"--input-shape {printable(name)}=1,…"
+        raise OnnxlintError(f"{shown} has free sizes ({sizes}): say which to convert for with {way}")
+    if declared is not None:
+        fits = len(given) == len(declared) and all(
+            not isinstance(dim, int) or dim == size for dim, size in zip(declared, given, strict=False)
+        )
+        if not fits:
+            sizes = "×".join("?" if dim is None else printable(str(dim)) for dim in declared)
+            raise OnnxlintError(f"{shown} is {sizes}, not {'×'.join(map(str, given))}: correct the shape")
+    return given
+
+
+def _guess(declared: Sequence[Any], job: Job) -> tuple[int, ...] | None:
+    """The declared shape with its free sizes filled in: the batch is 1, an image has the recipe's size."""
+    out = [dim if isinstance(dim, int) else None for dim in declared]
+    if out and out[0] is None:
+        out[0] = 1
+    if len(out) == 4:
+        image = job.shape.get("")
+        if image is None and job.recipe.size is not None:
+            image = (job.recipe.channels, job.recipe.size[1], job.recipe.size[0])
+        if image is not None:
+            out[1:] = [have if have is not None else size for have, size in zip(out[1:], image[-3:], strict=True)]
+    known = [dim for dim in out if dim is not None]
+    return tuple(known) if len(known) == len(out) else None
+
+
+def _write(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
+    """The model with its inputs fixed, all its weights inside the file where they fit."""
+    import onnx
+
+    from onnxlint.save import save as save_model
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for value in proto.graph.input:
+        if value.name in shapes:
+            dims = value.type.tensor_type.shape
+            del dims.dim[:]
+            for size in shapes[value.name]:
+                dims.dim.add().dim_value = size
+    save_model(model, proto, path)
+
+
+# The tools
+
+
+def pnnx_binary(tools: str | None = None) -> str | None:
+    """The pnnx program: the one in `tools`, or that of the wheel; None where there is none."""
+    names = ("pnnx", "pnnx.exe")
+    folders = [tools] if tools else []
+    spec = importlib.util.find_spec("pnnx")
+    if not tools and spec is not None and spec.origin is not None:
+        folders.append(os.path.dirname(spec.origin))
+    for folder in folders:
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def real_tool(folder: str | None, name: str) -> str | None:
+    """One of ncnn's programs in the folder of `--ncnn-tools`; None where it is not there."""
+    if folder is None:
+        return None
+    if not os.path.isdir(folder):
+        raise OnnxlintError(f"--ncnn-tools {printable(folder)}: is no folder; give the one with ncnn's programs")
+    return next((path for end in ("", ".exe") if os.path.isfile(path := os.path.join(folder, name + end))), None)
+
+
+def run_tool(command: Sequence[str], folder: str) -> tuple[int, str]:
+    """Exit code (negative: killed by that signal) and everything that was printed.
+
+    Raises:
+        OnnxlintError: It cannot be started, or does not end.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        raise OnnxlintError(f"{printable(command[0])}: did not end within {LIMIT // 60} minutes") from None
+    except OSError as error:
+        raise OnnxlintError(f"{printable(command[0])}: cannot be started: {error.strerror or error}") from None
+    return done.returncode, COLOR.sub("", done.stdout.decode("utf-8", "replace"))
+
+
+def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
+    """Run a tool of ncnn that is to write `files`.
+
+    Raises:
+        OnnxlintError: It fails, or does not write them.
+    """
+    code, log = run_tool([os.path.abspath(command[0]), *command[1:]], os.getcwd())
+    if code != 0 or not all(os.path.exists(file) and os.path.getsize(file) for file in files):
+        said = [line for line in log.splitlines() if line.strip()]
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        last = f": {printable(said[-1])[:200]}" if said else ""
+        raise OnnxlintError(f"{printable(command[0])}: made nothing ({how}){last}")
+
+
+def _run_tools(name: str, folder: str, shapes: Mapping[str, tuple[int, ...]], job: Job) -> tuple[str, str, list[str]]:
+    """Path of the `.param`, which tools made it, and what they said about what they could not do."""
+    onnx2ncnn = real_tool(job.tools, "onnx2ncnn")
+    pnnx = pnnx_binary(job.tools) or (None if onnx2ncnn else pnnx_binary())
+    if pnnx is not None:
+        sizes = ",".join(f"[{','.join(map(str, shape))}]" for shape in shapes.values())
+        param, made_with = "model.ncnn.param", "pnnx"
+        command = [pnnx, "model.onnx", "fp16=0", f"inputshape={sizes}"]
+    elif onnx2ncnn is not None:
+        param, made_with = "onnx.param", "onnx2ncnn"
+        command = [onnx2ncnn, "model.onnx", param, "onnx.bin"]
+    else:
+        raise OnnxlintError("ncnn: models are converted by pnnx; install it with `pip install 'onnxlint[ncnn]'`")
+    code, log = run_tool(command, folder)
+    said = [line.strip() for line in log.splitlines() if line.strip()]
+    if code != 0 or not os.path.exists(os.path.join(folder, param)):
+        how = f"crashed (signal {-code})" if code < 0 else f"failed (exit code {code})"
+        last = next((line for line in reversed(said) if not line.startswith("#")), "")
+        why = f"; the last it said: {printable(last)[:200]}" if last else ""
+        raise NotConvertible(f"{printable(name)}: {made_with} {how} on it{why}", LINT_TARGET)
+    optimize = real_tool(job.tools, "ncnnoptimize")
+    if optimize is not None:
+        files = [param, param.replace(".param", ".bin"), "optimized.param", "optimized.bin"]
+        code, _ = run_tool([optimize, *files, "0"], folder)
+        if code == 0 and os.path.exists(os.path.join(folder, "optimized.param")):
+            param, made_with = "optimized.param", f"{made_with}, ncnnoptimize"
+    return os.path.join(folder, param), made_with, list(dict.fromkeys(line for line in said if LOOK.search(line)))
+
+
+# What came out of them
+
+
+def _read(name: str, param: str, view: GraphView, log: Sequence[str]) -> Network:
+    """The net, if ncnn has all of its layers.
+
+    Raises:
+        NotConvertible: It has not.
+    """
+    try:
+        net = parse_param(Path(param).read_bytes(), param)
+        missing = [(layer.type, layer.name) for layer in net.layers if wheel().layer_to_index(layer.type) < 0]
+        if not missing:
+            return load(param)
+    except OnnxlintError as error:
+        raise NotConvertible(
+            f"{printable(name)}: what pnnx made of it is no net ({str(error).removeprefix(param + ':').strip()})",
+            LINT_TARGET,
+        ) from None
+    nodes = trace(view.main, missing, _pnnx_graph(param))
+    parts = [
+        f"{count} × {printable(kind)}{_origin(kind, nodes.get(kind, ()))}"
+        for kind, count in Counter(kind for kind, _ in missing).most_common()
+    ]
+    raise NotConvertible(
+        f"{printable(name)}: {len(missing)} operators have no place in ncnn: {', '.join(parts)}", LINT_TARGET
+    )
+
+
+def _pnnx_graph(param: str) -> list[tuple[str, str]]:
+    """(operator, name) of pnnx's own graph, in order; empty where another tool was used."""
+    path = Path(param.replace(".ncnn.param", ".pnnx.param"))
+    if str(path) == param or not path.exists():
+        return []
+    rows = (line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[2:])
+    return [(words[0], words[1]) for words in rows if len(words) > 1]
+
+
+def trace(
+    graph: Graph, missing: Sequence[tuple[str, str]], converted: Sequence[tuple[str, str]]
+) -> dict[str, list[Node]]:
+    """Operator that is missing in ncnn → the ONNX nodes that it comes from: where `converted`, pnnx's graph, has as
+    many operators of that kind as the model has nodes, the ones in the same places; else all of that kind."""
+    out: dict[str, list[Node]] = {}
+    for kind in dict.fromkeys(kind for kind, _ in missing):
+        bare = re.split(r"[.:]+", kind)[-1].replace("_", "").lower()
+        types = ONNX_NAMES.get(bare)
+        nodes = [node for node in graph.order if (node.op.lower() == bare if types is None else node.op in types)]
+        same = [name for other, name in converted if other == kind]
+        if len(same) == len(nodes):
+            left = {name for _, name in missing}
+            nodes = [node for node, name in zip(nodes, same, strict=True) if name in left]
+        out[kind] = nodes
+    return out
+
+
+def _origin(kind: str, nodes: Sequence[Node]) -> str:
+    """Where an operator comes from, in brackets."""
+    if kind == "pnnx.Expression":
+        return " (sizes computed at run time)"
+    if not nodes:
+        return ""
+    names = [repr(printable(node.name or node.output())) for node in nodes[:4]]
+    more = f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
+    return f" ({nodes[0].op} {', '.join(names)}{more})"
+
+
+USELESS = ("Noop", "Dropout")
+
+
+def clean(net: Network) -> Network:
+    """The net without layers that only pass their input on, and without parameters that say what holds anyway."""
+    kept: list[Layer] = []
+    alias: dict[str, str] = {}
+    outputs = set(net.outputs())
+    for layer in net.layers:
+        layer = replace(layer, bottoms=tuple(alias.get(name, name) for name in layer.bottoms))
+        passes = layer.type in USELESS or (layer.type == "Split" and len(layer.tops) == 1)
+        # An output keeps its own blob.
+        if passes and len(layer.bottoms) == len(layer.tops) == 1 and not outputs & set(layer.tops):
+            alias[layer.tops[0]] = layer.bottoms[0]
+        else:
+            kept.append(_terse(layer))
+    return Network(tuple(kept), len({top for layer in kept for top in layer.tops}), net.path)
+
+
+def _terse(layer: Layer) -> Layer:
+    """A convolution whose parameters are written as ncnn's own tools write them: only those that differ from what ncnn
+    takes for granted."""
+    if layer.type not in ("Convolution", "ConvolutionDepthWise", "InnerProduct"):
+        return layer
+    params = dict(layer.params)
+    if layer.type == "InnerProduct":
+        usual = {1: "0", 8: "0", 9: "0"}
+    else:
+        width, dilation, stride, pad = (params.get(k, d) for k, d in ((1, "0"), (2, "1"), (3, "1"), (4, "0")))
+        usual = {2: "1", 3: "1", 4: "0", 5: "0", 8: "0", 9: "0", 18: "0.0"}
+        usual |= {11: width, 12: dilation, 13: stride, 14: pad, 15: pad, 16: params.get(14, pad)}
+    rest = ((key, text) for key, text in layer.params if usual.get(key) != text)
+    return replace(layer, params=tuple(sorted(rest)))
+
+
+def blob_name(name: str) -> str:
+    """A name that `.param`, whose words are separated by spaces, can hold: spaces become `_`, what is unprintable
+    is escaped. ncnn reads at most 255 bytes of a name."""
+    out = printable(re.sub(r"\s+", "_", name)) or "_"
+    return out if len(out.encode()) < 256 else out.encode()[:240].decode("utf-8", "ignore")
+
+
+def _named(net: Network, view: GraphView) -> tuple[Network, dict[str, str]]:
+    """The net with the model's names for its inputs and outputs, and what they became (ONNX name → blob)."""
+    blobs = {top for layer in net.layers for top in layer.tops}
+    ours: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    for prefix, names in (("in", view.main.data_inputs), ("out", view.main.outputs)):
+        found = net.inputs() if prefix == "in" else net.outputs()
+        for i, name in enumerate(names):
+            old = f"{prefix}{i}" if f"{prefix}{i}" in blobs else found[i] if len(found) == len(names) else None
+            if old is None or old in chosen:
+                continue
+            new = blob_name(name)
+            while new in chosen.values():
+                new += "_"
+            chosen[old] = ours[name] = new
+    # pnnx calls inner blobs by numbers, as exporters do with outputs.
+    taken = set(chosen.values())
+    for blob in blobs - set(chosen):
+        new = blob
+        while new in taken:
+            new = f"b{new}"
+        taken.add(new)
+        chosen[blob] = new
+    layers = tuple(
+        replace(
+            layer,
+            bottoms=tuple(chosen[name] for name in layer.bottoms),
+            tops=tuple(chosen[name] for name in layer.tops),
+            name=chosen.get(layer.name, layer.name) if layer.type == "Input" else layer.name,
+        )
+        for layer in net.layers
+    )
+    return replace(net, layers=layers), ours
+
+
+# Whether it computes the same
+
+
+def _compare(
+    net: Network,
+    model: Model,
+    view: GraphView,
+    folder: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    job: Job,
+    log: Sequence[str],
+    names: Mapping[str, str],
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """SNR of each output against onnxruntime, and notes.
+
+    Raises:
+        NotConvertible: ncnn cannot run the net, or computes something else.
+    """
+    shown = printable(model.path)
+    param = os.path.join(folder, "net.param")
+    save(net, param)
+    feeds = _feeds(view, shapes, job)
+    lost = [name for name in view.main.outputs if name not in names]
+    if lost:
+        raise NotConvertible(
+            f"{shown}: the output {printable(lost[0])!r} got lost on the way through pnnx", LINT_TARGET
+        )
+    found = run_apart(param, {names[name]: value for name, value in feeds.items() if name in names}, folder)
+    if isinstance(found, str):
+        raise NotConvertible(f"{shown}: pnnx converts it, but ncnn cannot run the result: {found}", LINT_TARGET)
+    truth = _reference(os.path.join(folder, "model.onnx"), feeds, model.path)
+    if truth is None:
+        return {}, ("not compared with onnxruntime: `pip install 'onnxlint[convert]'` to have it done",)
+    ratios: dict[str, float] = {}
+    for name, expected in zip(view.main.outputs, truth, strict=True):
+        value = found[names[name]]
+        if [n for n in value.shape if n != 1] != [n for n in expected.shape if n != 1]:
+            raise NotConvertible(
+                f"{shown}: ncnn computes something else: output {printable(name)!r} has the shape "
+                f"{'×'.join(map(str, value.shape[1:]))}, and {'×'.join(map(str, expected.shape))} in onnxruntime",
+                LINT_TARGET,
+            )
+        ratios[name] = snr(expected, value.reshape(expected.shape))
+    worst = min(ratios, key=lambda name: ratios[name], default="")
+    if worst and not ratios[worst] >= LEAST_SNR:
+        why = f"; pnnx said: {', '.join(map(printable, log[:3]))}" if log else ""
+        raise NotConvertible(
+            f"{shown}: ncnn computes something else: output {printable(worst)!r} has {ratios[worst]:.1f} dB SNR "
+            f"against onnxruntime on random input (right nets have 90 or more){why}",
+            LINT_TARGET,
+        )
+    return ratios, ()
+
+
+def snr(truth: Array, found: Array) -> float:
+    """10 log10 of the power of `truth` over that of the difference; infinite where they are equal, NaN where one is not
+    finite and the other is."""
+    a, b = np.asarray(truth, np.float64).reshape(-1), np.asarray(found, np.float64).reshape(-1)
+    there = np.isfinite(a)
+    if not np.array_equal(there, np.isfinite(b)):
+        return math.nan
+    noise, power = float(((a - b)[there] ** 2).sum()), float((a[there] ** 2).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(max(power, 1e-300) / noise)
+
+
+def _feeds(view: GraphView, shapes: Mapping[str, tuple[int, ...]], job: Job) -> dict[str, Array]:
+    """Seeded random inputs: pixels through the recipe for an image, what the model's own nodes expect elsewhere."""
+    from onnxlint.accuracy.recipe import preprocess
+    from onnxlint.contract import common_contract
+    from onnxlint.feeds import dtype_of, fill
+
+    generator = np.random.default_rng(0)
+    out: dict[str, Array] = {}
+    for one in common_contract(view, view, {}).inputs:
+        shape = shapes[one.name]
+        image = len(shape) == 4 and shape[1] == job.recipe.channels and dtype_of(one).kind == "f"
+        if image and (job.recipe.mean or job.recipe.norm):
+            recipe = replace(job.recipe, size=None)
+            pixels = generator.integers(0, 256, (shape[0], *shape[2:], 3), np.uint8)
+            out[one.name] = np.stack([preprocess(picture, recipe) for picture in pixels]).astype(dtype_of(one))
+        else:
+            out[one.name] = fill(one, shape, "normal", 0, generator)
+    return out
+
+
+def _reference(path: str, feeds: Mapping[str, Array], name: str) -> list[Array] | None:
+    """What onnxruntime computes; None where it is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    from onnxlint.backends.ort.session import run, start
+
+    return run(start(path, name=name), name, feeds)
+
+
+def run_apart(param: str, feeds: Mapping[str, Array], folder: str) -> dict[str, Array] | str:
+    """All outputs of a net, computed in a process of its own: a wrong net makes ncnn crash. The reason where it fails."""
+    asked, answer = os.path.join(folder, "asked.npz"), os.path.join(folder, "answer.npz")
+    np.savez(asked, *feeds.values(), names=np.array(list(feeds)))
+    code, log = run_tool([sys.executable, "-m", "onnxlint.backends.ncnn.run", param, asked, answer], folder)
+    if code != 0:
+        said = [line for line in log.splitlines() if line.strip()]
+        if code < 0 or not said:
+            return f"it crashes (signal {-code})" if code < 0 else f"exit code {code}"
+        return printable(said[-1].removeprefix("error: "))[:300].replace(f"{param}: ", "")
+    with np.load(answer) as loaded:
+        return {str(name): loaded[f"arr_{i}"] for i, name in enumerate(loaded["names"])}
