@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,13 @@ class ByName(Generic[T]):
 
     Args:
         entries: Path as the labels have it → what they say.
+
+    Attributes:
+        by_file: Whether the file's name is enough, wherever it is: for images that were put into one folder.
     """
 
     def __init__(self, entries: Mapping[str, T]) -> None:
+        self.by_file = False
         self._by_file: dict[str, list[tuple[tuple[str, ...], T]]] = {}
         for name, value in entries.items():
             parts = _parts(name)
@@ -45,10 +49,14 @@ class ByName(Generic[T]):
         most = -1
         for entry, value in self._by_file.get(parts[-1], ()):
             shared = _shared(entry, parts)
-            if shared == min(len(entry), len(parts)) and shared >= most:
+            if (self.by_file or shared == min(len(entry), len(parts))) and shared >= most:
                 best = [*best, value] if shared == most else [value]
                 most = shared
         return best[0] if len(best) == 1 else None
+
+    def unambiguous(self) -> bool:
+        """Whether no two entries are for files of one name."""
+        return all(len(entries) == 1 for entries in self._by_file.values())
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -64,7 +72,14 @@ def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     return count
 
 
-def match(labels: ByName[T], images: ImageSet | None, path: str, example: str) -> tuple[str, ...]:
+class Lookup(Protocol):
+    """Labels that are found by an image's path."""
+
+    def get(self, path: str) -> object | None:
+        """What they say; None for nothing."""
+
+
+def match(labels: Lookup, images: ImageSet | None, path: str, example: str) -> tuple[str, ...]:
     """Check labels against the images before anything is run, and return notes for the user.
 
     Args:
@@ -82,6 +97,9 @@ def match(labels: ByName[T], images: ImageSet | None, path: str, example: str) -
             " give --images a folder"
         )
     missing = [name for name in images.paths if labels.get(name) is None]
+    if len(missing) == len(images.paths) and isinstance(labels, ByName) and labels.unambiguous():
+        labels.by_file = len({PurePath(name).name for name in images.paths}) == len(images.paths)
+        missing = [name for name in images.paths if labels.get(name) is None]
     if len(missing) == len(images.paths):
         raise OnnxlintError(
             f"{printable(path)}: none of its labels is for an image in {printable(images.source)}: it names"
