@@ -45,6 +45,8 @@ COMMANDS = {
     "check": Command("Report what will hurt models in deployment.", "check"),
     "fix": Command("Fix what can be proved or measured, and say which.", "fix"),
     "convert": Command("Make fp16, int8 and ncnn models of it.", "convert"),
+    "ncnn table": Command("Make a calibration table, as ncnn2table does.", "ncnn_table"),
+    "ncnn quantize": Command("Make an int8 net from a table, as ncnn2int8 does.", "ncnn_quantize"),
     "heads": Command("Print what is where in a joined output.", "heads"),
     "rules": Command("List all rules.", "rules"),
     "rule": Command("Explain a rule, with examples.", "rule"),

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float32]
 HELD = 1 << 28
 """Bytes of inputs that are kept between passes; more are decoded anew."""
 
+METHODS = ("auto", "kl", "aciq", "eq")
+
 JUDGED = 4
 """Calibration images on which the result is compared with the float net."""
 
@@ -37,8 +39,6 @@ class Inputs:
     """
 
     def __init__(self, net: Network, images: ImageSet, recipe: Recipe, threads: int) -> None:
-        from onnxlint.backends.ncnn.run import input_channels
-
         names = net.inputs()
         if len(names) != 1:
             shown = ", ".join(names[:4])
@@ -46,14 +46,15 @@ class Inputs:
                 printable(f"{net.path}: has {len(names)} inputs ({shown}); onnxlint calibrates nets with one")
             )
         self.net, self.images, self.recipe, self.threads = net, images, recipe, threads
-        self.channels = input_channels(net, names[0])
         self.unreadable: list[Unreadable] = []
         self._held: list[Floats] | None = []
         self._whole = False
+        self._shapes: set[tuple[int, ...]] = set()
 
     def __iter__(self) -> Iterator[Floats]:
         from onnxlint.accuracy.recipe import tensors
-        from onnxlint.backends.ncnn.run import check_channels
+        from onnxlint.backends.ncnn.calibrate import check_inputs
+        from onnxlint.backends.ncnn.run import Runner
 
         if self._whole and self._held is not None:
             yield from self._held
@@ -61,7 +62,10 @@ class Inputs:
         self._held, size = [], 0
         bad: list[Unreadable] = []
         for _, x in tensors(self.images, self.recipe, threads=self.threads, unreadable=bad):
-            check_channels(self.net, self.net.inputs()[0], x.shape)
+            if x.shape not in self._shapes:
+                check_inputs([x], varied=False)
+                Runner(self.net).check(x)
+                self._shapes.add(x.shape)
             size += x.nbytes
             if self._held is not None:
                 self._held = [*self._held, x] if size <= HELD else None
@@ -269,11 +273,8 @@ def int8(
 MIXED_IMAGES = 8
 
 
-def checked_method(method: str) -> str:
-    """Raises OnnxlintError for a method that ncnn does not know."""
-    from onnxlint.backends.ncnn.calibrate import Method
-
-    known = ("auto", *get_args(Method))
+def checked_method(method: str, known: Sequence[str] = METHODS) -> str:
+    """The method. Raises OnnxlintError for one that is not known."""
     if method not in known:
         raise OnnxlintError(f"--method {printable(method)}: ncnn's int8 is calibrated by {', '.join(known)}")
     return method

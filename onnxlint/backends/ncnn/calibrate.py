@@ -63,14 +63,14 @@ def _varied(x: Floats) -> bool:
     return bool((x != x[..., :1, :1]).any()) if x.ndim == 3 else True
 
 
-def check_inputs(images: Sequence[Floats]) -> None:
-    """Raises OnnxlintError for inputs that cannot calibrate anything: none, NaN, or each of one colour."""
+def check_inputs(images: Sequence[Floats], varied: bool = True) -> None:
+    """Raises OnnxlintError for inputs that cannot calibrate anything: none, NaN, or (with `varied`) each of one colour."""
     if not images:
         raise OnnxlintError("--images: there is no image to calibrate with")
     for i, x in enumerate(images, 1):
         if not np.isfinite(x).all():
             raise OnnxlintError(f"--images: input {i} holds NaN or infinity; check --mean and --norm")
-    if not any(_varied(x) for x in images):
+    if varied and not any(_varied(x) for x in images):
         raise OnnxlintError(f"--images: each of the {len(images)} images is of one colour; calibrate with real ones")
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,8 @@ ONNX_NAMES: dict[str, tuple[str, ...]] = {
 }
 """pnnx's operator, without its prefix → ONNX operators that become it, where the names differ."""
 
-LOOK = re.compile(r"ignore |not supported|unsupported|unknown|fail", re.IGNORECASE)
+LOOK = re.compile(r"^ignore |not supported|unsupported", re.IGNORECASE)
+TROUBLE = re.compile(r"error|fail|not supported", re.IGNORECASE)
 COLOR = re.compile(r"\x1b?\[[0-9;]*m")
 
 
@@ -88,7 +89,7 @@ def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
         progress("writing the model for pnnx", 0, None)
         _write(model, shapes, os.path.join(folder, "model.onnx"))
         progress("converting to ncnn", 0, None)
-        param, made_with, log = _run_tools(model.path, folder, shapes, job)
+        param, made_with, log = _run_tools(model.path, folder, job)
         net = _read(model.path, param, view, log)
         net, renamed = _named(clean(net), view)
         progress("comparing with onnxruntime", 0, None)
@@ -164,12 +165,16 @@ def _write(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) -> No
 
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    for value in proto.graph.input:
-        if value.name in shapes:
-            dims = value.type.tensor_type.shape
-            del dims.dim[:]
-            for size in shapes[value.name]:
-                dims.dim.add().dim_value = size
+    # pnnx takes every input for one that is fed, weights listed among them included.
+    inputs = [value for value in proto.graph.input if value.name in shapes]
+    del proto.graph.input[:]
+    for value in inputs:
+        dims = value.type.tensor_type.shape
+        del dims.dim[:]
+        for size in shapes[value.name]:
+            dims.dim.add().dim_value = size
+        proto.graph.input.append(value)
+    proto.ir_version = max(proto.ir_version, 4)  # before, weights had to be listed
     save_model(model, proto, path)
 
 
@@ -236,14 +241,13 @@ def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
         raise OnnxlintError(f"{printable(command[0])}: made nothing ({how}){last}")
 
 
-def _run_tools(name: str, folder: str, shapes: Mapping[str, tuple[int, ...]], job: Job) -> tuple[str, str, list[str]]:
+def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     """Path of the `.param`, which tools made it, and what they said about what they could not do."""
     onnx2ncnn = real_tool(job.tools, "onnx2ncnn")
     pnnx = pnnx_binary(job.tools) or (None if onnx2ncnn else pnnx_binary())
     if pnnx is not None:
-        sizes = ",".join(f"[{','.join(map(str, shape))}]" for shape in shapes.values())
         param, made_with = "model.ncnn.param", "pnnx"
-        command = [pnnx, "model.onnx", "fp16=0", f"inputshape={sizes}"]
+        command = [pnnx, "model.onnx", "fp16=0"]
     elif onnx2ncnn is not None:
         param, made_with = "onnx.param", "onnx2ncnn"
         command = [onnx2ncnn, "model.onnx", param, "onnx.bin"]
@@ -253,8 +257,9 @@ def _run_tools(name: str, folder: str, shapes: Mapping[str, tuple[int, ...]], jo
     said = [line.strip() for line in log.splitlines() if line.strip()]
     if code != 0 or not os.path.exists(os.path.join(folder, param)):
         how = f"crashed (signal {-code})" if code < 0 else f"failed (exit code {code})"
-        last = next((line for line in reversed(said) if not line.startswith("#")), "")
-        why = f"; the last it said: {printable(last)[:200]}" if last else ""
+        plain = [line for line in said if not line.startswith("#")]
+        last = next((line for line in reversed(plain) if TROUBLE.search(line)), plain[-1] if plain else "")
+        why = f"; the last it said: {printable(last)[:300]}" if last else ""
         raise NotConvertible(f"{printable(name)}: {made_with} {how} on it{why}", LINT_TARGET)
     optimize = real_tool(job.tools, "ncnnoptimize")
     if optimize is not None:
@@ -289,9 +294,19 @@ def _read(name: str, param: str, view: GraphView, log: Sequence[str]) -> Network
         f"{count} × {printable(kind)}{_origin(kind, nodes.get(kind, ()))}"
         for kind, count in Counter(kind for kind, _ in missing).most_common()
     ]
-    raise NotConvertible(
-        f"{printable(name)}: {len(missing)} operators have no place in ncnn: {', '.join(parts)}", LINT_TARGET
-    )
+    count = f"{len(missing)} operators have" if len(missing) > 1 else "one operator has"
+    raise NotConvertible(f"{printable(name)}: {count} no place in ncnn: {', '.join(parts)}{_hint(view)}", LINT_TARGET)
+
+
+def _hint(view: GraphView) -> str:
+    """Why pnnx leaves operators that ncnn does have."""
+    from onnx import TensorProto
+
+    if any(node.op in ("QuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger") for node in view.main.nodes):
+        return "; it is quantized for onnxruntime: give the float model"
+    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in view.main.initializers.values()):
+        return "; its weights are fp16, which pnnx does not convert: give the fp32 model"
+    return ""
 
 
 def _pnnx_graph(param: str) -> list[tuple[str, str]]:
@@ -348,7 +363,46 @@ def clean(net: Network) -> Network:
             alias[layer.tops[0]] = layer.bottoms[0]
         else:
             kept.append(_terse(layer))
+    kept = _fused(kept, outputs)
     return Network(tuple(kept), len({top for layer in kept for top in layer.tops}), net.path)
+
+
+FUSES = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise", "InnerProduct")
+
+
+def _activation(layer: Layer) -> tuple[str, tuple[str, ...]] | None:
+    """The activation type, and its parameters, that a layer is inside a convolution; None where it is none."""
+    params = dict(layer.params)
+    if layer.type == "ReLU":
+        slope = params.get(0, "0")
+        return ("1", ()) if float(slope) == 0 else ("2", (slope,))
+    if layer.type == "Clip" and {0, 1} <= params.keys():
+        return "3", (params[0], params[1])
+    if layer.type == "HardSwish":
+        return "6", (params.get(0, "0.2"), params.get(1, "0.5"))
+    return {"Sigmoid": ("4", ()), "Mish": ("5", ())}.get(layer.type)
+
+
+def _fused(layers: Sequence[Layer], outputs: Collection[str]) -> list[Layer]:
+    """Activations put into the convolution before them, where nothing else reads what comes between."""
+    readers = Counter(name for layer in layers for name in layer.bottoms)
+    maker: dict[str, int] = {}
+    out: list[Layer] = []
+    for layer in layers:
+        at = maker.get(layer.bottoms[0], -1) if len(layer.bottoms) == len(layer.tops) == 1 else -1
+        inside = _activation(layer)
+        if at >= 0 and inside is not None and readers[layer.bottoms[0]] == 1 and layer.bottoms[0] not in outputs:
+            kind, values = inside
+            host = replace(out[at].with_param(9, kind), tops=layer.tops)
+            if values:
+                host = host.with_param(10, f"{len(values)},{','.join(values)}")
+                host = replace(host, arrays=host.arrays | {10})
+            out[at] = host
+            continue
+        if layer.type in FUSES and layer.integer(9) == 0 and len(layer.tops) == 1:
+            maker[layer.tops[0]] = len(out)
+        out.append(layer)
+    return out
 
 
 def _terse(layer: Layer) -> Layer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -99,6 +100,34 @@ class Runner:
             out.append(array if scale is None else array / scale)
         return out
 
+    def check(self, x: Floats | Mapping[str, Floats]) -> None:
+        """Raises OnnxlintError where an input (C, H, W) is not of the size that the weights are for: ncnn reads beyond
+        its memory then, and may crash."""
+        given = x if isinstance(x, Mapping) else {self.input: x}
+        for name, value in given.items():
+            if name in self.inputs:
+                check_channels(self.net, name, value.shape)
+        arrays = {name: self._array(name, value) for name, value in given.items()}
+        mats = {name: self._ncnn.Mat(value) for name, value in arrays.items()}
+        extractor = self._handle.create_extractor()
+        for name, mat in mats.items():
+            extractor.input(name, mat)
+        for layer in self.net.layers:
+            weight = layer.blob("weight")
+            if layer.type != "InnerProduct" or weight is None or layer.bottoms[0] in given:
+                continue
+            needed = weight.data.size // max(1, layer.integer(0))
+            code, mat = extractor.extract(layer.bottoms[0])
+            shape = np.asarray(mat).shape if code == 0 else ()
+            if math.prod(shape) != needed and shape[-1:] != (needed,):
+                shapes = ", ".join(str(value.shape) for value in arrays.values())
+                raise OnnxlintError(
+                    printable(
+                        f"{self.net.path}: layer '{layer.name}' takes {needed} numbers and gets {math.prod(shape)} from"
+                        f" an input of shape {shapes}; give the --shape that the net was converted for"
+                    )
+                )
+
     def _array(self, name: str, value: Floats) -> Floats:
         """As ncnn wants it: integers lie in the bits of floats."""
         if name in self._integers:
@@ -140,6 +169,7 @@ class NcnnSession:
     def __init__(self, net: Network, threads: int = 2) -> None:
         self.net = net
         self._runner = Runner(net, threads)
+        self._checked: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
         self._made = {top: layer.type for layer in net.layers for top in layer.tops}
 
     @property
@@ -179,9 +209,10 @@ class NcnnSession:
         counts = {len(value) if np.ndim(value) else 0 for value in feeds.values()}
         if len(counts) != 1 or 0 in counts:
             raise OnnxlintError(printable(f"{self.net.path}: inputs have different or no batch axes"))
-        for name in self.net.inputs():
-            if name in feeds:
-                check_channels(self.net, name, feeds[name].shape[1:])
+        shapes = tuple((name, value.shape[1:]) for name, value in feeds.items())
+        if shapes not in self._checked:
+            self._runner.check({name: value[0] for name, value in feeds.items()})
+            self._checked.add(shapes)
         rows = [
             [np.array(y) for y in self._runner.run({name: value[i] for name, value in feeds.items()}, wanted)]
             for i in range(counts.pop())
