@@ -103,8 +103,16 @@ def fix(
     concat_axis: int | None = None,
     concat_name: str = "output",
     drop_output_activations: bool = False,
+    rename: Mapping[str, str] | None = None,
+    dynamic: Iterable[str] = (),
+    static: Iterable[str] = (),
+    clamp_fp16: bool = False,
     opset: int | None = None,
+    targets: Iterable[str] | None = None,
     verify: bool = True,
+    inputs: str | os.PathLike[str] | None = None,
+    external_data: str | None = None,
+    inline: bool = False,
     config: str | os.PathLike[str] | None = None,
     isolated: bool = False,
 ) -> FixReport:
@@ -124,8 +132,17 @@ def fix(
         concat_axis: Axis to join them along; None for the one in which they differ.
         concat_name: Name of the joined output.
         drop_output_activations: Drop a Softmax or Sigmoid at an output.
+        rename: Old → new names of inputs and outputs.
+        dynamic: Inputs whose sizes are set free: `image=N,3,H,W`.
+        static: Inputs whose sizes are fixed: `image=1,3,640,640`.
+        clamp_fp16: Bring weights and constants into the range of float16. Reads weights.
         opset: Operator set to raise the model to; None for 11 where it is below.
+        targets: Backends that the model is meant for, such as `ncnn`.
         verify: Run both models and compare.
+        inputs: An .npz file with inputs to compare on, too.
+        external_data: Name of the file beside `output` that large weights are written to; None leaves them where they
+            are.
+        inline: Bring external data into the file.
         config, isolated: As for `check`.
 
     Returns:
@@ -139,7 +156,11 @@ def fix(
     from onnxlint.rule import Request
 
     settings = Settings(
-        select=None if select is None else _names(select), extend_select=_names(extend_select), ignore=_names(ignore)
+        select=None if select is None else _names(select),
+        extend_select=_names(extend_select),
+        ignore=_names(ignore),
+        targets=None if targets is None else _names(targets),
+        weights=True if clamp_fp16 else None,
     )
     heads = concat_heads if isinstance(concat_heads, bool) else _names(concat_heads)
     request = Request(
@@ -148,6 +169,10 @@ def fix(
         concat_axis=concat_axis,
         concat_name=concat_name,
         drop_output_activations=drop_output_activations,
+        clamp_fp16=clamp_fp16,
+        rename=tuple((rename or {}).items()),
+        dynamic=_names(dynamic),
+        static=_names(static),
         opset=opset,
     )
     fixed = fix_path(
@@ -157,9 +182,10 @@ def fix(
         assumptions=_names(assume),
         multiple_of=multiple_of,
         verify=verify,
+        inputs=None if inputs is None else os.fspath(inputs),
     )
     if output is not None:
-        write(fixed, os.fspath(output))
+        write(fixed, os.fspath(output), external_data, inline)
     return fixed.report
 
 

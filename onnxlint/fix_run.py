@@ -79,9 +79,28 @@ def fix_path(
         plan = replace(plan, options=replace(plan.options, min_opset=request.opset))
     comparer = _comparer(model, multiples, inputs) if verify else None
     proto, report = fix_model(model, plan, request, comparer, progress)
+    if verify and report.changed and not (report.verification and report.verification.verified):
+        progress("loading")
+        _demand_loadable(model, proto, bool(request.dynamic or request.static))
     level = fail_level(configs.of(path))
     failing = level is not None and any(left.finding.severity.rank >= level.rank for left in report.left)
     return Fixed(model, proto, report, failing)
+
+
+def _demand_loadable(model: Model, proto: onnx.ModelProto, has_sizes: bool) -> None:
+    """A model that cannot be run on inputs of ours can still be loaded.
+
+    Raises:
+        OnnxlintError: onnxruntime loads the original, and not the result.
+    """
+    from onnxlint.verify import load_problem
+
+    problem = load_problem(model, proto)
+    if problem and not load_problem(model, model.proto):
+        why = "with the sizes asked for" if has_sizes else "after the fix"
+        raise OnnxlintError(
+            f"{printable(model.path)}: {why} onnxruntime would not load the model ({problem}): nothing was written"
+        )
 
 
 def write(fixed: Fixed, path: str, external_data: str | None = None, inline: bool = False) -> None:

@@ -445,6 +445,18 @@ def _first_line(error: Exception) -> str:
     return text.removeprefix("[ONNXRuntimeError] : ")[:300]
 
 
+def say_problem(path: str, folder: str) -> None:
+    """Print as JSON why onnxruntime does not load a model; null where it does."""
+    with open(path, "rb") as file:
+        data = file.read()
+    problem = None
+    try:
+        _Session(data, folder, 1)
+    except Unrunnable as error:
+        problem = str(error)
+    sys.stdout.write(json.dumps(problem) + "\n")
+
+
 def main(path: str) -> None:
     """Do what a task file says; messages go to standard output."""
     with open(path, encoding="utf-8") as file:

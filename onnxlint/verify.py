@@ -203,6 +203,35 @@ def verify_models(
     return _verify((model, reference), (model, result), tolerance, multiples or {}, inputs, seconds)
 
 
+def load_problem(model: Model, proto: onnx.ModelProto, seconds: float = 300.0) -> str:
+    """Why onnxruntime does not load a skeleton, in one line; empty where it does, or where that cannot be found out.
+
+    Args:
+        model: Where its weights are.
+        proto: The skeleton.
+        seconds: Time limit.
+
+    Raises:
+        OnnxlintError: onnxruntime is not installed.
+    """
+    _demand_runtime()
+    with tempfile.TemporaryDirectory(prefix="onnxlint-") as scratch:
+        path = os.path.join(scratch, "model.onnx")
+        try:
+            folder = _write((model, proto), path)
+        except Unfit:
+            return ""
+        command = [sys.executable, "-c", _LOAD_CODE, path, folder, json.dumps(sys.path)]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            return ""
+    said = done.stdout.decode("utf-8", "replace").splitlines()
+    if done.returncode or not said:
+        return "onnxruntime crashed when it loaded the model"
+    return printable(json.loads(said[-1]) or "")
+
+
 _Side = tuple[Model, "onnx.ModelProto"]
 
 
@@ -347,6 +376,10 @@ def _write(side: _Side, path: str) -> str:
 
 
 _CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from onnxlint.trials import main; main(sys.argv[1])"
+_LOAD_CODE = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
+    "from onnxlint.trials import say_problem; say_problem(*sys.argv[1:3])"
+)
 GRACE = 20.0
 """Seconds beyond the limit before the other process is ended."""
 

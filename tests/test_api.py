@@ -91,3 +91,45 @@ def test_a_rule_that_fails_raises_so_that_no_findings_means_clean(here: Path) ->
     team_rule(here, "raise KeyError('oops')")
     with pytest.raises(OnnxlintError, match="TEA001 failed with KeyError"):
         onnxlint.check("clean.onnx")
+
+
+def test_fix_does_what_the_command_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from fixtures import pitfalls
+
+    pitfalls.build(tmp_path)
+    model = tmp_path / "pitfalls.onnx"
+    report = onnxlint.fix(
+        model,
+        tmp_path / "api.onnx",
+        concat_heads=["bbox", "class", "landm"],
+        drop_output_activations=True,
+        multiple_of=32,
+        rename={"input0": "image"},
+        static=["input0=1,3,64,96"],
+        opset=13,
+        external_data="api.bin",
+    )
+    assert report.changed
+    assert report.verification is not None
+    assert report.verification.verified
+    words = "--concat-heads bbox,class,landm --drop-output-activations --multiple-of 32 --rename input0=image --static"
+    options = [*words.split(), "input0=1,3,64,96", "--opset", "13", "--external-data", "api.bin", "--exit-zero"]
+    (tmp_path / "cli").mkdir()
+    assert command("fix", model, "-o", tmp_path / "cli" / "api.onnx", *options).code == 0
+    assert (tmp_path / "api.onnx").read_bytes() == (tmp_path / "cli" / "api.onnx").read_bytes()
+
+
+def test_inputs_and_clamping_reach_the_fix(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    import numpy as np
+    import onnx.parser
+
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    net (float[1] x) => (float[1] y) <float[1] w = {1e9}> { c = Identity (x)  y = Mul (c, w) }"""
+    (tmp_path / "m.onnx").write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    np.savez(tmp_path / "x.npz", other=np.ones(1, np.float32))
+    with pytest.raises(onnxlint.OnnxlintError, match=r"x\.npz"):
+        onnxlint.fix(tmp_path / "m.onnx", clamp_fp16=True, inputs=tmp_path / "x.npz", isolated=True)
+    report = onnxlint.fix(tmp_path / "m.onnx", tmp_path / "f.onnx", clamp_fp16=True, isolated=True)
+    assert {applied.finding.code for applied in report.applied} == {"GRF003", "QNT001"}

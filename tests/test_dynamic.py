@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from onnxlint.fix import fix_model
 from onnxlint.model import Model
 from onnxlint.rule import Request, load_registry
 from onnxlint.rule_tests import run
+from tests.command import onnxlint
 
 
 def fix(text: str, **wanted: Any) -> onnx.ModelProto:
@@ -157,3 +159,54 @@ def test_a_size_that_breaks_an_assumption_is_reported() -> None:
     assert not fix_model(model, Plan(rules), Request(static=("x=1,3,64,8",)))[1].left
     (left,) = fix_model(model, Plan(rules), Request(static=("x=1,3,60,8",)))[1].left
     assert left.finding.message == "axis 2 of input 'x' is 60, and the model was fixed under H % 32 == 0"
+
+
+RANKS = """
+<ir_version: 8, opset_import: ["": 17]>
+net (float[B,S] x) => (float[B,C] y) {
+    axes = Constant <value_ints = [1]> ()
+    sizes = Shape <start = 1> (x)
+    limit = Constant <value_ints = [4]> ()
+    more = Greater (sizes, limit)
+    any = Cast <to = 6> (more)
+    most = ReduceMax <keepdims = 0> (any)
+    flag = Cast <to = 9> (most)
+    y = If (flag) <
+        then_branch = then () => (float[B,C] a) {
+            parts = Constant <value_ints = [4, 4]> ()
+            first, second = Split <axis = 1> (x, parts)
+            a = Add (first, second)
+        },
+        else_branch = otherwise () => (float[B,C] b) { b = Identity (x) }
+    >
+}
+"""
+
+
+def test_sizes_with_which_nothing_loads_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = onnx.parser.parse_model(RANKS)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    options = ("--static", "x=1,6", "--select", "SHP010", "--isolated", "--exit-zero")
+    out = onnxlint("fix", tmp_path / "m.onnx", "-o", tmp_path / "f.onnx", *options)
+    assert out.code == 2
+    assert "the model does not accept these sizes" in out.err
+    assert out.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    out = onnxlint("fix", tmp_path / "m.onnx", "-o", tmp_path / "f.onnx", *options[:1], "x=1,8", *options[2:])
+    assert out.code == 0, out.err
+    assert (tmp_path / "f.onnx").exists()
+
+
+def test_a_result_that_would_not_load_is_an_error() -> None:
+    pytest.importorskip("onnxruntime")
+    from onnxlint.fix_run import _demand_loadable
+
+    good = onnx.parser.parse_model(RANKS)
+    bad = onnx.parser.parse_model(RANKS)
+    bad.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 6
+    model = Model("m.onnx", good, 0)
+    _demand_loadable(model, good, has_sizes=True)
+    with pytest.raises(OnnxlintError, match="with the sizes asked for onnxruntime would not load the model"):
+        _demand_loadable(model, bad, has_sizes=True)
+    _demand_loadable(Model("m.onnx", bad, 0), bad, has_sizes=False)  # it was no better before
