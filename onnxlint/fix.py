@@ -38,17 +38,20 @@ class Applied:
     Attributes:
         finding: As it was before.
         round: In which round, from 1.
+        is_rounded: Whether the patch computes something anew, such as folded weights, so that results may differ in
+            the last digits.
     """
 
     finding: Finding
     round: int
+    is_rounded: bool = False
 
     @property
     def proof(self) -> str:
         """How far the patch can be trusted, in words."""
         fix = self.finding.fix
         if fix is None or fix.applicability is Applicability.SAFE:
-            return "proved"
+            return "proved up to rounding" if self.is_rounded else "proved"
         if fix.applicability is Applicability.ASSUMES:
             return f"proved if {fix.condition}"
         return "asked for"
@@ -163,7 +166,8 @@ def fix_model(
     return proto, FixReport(
         model=model.path,
         asked=(*done, *run.asked),
-        applied=tuple(run.applied),
+        # A finding about several nodes can take several rounds: it is still one.
+        applied=tuple({_key(applied.finding): applied for applied in reversed(run.applied)}.values())[::-1],
         left=tuple(Left(f, _why_left(f, run.failed.get(_key(f)), banned.get(_key(f)), request)) for f in run.left),
         rolled_back=tuple(Left(f, banned[_key(f)]) for f in run.left if _key(f) in banned),
         conditions=tuple(conditions),
@@ -252,7 +256,7 @@ def _round(
     for finding in todo:
         rewritten = _guarded(finding, run, lambda f=finding: rules[f.code]().rewrite(f, view, request))  # type: ignore[misc]
         if rewritten is not None:
-            run.applied.append(Applied(finding, number))
+            run.applied.append(Applied(finding, number, rules[finding.code].arithmetic))
             return rewritten
     from onnxlint.surgeon import Surgeon, Taken
 
@@ -277,7 +281,7 @@ def _round(
                 run.failed[_key(finding)] = Left(finding, _failure(error))
                 break
             surgeon.end()
-            applied.append(Applied(finding, number))
+            applied.append(Applied(finding, number, rules[finding.code].arithmetic))
         else:
             run.applied += applied
             return surgeon.close()

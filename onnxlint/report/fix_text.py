@@ -36,8 +36,10 @@ def render_fix(report: FixReport, output: str | None) -> str:
 
 def _table(report: FixReport) -> Iterator[str]:
     fixed: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    measured = report.verification is not None and report.verification.verified
     for applied in report.applied:
-        fixed[applied.finding.code, applied.finding.name][applied.proof] += 1
+        proof = f"{applied.proof}, and measured" if applied.is_rounded and measured else applied.proof
+        fixed[applied.finding.code, applied.finding.name][proof] += 1
     left = Counter((one.finding.code, one.finding.name) for one in report.left)
     rows = [("rule", "fixed", "left", "how it is known")]
     for code, name in sorted(fixed.keys() | left.keys()):
