@@ -419,9 +419,8 @@ def choose(outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[
 
 def _are_corners(boxes: Array) -> bool:
     """Whether boxes are decoded already, to relative corners: offsets would not be in order."""
-    return bool(
-        ((boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1]) & (np.abs(boxes).max(axis=1) < 4)).mean() > 0.999
-    )
+    ordered = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return bool((ordered & (np.abs(boxes).max(axis=1) < 4)).mean() > 0.99)
 
 
 def decode(
@@ -449,6 +448,8 @@ def decode(
     count = len(boxes)
     if len(scores) != count or boxes.shape[1] != 4 or any(len(part.rows) != count for part in roles.values()):
         raise OnnxlintError(f"--task detection: the outputs do not belong together: {describe(roles.values())}")
+    if "landmarks" in roles and roles["landmarks"].width % 2:
+        raise OnnxlintError(f"--task detection: landmarks should be x, y pairs: {describe([roles['landmarks']])}")
     if decoder.priors is not None:
         expected = len(prior_boxes(decoder.priors, *size))
         if expected != count:
@@ -553,7 +554,7 @@ def _corners(boxes: Array, rows: Array, size: tuple[int, int], decoder: Decoder)
 
 
 def _landmarks(values: Array, rows: Array, size: tuple[int, int], decoder: Decoder) -> Array:
-    points = values.astype(np.float64).reshape(len(values), -1, 2)
+    points = values.astype(np.float64).reshape(len(values), values.shape[1] // 2, 2)
     scale = np.asarray(size, np.float64)
     if decoder.priors is None:
         scale = scale if decoder.unit == "relative" else np.ones(2)
@@ -566,7 +567,7 @@ def _landmarks(values: Array, rows: Array, size: tuple[int, int], decoder: Decod
     else:
         priors = prior_boxes(decoder.priors, *size)[rows, None]
         points = priors[..., :2] + points * decoder.priors.variances[0] * priors[..., 2:]
-    return np.asarray((points * scale).reshape(len(values), -1))
+    return np.asarray((points * scale).reshape(values.shape))
 
 
 def overlaps(one: Array, others: Array) -> Array:

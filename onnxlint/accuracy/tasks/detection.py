@@ -72,7 +72,8 @@ class DetectionTask:
             self._by_name = ByName(self._labels.images)
             self._notes = match(self._by_name, images, labels, next(iter(self._labels.images)))
             self.truth = labels
-        self._reference: Answer | None = None  # of the image that is being judged, and the truth about that
+        self._image = ""  # the one that is being judged, the reference's answer, and the truth about it
+        self._reference: Answer | None = None
         self._truth: Boxes | None = None
         self._truths: dict[int, Boxes] = {}
         self._tallies: dict[str, _Tally] = {}
@@ -105,8 +106,8 @@ class DetectionTask:
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
         assert self.decoder is not None, "answers come from read"
-        if reference is not self._reference:
-            self._reference = reference
+        if image != self._image or reference is not self._reference:
+            self._image, self._reference = image, reference
             self._truth = self._find_truth(image, reference)
             if self._truth is not None:
                 self._truths[len(self._truths)] = self._truth

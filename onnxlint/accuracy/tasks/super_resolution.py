@@ -91,8 +91,8 @@ class SuperResolutionTask:
         return Answer(f"{pixels.shape[1]}×{pixels.shape[0]} pixels", pixels)
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
-        if reference is not self._reference:
-            self._reference = reference
+        if image != self._image or reference is not self._reference:
+            self._image, self._reference = image, reference
             self._true = self._find_truth(image, reference.values)
         tally = self._tallies.setdefault(model, _Tally())
         if self._true is None:
