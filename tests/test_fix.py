@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -185,6 +188,30 @@ def test_a_clean_model_keeps_every_byte(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert cli.run(["fix", str(path), "-o", str(tmp_path / "out.onnx"), "--quiet"]) == 0
     assert (tmp_path / "out.onnx").read_bytes() == before
+
+
+def test_killed_at_any_moment_the_file_is_the_old_one_or_the_new(tmp_path: Path) -> None:
+    pitfalls.build(tmp_path)
+    source = (tmp_path / "pitfalls.onnx").read_bytes()
+    path = tmp_path / "place" / "m.onnx"
+    path.parent.mkdir()
+    command = [sys.executable, "-m", "onnxlint", "fix", str(path), "--in-place", "--no-verify", "--exit-zero", "-q"]
+    path.write_bytes(source)
+    started = time.monotonic()
+    subprocess.run(command, check=True)
+    took = time.monotonic() - started
+    result = path.read_bytes()
+    assert result != source
+    seen = set()
+    for share in (0.2, 0.5, 0.8, 0.9, 0.95, 1.0, 1.1):
+        path.write_bytes(source)
+        process = subprocess.Popen(command)
+        time.sleep(share * took)
+        process.kill()
+        process.wait()
+        seen.add(path.read_bytes())
+        open_model(path)
+    assert seen <= {source, result}
 
 
 def test_heads_are_recorded(tmp_path: Path) -> None:
