@@ -154,7 +154,8 @@ class SuperResolutionTask:
             if differing and tally.equal:
                 notes += (f"{tally.equal} of {tally.images} pictures are equal; psnr is of the others",)
             if tally.small:
-                notes += (f"{tally.small} pictures are too small for SSIM's window of {WINDOW} pixels",)
+                what = f"{tally.small} of {tally.images} pictures: they are smaller than its window of {WINDOW} pixels"
+                notes += (f"ssim leaves out {what}",)
             ssim = tally.ssim / windows if windows else None
             out[model] = TaskResult(self.name, {"psnr": psnr, "ssim": ssim}, self.truth, notes)
         return out
