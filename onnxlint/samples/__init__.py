@@ -93,8 +93,8 @@ def sample_texts(
         OnnxlintError: The model is not one that takes an image, or its outputs are not those of the task.
     """
     if len(session.inputs) != 1:
-        names = ", ".join(printable(port.name) for port in session.inputs)
-        raise OnnxlintError(f"{target}: samples are written for models with one input, an image; this one has {names}")
+        shown = ", ".join(printable(port.name) for port in session.inputs)
+        raise OnnxlintError(f"{target}: samples are written for models with one input, an image; this one has {shown}")
     if x.ndim != 4 or x.shape[1] != recipe.channels:
         raise OnnxlintError(f"{target}: samples are written for models that take images, not {x.shape}")
     port = session.inputs[0]
@@ -503,7 +503,7 @@ def _cpp(values: Mapping[str, Any], parts: Sequence[Part]) -> tuple[str, str, di
     library = "-I NCNN/include/ncnn NCNN/lib/libncnn.a -fopenmp"
     if runtime == "onnxruntime":
         library = "-I ORT/include -L ORT/lib -lonnxruntime"
-    standard = "algorithm cmath cstdint cstdio filesystem fstream iterator limits numeric stdexcept string utility vector".split()
+    standard = "algorithm cmath cstdint cstdio filesystem fstream iterator limits numeric stdexcept string utility"
     lines = [
         f"// {_shown_task(values)}",
         "//",
@@ -513,7 +513,7 @@ def _cpp(values: Mapping[str, Any], parts: Sequence[Part]) -> tuple[str, str, di
         "// Written by onnxlint; edit it as you like.",
         "",
         *([] if runtime == "ncnn" else ["#include <onnxruntime_cxx_api.h>", ""]),
-        *(f"#include <{name}>" for name in standard),
+        *(f"#include <{name}>" for name in [*standard.split(), "vector"]),
         *(["", '#include "net.h"'] if runtime == "ncnn" else []),
         "",
         "namespace {",
