@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -191,3 +193,21 @@ class AccuracyReport:
     failures: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+FALL_DB = 6.0
+"""By how much the SNR has to be below the lowest before for it to have fallen: half the amplitude's accuracy is lost."""
+
+
+def first_fall(layers: Sequence[LayerAccuracy]) -> tuple[LayerAccuracy, float] | None:
+    """The first layer at which the SNR falls by `FALL_DB`, and the lowest SNR before it.
+
+    Where it never falls that far, it has fallen at the first layer that is not exact: infinity is what was before. None
+    where all are exact.
+    """
+    lowest = math.inf
+    for layer in layers:
+        if math.isfinite(lowest) and layer.snr_db <= lowest - FALL_DB:
+            return layer, lowest
+        lowest = min(lowest, layer.snr_db)
+    return next(((layer, math.inf) for layer in layers if layer.snr_db != math.inf), None)
