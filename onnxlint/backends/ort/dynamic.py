@@ -1,0 +1,62 @@
+"""Dynamic int8: weights are int8, activations are quantized as they come, by onnxruntime's own quantizer."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection
+
+import onnx
+
+from onnxlint.backends.ort.session import first_line, start
+from onnxlint.backends.ort.static import quiet
+from onnxlint.errors import OnnxlintError, printable
+
+
+def quantize(model: onnx.ModelProto, keep: Collection[str], name: str) -> tuple[onnx.ModelProto, str]:
+    """The model with int8 weights, and what the user should know.
+
+    Weights have a scale for each channel and no offset. onnxruntime's processor kernel of ConvInteger takes neither: where
+    it does not load, convolutions get one scale, and unsigned weights.
+
+    Args:
+        model: As `static.prepare` makes it.
+        keep: Nodes that stay in float.
+        name: Of the model, for errors.
+
+    Raises:
+        OnnxlintError: Nothing can be quantized, or nothing that is made loads.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.registry import IntegerOpsRegistry
+
+    why = ""
+    for per_channel, kind in ((True, QuantType.QInt8), (False, QuantType.QUInt8)):
+        with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
+            source, target = os.path.join(folder, "source.onnx"), os.path.join(folder, "target.onnx")
+            onnx.save(model, source)
+            try:
+                with quiet():
+                    quantize_dynamic(
+                        source,
+                        target,
+                        sorted(IntegerOpsRegistry),
+                        per_channel=per_channel,
+                        weight_type=kind,
+                        nodes_to_exclude=sorted(keep),
+                    )
+                made = onnx.load(target)
+            except Exception as error:  # whatever it raises
+                raise OnnxlintError(f"{printable(name)}: onnxruntime's quantizer fails: {first_line(error)}") from error
+        if not any(tensor.name.endswith("_quantized") for tensor in made.graph.initializer):
+            raise OnnxlintError(
+                f"{printable(name)}: has no layer with weights that onnxruntime can quantize; onnx-fp16 needs none"
+            )
+        try:
+            start(made, name=name)
+        except OnnxlintError as error:
+            why = str(error)
+            continue
+        note = "" if per_channel else "one scale for each weight: onnxruntime's ConvInteger takes no more"
+        return made, note
+    raise OnnxlintError(why)

@@ -1,0 +1,146 @@
+"""What models are fed: the calibration images, or values that their contract allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from onnxlint.accuracy.recipe import ImageSet, Unreadable, tensors
+from onnxlint.backends import Array, Job, Port
+from onnxlint.errors import OnnxlintError, printable
+
+SEED = 20260
+SETS = 4
+"""Sets of made-up inputs."""
+
+Feeds = dict[str, Array]
+
+
+def image_port(path: str, ports: tuple[Port, ...]) -> Port:
+    """The one input of a model, where it is an image.
+
+    Raises:
+        OnnxlintError: Images cannot be fed to it.
+    """
+    shown = printable(path)
+    way_out = "for such models there are onnx-int8-dynamic and onnx-fp16, which need no images"
+    if len(ports) != 1:
+        names = ", ".join(printable(port.name) for port in ports[:4])
+        raise OnnxlintError(f"{shown}: has {len(ports)} inputs ({names}); images can only be fed to one; {way_out}")
+    port = ports[0]
+    if not port.dtype.startswith("float") or len(port.shape) not in (0, 4):
+        raise OnnxlintError(
+            f"{shown}: its input {printable(port.name)!r} ({port.dtype} {list(port.shape)}) takes no images, "
+            f"which are float N×C×H×W; {way_out}"
+        )
+    return port
+
+
+def from_images(
+    path: str,
+    ports: tuple[Port, ...],
+    job: Job,
+    some: ImageSet | None = None,
+    unreadable: list[Unreadable] | None = None,
+) -> Iterator[Feeds]:
+    """One set of inputs an image, streamed; `some` stands in for all images of the job.
+
+    Raises:
+        OnnxlintError: Images cannot be fed to the model, or none can be read, or one has the wrong shape or is not finite.
+    """
+    images = some or job.images
+    assert images is not None
+    port = image_port(path, ports)
+    recipe = job.recipe
+    if recipe.size is None:
+        whole = port.shape if None not in port.shape[2:] else job.shape.get(port.name, job.shape.get("", ()))
+        if len(whole) >= 3 and whole[-1] and whole[-2]:
+            recipe = replace(recipe, size=(whole[-1], whole[-2]))
+    constant = True
+    count = 0
+    for name, image in tensors(images, recipe, threads=job.threads, unreadable=unreadable):
+        array = image[None]
+        if any(size not in (None, got) for size, got in zip(port.shape[1:], array.shape[1:], strict=False)):
+            raise OnnxlintError(
+                f"{printable(path)}: its input {printable(port.name)!r} is {_written(port.shape)}, and the recipe makes "
+                f"{_written(array.shape)} of {printable(name)!r}; check --shape and --pixel"
+            )
+        if not np.isfinite(array).all():
+            raise OnnxlintError(f"{printable(name)}: the recipe makes NaN or infinity of it; check --mean and --norm")
+        constant = constant and float(np.ptp(array)) == 0
+        count += 1
+        batch = port.shape[0] if port.shape else None
+        yield {port.name: np.repeat(array, batch, axis=0) if batch not in (None, 1) else array}
+    if count and constant:
+        raise OnnxlintError(
+            f"{printable(images.source)}: every image is of one colour; calibrate on images such as the model will see"
+        )
+
+
+def spread(images: ImageSet, count: int) -> ImageSet:
+    """At most so many of the images, evenly from all."""
+    if len(images) <= count:
+        return images
+    at = [i * len(images) // count for i in range(count)]
+    if images.arrays is not None:
+        return ImageSet(images.source, arrays=images.arrays[at])
+    return ImageSet(images.source, tuple(images.paths[i] for i in at))
+
+
+def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> list[Feeds]:
+    """Sets of inputs by the model's contract, seeded; the first shapes and values that `try_out(feeds)` does not refuse.
+
+    Raises:
+        OnnxlintError: It runs on none that were tried.
+    """
+    from onnxlint.contract import Unfit, common_contract
+    from onnxlint.feeds import candidates, feeds_for
+    from onnxlint.model import open_model
+    from onnxlint.view import GraphView
+
+    view = GraphView(open_model(path))
+    try:
+        contract = common_contract(view, view, _multiples(view))
+    except Unfit as why:
+        raise OnnxlintError(f"{printable(path)}: no inputs can be made up for it: {why}") from None
+    fixed = _fixed(contract, shape)
+    refused = ""
+    for way in range(4):
+        for rank in contract.ranks:
+            for sizes in islice(candidates(contract, rank), 12):
+                wanted = {**sizes, **fixed}
+                try:
+                    sets = [feeds_for(contract, wanted, "normal", way, rank, SEED + i) for i in range(SETS)]
+                    try_out(sets[0])
+                except OnnxlintError as error:
+                    refused = refused or str(error)
+                else:
+                    return sets
+    raise OnnxlintError(refused or f"{printable(path)}: no inputs can be made up for it")
+
+
+def _multiples(view: Any) -> dict[str, int]:
+    """What `onnxlint fix` noted that sizes are multiples of."""
+    from onnxlint.fix_run import _multiples as noted
+
+    return noted(view, (), None)
+
+
+def _fixed(contract: Any, shape: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Symbol → size from the shapes that the user gave; a shape for `""` lacks the batch axis."""
+    found: dict[str, int] = {}
+    for one in contract.inputs:
+        dims = one.dims or ()
+        whole = shape.get(one.name)
+        if whole is None and len(dims) == 4 and "" in shape:
+            whole = (1, *shape[""])[-4:]
+        found.update((dim, size) for dim, size in zip(dims, whole or (), strict=False) if isinstance(dim, str))
+    return found
+
+
+def _written(shape: tuple[int | None, ...]) -> str:
+    return "×".join("?" if size is None else str(size) for size in shape)
