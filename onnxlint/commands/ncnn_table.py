@@ -18,6 +18,9 @@ _OWN = re.compile(r"(mean|norm|shape|pixel|thread|method|type)=(.*)", re.DOTALL)
 """ncnn2table's own way to write options, which people paste."""
 
 
+_METHODS = ("kl", "aciq", "eq")
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument(
@@ -51,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     files = _take_own_words(options)
     param, weights, images, table = _places(files)
     chosen = recipe_of(options)
-    method = checked_method(options.method or chosen.method or "kl", ("kl", "aciq", "eq"))
+    method = checked_method(options.method or (chosen.method if chosen.method in _METHODS else "kl"), _METHODS)
     threads = options.threads or 2
     net = load(param, weights)
     inputs = Inputs(net, find_images(images), chosen.recipe, threads)

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,9 @@ Resize samples elsewhere, or whose padding went missing, has less than 40."""
 
 LIMIT = 1800
 """Seconds after which pnnx is taken for stuck."""
+
+ROOM = 1 << 20
+"""Bytes; with less left, a disk counts as full."""
 
 LINT_TARGET = "ncnn"
 
@@ -241,6 +245,13 @@ def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
         raise OnnxlintError(f"{printable(command[0])}: made nothing ({how}){last}")
 
 
+def _demand_room(folder: str) -> None:
+    """Raises OnnxlintError where a tool may have failed because the disk is full: none of them says so."""
+    if shutil.disk_usage(folder).free < ROOM:
+        where = printable(os.path.dirname(folder))
+        raise OnnxlintError(f"{where}: the disk is full; free some of it, or set TMPDIR to a folder on another one")
+
+
 def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     """Path of the `.param`, which tools made it, and what they said about what they could not do."""
     onnx2ncnn = real_tool(job.tools, "onnx2ncnn")
@@ -256,6 +267,7 @@ def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     code, log = run_tool(command, folder)
     said = [line.strip() for line in log.splitlines() if line.strip()]
     if code != 0 or not os.path.exists(os.path.join(folder, param)):
+        _demand_room(folder)
         how = f"crashed (signal {-code})" if code < 0 else f"failed (exit code {code})"
         plain = [line for line in said if not line.startswith("#")]
         last = next((line for line in reversed(plain) if TROUBLE.search(line)), plain[-1] if plain else "")
@@ -285,6 +297,7 @@ def _read(name: str, param: str, view: GraphView, log: Sequence[str]) -> Network
         if not missing:
             return load(param)
     except OnnxlintError as error:
+        _demand_room(os.path.dirname(param))
         raise NotConvertible(
             f"{printable(name)}: what pnnx made of it is no net ({str(error).removeprefix(param + ':').strip()})",
             LINT_TARGET,
