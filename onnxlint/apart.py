@@ -23,7 +23,10 @@ def apart(call: Callable[[], bytes]) -> bytes:
         RuntimeError: The call raised; the message is the original's.
     """
     if not hasattr(os, "fork"):
-        return call()
+        try:
+            return call()
+        except Exception as error:
+            raise RuntimeError(str(error)) from error
     receive, send = os.pipe()
     with warnings.catch_warnings():
         # The child calls one C++ function and ends: locks that other threads hold here do not matter to it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -109,7 +108,7 @@ def write(fixed: Fixed, path: str, external_data: str | None = None, inline: boo
     Raises:
         OnnxlintError: It cannot be written.
     """
-    from onnxlint.save import save
+    from onnxlint.save import copy, save
 
     same = os.path.realpath(path) == os.path.realpath(fixed.model.path)
     if not fixed.report.changed and external_data is None and not inline:
@@ -117,7 +116,7 @@ def write(fixed: Fixed, path: str, external_data: str | None = None, inline: boo
             if fixed.model.path != "-":
                 return
         elif not _has_external(fixed.proto):
-            _copy(fixed.model.path, path)
+            copy(fixed.model.path, path)
             return
     save(fixed.model, fixed.proto, path, external_data=external_data, inline=inline)
 
@@ -138,17 +137,6 @@ def joined_heads(path: str) -> str:
         )
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.proto.graph.output}
     return "\n".join(describe_heads(one, ranks.get(one.output, one.axis + 1)) for one in joined)
-
-
-def _copy(source: str, path: str) -> None:
-    temporary = f"{path}.onnxlint-{os.getpid()}"
-    try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OnnxlintError(f"{printable(path)}: cannot be written: {error.strerror or error}") from None
 
 
 def _has_external(proto: onnx.ModelProto) -> bool:

@@ -1,8 +1,8 @@
 """Write a model back, its weights streamed from where opening left them.
 
 The skeleton is serialized; at each reference that opening put in, the bytes of the original file are spliced in again.
-The new file is written beside its destination and moved over it at the end: whatever happens, the old file or the new
-one is there.
+The new file is written beside its destination and moved over it at the end: whatever happens, the old model or the new
+one is there, with its own weights.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import mmap
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from onnxlint.model import (
     LARGE,
     MARK,
     Buffer,
+    External,
     Model,
     inline_span,
     is_external,
@@ -62,7 +64,7 @@ def save(
     Args:
         model: The opened model that the weights are read from.
         proto: Its skeleton, changed or not.
-        path: Destination; replaced atomically where it exists.
+        path: Destination; replaced atomically where it exists. A link stays one; to a pipe or a device is written directly.
         external_data: Name of a file beside `path` that takes the data of all large tensors.
         inline: Whether external data is to be brought into the file.
 
@@ -79,6 +81,8 @@ def save(
     elsewhere = os.path.realpath(os.path.dirname(path) or ".") != os.path.realpath(model.base_dir)
     if moved and elsewhere and external_data is None and not inline:
         external_data = os.path.basename(path) + ".data"
+    if external_data is not None and _is_stream(path):
+        raise OnnxlintError(f"{shown}: no file can lie beside it to hold the weights; use --inline, or write to a file")
     if external_data is not None or (inline and moved):
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
@@ -87,23 +91,43 @@ def save(
         raise OnnxlintError(
             f"{printable(external_data)}: external data lies beside the model; give a name without a folder"
         )
+    if external_data is not None:
+        target = os.path.join(os.path.dirname(path), external_data)
+        if any(os.path.realpath(target) == os.path.realpath(other) for other in (path, model.path)):
+            raise OnnxlintError(f"{printable(target)}: is a model itself; give its weights another name")
     with _Scratch(path) as scratch:
         if external_data is not None:
             _move_out(model, proto, scratch, external_data)
         elif inline:
+            _check_size(shown, proto.ByteSize() + sum(_located(model, tensor).length for tensor in moved))
             for tensor in walk_tensors(proto):
                 if is_external(tensor):
                     _bring_in(model, tensor)
         chunks = list(splice(proto.SerializeToString(), model.buffer))
-        total = sum(chunk.length if isinstance(chunk, _Span) else len(chunk) for chunk in chunks)
-        if total > LIMIT:
-            raise OnnxlintError(
-                f"{shown}: the model would take {total:,} bytes, more than protobuf's 2 GiB; "
-                "write its weights to another file with --external-data NAME"
-            )
+        total = _total(chunks)
+        _check_size(shown, total)
         scratch.write(path, chunks, model.buffer)
+        if external_data is not None and scratch.replaces_all:
+            # The old model must not read the new weights while their files are moved: the new model takes its place
+            # first, and reads them under another name.
+            for tensor in walk_tensors(proto):
+                if is_external(tensor):
+                    _set_location(tensor, scratch.second_name())
+            scratch.write(path, list(splice(proto.SerializeToString(), model.buffer)), model.buffer, first=True)
         scratch.commit()
     return total
+
+
+def copy(source: str, path: str) -> None:
+    """Copy a model file as it is, with the care of `save`.
+
+    Raises:
+        OnnxlintError: It cannot be read or written; the destination is as it was.
+    """
+    with _Scratch(path) as scratch:
+        with scratch.open(path) as out, open(source, "rb") as file:
+            shutil.copyfileobj(file, out, _PIECE)
+        scratch.commit()
 
 
 def to_bytes(model: Model, proto: onnx.ModelProto) -> bytes:
@@ -192,10 +216,23 @@ def _total(chunks: list[_Chunk]) -> int:
     return sum(chunk.length if isinstance(chunk, _Span) else len(chunk) for chunk in chunks)
 
 
-def _bring_in(model: Model, tensor: onnx.TensorProto) -> None:
+def _check_size(shown: str, total: int) -> None:
+    if total > LIMIT:
+        raise OnnxlintError(
+            f"{shown}: the model would take {total:,} bytes, more than protobuf's 2 GiB; "
+            "write its weights to another file with --external-data NAME"
+        )
+
+
+def _located(model: Model, tensor: onnx.TensorProto) -> External:
     found = locate_external(model, tensor)
     if found.problem:
         raise OnnxlintError(f"{printable(model.path)}: tensor {printable(tensor.name)!r}: {found.problem}")
+    return found
+
+
+def _bring_in(model: Model, tensor: onnx.TensorProto) -> None:
+    found = _located(model, tensor)
     with open(found.path, "rb") as file:
         file.seek(found.offset)
         tensor.raw_data = file.read(found.length)
@@ -217,9 +254,7 @@ def _move_out(model: Model, proto: onnx.ModelProto, scratch: _Scratch, name: str
                 _stream(out, model.buffer, span.offset, span.length)
                 length = span.length
             elif is_external(tensor):
-                found = locate_external(model, tensor)
-                if found.problem:
-                    raise OnnxlintError(f"{printable(model.path)}: tensor {printable(tensor.name)!r}: {found.problem}")
+                found = _located(model, tensor)
                 position = _align(out, position)
                 with open(found.path, "rb") as source:
                     source.seek(found.offset)
@@ -244,6 +279,12 @@ def _move_out(model: Model, proto: onnx.ModelProto, scratch: _Scratch, name: str
             position += length
 
 
+def _set_location(tensor: onnx.TensorProto, name: str) -> None:
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = name
+
+
 def _align(out: BinaryIO, position: int) -> int:
     padding = -position % 4096
     out.write(b"\0" * padding)
@@ -262,55 +303,92 @@ def _stream(out: BinaryIO, data: Buffer, offset: int, length: int) -> None:
 
 
 class _Scratch:
-    """Files written beside their destinations, and moved over them all at the end."""
+    """Files written beside their destinations, and moved over them all at the end.
+
+    Attributes:
+        path: The model's destination.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._files: list[tuple[str, str]] = []
+        self._second = ""
 
     def __enter__(self) -> _Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for temporary, _destination in self._files:
+        for temporary in (*(held for held, _ in self._files), *([self._second] if self._second else ())):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
 
     @contextlib.contextmanager
     def open(self, destination: str) -> Iterator[BinaryIO]:
-        """A new file that will become `destination`; on disk when the block ends."""
-        folder = os.path.dirname(destination) or "."
+        """A new file that will become `destination`; on disk when the block ends. A pipe or a device itself."""
         try:
-            handle, temporary = tempfile.mkstemp(prefix=".onnxlint-", dir=folder)
+            if _is_stream(destination):
+                with open(destination, "wb") as stream:
+                    yield stream
+                return
+            # A link stays a link: what it leads to is replaced.
+            destination = os.path.realpath(destination)
+            handle, temporary = tempfile.mkstemp(prefix=".onnxlint-", dir=os.path.dirname(destination))
             self._files.append((temporary, destination))
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OnnxlintError(
-                f"{printable(destination)}: cannot be written: {reason}; choose another place with -o"
-            ) from None
+            raise _unwritable(destination, error) from None
 
-    def write(self, destination: str, chunks: list[_Chunk], data: Buffer | None) -> None:
+    def write(self, destination: str, chunks: list[_Chunk], data: Buffer | None, first: bool = False) -> None:
+        """A new file of these chunks; `first` of all to be moved in place, else last."""
         with self.open(destination) as file:
             for chunk in chunks:
                 if isinstance(chunk, bytes):
                     file.write(chunk)
                 elif data is not None:
                     _stream(file, data, chunk.offset, chunk.length)
+        if first:
+            self._files.insert(0, self._files.pop())
+
+    @property
+    def replaces_all(self) -> bool:
+        """Whether there is a file at every destination."""
+        return all(os.path.exists(destination) for _, destination in self._files)
+
+    def second_name(self) -> str:
+        """Name of a copy, in the same folder, of the first file that was written; it is gone after `commit`."""
+        if not self._second:
+            temporary, destination = self._files[0]
+            self._second = f"{temporary}.data"
+            try:
+                shutil.copyfile(temporary, self._second)  # a hard link is refused by onnx and onnxruntime
+            except OSError as error:
+                raise _unwritable(destination, error) from None
+        return os.path.basename(self._second)
 
     def commit(self) -> None:
-        """Move everything in place: what the model refers to first, the model itself last."""
+        """Move everything in place, in the order of writing."""
         for temporary, destination in self._files:
             try:
                 mode = os.stat(destination).st_mode & 0o777 if os.path.exists(destination) else 0o666 & ~_umask()
                 os.chmod(temporary, mode)
                 os.replace(temporary, destination)
             except OSError as error:
-                reason = error.strerror or str(error)
-                raise OnnxlintError(f"{printable(destination)}: cannot be written: {reason}") from None
+                self._second = ""  # the model in place may need it
+                raise _unwritable(destination, error) from None
+
+
+def _is_stream(path: str) -> bool:
+    """Whether there is a pipe or a device, which cannot be replaced by a file."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _unwritable(path: str, error: OSError) -> OnnxlintError:
+    return OnnxlintError(
+        f"{printable(path)}: cannot be written: {error.strerror or error}; choose another place with -o"
+    )
 
 
 def _umask() -> int:
