@@ -92,6 +92,15 @@ def test_nothing_found_anywhere() -> None:
     assert empty.words == "nothing"
 
 
+def test_results_can_be_asked_for_at_any_time() -> None:
+    task = make_task("detection", recipe=rec.Recipe(), detection=DONE)
+    face, nothing = found(task, [0, 0, 10, 10, 0.9]), found(task, [0, 0, 10, 10, 0])
+    assert judge(task, "1.png", reference=face, candidate=face)["candidate"].metrics["ap"] == 1
+    again = judge(task, "2.png", reference=face, candidate=nothing)["candidate"].metrics
+    assert again["ap"] == pytest.approx(51 / 101)
+    assert task.results()["candidate"].metrics == again
+
+
 # ---------------------------------------------------------------- labels
 
 
