@@ -90,18 +90,25 @@ def activation_stats(
     blobs = list(dict.fromkeys(calibrated_blobs(net).values()))
     if not blobs:
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
-    runner = Runner(net, threads=1)
+    runner = Runner(net, threads=1, light=True)
+    wanted = frozenset(blobs)
     peaks: dict[str, float] = dict.fromkeys(blobs, 0.0)
     sizes: dict[str, int] = {}
     varied = False
     done = 0
 
-    def extremes(x: Floats) -> tuple[bool, list[tuple[float, int]]]:
-        return _varied(x), [(max(float(b.max()), -float(b.min())), b.size) for b in runner.run(x, blobs)]
+    def extremes(x: Floats) -> tuple[bool, dict[str, tuple[float, int]]]:
+        found: dict[str, tuple[float, int]] = {}
+
+        def look(name: str, blob: Floats) -> None:
+            found[name] = max(float(blob.max()), -float(blob.min())), blob.size
+
+        runner.visit(x, wanted, look)
+        return varied or _varied(x), found
 
     for some, found in _parallel(extremes, images, threads):
         varied = varied or some
-        for name, (peak, size) in zip(blobs, found, strict=True):
+        for name, (peak, size) in found.items():
             if not math.isfinite(peak):
                 raise OnnxlintError(
                     printable(
@@ -120,11 +127,17 @@ def activation_stats(
         return {name: BlobStats(peaks[name], sizes[name]) for name in blobs}
     counts = {name: np.zeros(BINS, np.int64) for name in blobs}
 
-    def count(x: Floats) -> list[npt.NDArray[np.int64]]:
-        return [_histogram(b, peaks[name]) for name, b in zip(blobs, runner.run(x, blobs), strict=True)]
+    def count(x: Floats) -> dict[str, npt.NDArray[np.int64]]:
+        found: dict[str, npt.NDArray[np.int64]] = {}
+
+        def look(name: str, blob: Floats) -> None:
+            found[name] = _histogram(blob, peaks[name])
+
+        runner.visit(x, wanted, look)
+        return found
 
     for i, some_counts in enumerate(_parallel(count, images, threads), 1):
-        for name, c in zip(blobs, some_counts, strict=True):
+        for name, c in some_counts.items():
             counts[name] += c
         progress("activation histograms", i, done)
     return {name: BlobStats(peaks[name], sizes[name], counts[name]) for name in blobs}

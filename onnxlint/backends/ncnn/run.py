@@ -6,7 +6,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -49,9 +49,12 @@ def int8_blobs(net: Network) -> dict[str, float]:
 
 
 class Runner:
-    """A net loaded for inference with `threads` OpenMP threads; usable from several Python threads at once."""
+    """A net loaded for inference with `threads` OpenMP threads; usable from several Python threads at once.
 
-    def __init__(self, net: Network, threads: int = 1) -> None:
+    A `light` one forgets blobs once they are read, which is faster: it is for `visit` and for outputs.
+    """
+
+    def __init__(self, net: Network, threads: int = 1, *, light: bool = False) -> None:
         self._ncnn = wheel()
         self.net = net
         self.inputs = net.inputs()
@@ -61,7 +64,7 @@ class Runner:
         self._scales = int8_blobs(net)
         self._handle = self._ncnn.Net()
         self._handle.opt.num_threads = threads
-        self._handle.opt.lightmode = False  # every blob stays extractable
+        self._handle.opt.lightmode = light  # else every blob stays extractable
         self._handle.opt.use_fp16_packed = False  # else an fp32 InnerProduct computes with fp16 weights
         self._handle.opt.use_fp16_storage = False
         self._weights = dump_bin(net) + bytes(64)  # ncnn reads without knowing the length, and refers to the memory
@@ -89,16 +92,39 @@ class Runner:
             code, mat = extractor.extract(name)
             array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
             if code != 0 or array.size == 0:
-                shapes = ", ".join(str(value.shape) for value in arrays.values())
-                raise OnnxlintError(
-                    printable(
-                        f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {shapes};"
-                        " check the input size that the net was converted for"
-                    )
-                )
+                raise OnnxlintError(self._cannot(name, arrays.values()))
             scale = self._scales.get(name)
             out.append(array if scale is None else array / scale)
         return out
+
+    def visit(self, x: Floats, blobs: Collection[str], look: Callable[[str, Floats], None]) -> None:
+        """Let `look` see blobs of the float net, one after the other, as they lie in memory: their numbers are in
+        ncnn's order, not in that of their axes, and are gone after the call.
+
+        Raises OnnxlintError where ncnn cannot compute a blob.
+        """
+        extractor = self._handle.create_extractor()
+        array = self._array(self.input, x)
+        mat = self._ncnn.Mat(array)
+        extractor.input(self.input, mat)
+        # In the order in which they are made: a light net has forgotten those before.
+        for name in (top for layer in self.net.layers for top in layer.tops if top in blobs):
+            blob = self._ncnn.Mat()
+            # 1: neither unpacked nor copied.
+            if extractor.extract(name, blob, 1) != 0 or blob.empty():
+                raise OnnxlintError(self._cannot(name, [array]))
+            pack = blob.elempack
+            if pack > 1:  # NumPy takes single floats only
+                blob.elempack, blob.elemsize = 1, blob.elemsize // pack
+                blob.w, blob.cstep = blob.w * pack, blob.cstep * pack
+            look(name, np.asarray(blob))
+
+    def _cannot(self, name: str, arrays: Iterable[Floats]) -> str:
+        shapes = ", ".join(str(value.shape) for value in arrays)
+        return printable(
+            f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {shapes};"
+            " check the input size that the net was converted for"
+        )
 
     def check(self, x: Floats | Mapping[str, Floats]) -> None:
         """Raises OnnxlintError where an input (C, H, W) is not of the size that the weights are for: ncnn reads beyond
