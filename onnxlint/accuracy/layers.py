@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,8 +63,13 @@ class Tensor:
     name: str
     op: str
     shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     sample: npt.NDArray[np.float32]
     bytes: int
+
+    def like(self, value: Array) -> Array:
+        """A value in this tensor's shape and type."""
+        return np.asarray(value, self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,8 @@ class LayerComparison:
         if not self.reference.wiring.layers or not self.candidate.wiring.layers:
             return {}, ["what single layers cost cannot be measured for files of this backend"]
         feeds, given = self.inputs[0], self.theirs[0]
-        truth = self.outputs(self.reference, feeds)
+        # Inner values are asked for along with the outputs, so that backends compute these as they do from given ones.
+        truth = self.outputs(self.reference, feeds, [links[0].reference.name])
         values = Values(self.reference.session, feeds, [link.reference for link in links])
         by_candidate = {link.candidate.name: link for link in links}
         noise: dict[int, float] = {}
@@ -213,20 +220,29 @@ class LayerComparison:
             _, border = self.candidate.wiring.segment(link.candidate.name, by_candidate.keys() - {link.candidate.name})
             exact = values.get([by_candidate[name].reference.name for name in border])
             fixed = {
-                name: exact[by_candidate[name].reference.name].reshape(by_candidate[name].candidate.shape)
-                for name in border
+                name: by_candidate[name].candidate.like(exact[by_candidate[name].reference.name]) for name in border
             }
             (value,) = self.candidate.session.run({**given, **fixed}, [link.candidate.name])
-            dtype = values.get([link.reference.name])[link.reference.name].dtype
-            changed = {link.reference.name: np.asarray(value, dtype).reshape(link.reference.shape)}
-            noisy = self.outputs(self.reference, {**feeds, **changed})
-            noise[i] = float(np.mean([_noise_share(a, b) for a, b in zip(truth, noisy, strict=True)]))
+            right = values.get([link.reference.name])[link.reference.name]
+            changed = link.reference.like(value)
+            if np.array_equal(changed, right):
+                noise[i] = 0.0
+            else:
+                noisy = self.outputs(self.reference, {**feeds, link.reference.name: changed})
+                noise[i] = float(np.mean([_noise_share(a, b) for a, b in zip(truth, noisy, strict=True)]))
             self.progress(f"single layers of {self.what}", done + 1, len(order))
         return {i: value for i, value in noise.items() if np.isfinite(value)}, []
 
-    def outputs(self, side: Side, feeds: Mapping[str, Array]) -> list[Array]:
-        """What the matched outputs of one side are, in the form in which they are compared."""
-        arrays = dict(zip((p.name for p in side.session.outputs), side.session.run(feeds), strict=True))
+    def outputs(self, side: Side, feeds: Mapping[str, Array], beside: Sequence[str] = ()) -> list[Array]:
+        """What the matched outputs of one side are, in the form in which they are compared.
+
+        Args:
+            side: The model.
+            feeds: Its inputs, and inner values that replace what would be computed.
+            beside: Inner values to ask for too.
+        """
+        names = [*(port.name for port in side.session.outputs), *beside]
+        arrays = dict(zip(names, side.session.run(feeds, names), strict=True))
         found = []
         for pair in self.pairs:
             end, activation = (
@@ -365,7 +381,7 @@ def _tensors(side: Side, feeds: Mapping[str, Array]) -> list[Tensor]:
         held = sum(array.nbytes for array in arrays)
         for (name, op), array in zip(part, arrays, strict=True):
             if array.size > 1 and array.dtype.kind == "f":
-                found.append(Tensor(name, op, array.shape, _sample(array), array.nbytes))
+                found.append(Tensor(name, op, array.shape, array.dtype, _sample(array), array.nbytes))
         at += len(part)
         count = max(1, min(4 * count, int(count * AT_ONCE / (4 * max(1, held)))))
     return found

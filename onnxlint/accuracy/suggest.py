@@ -1,4 +1,4 @@
-"""What would bring a candidate closer to the reference, tried out: layers of an 8-bit model kept in floating point.
+"""What would bring a candidate closer to the reference, tried out: layers of an 8- or 16-bit model kept in more bits.
 
 For an ncnn model whose float net and table are beside it, the model is made again with the layer kept, and run. For any
 other, the layer's part of the reference computes on the candidate's values, in the candidate's own run.
@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from onnxlint.accuracy.results import Suggestion
 from onnxlint.errors import OnnxlintError, printable
@@ -46,8 +44,8 @@ def suggestions(work: LayerComparison, links: Sequence[Link], costly: Sequence[i
         kept = [one for one in work.candidate.wiring.segment(link.candidate.name, names)[0] if one.is_int8]
         if source is not None and kept:
             found.append(_rebuilt(work, source, [one.name for one in kept], before))
-        elif kept:
-            found.append(_swapped(work, links, link, before))
+        elif kept or str(link.candidate.dtype) == "float16":
+            found.append(_swapped(work, links, link, before, 3 if kept else 2))
     found = sorted((one for one in found if one.gain_db >= WORTH), key=lambda one: -one.gain_db)
     if source is not None and len(found) > 1:
         found = [*_together(work, source, found, before), *found]
@@ -130,25 +128,22 @@ def _rebuilt(work: LayerComparison, source: _Source, names: Sequence[str], befor
 # Any other: computed by the reference
 
 
-def _swapped(work: LayerComparison, links: Sequence[Link], link: Link, before: float) -> Suggestion:
-    """The gain if the reference's layer computed on the candidate's values."""
+def _swapped(work: LayerComparison, links: Sequence[Link], link: Link, before: float, more: int) -> Suggestion:
+    """The gain if the reference's layer computed on the candidate's values; each weight takes `more` bytes more then."""
     by_reference = {one.reference.name: one for one in links}
     layers, border = work.reference.wiring.segment(link.reference.name, by_reference.keys() - {link.reference.name})
     runs = []
     for feeds, given in zip(work.inputs, work.theirs, strict=True):
         names = [by_reference[name].candidate.name for name in border]
         values = work.candidate.session.run(given, names) if names else []
-        fixed = {
-            name: np.asarray(value, np.float32).reshape(by_reference[name].reference.shape)
-            for name, value in zip(border, values, strict=True)
-        }
+        fixed = {name: by_reference[name].reference.like(value) for name, value in zip(border, values, strict=True)}
         (exact,) = work.reference.session.run({**feeds, **fixed}, [link.reference.name])
-        changed = {link.candidate.name: np.asarray(exact).reshape(link.candidate.shape)}
+        changed = {link.candidate.name: link.candidate.like(exact)}
         runs.append((work.candidate.session, {**given, **changed}))
     gain = work.score(runs) - before
     weighted = [layer for layer in layers if layer.weights] or layers[:1]
     names = [layer.name for layer in weighted]
-    bytes_more = 3 * sum(layer.weights for layer in weighted)
+    bytes_more = more * sum(layer.weights for layer in weighted)
     return Suggestion(
         f"keep {' and '.join(map(printable, names))} in fp32", f"--keep {','.join(names)}", gain, bytes_more
     )

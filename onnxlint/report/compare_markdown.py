@@ -45,10 +45,11 @@ def _candidate(one: CandidateReport) -> Iterator[str]:
     if one.layers:
         yield ""
         fall = tables.fall(one.layers)
-        if fall:
-            yield _escaped(fall[0].upper() + fall[1:])
+        yield _escaped(fall[0].upper() + fall[1:])
+        layers = tables.layers(one)
+        if layers.rows:
             yield ""
-        yield from _table(tables.layers(one))
+            yield from _table(layers)
     lines = [
         *(f"not compared: {line}" for line in one.unmatched),
         *(f"try: {line}" for line in tables.suggestions(one)),

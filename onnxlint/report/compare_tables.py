@@ -111,12 +111,11 @@ def outputs(one: CandidateReport) -> Table:
 
 
 def layers(one: CandidateReport) -> Table:
-    """The layers that cause most of the loss, in order of computation; the last one always."""
-    chosen = one.layers
-    if len(chosen) > MAX_LAYERS:
-        ranked = sorted(one.layers, key=lambda layer: (-(layer.share or 0.0), layer.snr_db))
-        best = {id(layer) for layer in ranked[: MAX_LAYERS - 1]} | {id(one.layers[-1])}
-        chosen = tuple(layer for layer in one.layers if id(layer) in best)
+    """The layers that cause most of the loss, in order of computation; those that are exact are left out."""
+    inexact = [layer for layer in one.layers if layer.share or layer.snr_db != math.inf]
+    ranked = sorted(inexact, key=lambda layer: (-(layer.share or 0.0), layer.snr_db))
+    best = {id(layer) for layer in ranked[:MAX_LAYERS]}
+    chosen = [layer for layer in inexact if id(layer) in best]
     header = ("layer", "operator", "reference's", "SNR", "share of the loss", "source")
     rows = [
         (
@@ -138,7 +137,7 @@ def fall(layers: Sequence[LayerAccuracy]) -> str:
 
     found = first_fall(layers)
     if found is None:
-        return ""
+        return f"{numbers.quantity(len(layers))} layers are compared: all are exact"
     layer, before = found
     source = f" ({printable(layer.source)})" if layer.source else ""
     place = f"{printable(layer.type)} {printable(layer.candidate)}{source}"

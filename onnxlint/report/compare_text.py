@@ -42,13 +42,12 @@ def _candidate(one: CandidateReport, paint: _Paint) -> Iterator[str]:
     yield from (f"  {paint('yellow', 'not compared')}: {line}" for line in one.unmatched)
     if one.layers:
         yield ""
-        fall = tables.fall(one.layers)
-        if fall:
-            yield f"  {fall}"
+        yield f"  {tables.fall(one.layers)}"
         table = tables.layers(one)
-        if len(table.rows) < len(one.layers):
-            yield f"  {len(table.rows)} of {len(one.layers)} layers, those that cause most of the loss:"
-        yield from indent(_table(table, paint))
+        if table.rows:
+            if len(table.rows) < len(one.layers):
+                yield f"  {len(table.rows)} of {len(one.layers)} layers, those that cause most of the loss:"
+            yield from indent(_table(table, paint))
     for line in tables.suggestions(one):
         yield f"  {paint('green', 'try')}: {line}"
     notes = (*one.notes, *(one.task.notes if one.task else ()))
