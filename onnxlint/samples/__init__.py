@@ -373,14 +373,14 @@ def _template(language: str, name: str) -> str:
 def fill(text: str, values: Mapping[str, Any]) -> str:
     """A template with its conditions decided and its marks replaced."""
     lines: list[str] = []
-    keep = True
+    open_: list[bool] = []
     for line in text.splitlines():
         found = _IF.fullmatch(line)
         if found is not None:
-            keep = (values[found[1]] == found[3]) == (found[2] == "==")
+            open_.append((values[found[1]] == found[3]) == (found[2] == "==") if all(open_) else False)
         elif _END.fullmatch(line):
-            keep = True
-        elif keep:
+            open_.pop()
+        elif all(open_):
             lines.append(line)
     body = "\n".join(lines).strip("\n")
     return re.sub(r"@([A-Z]+)@", lambda mark: str(values[mark[1]]), body)
