@@ -101,7 +101,8 @@ class TaskResult:
 
     Attributes:
         task: `detection`, …
-        metrics: Name → value, in the order to be shown: `found`, `missed`, `ap`, …; None where it is not defined.
+        metrics: Name → value, in the order to be shown: `found`, `missed`, `ap`, …; counts are ints; None where it is
+            not defined.
         truth: What it was judged by: `the reference's own detections` or the labels' file.
         notes: What the user should know.
     """

@@ -123,8 +123,8 @@ class ClassificationTask:
             if self._labels is not None:
                 metrics["top1"] = _share(tally.first, tally.labelled)
                 metrics["top5"] = _share(tally.first_five, tally.labelled) if many else None
-                metrics["broken"] = float(tally.broken)
-                metrics["repaired"] = float(tally.repaired)
+                metrics["broken"] = tally.broken
+                metrics["repaired"] = tally.repaired
             metrics["agreement"] = _share(tally.agree, tally.images)
             metrics["top5_agreement"] = _share(tally.agree_five, tally.images) if many else None
             changes = tuple(

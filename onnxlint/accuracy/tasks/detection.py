@@ -160,9 +160,9 @@ class DetectionTask:
                 tally.precision = len(self._truths), average_precision(self._truths, tally.boxes)
             ap50, ap = tally.precision[1]
             metrics: dict[str, float | None] = {
-                "found": float(tally.found),
-                "missed": float(tally.missed),
-                "extra": float(tally.extra),
+                "found": tally.found,
+                "missed": tally.missed,
+                "extra": tally.extra,
                 "mean_iou": tally.iou / tally.found if tally.found else None,
                 "score_shift": tally.shift / tally.shared if tally.shared else None,
                 "ap50": ap50,

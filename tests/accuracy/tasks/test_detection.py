@@ -20,6 +20,7 @@ from onnxlint.errors import OnnxlintError
 
 pytest.importorskip("pycocotools")
 DATA = Path(__file__).parents[4] / "shared" / "data"
+ZOO = Path(__file__).parents[4] / "zoo" / "real"
 OWN_SIZE = rec.Recipe()
 Image = importlib.import_module("PIL.Image")
 DONE = {"boxes": "o[0:4]", "scores": "o[4:]", "background": "none", "nms": 1}
@@ -50,6 +51,7 @@ def test_found_missed_and_extra_by_hand() -> None:
     assert own == {"found": 3, "missed": 0, "extra": 0, "mean_iou": 1, "score_shift": 0, "ap50": 1, "ap": 1}
     got = results["candidate"].metrics
     assert (got["found"], got["missed"], got["extra"]) == (2, 1, 1)
+    assert all(isinstance(got[name], int) for name in ("found", "missed", "extra"))
     assert got["mean_iou"] == pytest.approx((0.8 + 1) / 2)
     assert got["score_shift"] == pytest.approx((-0.2 - 0.1) / 2)
     # Class 0 has 2 of which 1 is found at once: precision 1 at recalls 0 … 0.5, that is 51 of 101. Class 1 has its one
@@ -247,3 +249,23 @@ def test_retinaface_as_exported_and_as_fixed_by_hand_find_the_same_faces(tmp_pat
     # The faces are in the upright part of the letterbox, and the boxes of the file are those of the input.
     boxes = np.array([one.box for one in fixed.detections])
     assert to_original(boxes, name, recipe)[0] == pytest.approx(boxes[0] * 1024 / 640, abs=1e-6)
+
+
+@pytest.mark.skipif(not (ZOO / "ddddocr_det_yolox.onnx").is_file(), reason="needs ../zoo")
+def test_yolox_finds_letters_where_they_were_drawn() -> None:
+    ort = pytest.importorskip("onnxruntime")
+    draw_module, fonts = importlib.import_module("PIL.ImageDraw"), importlib.import_module("PIL.ImageFont")
+    canvas = Image.new("RGB", (416, 416), "white")
+    draw, font = draw_module.Draw(canvas), fonts.load_default(60)
+    places = {"A": (60, 60), "R": (250, 100), "8": (150, 280)}
+    drawn = []
+    for letter, place in places.items():
+        draw.text(place, letter, fill="black", font=font)
+        drawn.append(draw.textbbox(place, letter, font=font))
+    session = ort.InferenceSession(str(ZOO / "ddddocr_det_yolox.onnx"), providers=["CPUExecutionProvider"])
+    x = rec.preprocess(np.asarray(canvas), rec.Recipe())
+    task = make_task("detection", recipe=rec.Recipe(), detection={"preset": "yolox"})
+    answer = task.read({"output": session.run(None, {session.get_inputs()[0].name: x[None]})[0]}, (416, 416))
+    boxes = np.array([one.box for one in answer.detections])
+    found = pair_up(boxes, np.zeros(len(boxes)), np.array(drawn, float), np.zeros(3))
+    assert len(found) == len(boxes) == 3
