@@ -1,6 +1,6 @@
 """What fixes achieve, and at what cost, against onnxslim and onnxsim on the same models in one run.
 
-    python benchmarks/fix.py MODEL_OR_FOLDER… [--multiple-of 32] [--no-run] [--timeout 300]
+    python benchmarks/fix.py MODEL_OR_FOLDER… [--multiple-of 32] [--no-run] [--timeout 300] [--minutes 60]
 
 For each model: nodes (Constants aside), shape chains and sizes-driven Resizes before and after, wall time of each tool as a
 whole process, and whether every output is as it was, at four shapes where sizes are free. Without arguments it takes the
@@ -11,6 +11,7 @@ are left out.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import subprocess
 import sys
@@ -122,7 +123,8 @@ def feeds_of(model: onnx.ModelProto, sizes: dict[str, int], path: Path) -> dict[
         if dtype.kind == "f":
             feeds[value.name] = generator.standard_normal(shape).astype(dtype)
         else:
-            feeds[value.name] = generator.integers(0, 2 if "mask" in value.name else 20, shape).astype(dtype)
+            few = any(word in value.name for word in ("mask", "type"))  # of 0 and 1, as in BERT's token_type_ids
+            feeds[value.name] = generator.integers(0, 2 if few else 20, shape).astype(dtype)
     return feeds
 
 
@@ -179,6 +181,7 @@ def main() -> int:
     parser.add_argument("--multiple-of", type=int, default=32)
     parser.add_argument("--no-run", action="store_true", help="do not compare outputs")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one tool on one model")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no model after this time")
     options = parser.parse_args()
     given = options.models or [DATA]
     paths = [path for item in given for path in (sorted(item.glob("*.onnx")) if item.is_dir() else [item])]
@@ -189,8 +192,13 @@ def main() -> int:
     totals: dict[str, Counter[str]] = {tool: Counter() for tool in ("original", *commands)}
     print("| model | tool | nodes | chains | Reshape | Resize | seconds | outputs |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    begun = time.monotonic()
+    measured = 0
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
+            if time.monotonic() - begun > options.minutes * 60:
+                break
+            measured += 1
             before = count(path)
             rows = [("original", before, 0.0)]
             results: dict[str, Path] = {}
@@ -227,7 +235,7 @@ def main() -> int:
                     f"| {seconds:.2f} | {verdict} |",
                     flush=True,
                 )
-    print(f"\n{len(paths)} models\n")
+    print(f"\n{measured} of {len(paths)} models\n")
     print("| tool | nodes | chains | Reshape | Resize | seconds | equal | close | differs | fails | no file |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for tool, total in totals.items():

@@ -11,7 +11,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from onnxlint.shapes import AnySize, Size, TooComplexError, ceil_div, divide, lower_bound, product, ratio_of
 from onnxlint.view import GRAPH_OPS, Graph, GraphView, Node, is_invented
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from onnxlint.view import Shape
 
 Sizes = tuple[AnySize, ...]
+Places = npt.NDArray[np.int64]
 
 MAX_VALUES = 64
 """Longer tensors are data, not shapes."""
@@ -644,8 +649,6 @@ def _scaled(s: Symbolic, size: AnySize, scale: Number | None) -> AnySize:
             return size * scale.num // scale.den
         if isinstance(size, int):
             # Runtimes multiply in single or in double precision: believed where both give the same.
-            import numpy as np
-
             factor = np.float32(scale.num / scale.den)
             single, double = int(np.floor(np.float32(size) * factor)), math.floor(size * float(factor))
             return single if single == double else s.fresh()
@@ -893,23 +896,37 @@ def _value_size(s: Symbolic, node: Node) -> Value | None:
 
 def _value_gather(s: Symbolic, node: Node) -> Value | None:
     data, indices = s.val(node, 0), s.val(node, 1)
-    if data is None or indices is None or len(data.dims) != 1:
+    if data is None or indices is None or not data.dims:
         return None
-    if not all(isinstance(i, int) for i in indices.numbers):
+    whole = [i for i in indices.numbers if isinstance(i, int)]
+    if len(whole) < len(indices.numbers):
         return None
-    picked = tuple(data.numbers[i] for i in indices.numbers if isinstance(i, int))
-    return Value(picked, indices.dims, data.floating)
+    places = np.array(whole, np.int64).reshape(indices.dims)
+    return _moved(data, partial(np.take, indices=places, axis=node.attribute("axis", 0)))
 
 
 def _value_slice(s: Symbolic, node: Node) -> Value | None:
     data, parts = s.val(node, 0), _slice_arguments(s, node)
-    if data is None or len(data.dims) != 1 or parts is None or len(parts) != 1:
+    if data is None or parts is None:
         return None
-    _, start, end, step = parts[0]
-    if not (isinstance(start, int) and isinstance(end, int) and step):
-        return None
-    numbers = _picked(data.numbers, start, end, step)
-    return Value(numbers, (len(numbers),), data.floating)
+    value = data
+    for axis, start, end, step in parts:
+        if not (isinstance(start, int) and isinstance(end, int) and step):
+            return None
+        kept = list(_picked(range(value.dims[axis]), start, end, step))
+        value = _moved(value, partial(np.take, indices=np.array(kept, np.int64), axis=axis))
+    return value
+
+
+def _value_transpose(s: Symbolic, node: Node) -> Value | None:
+    data = s.val(node, 0)
+    return None if data is None else _moved(data, partial(np.transpose, axes=node.attribute("perm")))
+
+
+def _moved(data: Value, move: Callable[[Places], Places]) -> Value:
+    """The numbers that are left, in their order, where `move` is applied to an array of their places."""
+    places = move(np.arange(len(data.numbers)).reshape(data.dims))
+    return Value(tuple(data.numbers[i] for i in places.reshape(-1).tolist()), places.shape, data.floating)
 
 
 def _value_concat(s: Symbolic, node: Node) -> Value | None:
@@ -1243,6 +1260,7 @@ _EVALUATORS: dict[str, Evaluator] = {
     "Slice": _value_slice,
     "Squeeze": _value_reshaped,
     "Sub": _binary(_sub),
+    "Transpose": _value_transpose,
     "Unsqueeze": _value_reshaped,
     "Where": _value_where,
 }
