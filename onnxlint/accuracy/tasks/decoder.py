@@ -182,7 +182,7 @@ _CHOICES = {
     "activation": ("softmax", "sigmoid", "none"),
 }
 _PRIOR_KEYS = tuple(field.name.replace("_", "-") for field in fields(Priors))
-_KEYS = ("preset", *ROLES, *_CHOICES, "background", "threshold", "nms", "limit", "names", *_PRIOR_KEYS)
+KEYS = ("preset", *ROLES, *_CHOICES, "background", "threshold", "nms", "limit", "names", *_PRIOR_KEYS)
 
 
 # ---------------------------------------------------------------- configuration
@@ -197,9 +197,9 @@ def read_table(table: Mapping[str, Any]) -> Decoder | None:
     if not table:
         return None
     for key in table:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key.lower().replace("_", "-"), _KEYS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_KEYS)}"
+        if key not in KEYS:
+            near = difflib.get_close_matches(key.lower().replace("_", "-"), KEYS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KEYS)}"
             raise OnnxlintError(f"[detection]: unknown key {printable(key)!r}; {hint}")
     preset = table.get("preset", "")
     if preset and (not isinstance(preset, str) or preset not in PRESETS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxlint.accuracy.tasks.decoder import (
+    KEYS,
     PRESETS,
     Decoder,
     Priors,
@@ -335,3 +337,9 @@ def test_landmarks_are_pairs() -> None:
     decoder = Decoder(boxes=("o[0:4]",), scores=("o[4:5]",), landmarks=("o[5:8]",))
     with pytest.raises(OnnxlintError, match=r"landmarks should be x, y pairs: o\[5:8\] \(2×3\)"):
         decode({"o": np.ones((1, 2, 8))}, (64, 64), decoder)
+
+
+def test_the_guide_has_every_key_and_preset() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = guide[guide.index("## Detection") :].partition("\n## ")[0]
+    assert [name for name in (*KEYS, *PRESETS) if name not in section] == []
