@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,24 @@ def test_labels_that_are_not_there(tmp_path: Path) -> None:
 def test_misspelt_task() -> None:
     with pytest.raises(OnnxlintError, match="no such task: detecton; did you mean detection"):
         make_task("detecton", recipe=rec.Recipe())
+
+
+@pytest.mark.parametrize(
+    ("task", "module"),
+    [
+        ("detection", "pycocotools.cocoeval"),
+        ("super-resolution", "skimage.metrics"),
+        ("verification", "sklearn.metrics"),
+    ],
+)
+def test_missing_libraries_are_missed_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "pairs.txt").write_text("1 1\nA 1 2\n")
+    labels = str(tmp_path / "pairs.txt") if task == "verification" else None
+    with pytest.raises(OnnxlintError, match=r"cannot be imported .*pip install 'onnxlint\[tasks\]'"):
+        make_task(task, recipe=rec.Recipe(), labels=labels)
 
 
 # ---------------------------------------------------------------- the real network
