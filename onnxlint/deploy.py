@@ -25,7 +25,7 @@ import numpy as np
 from onnxlint import __version__
 from onnxlint.accuracy.recipe import PRESETS, ImageSet, Recipe, find_images, tensors
 from onnxlint.accuracy.results import AccuracyReport
-from onnxlint.backends import Array, Artifact, Decision, Progress, backend_for, silent
+from onnxlint.backends import Array, Artifact, Decision, Progress, Target, backend_for, silent
 from onnxlint.config import Configs, Settings
 from onnxlint.convert import Failure, convert, find_targets, fitted, read_manifest
 from onnxlint.errors import OnnxlintError, printable
@@ -47,7 +47,7 @@ class Step:
     """One step.
 
     Attributes:
-        name: `check`, `fix`, `convert ncnn-int8`, `compare`, `samples`.
+        name: `check`, `fix`, `convert ncnn, ncnn-int8` (the targets of one backend), `compare`, `samples`.
         state: `done`; `unchanged`: left out, because all is as it was; `failed`.
         seconds: Wall time; of the run that did it, where it is unchanged.
         files: What it wrote, relative to the folder.
@@ -207,16 +207,17 @@ def deploy(
     job = {"recipe": asdict(recipe), "shapes": _lists(shapes or {}), "images": pictures}
     failures: list[Failure] = []
     source = _model_digest(open_model(fixed))
-    for target in wanted:
-        key: dict[str, Any] = {**job, "model": source, "target": target.name, "tools": tools}
-        if target.calibrates:
+    for targets in _by_backend(to):
+        names = [target.name for target in targets]
+        key: dict[str, Any] = {**job, "model": source, "tools": tools}
+        if any(target.calibrates for target in targets):
             key |= {"method": method, "mixed": mixed, "budget": budget, "keep": list(keep)}
-        with log.step(f"convert {target.name}", key) as step:
+        with log.step(f"convert {', '.join(names)}", key) as step:
             if not step.todo:
                 continue
             made = convert(
                 fixed,
-                [target.name],
+                names,
                 images=found,
                 recipe=recipe,
                 shapes=shapes,
@@ -231,10 +232,10 @@ def deploy(
             )
             for failure in made.failures:
                 failures.append(failure)
-                step.fail(failure.message, *failure.findings)
+                step.fail(f"{failure.target}: {failure.message}")
             for artifact in made.artifacts:
                 step.files += artifact.files
-                step.lines += artifact.notes
+                step.lines += tuple(f"{artifact.target}: {note}" for note in artifact.notes) or (artifact.target,)
     failed = {failure.target for failure in failures}
     artifacts = _artifacts(folder, fixed, [target.name for target in wanted if target.name not in failed])
     if not artifacts:
@@ -284,6 +285,14 @@ def deploy(
         if step.todo:
             _samples(step, artifacts, fixed, recipe, found, shapes or {}, task, detection or {}, labels, threads)
     return Deployment(path, folder, fixed, recipe, tuple(log.steps), artifacts, tuple(failures), report)
+
+
+def _by_backend(to: Sequence[str]) -> list[list[Target]]:
+    """The targets of each backend: what several of them need is made once."""
+    groups: dict[str, list[Target]] = {}
+    for backend, target in find_targets(to):
+        groups.setdefault(backend.name, []).append(target)
+    return list(groups.values())
 
 
 # The record
@@ -607,6 +616,8 @@ def _samples(
     proto = open_model(fixed).proto
     classes = _class_names(labels) if task == "classification" else ()
     photo, x = _first(images, recipe, GraphView(open_model(fixed)), shapes)
+    if images is None or images.arrays is not None:
+        step.lines += ("nobody says how photos become the input: set MEAN, NORM and the pixels' order in the samples",)
     for artifact in artifacts:
         step.log.progress(f"samples: {artifact.target}", 0, None)
         try:
