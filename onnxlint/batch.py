@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxlint.view import Graph, GraphView, Node, Shape
+    from onnxlint.view import Dim, Graph, GraphView, Node, Shape
 
 _SAME_AXIS = frozenset(
     """Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh CumSum
@@ -28,6 +28,11 @@ _BROADCAST = frozenset(
     """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Expand Greater GreaterOrEqual Less LessOrEqual Max
     Mean Min Mod Mul Or Pow Sub Sum Where Xor""".split()
 )
+_COERCING = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
+"""Before opset 13 these compute along all axes from `axis` on."""
+
+_ALONG = _COERCING | {"LayerNormalization", "LpNormalization"}
+
 _REDUCE = frozenset(
     """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
     ReduceSumSquare ArgMax ArgMin""".split()
@@ -72,7 +77,7 @@ def _output_axis(node: Node, axes: dict[str, int]) -> int | None:
     op = node.op
     first = axes.get(node.input(0))
     if op in _SAME_AXIS:
-        return first
+        return None if op in _ALONG and first is not None and _is_along(node, first) else first
     if op in _FIRST_AXIS:
         return first if first == 0 else None
     if op in _BROADCAST:
@@ -90,18 +95,30 @@ def _output_axis(node: Node, axes: dict[str, int]) -> int | None:
     return _reduce(node, first) if op in _REDUCE else None
 
 
+def _is_along(node: Node, first: int) -> bool:
+    """Whether an operator computes along the axis, so that it cannot be the batch."""
+    whole = node.op == "LayerNormalization" or (node.op in _COERCING and node.graph.view.opset < 13)
+    default = 1 if node.op in _COERCING and whole else -1
+    axis = _normal(node.attribute("axis", default), _rank(node.shape(0)))
+    return axis is not None and (axis <= first if whole else axis == first)
+
+
 def _broadcast(node: Node, axes: dict[str, int]) -> int | None:
     rank = max((len(s) for s in (node.shape(i) for i in range(len(node.inputs))) if s is not None), default=0)
     if node.op == "Expand":
         rank = _rank(node.output_shape()) or 0
     found: set[int] = set()
-    for i, name in enumerate(node.inputs):
+    sizes: set[Dim] = set()
+    shapes = [node.shape(i) for i in range(len(node.inputs))]
+    for name, shape in zip(node.inputs, shapes, strict=True):
         if name in axes:
-            own = _rank(node.shape(i))
-            if own is None or not rank:
+            if shape is None or not rank:
                 # Without ranks, only operands whose axes are known to line up can be trusted.
                 return axes[name] if all(axes.get(other) == axes[name] for other in node.inputs) else None
-            found.add(axes[name] + rank - own)
+            found.add(axes[name] + rank - len(shape))
+            sizes.update(dim for dim in shape[axes[name] : axes[name] + 1] if isinstance(dim, str))
+    if any(shape is not None and shape.count(size) > 1 for shape in shapes for size in sizes):
+        return None  # each with each, as in the scores of attention: no batch, which would not be mixed
     return found.pop() if len(found) == 1 else None
 
 

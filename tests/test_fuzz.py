@@ -151,6 +151,12 @@ def crashes() -> dict[str, onnx.ModelProto]:
         "a tree that reads nothing": model(
             helper.make_node("TreeEnsemble", ["nothing"], ["y"], domain="ai.onnx.ml", nodes_splits=whole)
         ),
+        "an axis put in twice": model(
+            helper.make_node("Shape", ["x"], ["s"]),
+            helper.make_node("Constant", [], ["axes"], value_ints=[0, 0]),
+            helper.make_node("Unsqueeze", ["s", "axes"], ["t"]),
+            helper.make_node("Reshape", ["x", "t"], ["y"]),
+        ),
         "a vector of more elements than there are": model(
             helper.make_node("Reshape", ["x", "s"], ["y"]),
             helper.make_node(
