@@ -20,6 +20,7 @@ from onnxlint.backends.ort.calibrate import METHODS, Histogram, Ranges, clipped
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.reconstruct import reconstruct
 from onnxlint.backends.ort.static import (
+    NOTHING,
     Judge,
     activation_parameters,
     activations,
@@ -30,7 +31,7 @@ from onnxlint.backends.ort.static import (
     tail,
     without_types,
 )
-from onnxlint.errors import OnnxlintError
+from onnxlint.errors import OnnxlintError, printable
 
 IMAGES = 16
 """Calibration images that choices are made on and weights are rounded by: they are held in memory, evenly taken from all."""
@@ -109,7 +110,7 @@ def auto(
     trials: dict[str, float] = {}
     for base in bases:
         seen = histograms(base, activations(base), progress)
-        for method in METHODS:
+        for method in METHODS if best is None else (best[4],):
             ranges = {key: clipped(method, one) for key, one in seen.items()}
             for spared, words in ((always, "all operators"), (bare, "layers with weights")):
                 if words != "all operators" and (best is None or method != best[4] or best[1] is not base):
@@ -124,7 +125,7 @@ def auto(
     _, base, ranges, spared, _ = best
     plain = quantize(base, ranges, spared)
     if not quantized_weights(plain):
-        raise OnnxlintError(f"{name}: has no layer with weights that onnxruntime can quantize; onnx-fp16 needs none")
+        raise OnnxlintError(NOTHING.format(printable(name)))
     steps: tuple[Decision, ...] = ()
     if mixed:
         steps = choose_float(base, plain, judge, budget=budget, progress=progress)

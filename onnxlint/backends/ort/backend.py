@@ -179,6 +179,7 @@ def _finish(
     del made.opset_import[:]
     made.opset_import.extend(sorted(copies, key=lambda entry: entry.domain))
     del made.graph.value_info[:]
+    _sort(made)
     if made.ByteSize() >= 2**31 - 1:
         raise OnnxlintError(f"{printable(session.path)}: the result would be larger than protobuf's 2 GiB")
     try:
@@ -202,8 +203,31 @@ def _finish(
             finite = np.isfinite(a) & np.isfinite(b)
             x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
             signal, noise = signal + float(x @ x), noise + float((x - y) @ (x - y))
-    snr = None if not signal or not noise else round(10 * float(np.log10(signal / noise)), 2)
+    snr = round(10 * float(np.log10(signal / max(noise, signal * 1e-30))), 2) if signal else None
     return {"bytes": os.path.getsize(path), "snr_db": snr}
+
+
+def _sort(model: onnx.ModelProto) -> None:
+    """Bring nodes behind those that they read, as ONNX demands and onnxruntime's tools do not heed."""
+    from onnxlint.backends.ort.session import read_by
+
+    nodes = list(model.graph.node)
+    maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    ready: dict[int, None] = {}
+    for first in range(len(nodes)):
+        stack = [first]
+        while stack:
+            if stack[-1] in ready:
+                stack.pop()
+                continue
+            before = sorted(maker[name] for name in read_by(nodes[stack[-1]]) if name in maker)
+            waiting = [i for i in before if i not in ready]
+            if not waiting:
+                ready[stack.pop()] = None
+            stack += waiting
+    copies = [type(nodes[i]).FromString(nodes[i].SerializeToString()) for i in ready]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -290,6 +314,7 @@ def _static(session: OrtSession, path: str, job: Job, progress: Progress) -> Art
     from onnxlint.accuracy.recipe import Unreadable
     from onnxlint.backends.ort import auto, calibrate, static
     from onnxlint.backends.ort.feeds import from_images, image_port, spread
+    from onnxlint.backends.ort.static import NOTHING
 
     name = session.path
     method = {"kl": "entropy"}.get(job.method, job.method)
@@ -303,6 +328,8 @@ def _static(session: OrtSession, path: str, job: Job, progress: Progress) -> Art
     progress("pre-processing", 0, None)
     model = static.prepare(name)
     _check_kept(model, job.keep, name)
+    if not static.activations(model):
+        raise OnnxlintError(NOTHING.format(printable(name)))
 
     def stream() -> Iterator[Mapping[str, Array]]:
         assert job.images is not None
@@ -333,9 +360,7 @@ def _static(session: OrtSession, path: str, job: Job, progress: Progress) -> Art
         always = {*job.keep, *static.tail(model)}
         plain = static.quantize(model, ranges, always)
         if not static.quantized_weights(plain):
-            raise OnnxlintError(
-                f"{printable(name)}: has no layer with weights that onnxruntime can quantize; onnx-fp16 needs none"
-            )
+            raise OnnxlintError(NOTHING.format(printable(name)))
         made = auto.Int8(plain)
         if job.mixed:
             judge = static.Judge.of(name, model, some, job.threads)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import onnx
 
 from onnxlint.backends.ort.session import first_line, start
-from onnxlint.backends.ort.static import quiet
+from onnxlint.backends.ort.static import NOTHING, quiet
 from onnxlint.errors import OnnxlintError, printable
 
 
@@ -42,6 +42,7 @@ def quantize(model: onnx.ModelProto, keep: Collection[str], name: str) -> tuple[
                         target,
                         sorted(IntegerOpsRegistry),
                         per_channel=per_channel,
+                        reduce_range=True,  # see reconstruct.LEVELS
                         weight_type=kind,
                         nodes_to_exclude=sorted(keep),
                     )
@@ -49,9 +50,7 @@ def quantize(model: onnx.ModelProto, keep: Collection[str], name: str) -> tuple[
             except Exception as error:  # whatever it raises
                 raise OnnxlintError(f"{printable(name)}: onnxruntime's quantizer fails: {first_line(error)}") from error
         if not any(tensor.name.endswith("_quantized") for tensor in made.graph.initializer):
-            raise OnnxlintError(
-                f"{printable(name)}: has no layer with weights that onnxruntime can quantize; onnx-fp16 needs none"
-            )
+            raise OnnxlintError(NOTHING.format(printable(name)))
         try:
             start(made, name=name)
         except OnnxlintError as error:

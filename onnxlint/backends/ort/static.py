@@ -22,6 +22,9 @@ from onnxlint.errors import OnnxlintError, printable
 OLDEST = 13
 """The first operator set whose QuantizeLinear has a scale for each channel."""
 
+NOTHING = "{}: has no layer with weights that onnxruntime can quantize; onnx-fp16 needs none"
+"""The error for a model that int8 does nothing for."""
+
 MOST = 2**31 - 2**24
 """Bytes of weights that can be handled: onnxruntime's tools hold models as one protobuf message."""
 
@@ -125,7 +128,8 @@ def activations(model: onnx.ModelProto) -> list[str]:
 def quantize(
     model: onnx.ModelProto, ranges: Ranges, keep: Collection[str] = (), weights: Weights | None = None
 ) -> onnx.ModelProto:
-    """A QDQ model: int8 activations, int8 weights with a scale for each channel and no offset.
+    """A QDQ model: int8 activations, int8 weights from −64 to 64 (see reconstruct.LEVELS) with a scale for each channel
+    and no offset.
 
     Args:
         model: As `prepare` makes it; it is not changed.
@@ -161,7 +165,7 @@ def quantize(
     try:
         with quiet():
             quantizer = QDQQuantizer(
-                copy, True, False, QuantType.QInt8, QuantType.QInt8, data, [], sorted(keep), quantizable_ops(), options
+                copy, True, True, QuantType.QInt8, QuantType.QInt8, data, [], sorted(keep), quantizable_ops(), options
             )
             quantizer.quantize_model()
             made: onnx.ModelProto = quantizer.model.model
@@ -314,6 +318,8 @@ def computer(
 
     inputs = {value.name for value in model.graph.input}
     inner = [one for one in names if one not in inputs]
+    if not inner:
+        return lambda feeds: [feeds[one] for one in names]
     small = part(model, inner)
     session = start(small, name=name, threads=threads)
     takes = {port.name for port in session.get_inputs()}
