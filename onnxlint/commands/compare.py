@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="CONDITION",
         action="append",
         default=[],
-        help="such as 'snr<20', 'cosine<0.99', 'latency>50', 'found<0.9'; for each candidate; may be repeated",
+        help="such as 'snr<20', 'cosine<0.99', 'latency>50', 'ap<0.9'; for each candidate; may be repeated",
     )
     config_options(group)
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 UNKNOWN = "–"
 """What is shown in place of a number that there is not."""
 
+_COUNTS = frozenset("broken changed correct extra found images missed pairs repaired".split())
+"""Metrics of tasks that count something."""
+
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -76,10 +79,9 @@ def shape(sizes: Sequence[int]) -> str:
 
 
 def metric(name: str, value: float | None) -> str:
-    """A task's metric: counts (an int, or a whole number above 1) as such, others with four digits."""
+    """A task's metric: counts as whole numbers, others with four digits."""
     if value is None or math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
         return "exact" if value > 0 else "-inf"
-    counted = isinstance(value, int) or (value > 1 and value.is_integer())
-    return f"{int(value):,}" if counted else f"{value:.4f}"
+    return f"{round(value):,}" if name in _COUNTS else f"{value:.4f}"

@@ -1,0 +1,201 @@
+"""Reports of a comparison: the same numbers in each, names that anybody can make escaped, JSON as its schema says."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxlint.accuracy.results import (
+    AccuracyReport,
+    CandidateReport,
+    Detection,
+    ImageAccuracy,
+    Latency,
+    LayerAccuracy,
+    OutputAccuracy,
+    Suggestion,
+    TaskResult,
+)
+from onnxlint.report import numbers
+from onnxlint.report.compare import render
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "compare.json").read_text(encoding="utf-8"))
+TEXTS = ("text", "markdown")
+
+
+def output(name: str, snr: float = 41.37) -> OutputAccuracy:
+    return OutputAccuracy(
+        name,
+        f"out[..., {name}]",
+        (1, 16800, 4),
+        67200,
+        snr,
+        0.99987,
+        1.25e-3,
+        3e-4,
+        0.012,
+        0.0,
+        0.0,
+        (5, 3),
+        (-2.0, 0.0, 2.0),
+    )
+
+
+def model(name: str, **more: object) -> CandidateReport:
+    one = CandidateReport(name, f"/models/{name}", "onnxruntime", 853632, 426608, 41.37, (output("boxes"),))
+    return replace(one, **more)
+
+
+REPORT = AccuracyReport(
+    reference=model(
+        "net.onnx",
+        snr_db=math.inf,
+        outputs=(output("boxes", math.inf),),
+        latency=Latency(14.23, 0.31, 30, 2),
+        task=TaskResult("detection", {"found": 27.0, "ap": None}, "the reference's detections"),
+    ),
+    candidates=(
+        model(
+            "net_int8.onnx",
+            unmatched=("depth (1×4): the candidate has no output like it",),
+            latency=Latency(17.5, 4.0, 20, 2, busy=True),
+            task=TaskResult("detection", {"found": 22.0, "ap": 0.8123}, "the reference's detections"),
+            layers=(
+                LayerAccuracy("a", "1", "Conv", 60.0, 0.01, "body.0"),
+                LayerAccuracy("b", "2", "Conv", 20.0, 0.99, "net.py:7"),
+                LayerAccuracy("c", "3", "Relu", math.inf, None),
+            ),
+            suggestions=(Suggestion("keep convdwrelu_0 in fp16", "--keep convdwrelu_0", 4.96, 28),),
+            worst=(
+                ImageAccuracy(
+                    "a.png", 12.5, (Detection((0, 0, 9, 9), 0.9),), (), ("1 face", "0 faces"), b"\xff\xd8 jpeg"
+                ),
+            ),
+            notes=("out has no record of its heads",),
+        ),
+        model("net_fp16.onnx", snr_db=-math.inf, outputs=(replace(output("boxes", -math.inf), nan_share=0.5),)),
+    ),
+    inputs=5,
+    source="photos",
+    recipe="--shape 640,640,3 --pixel BGR",
+    failures=("net_int8.onnx: snr<50: snr is 41.37 dB",),
+    versions={"onnxlint": "0.1.0"},
+    notes=("a.jpg: left out: truncated",),
+)
+
+
+@pytest.mark.parametrize("format", TEXTS)
+def test_text_and_markdown_hold_every_number(format: str) -> None:
+    text = render(format, REPORT).replace("\\", "")
+    for wanted in (
+        "5 inputs from photos (--shape 640,640,3 --pixel BGR)",
+        "detection, judged by the reference's detections",
+        numbers.db(41.37),
+        numbers.cosine(0.99987),
+        numbers.magnitude(1.25e-3),
+        numbers.share(0.012),
+        numbers.size(853632),
+        "426,608",
+        "14.2 ms ± 0.310 ms",
+        "17.5 ms ± 4.0 ms ?",
+        "1×16800×4",
+        "depth (1×4): the candidate has no output like it",
+        "the SNR first falls at Conv 2 (net.py:7): from 60.00 dB to 20.00 dB".replace("the", "", 1),
+        "99.0 %",
+        "keep convdwrelu_0 in fp16: +4.96 dB for 28 bytes (--keep convdwrelu_0)",
+        "out has no record of its heads",
+        "a.jpg: left out: truncated",
+        "net_int8.onnx: snr<50: snr is 41.37 dB",
+        "0.8123",
+        "50.0 %",
+    ):
+        assert wanted in text, wanted
+    assert "\x1b" not in text
+
+
+def test_colors_change_nothing_but_colors() -> None:
+    import re
+
+    assert re.sub(r"\x1b\[[\d;]*m", "", render("text", REPORT, color=True)) == render("text", REPORT)
+    assert "\x1b" in render("text", REPORT, color=True)
+
+
+def test_columns_line_up() -> None:
+    lines = render("text", REPORT).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("model"))
+    ends = {
+        lines[i].index(word) + len(word)
+        for i, word in ((start, "size"), (start + 1, "853.6 KB"), (start + 2, "853.6 KB"))
+    }
+    assert len(ends) == 1
+
+
+def test_json_is_as_its_schema_says() -> None:
+    document = json.loads(render("json", REPORT))
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert document["reference"]["snr_db"] is None
+    assert document["reference"]["exact"] is True
+    int8, half = document["candidates"]
+    assert (int8["snr_db"], int8["exact"]) == (41.37, False)
+    assert (half["snr_db"], half["exact"]) == (None, False)
+    assert int8["task"]["metrics"] == {"found": 22.0, "ap": 0.8123}
+    assert document["reference"]["task"]["metrics"]["ap"] is None
+    assert int8["layers"][2]["exact"] is True
+    assert "pixels" not in int8["worst"][0]
+
+
+def test_junit_fails_what_failed() -> None:
+    root = ElementTree.fromstring(render("junit", REPORT))
+    assert root.get("failures") == "1"
+    first, second = root.findall("testsuite")
+    (failure,) = first.findall(".//failure")
+    assert failure.get("message") == "net_int8.onnx: snr<50: snr is 41.37 dB"
+    assert first.find("testcase/skipped") is not None
+    assert not second.findall(".//failure")
+    assert first.get("tests") == str(len(first.findall("testcase")))
+
+
+HOSTILE = "a\x1b[31m|<script>&`]]>\n::error::"
+
+
+def hostile(text: str) -> AccuracyReport:
+    one = replace(
+        REPORT.candidates[0],
+        name=text,
+        outputs=(replace(output("x"), name=text, candidate=text),),
+        layers=(LayerAccuracy(text, text, text, 3.0, 0.5, text),),
+        suggestions=(Suggestion(text, text, 1.0, 2),),
+    )
+    return replace(REPORT, reference=replace(REPORT.reference, name=text), candidates=(one,), source=text)
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "junit", "json"])
+def test_names_are_never_shown_raw(format: str) -> None:
+    shown = render(format, hostile(HOSTILE))
+    assert "\x1b" not in shown
+    assert "\n::error" not in shown
+    if format == "markdown":
+        from markdown_it import MarkdownIt
+
+        html = MarkdownIt("commonmark", {"html": True}).enable("table").render(shown)
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+    if format == "json":
+        assert json.loads(shown)["candidates"][0]["name"] == HOSTILE
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_any_name_can_be_reported(text: str) -> None:
+    report = hostile(text)
+    ElementTree.fromstring(render("junit", report))
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(render("json", report)))
+    rows = [line.replace("\\|", "") for line in render("markdown", report).splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows[:4]}) == 1
