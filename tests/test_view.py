@@ -1,136 +1,192 @@
-"""GraphView: producers, consumers, scopes, constants, and claims kept apart from what is known."""
+"""GraphView: who makes and reads what, in which graph, and which shapes are facts."""
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-import onnx.parser
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model import Model
-from onnxlint.view import GraphView
+from onnxlint.view import Graph, GraphView
+from tests.zoo import parse, view
 
-HEAD = '<ir_version: 8, opset_import: ["": 17]>'
-
-
-def view(text: str, head: str = HEAD) -> GraphView:
-    return GraphView(Model("m.onnx", onnx.parser.parse_model(f"{head} net {text}"), 0))
-
-
-BRANCHES = """(bool c, float[N,4] x) => (float[N,4] y) <float[4] w = {1, 2, 3, 4}> {
-    a = Add (x, w)
-    y = If (c) <
-        then_branch = then () => (float[N,4] t) { x2 = Neg (a)  t = Add (x2, w) },
-        else_branch = otherwise () => (float[N,4] e) { a = Neg (x)  e = Neg (a) }
+NESTED = """
+<ir_version: 10, opset_import: ["": 21, "own": 1]>
+net (float[N,3] x, bool c) => (float[N,3] y, float[N,3] z) <float[3] w = {1, 2, 3}> {
+    [first] t = Relu (x)
+    [branch] y = If (c) <
+        then_branch = g1 () => (float[N,3] a) { [then] a = Add (t, w) },
+        else_branch = g2 () => (float[N,3] b) <float[3] w = {4, 5, 6}> {
+            [shadow] s = Mul (x, w)
+            [inner] b = If (c) <
+                then_branch = g3 () => (float[N,3] p) { [deep] p = Sub (t, s) },
+                else_branch = g4 () => (float[N,3] q) { [t_again] t = Neg (x) [uses] q = Abs (t) }
+            >
+        }
     >
-}"""
+    [call] z = own.twice (t)
+}
+<domain: "own", opset_import: ["": 21]>
+twice (p) => (q) { [sum] q = Add (p, p) }
+"""
 
 
-def test_producers_and_consumers_across_scopes() -> None:
-    seen = view(BRANCHES)
-    main, then, otherwise = seen.graphs
-    assert [graph.path for graph in seen.graphs][1:] == [then.path, otherwise.path]
-    assert "then_branch" in then.path
-    producer = then.producer("a")
-    assert producer is not None
-    assert producer.graph is main
-    own = otherwise.producer("a")  # shadows the outer value of that name
-    assert own is not None
-    assert own.graph is otherwise
-    assert [node.op for node in main.consumers("a")] == ["Neg"]
-    assert [node.graph.path for node in main.consumers("w")] == ["graph", then.path]
-    assert [node.graph.path for node in main.consumers("x")] == ["graph", otherwise.path]
-    assert then.owner("w") is main
-    assert then.owner("nowhere") is None
+@pytest.fixture
+def nested() -> GraphView:
+    return view(parse(NESTED))
 
 
-def test_constants_are_seen_through_identity_and_from_branches() -> None:
-    seen = view(BRANCHES)
-    np.testing.assert_array_equal(seen.graphs[1].constant("w"), [1, 2, 3, 4])  # type: ignore[arg-type]
-    copied = view("(float[4] x) => (float[4] y) <float w = {2}> { v = Identity (w)  u = Identity (v)  y = Mul (x, u) }")
-    value = copied.main.constant("u")
-    assert value is not None
-    assert value == 2.0
+def graph(held: GraphView, path: str) -> Graph:
+    return next(graph for graph in held.graphs if graph.path == path)
 
 
-@pytest.mark.parametrize(("version", "expected"), [(3, True), (8, False)])
-def test_an_initializer_that_is_an_input_is_a_constant_only_before_ir_version_4(version: int, expected: bool) -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "w"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "w")],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
-        [numpy_helper.from_array(np.ones(1, np.float32), "w")],
-    )
-    seen = GraphView(Model("m.onnx", helper.make_model(graph, ir_version=version), 0))
-    assert (seen.main.constant("w") is not None) is expected
-    assert seen.main.data_inputs == ["x"]
+def names(nodes: object) -> list[str]:
+    return [node.name for node in nodes]  # type: ignore[attr-defined]
 
 
-def test_declared_shapes_are_claims() -> None:
-    seen = view("(float[2,3] x) => (float[6,1] y) { y = Relu (x) }")
-    assert seen.main.declared_shape("y") == (6, 1)
-    assert seen.main.shape("y") == (2, 3)
-    assert seen.main.shape("x") == (2, 3)
+def test_graphs_and_their_places(nested: GraphView) -> None:
+    assert [graph.path for graph in nested.graphs] == [
+        "graph",
+        "graph/branch.then_branch",
+        "graph/branch.else_branch",
+        "graph/branch.else_branch/inner.then_branch",
+        "graph/branch.else_branch/inner.else_branch",
+        "function:own.twice",
+    ]
+    assert names(nested.nodes("Add")) == ["then", "sum"]
+    assert names(nested.nodes("If", "Relu")) == ["first", "branch", "inner"]
+    assert "own::twice" in nested.ops
 
 
-def test_free_sizes_are_never_taken_for_numbers() -> None:
-    seen = view(
-        """(float[N,3,H,W] x, float[8,3,3,3] w) => (float[A,B,C,D] y) {
-            y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w)
+def test_producers_and_consumers_reach_through_scopes(nested: GraphView) -> None:
+    main = nested.main
+    assert names(main.consumers("t")) == ["call", "then", "deep"], "not the one that reads its own t"
+    deep = graph(nested, "graph/branch.else_branch/inner.then_branch").nodes[0]
+    assert [node.name for node in (deep.producer(0), deep.producer(1)) if node] == ["first", "shadow"]
+    uses = graph(nested, "graph/branch.else_branch/inner.else_branch").nodes[1]
+    assert uses.producer(0) is not None
+    assert uses.producer(0).name == "t_again"  # type: ignore[union-attr]
+    assert names(main.nodes[0].consumers()) == ["call", "then", "deep"]
+
+
+def test_constants_are_those_of_the_innermost_scope(nested: GraphView) -> None:
+    then, shadow = (next(iter(nested.nodes(op))) for op in ("Add", "Mul"))
+    assert then.constant(1).tolist() == [1, 2, 3]  # type: ignore[union-attr]
+    assert shadow.constant(1).tolist() == [4, 5, 6]  # type: ignore[union-attr]
+
+
+def test_a_function_does_not_see_the_graph() -> None:
+    text = NESTED.replace("q = Add (p, p)", "q = Add (p, w)")
+    held = view(parse(text))
+    assert graph(held, "function:own.twice").nodes[0].constant(1) is None
+    assert graph(held, "function:own.twice").owner("w") is None
+
+
+def test_kinds_of_constants() -> None:
+    held = view(
+        """net (float[3] x) => (float[3] y) <int64[2] w = {7, 8}> {
+            a = Constant <value_int = 5> ()
+            b = Constant <value_floats = [1.0, 2.0]> ()
+            c = Constant <value = float[1] {3}> ()
+            d = Identity (w)
+            e = Identity (d)
+            f = Neg (a)
+            y = Relu (x)
         }"""
     )
-    shape = seen.main.shape("y")
-    assert shape is not None
-    assert shape[:2] == ("N", 8)
-    assert not any(isinstance(dim, int) for dim in shape[2:])
+    found = {name: held.main.constant(name) for name in "abcdewfx"}
+    assert {name: value.tolist() for name, value in found.items() if value is not None} == {
+        "a": 5,
+        "b": [1, 2],
+        "c": [3],
+        "d": [7, 8],
+        "e": [7, 8],
+        "w": [7, 8],
+    }
+    assert [name for name in "abcdewfx" if held.main.is_constant(name)] == ["a", "b", "c", "w"]
 
 
-def test_unsorted_graphs_are_put_in_order_and_cycles_refused() -> None:
-    text = "(float[N] x) => (float[N] y) { y = Neg (b)  b = Neg (a)  a = Neg (x) }"
-    seen = view(text)
-    assert not seen.main.is_sorted
-    assert [node.output() for node in seen.main.order] == ["a", "b", "y"]
-    with pytest.raises(OnnxlintError, match=r"cycle through Add #0, Neg #1"):
-        view("(float[N] x) => (float[N] y) { a = Add (x, b)  b = Neg (a)  y = Neg (b) }")
+def test_an_initializer_that_a_caller_may_override_is_no_constant() -> None:
+    proto = parse("net (float[3] x, float[3] w) => (float[3] y) <float[3] w = {1, 2, 3}> { y = Add (x, w) }")
+    assert view(proto).main.constant("w") is None
+    assert view(proto).main.data_inputs == ["x"]
+    proto.ir_version = 3
+    assert view(proto).main.constant("w") is not None, "before IR version 4 all of them had to be listed"
 
 
-def test_operators_of_other_domains_are_never_taken_for_standard_ones() -> None:
-    seen = view(
-        "(float[N] x) => (float[N] y) { a = team.Resize (x)  y = ai.onnx.Relu (a) }",
-        '<ir_version: 8, opset_import: ["": 17, "team": 1, "ai.onnx": 17]>',
+def test_what_the_file_declares_is_not_what_is_inferred() -> None:
+    held = view(
+        """net (float[N,3] x) => (float[7,7] y) <float[N,99] t> {
+            t = Relu (x)
+            y = Concat <axis = 1> (t, t)
+        }"""
     )
-    assert list(seen.nodes("Resize")) == []
-    assert [node.op for node in seen.nodes("team::Resize")] == ["team::Resize"]
-    assert len(list(seen.nodes("Relu"))) == 1
+    assert held.main.declared_shape("t") == ("N", 99)
+    assert held.main.shape("t") == ("N", 3)
+    assert held.main.declared_shape("y") == (7, 7)
+    assert held.main.shape("y") == ("N", 6)
+    assert held.main.declared_shape("nothing") is None
+    assert held.main.shape("nothing") is None
 
 
-def test_functions_are_graphs_of_their_own() -> None:
-    seen = view(
-        "(float[N] x) => (float[N] y) { y = team.Twice (x) }\n"
-        '<domain: "team", opset_import: ["": 17]> Twice (a) => (b) { b = Add (a, a) }',
-        '<ir_version: 8, opset_import: ["": 17, "team": 1]>',
+def test_shapes_within_branches_and_of_outer_values(nested: GraphView) -> None:
+    then = graph(nested, "graph/branch.then_branch")
+    assert then.shape("a") == ("N", 3)
+    assert then.shape("t") == ("N", 3)
+    assert then.dtype("a") == onnx.TensorProto.FLOAT
+
+
+def test_a_model_that_contradicts_itself_still_gives_what_can_be_known() -> None:
+    held = view(
+        """net (float[N,3] x) => (float[N,3] y) {
+            t = Relu (x)
+            u = Reshape <allowzero = 7> (t, t)
+            y = Relu (t)
+        }"""
     )
-    assert [graph.path for graph in seen.graphs] == ["graph", "function:team.Twice"]
-    assert seen.graphs[1].inputs == ["a"]
-    assert [node.graph.path for node in seen.nodes("Add")] == ["function:team.Twice"]
+    assert held.is_contradictory
+    assert held.main.shape("y") == ("N", 3)
 
 
-def test_a_node_is_found_again_by_its_location() -> None:
-    seen = view(BRANCHES)
-    for graph in seen.graphs:
-        for node in graph.nodes:
-            assert seen.find(seen.at(node)) is node
+def test_unsorted_nodes_are_put_in_order_and_cycles_are_refused() -> None:
+    proto = parse("net (float[3] x) => (float[3] y) { a = Relu (x) b = Neg (a) y = Abs (b) }")
+    turned = list(proto.graph.node)[::-1]
+    proto.graph.ClearField("node")
+    proto.graph.node.extend(turned)
+    held = view(proto)
+    assert not held.main.is_sorted
+    assert [node.op for node in held.main.order] == ["Relu", "Neg", "Abs"]
+    proto.graph.node[2].input[0] = "y"
+    with pytest.raises(OnnxlintError, match="the graph has a cycle through"):
+        view(proto)
 
 
-def test_missing_inputs_and_outputs() -> None:
-    seen = view("(float[1,1,4,4] x) => (float[1,1,8,8] y) <float[4] s = {1, 1, 2, 2}> { y = Resize (x, , s) }")
-    (node,) = seen.nodes("Resize")
-    assert node.inputs == ("x", "", "s")
-    assert (node.input(1), node.input(7), node.output(3)) == ("", "", "")
-    assert node.constant(1) is None
-    assert node.producer(1) is None
-    assert node.shape(7) is None
-    assert node.attribute("mode", "nearest") == "nearest"
+def test_the_nearest_output_names_what_has_no_other_name() -> None:
+    held = view(
+        """net (float[3] x) => (float[3] near, float[3] far) {
+            a = Relu (x)
+            b = Neg (a)
+            near = Abs (b)
+            c = Exp (b)
+            far = Log (c)
+            d = Sin (x)
+        }"""
+    )
+    places = {node.op: held.at(node).near for node in held.main.nodes}
+    assert places == {"Relu": "near", "Neg": "near", "Abs": "near", "Exp": "far", "Log": "far", "Sin": ""}
+    inner = view(parse(NESTED))
+    assert inner.nearest_output(next(iter(inner.nodes("Sub")))) == "y", "that of the node it is nested in"
+
+
+def test_locations_lead_back_to_their_nodes(nested: GraphView) -> None:
+    for node in nested.nodes():
+        assert nested.find(nested.at(node)) is node
+    with pytest.raises(KeyError):
+        nested.find(nested.at(value="x"))
+
+
+def test_operator_sets() -> None:
+    held = view(parse(NESTED))
+    assert (held.opset, held.opset_of("ai.onnx"), held.opset_of("own"), held.opset_of("other")) == (21, 21, 1, 0)
+    proto = parse(NESTED)
+    proto.opset_import[0].version = 2**62
+    assert view(proto).opset == 2**31 - 1
