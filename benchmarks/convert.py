@@ -1,0 +1,241 @@
+"""What conversion costs RetinaFace in accuracy, bytes and seconds: `python benchmarks/convert.py PHOTO…`.
+
+Each row is one run of `onnxlint.convert`. The result is compared with the ONNX model in onnxruntime on the photos: SNR of
+the three heads (boxes, classes, landmarks: over all priors and photos), faces found, missed and extra (against those
+of the ONNX model, IoU ≥ 0.5), bytes of the files, seconds of the whole conversion. Then the speed of
+calibration, in units of what plain ncnn inference over the images costs. Model and calibration images are those of
+../shared/data unless others are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
+from onnxlint.backends import backend_for
+from onnxlint.backends.ncnn.calibrate import make_table
+from onnxlint.backends.ncnn.format import load
+from onnxlint.backends.ncnn.run import Runner
+from onnxlint.convert import convert
+
+Floats = npt.NDArray[np.float32]
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+HEADS = {"boxes": slice(0, 4), "classes": slice(4, 6), "landmarks": slice(6, 16)}
+RECIPE = PRESETS["retinaface"]
+
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ncnn": ("ncnn", {}),
+    "ncnn-fp16": ("ncnn-fp16", {}),
+    "ncnn-int8 kl": ("ncnn-int8", {"method": "kl"}),
+    "ncnn-int8 aciq": ("ncnn-int8", {"method": "aciq"}),
+    "ncnn-int8 eq": ("ncnn-int8", {"method": "eq"}),
+    "ncnn-int8 auto": ("ncnn-int8", {}),
+    "ncnn-int8 mixed 0.1 %": ("ncnn-int8", {"mixed": True, "budget": 0.001}),
+    "ncnn-int8 mixed": ("ncnn-int8", {"mixed": True, "budget": 0.08}),
+    "onnx-fp16": ("onnx-fp16", {}),
+    "onnx-int8-dynamic": ("onnx-int8-dynamic", {}),
+    "onnx-int8-static percentile": ("onnx-int8-static", {"method": "percentile"}),
+    "onnx-int8-static auto": ("onnx-int8-static", {}),
+    "onnx-int8-static mixed": ("onnx-int8-static", {"mixed": True, "budget": 0.1}),
+}
+"""What is measured: target, and how `convert` is called."""
+
+SLOW = ("ncnn-int8 eq",)
+
+
+def priors(size: int) -> Floats:
+    """Prior boxes (P, 4) as centre x, centre y, width, height in fractions of a square input."""
+    rows = []
+    for step, sides in zip((8, 16, 32), ((16, 32), (64, 128), (256, 512)), strict=True):
+        cells = -(-size // step)
+        for y, x in itertools.product(range(cells), range(cells)):
+            rows += [((x + 0.5) * step / size, (y + 0.5) * step / size, s / size, s / size) for s in sides]
+    return np.asarray(rows, np.float32)
+
+
+def faces(output: Floats, size: int = 640, threshold: float = 0.5, overlap: float = 0.4) -> Floats:
+    """Decode (P, 16) boxes, class logits, landmarks → faces (F, 5): x0, y0, x1, y1 in pixels, score."""
+    logits = output[:, 4:6].astype(np.float64)
+    score = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    keep = score > threshold
+    prior, score, raw = priors(size)[keep], score[keep], output[keep, :4]
+    centre = prior[:, :2] + raw[:, :2] * 0.1 * prior[:, 2:]
+    extent = prior[:, 2:] * np.exp(raw[:, 2:] * 0.2)
+    found = np.column_stack([(centre - extent / 2) * size, (centre + extent / 2) * size, score])
+    found = found[np.argsort(-score, kind="stable")]
+    out: list[npt.NDArray[np.float64]] = []
+    for face in found:
+        if not out or iou(face, np.asarray(out)).max() <= overlap:
+            out.append(face)
+    return np.asarray(out, np.float32).reshape(-1, 5)
+
+
+def iou(one: npt.NDArray[np.floating], many: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Intersection over union of one box with many."""
+    low, high = np.maximum(one[:2], many[:, :2]), np.minimum(one[2:4], many[:, 2:4])
+    inner = np.prod(np.clip(high - low, 0, None), axis=1)
+    area = np.prod(one[2:4] - one[:2])
+    return np.asarray(inner / (area + np.prod(many[:, 2:4] - many[:, :2], axis=1) - inner))
+
+
+def match(truth: Floats, found: Floats) -> tuple[int, int, int]:
+    """(found, missed, extra): each true face takes the best free one with IoU ≥ 0.5."""
+    free = list(range(len(found)))
+    hits = 0
+    for face in truth:
+        overlaps = [float(iou(face, found[[i]])[0]) for i in free]
+        if overlaps and max(overlaps) >= 0.5:
+            free.pop(int(np.argmax(overlaps)))
+            hits += 1
+    return hits, len(truth) - hits, len(free)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: SNR of each head in dB, faces, bytes of the .bin, seconds to make it."""
+
+    method: str
+    snr: tuple[float, ...]
+    found: int
+    missed: int
+    extra: int
+    size: int
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """Mean SNR of the heads, dB."""
+        return float(np.mean(self.snr))
+
+    def __str__(self) -> str:
+        snr = "  ".join(f"{v:6.2f}" for v in self.snr)
+        return (
+            f"{self.method:<34} {snr}   {self.mean:6.2f}   {self.found:3d} {self.missed:3d} {self.extra:3d}"
+            f"   {self.size:9,d}  {self.seconds:6.1f}"
+        )
+
+
+HEADER = (
+    f"{'method':<34} {'boxes':>6}  {'class':>6}  {'landm':>6}   {'mean':>6}   {'fnd':>3} {'mis':>3} {'ext':>3}"
+    f"   {'bytes':>9}  {'s':>6}"
+)
+
+
+class Judge:
+    """Compares converted models with the ONNX model on photos, inputs (3, 640, 640)."""
+
+    def __init__(self, model: str, photos: Sequence[Floats]) -> None:
+        self.photos = list(photos)
+        self.truth = self._run(model)
+        self.faces = [faces(t) for t in self.truth]
+
+    def _run(self, path: str) -> list[Floats]:
+        session = backend_for(path).open(path)
+        name = session.inputs[0].name
+        return [np.asarray(session.run({name: x[None]})[0][0], np.float32) for x in self.photos]
+
+    def row(self, method: str, path: str, seconds: float) -> Row:
+        """Measure one model."""
+        outputs = self._run(path)
+        snr = []
+        for part in HEADS.values():
+            signal = sum(float((t[:, part].astype(np.float64) ** 2).sum()) for t in self.truth)
+            noise = sum(
+                float(((o[:, part] - t[:, part]).astype(np.float64) ** 2).sum())
+                for o, t in zip(outputs, self.truth, strict=True)
+            )
+            snr.append(float(10 * np.log10(signal / max(noise, 1e-30))))
+        counts = np.sum([match(t, faces(o)) for t, o in zip(self.faces, outputs, strict=True)], axis=0)
+        found, missed, extra = (int(c) for c in counts)
+        files = backend_for(path).files(path)
+        size = sum(os.path.getsize(file) for file in files if not file.endswith(".param"))
+        return Row(method, tuple(snr), found, missed, extra, size, seconds)
+
+
+def inputs(sources: Sequence[str]) -> list[Floats]:
+    """The inputs (3, 640, 640) for photos or folders of them."""
+    return [x for source in sources for _, x in tensors(find_images(source), RECIPE)]
+
+
+def least(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+    """The least wall and CPU seconds of each, run in turns: on a busy machine they suffer alike."""
+    best = {name: (float("inf"), float("inf")) for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            best[name] = (min(best[name][0], wall), min(best[name][1], cpu))
+    return best
+
+
+def speed(param: str, images: Sequence[Floats], threads: int, rounds: int) -> None:
+    """Print what calibration costs beside plain inference over the images."""
+    net = load(param)
+    output = net.outputs()
+
+    def plain(within: int, across: int) -> Callable[[], Any]:
+        runner = Runner(net, within, light=True)
+        return lambda: list(runner.map(images, output, across))
+
+    def table(method: Literal["kl", "aciq"]) -> Callable[[], Any]:
+        return lambda: make_table(net, images, method, threads=threads)
+
+    works = {
+        "plain, threads inside an image": plain(threads, 1),
+        "plain, an image a thread": plain(1, threads),
+        "aciq": table("aciq"),
+        "kl": table("kl"),
+    }
+    best = least(works, rounds)
+    print(f"\n{len(images)} images, {threads} threads: {'':<10} wall s   CPU s   passes (wall)   passes (CPU)")
+    base = best["plain, an image a thread"]
+    for name, (wall, cpu) in best.items():
+        print(f"{name:<34} {wall:8.2f} {cpu:7.2f} {wall / base[0]:12.2f} {cpu / base[1]:14.2f}")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", nargs="+", help="photos, or folders or lists of them, to judge on")
+    parser.add_argument("--model", default=str(DATA / "retinaface" / "hand_fixed_released.onnx"))
+    parser.add_argument("--images", default=str(DATA / "calibration"), help="calibration images")
+    parser.add_argument("--rows", help="only rows that begin with one of these, separated by commas")
+    parser.add_argument("--slow", action="store_true", help=f"with what takes minutes ({', '.join(SLOW)})")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="of measuring speed; 0: none")
+    args = parser.parse_args()
+    judge = Judge(args.model, inputs(args.photos))
+    print(f"{len(judge.photos)} photos, {sum(map(len, judge.faces))} faces\n\n{HEADER}")
+    wanted = args.rows.split(",") if args.rows else [name for name in ROWS if args.slow or name not in SLOW]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (target, how) in ROWS.items():
+            if not name.startswith(tuple(wanted)):
+                continue
+            start = time.perf_counter()
+            done = convert(
+                args.model, [target], images=args.images, recipe=RECIPE, threads=args.threads, out_dir=folder, **how
+            )
+            seconds = time.perf_counter() - start
+            if done.failures:
+                print(f"{name:<34} {done.failures[0].message}", flush=True)
+            else:
+                print(judge.row(name, done.artifacts[0].files[0], seconds), flush=True)
+        if args.rounds:
+            made = convert(args.model, ["ncnn"], recipe=RECIPE, out_dir=folder)
+            speed(made.artifacts[0].files[0], inputs([args.images]), args.threads, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
