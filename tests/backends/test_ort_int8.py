@@ -199,3 +199,11 @@ def test_the_entropy_search_searches() -> None:
     assert clipped("percentile", histogram)[1] < 40
     low, high = clipped("mse", histogram)
     assert 3 < high < 40
+
+
+def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
+    images = ImageSet("pixels", arrays=PIXELS)
+    _, _, out = make(tmp_path, network(), images=images, method="minmax")
+    for to in ("onnx_fp16", "onnx_quan_dy", "onnx_quan_st"):
+        with pytest.raises(OnnxlintError, match="is quantized already"):
+            make(tmp_path, onnx.load(out), to, images=images)

@@ -29,6 +29,11 @@ STATIC = Target(
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 """Of calibration, for static int8."""
 
+QUANTIZED = frozenset(
+    """ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul QuantizeLinear""".split()
+)
+"""Operators that float models do not have."""
+
 MEASURED = 32
 """Images, evenly from all, that say what float16 has to hold."""
 
@@ -53,6 +58,11 @@ class OrtBackend:
         from onnxlint.backends.ort.static import prepare
 
         session = self.open(source, job.threads)
+        for node in session.proto.graph.node:
+            if node.op_type in QUANTIZED:
+                raise OnnxlintError(
+                    f"{printable(source)}: is quantized already ({node.op_type}); give the float model that it was made from"
+                )
         if target.name == FP16.name:
             return _half(session, files[0], job, progress)
         if target.name == STATIC.name:
@@ -63,8 +73,8 @@ class OrtBackend:
         model = prepare(source)
         _check_kept(model, job.keep, source)
         progress("quantizing", 0, None)
-        made, note = dynamic.quantize(model, job.keep, source)
         inputs, notes = _some_inputs(session, job)
+        made, note = dynamic.quantize(model, job.keep, source, inputs[0])
         details = _finish(session, made, files[0], inputs, job)
         decisions = _states(model, made, ())
         return Artifact(target.name, files, decisions, (*notes, *([note] if note else [])), details)
@@ -187,10 +197,16 @@ def _finish(
             file.write(made.SerializeToString(deterministic=True))
     except OSError as error:
         raise OnnxlintError(f"{printable(path)}: cannot be written: {error.strerror or error}") from None
-    result = OrtBackend().open(path, job.threads)
+    some = list(islice(inputs, 4))
+    try:
+        result = OrtBackend().open(path, job.threads)
+        outputs = [result.run(feeds) for feeds in some]
+    except OnnxlintError as error:
+        why = str(error).removeprefix(f"{printable(path)}: ")
+        raise OnnxlintError(f"{printable(session.path)}: what was made of it does not run: {why}") from error
     signal = noise = 0.0
-    for feeds in islice(inputs, 4):
-        for port, a, b in zip(session.outputs, session.run(feeds), result.run(feeds), strict=True):
+    for feeds, made_of_them in zip(some, outputs, strict=True):
+        for port, a, b in zip(session.outputs, session.run(feeds), made_of_them, strict=True):
             if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
                 continue
             if a.shape != b.shape:

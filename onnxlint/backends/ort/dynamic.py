@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import onnx
 
-from onnxlint.backends.ort.session import first_line, start
+from onnxlint.backends import Array
+from onnxlint.backends.ort.session import first_line, run, start
 from onnxlint.backends.ort.static import NOTHING, quiet
 from onnxlint.errors import OnnxlintError, printable
 
 
-def quantize(model: onnx.ModelProto, keep: Collection[str], name: str) -> tuple[onnx.ModelProto, str]:
+def quantize(
+    model: onnx.ModelProto, keep: Collection[str], name: str, feeds: Mapping[str, Array]
+) -> tuple[onnx.ModelProto, str]:
     """The model with int8 weights, and what the user should know.
 
-    Weights have a scale for each channel and no offset. onnxruntime's processor kernel of ConvInteger takes neither: where
-    it does not load, convolutions get one scale, and unsigned weights.
+    Weights have a scale for each channel and no offset. onnxruntime's kernels for ConvInteger and some products take
+    neither: a model that does not run so gets one scale for each weight, and unsigned ones.
 
     Args:
         model: As `static.prepare` makes it.
         keep: Nodes that stay in float.
         name: Of the model, for errors.
+        feeds: What to try it on.
 
     Raises:
-        OnnxlintError: Nothing can be quantized, or nothing that is made loads.
+        OnnxlintError: Nothing can be quantized, or nothing that is made runs.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.registry import IntegerOpsRegistry
 
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]  # onnxruntime infers them again, and trips over its own after transposing weights
     why = ""
     for per_channel, kind in ((True, QuantType.QInt8), (False, QuantType.QUInt8)):
         with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
             source, target = os.path.join(folder, "source.onnx"), os.path.join(folder, "target.onnx")
-            onnx.save(model, source)
+            onnx.save(bare, source)
             try:
                 with quiet():
                     quantize_dynamic(
@@ -52,10 +59,10 @@ def quantize(model: onnx.ModelProto, keep: Collection[str], name: str) -> tuple[
         if not any(tensor.name.endswith("_quantized") for tensor in made.graph.initializer):
             raise OnnxlintError(NOTHING.format(printable(name)))
         try:
-            start(made, name=name)
+            run(start(made, name=name), name, feeds)
         except OnnxlintError as error:
             why = str(error)
             continue
-        note = "" if per_channel else "one scale for each weight: onnxruntime's ConvInteger takes no more"
+        note = "" if per_channel else "one scale for each weight: onnxruntime's kernels take no more for this model"
         return made, note
     raise OnnxlintError(why)

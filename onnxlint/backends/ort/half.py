@@ -182,13 +182,14 @@ def plan(
     domains = {entry.domain: entry.version for entry in model.opset_import}
     version = domains.get("", domains.get("ai.onnx", 0))
     sizes: set[str] = set()
+    tables = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) >= 2}
     data = {value.name for value in model.graph.input}
     made = Plan()
     for i, node in enumerate(nodes):
         reads = read_by(node)
         if node.op_type in ("Shape", "Size"):
             sizes |= set(node.output)
-        elif reads & data:
+        elif reads & (data | tables):
             data |= set(node.output)
         elif reads & sizes:
             sizes |= set(node.output)
