@@ -53,6 +53,7 @@ def test_the_files_of_the_backend_suite_and_of_shared_data() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of making the cases
 def test_the_generated_models_of_the_backend_suite() -> None:
     from onnx.backend.test.case.node import collect_testcases
 

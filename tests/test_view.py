@@ -40,7 +40,7 @@ def graph(held: GraphView, path: str) -> Graph:
 
 
 def names(nodes: object) -> list[str]:
-    return [node.name for node in nodes]  # type: ignore[attr-defined]
+    return [node.name for node in nodes]
 
 
 def test_graphs_and_their_places(nested: GraphView) -> None:
@@ -64,14 +64,14 @@ def test_producers_and_consumers_reach_through_scopes(nested: GraphView) -> None
     assert [node.name for node in (deep.producer(0), deep.producer(1)) if node] == ["first", "shadow"]
     uses = graph(nested, "graph/branch.else_branch/inner.else_branch").nodes[1]
     assert uses.producer(0) is not None
-    assert uses.producer(0).name == "t_again"  # type: ignore[union-attr]
+    assert uses.producer(0).name == "t_again"
     assert names(main.nodes[0].consumers()) == ["call", "then", "deep"]
 
 
 def test_constants_are_those_of_the_innermost_scope(nested: GraphView) -> None:
     then, shadow = (next(iter(nested.nodes(op))) for op in ("Add", "Mul"))
-    assert then.constant(1).tolist() == [1, 2, 3]  # type: ignore[union-attr]
-    assert shadow.constant(1).tolist() == [4, 5, 6]  # type: ignore[union-attr]
+    assert then.constant(1).tolist() == [1, 2, 3]
+    assert shadow.constant(1).tolist() == [4, 5, 6]
 
 
 def test_a_function_does_not_see_the_graph() -> None:
