@@ -108,7 +108,7 @@ background:var(--panel);color:var(--ink);border:1px solid var(--line)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{position:absolute;left:-9999px}
 th,td{padding:.35rem .7rem;text-align:left;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
-td{min-width:4.5rem}td.n{white-space:nowrap}tbody tr:last-child td{border-bottom:0}
+td{min-width:4.5rem}td:not(.n):has(+td){min-width:8rem}td:first-child:not(.n){min-width:11rem}td.n{white-space:nowrap}tbody tr:last-child td{border-bottom:0}
 th{background:var(--panel);white-space:nowrap}th.n,td.n{text-align:right}
 th button{all:unset;cursor:pointer;font-weight:600}th button:focus-visible,.scroll:focus-visible,#theme:focus-visible,
 .pick button:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
@@ -122,7 +122,7 @@ border:1px solid var(--soft);border-radius:6px;background:var(--back);color:var(
 .alarm{border-color:var(--bad)}
 svg{max-width:100%;height:auto;display:block}svg text{fill:var(--soft);font:12px system-ui,sans-serif}
 svg .ink{fill:var(--ink)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:1rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:1rem;margin-top:1rem}
 .charts figure,.pair figure{margin:0}figcaption{color:var(--soft);font-size:.9rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:.8rem}
 .pair .stack{position:relative}.pair img{width:100%;display:block;border-radius:6px}
