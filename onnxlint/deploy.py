@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,8 +32,12 @@ from onnxlint.errors import OnnxlintError, printable
 from onnxlint.files import write_atomically
 from onnxlint.finding import Finding
 from onnxlint.model import Model, is_external, locate_external, open_model, walk_tensors
+from onnxlint.report.numbers import size
 from onnxlint.targets import names as target_names
 from onnxlint.view import GraphView
+
+if TYPE_CHECKING:
+    from onnxlint.accuracy.tasks import Task
 
 STATE = "deploy.json"
 _FORMAT = 1
@@ -173,8 +177,11 @@ def deploy(
     calibrated = [target.name for target in wanted if target.calibrates]
     if calibrated and found is None:
         raise OnnxlintError(f"{calibrated[0]} is calibrated with images: give --images a folder, a list or an .npz")
+    judge = _judge(task, labels, detection or {}, recipe or Recipe(), found, fail_if)
     known = _known_recipe(model, recipe or Recipe(), found, task, detection or {}, threads)
     recipe = fitted(model, known, shapes or {}, reads_images=found is not None and found.arrays is None)
+    progress("a first run", 0, None)
+    _rehearse(model, recipe, found, shapes or {}, judge, threads)
     try:
         os.makedirs(os.path.join(folder, _EXAMPLES), exist_ok=True)
     except OSError as error:
@@ -235,7 +242,10 @@ def deploy(
                 step.fail(f"{failure.target}: {failure.message}")
             for artifact in made.artifacts:
                 step.files += artifact.files
-                step.lines += tuple(f"{artifact.target}: {note}" for note in artifact.notes) or (artifact.target,)
+                shown = ", ".join(
+                    f"{os.path.basename(file)} ({size(os.path.getsize(file))})" for file in artifact.files
+                )
+                step.lines += (f"{artifact.target}: {printable(shown)}", *(f"  {note}" for note in artifact.notes))
     failed = {failure.target for failure in failures}
     artifacts = _artifacts(folder, fixed, [target.name for target in wanted if target.name not in failed])
     if not artifacts:
@@ -465,6 +475,56 @@ def _lists(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[int]]:
 
 
 # Before anything is made
+
+
+def _judge(
+    task: str | None,
+    labels: str | None,
+    detection: Mapping[str, Any],
+    recipe: Recipe,
+    images: ImageSet | None,
+    fail_if: Sequence[str],
+) -> Task | None:
+    """The task. What is wrong with it or with a condition is said now, not after minutes of work.
+
+    Raises:
+        OnnxlintError: The comparison could not begin.
+    """
+    from onnxlint.accuracy.conditions import parse_conditions
+    from onnxlint.accuracy.tasks import make_task
+
+    parse_conditions(fail_if, None if task else ())
+    if task is not None:
+        if images is None:
+            raise OnnxlintError("--task judges by images: give --images")
+        return make_task(task, recipe=recipe, images=images, labels=labels, detection=detection)
+    if labels is not None:
+        raise OnnxlintError("--labels says what is right, but not for what: give --task too")
+    return None
+
+
+def _rehearse(
+    model: Model,
+    recipe: Recipe,
+    images: ImageSet | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    judge: Task | None,
+    threads: int,
+) -> None:
+    """Run the model as it was exported on one input: what does not run, or is nothing for the task, need not be converted.
+
+    Raises:
+        OnnxlintError: It does not run on such inputs, or its outputs are not the task's.
+    """
+    from onnxlint.accuracy.inputs import fed, make_inputs
+
+    session = backend_for(model.path).open(model.path, threads)
+    _, feeds = next(iter(make_inputs(model.path, session, images, recipe, shapes, threads).few(1)))
+    arrays = session.run(fed(feeds, session, model.path))
+    if judge is not None:
+        outputs = {port.name: array for port, array in zip(session.outputs, arrays, strict=True)}
+        shape = next(iter(feeds.values())).shape
+        judge.read(outputs, (int(shape[-1]), int(shape[-2])), _heads(model))
 
 
 def _known_recipe(
