@@ -108,7 +108,8 @@ background:var(--panel);color:var(--ink);border:1px solid var(--line)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 caption{position:absolute;left:-9999px}
 th,td{padding:.35rem .7rem;text-align:left;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
-td{min-width:4.5rem}td:not(.n):has(+td){min-width:8rem}td:first-child:not(.n){min-width:11rem}td.n{white-space:nowrap}tbody tr:last-child td{border-bottom:0}
+td{min-width:4.5rem}td:not(.n):has(+td){min-width:8rem}
+td:first-child:not(.n){min-width:11rem}td.n{white-space:nowrap}tbody tr:last-child td{border-bottom:0}
 th{background:var(--panel);white-space:nowrap}th.n,td.n{text-align:right}
 th button{all:unset;cursor:pointer;font-weight:600}th button:focus-visible,.scroll:focus-visible,#theme:focus-visible,
 .pick button:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
@@ -117,6 +118,7 @@ th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] bu
 .bar i{display:block;height:100%;border-radius:3px;background:var(--accent)}
 .filter{display:inline-block;margin:.2rem 0 .5rem}.filter input{font:inherit;padding:.25rem .5rem;
 border:1px solid var(--soft);border-radius:6px;background:var(--back);color:var(--ink);width:min(20rem,60vw)}
+.filter~.scroll{max-height:70vh;overflow:auto}.filter~.scroll thead th{position:sticky;top:0}
 .count{display:inline-block;margin-left:.8rem;color:var(--soft)}
 .panel{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;margin:.6rem 0}
 .alarm{border-color:var(--bad)}
@@ -136,7 +138,7 @@ details>summary{cursor:pointer;padding:.2rem 0}ul{padding-left:1.2rem;margin:.3r
 .legend i{display:inline-block;width:.8rem;height:.8rem;
 border-radius:3px;margin-right:.4rem;vertical-align:-1px}
 @media(max-width:560px){th,td{padding:.3rem .45rem}body{font-size:14px}}
-@media print{#theme,.filter,.count,.pick{display:none}main{max-width:none;padding:0}.scroll{overflow:visible;border:0}
+@media print{.filter~.scroll{max-height:none}#theme,.filter,.count,.pick{display:none}main{max-width:none;padding:0}.scroll{overflow:visible;border:0}
 details>*{display:block}h2,h3{break-after:avoid}figure,tr,.panel{break-inside:avoid}body{font-size:11px}}
 """
 
