@@ -138,7 +138,8 @@ details>summary{cursor:pointer;padding:.2rem 0}ul{padding-left:1.2rem;margin:.3r
 .legend i{display:inline-block;width:.8rem;height:.8rem;
 border-radius:3px;margin-right:.4rem;vertical-align:-1px}
 @media(max-width:560px){th,td{padding:.3rem .45rem}body{font-size:14px}}
-@media print{.filter~.scroll{max-height:none}#theme,.filter,.count,.pick{display:none}main{max-width:none;padding:0}.scroll{overflow:visible;border:0}
+@media print{.filter~.scroll{max-height:none}
+#theme,.filter,.count,.pick{display:none}main{max-width:none;padding:0}.scroll{overflow:visible;border:0}
 details>*{display:block}h2,h3{break-after:avoid}figure,tr,.panel{break-inside:avoid}body{font-size:11px}}
 """
 
