@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
-import struct
 from collections.abc import Iterator, Sequence
 
 from onnxlint import __version__
@@ -316,21 +316,21 @@ def _image(image: ImageAccuracy) -> Iterator[str]:
     found = f"{len(image.reference)} found by the reference, {len(image.candidate)} by the candidate"
     said = f"{text(image.labels[0])} → {text(image.labels[1])}" if any(image.labels) else text(found)
     yield f'<p><span class="mono">{text(image.name)}</span>: {numbers.db(image.snr_db)} <span class="soft">{said}</span></p>'
-    size = _png_size(image.pixels)
-    if size is None:
+    picture = _picture(image.pixels)
+    if picture is None:
         return
+    source, size = picture
     buttons = "".join(
         f'<button type="button" value="{value}" aria-pressed="{str(value == "both").lower()}">{label}</button>'
         for value, label in (("both", "side by side"), ("reference", "reference"), ("candidate", "candidate"))
     )
     yield f'<div class="pick">{buttons}</div><div class="pair" data-show="both">'
-    source = base64.b64encode(image.pixels).decode()
     for title, detections, color in (
         ("reference", image.reference, "#00e5ff"),
         ("candidate", image.candidate, "#ffd400"),
     ):
         yield (
-            f'<figure class="{title}"><div class="stack"><img alt="{text(image.name)}" src="data:image/png;base64,{source}">'
+            f'<figure class="{title}"><div class="stack"><img alt="{text(image.name)}" src="{source}">'
             f"{_boxes(detections, size, color)}</div><figcaption>{title}</figcaption></figure>"
         )
     yield "</div>"
@@ -350,9 +350,12 @@ def _boxes(detections: Sequence[Detection], size: tuple[int, int], color: str) -
     return f'<svg viewBox="0 0 {size[0]} {size[1]}" preserveAspectRatio="none">{"".join(parts)}</svg>'
 
 
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header of a PNG file; None for anything else."""
-    if len(data) < 24 or not data.startswith(b"\x89PNG\r\n\x1a\n"):
+def _picture(data: bytes) -> tuple[str, tuple[int, int]] | None:
+    """A PNG or JPEG as a data URI, and its (width, height); None where there is no picture."""
+    if not data:
         return None
-    width, height = struct.unpack(">II", data[16:24])
-    return int(width), int(height)
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        kind, size = str(image.format).lower(), image.size
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}", size
