@@ -155,13 +155,13 @@ class Surgeon:
         )
 
     def name(self, base: str) -> str:
-        """A value name that the model does not use yet."""
+        """A name that no value and no node of the model has yet."""
         if self._names is None:
             self._names = set()
             for graph in self.view.graphs:
                 self._names.update(graph.inputs, graph.initializers, graph.outputs)
                 for node in graph.nodes:
-                    self._names.update(node.outputs)
+                    self._names.update((node.name, *node.outputs))
         name, i = base, 0
         while name in self._names:
             i += 1
