@@ -72,7 +72,8 @@ class FixReport:
     Attributes:
         model: The model as the user named it.
         asked: Changes that the user named in so many words, such as outputs to join; one line each.
-        applied: Patches that are in the result, in order.
+        applied: Findings that patches did away with, in order.
+        shortened: Findings that a patch made less of, and that stay: a shape chain that has to be computed.
         left: Findings of the result.
         rolled_back: Patches that were taken back, and why.
         conditions: What the result assumes about its inputs.
@@ -85,6 +86,7 @@ class FixReport:
     model: str
     asked: tuple[str, ...]
     applied: tuple[Applied, ...]
+    shortened: tuple[Applied, ...]
     left: tuple[Left, ...]
     rolled_back: tuple[Left, ...]
     conditions: tuple[str, ...]
@@ -163,11 +165,15 @@ def fix_model(
         )
     conditions = _conditions(run.applied)
     proto = _with_metadata(run.proto, conditions) if conditions else run.proto
+    # A finding about several nodes can take several rounds: it is still one.
+    patched = {_key(applied.finding): applied for applied in reversed(run.applied)}
+    left = {_key(finding) for finding in run.left}
+    in_order = list(patched.items())[::-1]
     return proto, FixReport(
         model=model.path,
         asked=(*done, *run.asked),
-        # A finding about several nodes can take several rounds: it is still one.
-        applied=tuple({_key(applied.finding): applied for applied in reversed(run.applied)}.values())[::-1],
+        applied=tuple(applied for key, applied in in_order if key not in left),
+        shortened=tuple(applied for key, applied in in_order if key in left),
         left=tuple(Left(f, _why_left(f, run.failed.get(_key(f)), banned.get(_key(f)), request)) for f in run.left),
         rolled_back=tuple(Left(f, banned[_key(f)]) for f in run.left if _key(f) in banned),
         conditions=tuple(conditions),

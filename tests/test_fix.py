@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from onnxlint.save import save, to_bytes
 
 ort = pytest.importorskip("onnxruntime")
 DATA = Path(__file__).parents[1].parent / "shared" / "data" / "retinaface"
+NETWORKS = 12 if os.environ.get("HYPOTHESIS_PROFILE", "same") == "same" else 400
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there")
 DEFAULT = tuple(rule for rule in load_registry() if rule.default and not rule.targets and not rule.needs_weights)
 
@@ -373,3 +375,99 @@ def test_random_graphs_compute_the_same(drawn: tuple[str, dict[str, int]]) -> No
     assert np.array_equal(before, after)
     again, second = fix(Model("again.onnx", fixed, 0))
     assert again is fixed or not second.applied
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
+    """Conv, Relu, Transpose, Reshape with a computed target, Pad and Resize by computed sizes, on a [N, C, H, W] image."""
+    opset = draw(st.sampled_from([11, 13, 17]))
+    lines: list[str] = []
+    value, channels, weights = "x", 4, {}
+
+    def number(name: str, source: str, axis: int) -> str:
+        """One size, as [n]: by Slice, or by Gather and Unsqueeze."""
+        lines.append(f"{name}_s = Shape ({source})")
+        if draw(st.booleans()):
+            lines.append(f"{name} = Slice ({name}_s, c{axis}, c{axis + 1})")
+        else:
+            lines.append(f"{name}_g = Gather <axis = 0> ({name}_s, i{axis})")
+            new = f"Unsqueeze <axes = [0]> ({name}_g)" if opset < 13 else f"Unsqueeze ({name}_g, c0)"
+            lines.append(f"{name} = {new}")
+        return name
+
+    kinds = ["conv", "relu", "twice", "tokens", "restored", "resize", "pad"]
+    for i, kind in enumerate(draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=6))):
+        new = f"v{i}"
+        if kind == "conv":
+            stride, out = draw(st.sampled_from([1, 2])), draw(st.sampled_from([2, 4]))
+            weights[f"w{i}"] = (out, channels)
+            lines.append(f"{new} = Conv <pads = [1, 1, 1, 1], strides = [{stride}, {stride}]> ({value}, w{i})")
+            channels = out
+        elif kind == "relu":
+            lines.append(f"{new} = Relu ({value})")
+        elif kind == "twice":
+            lines.append(f"{new}_t = Transpose <perm = [0, 2, 3, 1]> ({value})")
+            lines.append(f"{new} = Transpose <perm = [0, 3, 1, 2]> ({new}_t)")
+        elif kind == "tokens":  # to [N, H*W, C] and back, as a transformer does
+            sizes = [number(f"{new}_{axis}", value, axis) for axis in range(4)]
+            lines.append(f"{new}_a = Concat <axis = 0> ({sizes[0]}, {sizes[1]}, minus)")
+            lines.append(f"{new}_b = Reshape ({value}, {new}_a)")
+            lines.append(f"{new}_c = Transpose <perm = [0, 2, 1]> ({new}_b)")
+            lines.append(f"{new}_d = Transpose <perm = [0, 2, 1]> ({new}_c)")
+            lines.append(f"{new}_e = Concat <axis = 0> ({', '.join(sizes)})")
+            lines.append(f"{new} = Reshape ({new}_d, {new}_e)")
+        elif kind == "restored":  # H and W come out of arithmetic that says nothing new
+            sizes = [number(f"{new}_{axis}", value, axis) for axis in range(4)]
+            for axis in (2, 3):
+                lines.append(f"{new}_m{axis} = Mul ({sizes[axis]}, c2)")
+                lines.append(f"{new}_h{axis} = Div ({new}_m{axis}, c2)")
+            lines.append(f"{new}_a = Concat <axis = 0> ({sizes[0]}, c{channels}, {new}_h2, {new}_h3)")
+            lines.append(f"{new}_f = Flatten <axis = 2> ({value})")
+            lines.append(f"{new} = Reshape ({new}_f, {new}_a)")
+        elif kind == "resize":
+            sizes = [number(f"{new}_{axis}", value, axis) for axis in range(4)]
+            factor = draw(st.sampled_from(["c1", "c2"]))
+            lines += [f"{new}_m{axis} = Mul ({sizes[axis]}, {factor})" for axis in (2, 3)]
+            lines.append(f"{new}_a = Concat <axis = 0> ({sizes[0]}, {sizes[1]}, {new}_m2, {new}_m3)")
+            lines.append(
+                f'{new} = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", '
+                f'nearest_mode = "floor"> ({value}, none, nothing, {new}_a)'
+            )
+        else:  # F.pad of a TorchScript export: the pairs turned round by a Slice and a Transpose
+            lines.append(f"{new}_z = ConstantOfShape <value = int64[1] {{0}}> (c4)")
+            lines.append(f"{new}_a = Concat <axis = 0> (pads, {new}_z)")
+            lines.append(f"{new}_b = Reshape ({new}_a, pairs)")
+            lines.append(f"{new}_c = Slice ({new}_b, minus, far, c0, minus)")
+            lines.append(f"{new}_d = Transpose <perm = [1, 0]> ({new}_c)")
+            lines.append(f"{new}_e = Reshape ({new}_d, minus)")
+            lines.append(f"{new} = Pad ({value}, {new}_e)")
+        value = new
+    values = np.random.default_rng(draw(st.integers(0, 99)))
+    parts = [f"int64[1] c{k} = {{{k}}}, int64 i{k} = {{{k}}}" for k in range(6)]
+    parts += ["int64[1] minus = {-1}, int64[4] pads = {1, 2, 0, 1}, int64[2] pairs = {-1, 2}", "float[0] none = {}"]
+    parts += ["int64[1] far = {-9223372036854775807}", "float[0] nothing = {}"]
+    for name, (out, into) in weights.items():
+        numbers = ", ".join(f"{x:.3f}" for x in values.standard_normal(out * into * 9))
+        parts.append(f"float[{out},{into},3,3] {name} = {{{numbers}}}")
+    text = f"""<ir_version: 8, opset_import: ["": {opset}]>
+    g (float[N,4,H,W] x) => (float[] y) <{", ".join(parts)}> {{
+    {chr(10).join(lines)}
+    y = Neg ({value}) }}"""
+    return text, {name: draw(st.integers(1, 9)) for name in ("N", "H", "W")}
+
+
+@settings(max_examples=NETWORKS, suppress_health_check=[HealthCheck.too_slow])
+@given(networks())
+def test_random_networks_compute_the_same(drawn: tuple[str, dict[str, int]]) -> None:
+    text, sizes = drawn
+    proto = onnx.parser.parse_model(text)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    fixed, report = fix(Model("random.onnx", proto, 0))
+    assert not any("failed" in left.why or "settled" in left.why for left in report.left)
+    feed = {"x": image(sizes["N"], 4, sizes["H"], sizes["W"])}
+    (before,) = session(proto.SerializeToString()).run(None, feed)
+    (after,) = session(fixed.SerializeToString()).run(None, feed)
+    assert np.array_equal(before, after)
+    again, second = fix(Model("again.onnx", fixed, 0))
+    assert again is fixed
+    assert not second.applied

@@ -27,7 +27,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
     lines.append(f"  verified {_verified(report)}")
     before, after = report.nodes
     size = f"{before} nodes → {after}" if before != after else f"{after} nodes"
-    done = f"Fixed {_count(len(report.applied), 'finding')}" if report.applied else "Nothing to fix"
+    done = f"Fixed {_count(len(report.applied), 'finding')}" if report.applied or report.shortened else "Nothing to fix"
     tail = f", {len(report.left)} left" if report.left else ""
     wrote = f"; wrote {printable(output)}" if output is not None else ""
     lines += ["", f"{done}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
@@ -41,10 +41,13 @@ def _table(report: FixReport) -> Iterator[str]:
         proof = f"{applied.proof}, and measured" if applied.is_rounded and measured else applied.proof
         fixed[applied.finding.code, applied.finding.name][proof] += 1
     left = Counter((one.finding.code, one.finding.name) for one in report.left)
+    shortened = Counter((one.finding.code, one.finding.name) for one in report.shortened)
     rows = [("rule", "fixed", "left", "how it is known")]
     for code, name in sorted(fixed.keys() | left.keys()):
         proofs = fixed[code, name]
         how = ", ".join(proof if len(proofs) == 1 else f"{n} {proof}" for proof, n in proofs.items())
+        if shortened[code, name]:
+            how += f"{', ' * bool(how)}{shortened[code, name]} of those left shortened"
         rows.append((f"{code} {name}", str(sum(proofs.values())), str(left[code, name]), printable(how)))
     if len(rows) > 1:
         width = max(len(row[0]) for row in rows)

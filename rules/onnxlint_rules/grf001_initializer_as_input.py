@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent
 from onnxlint_rules._grf_graph import listed, overridable, plural
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class InitializerAsInput(Rule):
 
     ## Fix safety
 
-    Taking the names off the list of inputs changes no number for callers who feed the model its data. Whoever passes a
-    weight of his own is told so: the run fails with an unknown input name.
+    Taking the names off the list of inputs changes the interface, so that it needs `--unsafe`: the original accepts a
+    weight from the caller, the result fails with an unknown input name. For callers who feed the model its data alone,
+    results are the same within rounding.
 
     ## References
 
@@ -111,7 +112,7 @@ class InitializerAsInput(Rule):
             "as overridable defaults, they are not constants to a runtime",
             count=len(names),
             ir_version=view.proto.ir_version,
-            fix=SAFE,
+            fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
         )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

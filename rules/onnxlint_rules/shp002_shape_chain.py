@@ -17,6 +17,7 @@ from onnxlint_rules._shape_operands import (
     is_resize_by_sizes,
     show_numbers,
 )
+from onnxlint_rules._shape_shortest import Part, put, shortest_forms
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -54,7 +55,8 @@ class ShapeChain(Rule):
 
     Exact where each element of the operand is a constant, the size of the same-numbered axis of the Reshape's input
     (`0`), or the only unknown (`-1`). `[b, C, H*W] → [b, C, H, W]` with H and W both free has to be computed: there the
-    chain stays.
+    chain stays. Where some other value has an axis of each size that is needed, and fewer nodes are left so, the chain
+    becomes Shape, Slice (before opset 15) and Concat, which is exact, too; the finding stays.
 
     ## References
 
@@ -142,6 +144,7 @@ class ShapeChain(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         reported: set[int] = set()
+        shorter = {node for node, _ in _shorter(view)}
         for operand in computed_operands(view):
             node = operand.node
             if (
@@ -157,15 +160,18 @@ class ShapeChain(Rule):
             numbers = operand.numbers()
             shown = show_numbers(numbers) if numbers is not None else ""
             strict = fixable or "ncnn" in options.targets
+            can = "it can be shorter" if id(node) in shorter else "no shorter one was found"
+            evidence = {} if fixable else {"not fixed": f"{answer.why}: the chain has to stay; {can}"}
             yield self.found(
                 view.at(node),
                 f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
                 f"({operand.describe()}); {answer}",
                 severity=Severity.WARNING if strict else Severity.INFO,
                 help=self.help if fixable else "keep the sizes fixed at export where the target allows it",
-                fix=SAFE if fixable else None,
+                fix=SAFE if fixable or id(node) in shorter else None,
                 operand=node.input(operand.index),
                 chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
+                **evidence,
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
@@ -183,7 +189,10 @@ class ShapeChain(Rule):
             if answer.steps:
                 _reshape(surgeon, node, held, answer.steps, base)
             elif answer.constant is None:
-                raise Unfixable(answer.why)
+                parts = _shorter(view).get((id(node), operand.index))
+                if parts is None:
+                    raise Unfixable(answer.why)
+                put(surgeon, operand, parts, base)
             else:
                 value = view.symbolic.val(node, operand.index)
                 kind = node.graph.dtype(node.input(operand.index))
@@ -192,6 +201,23 @@ class ShapeChain(Rule):
                 if node.op == "Reshape":
                     held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
                 held.inputs[operand.index] = surgeon.constant(base, array)
+
+
+def _shorter(view: GraphView) -> dict[tuple[int, int], tuple[Part, ...]]:
+    """Operands that have to be computed, and get by with fewer nodes."""
+    key = "onnxlint_rules.shorter"
+    if key not in view.memo:
+        staying = [
+            operand
+            for operand in computed_operands(view)
+            if not (is_resize_by_sizes(operand) or is_expand_by_shape(operand) or is_flatten(operand))
+            and not is_no_op(operand)
+            and (answer := simplest(operand)).constant is None
+            and not answer.steps
+        ]
+        view.memo[key] = shortest_forms(view, staying) if staying else {}
+    forms: dict[tuple[int, int], tuple[Part, ...]] = view.memo[key]
+    return forms
 
 
 _NAMES = {"Reshape": "target", "Expand": "target", "Tile": "repeats", "ConstantOfShape": "shape", "Upsample": "scales"}
