@@ -28,6 +28,9 @@ HELD = 1 << 28
 
 METHODS = ("auto", "kl", "aciq", "eq")
 
+MIXED_IMAGES = 8
+"""Calibration images on which kl, aciq and eq measure what a layer's noise does."""
+
 JUDGED = 4
 """Calibration images on which the result is compared with the float net."""
 
@@ -268,9 +271,6 @@ def int8(
     save(quantized.net, files[0], files[1])
     write_atomically(files[2], (head + dump_table(table)).encode())
     return quantized, steps, details
-
-
-MIXED_IMAGES = 8
 
 
 def checked_method(method: str, known: Sequence[str] = METHODS) -> str:
