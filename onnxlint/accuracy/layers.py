@@ -58,9 +58,19 @@ class Explained:
 
 @dataclass(frozen=True)
 class Tensor:
-    """What is known of a tensor after one run."""
+    """What is known of a tensor after one run.
+
+    Attributes:
+        name: Of the value.
+        known_as: The name that it has in a model that is not quantized.
+        op: The operator that makes it.
+        shape, dtype: Of the array.
+        sample: Some of its numbers.
+        bytes: Its size.
+    """
 
     name: str
+    known_as: str
     op: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -155,7 +165,7 @@ class LayerComparison:
         total = sum(noise.values())
         layers = tuple(
             LayerAccuracy(
-                reference=link.reference.name,
+                reference=link.reference.known_as,
                 candidate=self._shown(link),
                 type=link.candidate.op,
                 snr_db=ratio,
@@ -177,12 +187,12 @@ class LayerComparison:
 
     def _shown(self, link: Link) -> str:
         """The candidate's tensor, or, where that is a mere number, the layer that makes it."""
-        name = link.candidate.name
+        name = link.candidate.known_as
         maker = self.candidate.wiring.makers.get(name)
         return maker.name if maker is not None and name.isdigit() else name
 
     def _source(self, link: Link) -> str:
-        maker = self.reference.wiring.makers.get(link.reference.name)
+        maker = self.reference.wiring.makers.get(link.reference.known_as)
         return "" if maker is None else maker.source
 
     def _compare(self, links: Sequence[Link]) -> list[float]:
@@ -337,16 +347,16 @@ def _weights(
         rows = [i for i, tensor in enumerate(reference) if tensor.sample.size == size]
         columns = [j for j, tensor in enumerate(candidate) if tensor.sample.size == size]
         similar = _unit([reference[i] for i in rows]) @ _unit([candidate[j] for j in columns]).T
-        places = {reference[i].name: a for a, i in enumerate(rows)}
-        named = [(places[candidate[j].name], b) for b, j in enumerate(columns) if candidate[j].name in places]
+        places = {reference[i].known_as: a for a, i in enumerate(rows)}
+        named = [(places[candidate[j].known_as], b) for b, j in enumerate(columns) if candidate[j].known_as in places]
         for a, b in {*map(tuple, np.argwhere(similar >= _ENOUGH).tolist()), *named}:
             r, c = reference[rows[a]], candidate[columns[b]]
             cosine = float(similar[a, b])
-            is_named = r.name == c.name and not r.name.isdigit()  # ncnn's numbers are not the exporter's
+            is_named = r.known_as == c.known_as and not r.known_as.isdigit()  # ncnn's numbers are not the exporter's
             if (cosine < _ENOUGH and not is_named) or not same_layout(r.shape, c.shape):
                 continue
-            scope = r_scopes.get(r.name, "")
-            is_scoped = bool(scope) and scope == c_scopes.get(c.name, "")
+            scope = r_scopes.get(r.known_as, "")
+            is_scoped = bool(scope) and scope == c_scopes.get(c.known_as, "")
             nines = -np.log10(max(1 - max(cosine, 0.0), 1e-6))
             weight[rows[a], columns[b]] = max(nines, 0.01) + 2.0 * is_named + 0.5 * is_scoped
     return weight
@@ -370,21 +380,49 @@ def _scopes(wiring: Wiring) -> dict[str, str]:
 
 def _tensors(side: Side, feeds: Mapping[str, Array]) -> list[Tensor]:
     """All tensors of a model that hold more than one number, with a sample of each."""
-    wanted = [(name, op) for name, op in side.session.tensors() if op not in _COPIES]
-    step = -(-len(wanted) // MAX_TENSORS)
-    wanted = wanted[:: max(1, step)]
+    wanted = list(_wanted(side))
+    wanted = wanted[:: max(1, -(-len(wanted) // MAX_TENSORS))]
     found: list[Tensor] = []
     count, at = 8, 0
     while at < len(wanted):
         part = wanted[at : at + count]
-        arrays = side.session.run(feeds, [name for name, _ in part])
+        arrays = side.session.run(feeds, [name for name, _, _ in part])
         held = sum(array.nbytes for array in arrays)
-        for (name, op), array in zip(part, arrays, strict=True):
+        for (name, known_as, op), array in zip(part, arrays, strict=True):
             if array.size > 1 and array.dtype.kind == "f":
-                found.append(Tensor(name, op, array.shape, array.dtype, _sample(array), array.nbytes))
+                found.append(Tensor(name, known_as, op, array.shape, array.dtype, _sample(array), array.nbytes))
         at += len(part)
         count = max(1, min(4 * count, int(count * AT_ONCE / (4 * max(1, held)))))
     return found
+
+
+def _wanted(side: Side) -> Iterator[tuple[str, str, str]]:
+    """(value, the name it is known by, operator) of the tensors that layers make.
+
+    A value that is rounded to 8 bits and back right away (QuantizeLinear, DequantizeLinear) counts as what comes back:
+    onnxruntime leaves a Relu before it to the rounding, which cuts off what is negative.
+    """
+    makers = side.wiring.makers
+    readers: dict[str, list[str]] = {}
+    back: dict[str, list[str]] = {}
+    for layer in side.wiring.layers:
+        for name in layer.inputs:
+            readers.setdefault(name, []).append(layer.type)
+        before = makers.get(layer.inputs[0]) if layer.inputs else None
+        if layer.type == "DequantizeLinear" and before is not None and before.type == "QuantizeLinear":
+            back.setdefault(before.inputs[0], []).append(layer.outputs[0])
+    rounded = {
+        names[0]: value
+        for value, names in back.items()
+        if len(names) == 1 and set(readers[value]) == {"QuantizeLinear"}
+    }
+    for name, op in side.session.tensors():
+        if name in rounded:
+            maker = makers.get(rounded[name])
+            if maker is not None:
+                yield name, rounded[name], maker.type
+        elif op not in _COPIES and name not in rounded.values():
+            yield name, name, op
 
 
 def _sample(array: Array) -> npt.NDArray[np.float32]:

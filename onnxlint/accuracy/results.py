@@ -196,6 +196,9 @@ class AccuracyReport:
     notes: tuple[str, ...] = ()
 
 
+ROUNDING_DB = 100.0
+"""What 32-bit floats lose by adding in another order is above this."""
+
 FALL_DB = 6.0
 """By how much the SNR has to be below the lowest before for it to have fallen: half the amplitude's accuracy is lost."""
 
@@ -203,12 +206,12 @@ FALL_DB = 6.0
 def first_fall(layers: Sequence[LayerAccuracy]) -> tuple[LayerAccuracy, float] | None:
     """The first layer at which the SNR falls by `FALL_DB`, and the lowest SNR before it.
 
-    Where it never falls that far, it has fallen at the first layer that is not exact: infinity is what was before. None
-    where all are exact.
+    Where it never falls that far at once, the first layer that is below `ROUNDING_DB`; infinity is what was before. None
+    where there is none.
     """
     lowest = math.inf
     for layer in layers:
-        if math.isfinite(lowest) and layer.snr_db <= lowest - FALL_DB:
+        if math.isfinite(lowest) and layer.snr_db <= min(lowest, ROUNDING_DB) - FALL_DB:
             return layer, lowest
         lowest = min(lowest, layer.snr_db)
-    return next(((layer, math.inf) for layer in layers if layer.snr_db != math.inf), None)
+    return next(((layer, math.inf) for layer in layers if layer.snr_db < ROUNDING_DB), None)

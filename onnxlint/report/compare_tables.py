@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from onnxlint.accuracy.results import AccuracyReport, CandidateReport, LayerAccuracy
+from onnxlint.accuracy.results import ROUNDING_DB, AccuracyReport, CandidateReport, LayerAccuracy, first_fall
 from onnxlint.errors import printable
 from onnxlint.report import numbers
 
@@ -111,8 +111,9 @@ def outputs(one: CandidateReport) -> Table:
 
 
 def layers(one: CandidateReport) -> Table:
-    """The layers that cause most of the loss, in order of computation; those that are exact are left out."""
-    inexact = [layer for layer in one.layers if layer.share or layer.snr_db != math.inf]
+    """The layers that cause most of the loss, in order of computation; none where nothing but rounding differs."""
+    is_lost = first_fall(one.layers) is not None
+    inexact = [layer for layer in one.layers if is_lost and (layer.share or layer.snr_db != math.inf)]
     ranked = sorted(inexact, key=lambda layer: (-(layer.share or 0.0), layer.snr_db))
     best = {id(layer) for layer in ranked[:MAX_LAYERS]}
     chosen = [layer for layer in inexact if id(layer) in best]
@@ -133,11 +134,11 @@ def layers(one: CandidateReport) -> Table:
 
 def fall(layers: Sequence[LayerAccuracy]) -> str:
     """Where the SNR first falls, in words."""
-    from onnxlint.accuracy.results import first_fall
-
     found = first_fall(layers)
     if found is None:
-        return f"{numbers.quantity(len(layers))} layers are compared: all are exact"
+        return (
+            f"none of {numbers.quantity(len(layers))} layers loses more than rounding does ({numbers.db(ROUNDING_DB)})"
+        )
     layer, before = found
     source = f" ({printable(layer.source)})" if layer.source else ""
     place = f"{printable(layer.type)} {printable(layer.candidate)}{source}"

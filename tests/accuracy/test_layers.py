@@ -86,7 +86,7 @@ def test_nothing_to_suggest_is_said(tmp_path: Path) -> None:
 
 
 def tensor(name: str, values: np.ndarray) -> Tensor:
-    return Tensor(name, "Conv", values.shape, values.dtype, values.reshape(-1).astype(np.float32), values.nbytes)
+    return Tensor(name, name, "Conv", values.shape, values.dtype, values.reshape(-1).astype(np.float32), values.nbytes)
 
 
 def links(reference: list[Tensor], candidate: list[Tensor]) -> list[tuple[str, str]]:
@@ -118,6 +118,9 @@ def test_where_the_snr_first_falls() -> None:
     assert first_fall(layers) == (layers[3], 57)
     layers = [layer(value) for value in (math.inf, 30, 29, 28)]
     assert first_fall(layers) == (layers[1], math.inf)
+    layers = [layer(value) for value in (130, 120, 40)]
+    assert first_fall(layers) == (layers[2], 120)
+    assert first_fall([layer(140), layer(110)]) is None  # rounding
     assert first_fall([layer(math.inf)]) is None
     assert first_fall([]) is None
 
