@@ -165,6 +165,8 @@ def deploy(
         OnnxlintError: An argument, the model or the images are wrong. What earlier steps wrote stays.
     """
     path = os.fspath(path)
+    if path == "-":
+        raise OnnxlintError("deploy names its files after the model: give it a file, not stdin")
     wanted = [target for _, target in find_targets(to)]
     model = open_model(path)
     folder = out_dir if out_dir is not None else f"{os.path.splitext(path)[0]}_deploy"
@@ -286,6 +288,7 @@ def deploy(
                 threads=threads,
                 progress=progress,
             )
+            report = _named(report)
             for format in ("json", "html"):
                 step.write(f"report.{format}", render(format, report))
         else:
@@ -751,7 +754,19 @@ def _try(step: _Open, script: str, photo: str) -> None:
     step.lines += (f"{name}: {printable(first.removeprefix(f'{photo}: '))} in {printable(os.path.basename(photo))}",)
 
 
-# The report, read back
+# The report
+
+
+def _named(report: AccuracyReport) -> AccuracyReport:
+    """The report with names that tell the exported model from the fixed one: their files have the same."""
+    fixed, *others = report.candidates
+    name = os.path.basename(fixed.path)
+    return replace(
+        report,
+        reference=replace(report.reference, name=f"{name} (exported)"),
+        candidates=(replace(fixed, name=f"{name} (fixed)"), *others),
+        failures=tuple(failure.replace(printable(fixed.name), f"{name} (fixed)") for failure in report.failures),
+    )
 
 
 def _read_report(path: str) -> AccuracyReport:

@@ -104,6 +104,7 @@ def test_the_fixed_model_and_what_came_of_it_are_compared_with_the_original(plac
     names = [os.path.basename(candidate.path) for candidate in done.report.candidates]
     assert names == ["net.onnx", *(os.path.basename(artifact.files[0]) for artifact in done.artifacts)]
     fixed, half = done.report.candidates[:2]
+    assert (done.report.reference.name, fixed.name) == ("net.onnx (exported)", "net.onnx (fixed)")
     assert fixed.snr_db > 100
     assert half.snr_db > 40
     assert all(candidate.task is not None for candidate in done.report.candidates)
@@ -259,7 +260,7 @@ def test_command(place: Path, tmp_path: Path) -> None:
     failed = onnxlint(*words, "--resume", "--fail-if", "snr<500", "--format", "json")
     assert failed.code == 1
     document = json.loads(failed.out)
-    assert document["report"]["failures"]
+    assert document["report"]["failures"][0].startswith("net.onnx (fixed)")
     assert [step["state"] for step in document["steps"]][1:3] == ["unchanged", "unchanged"]
     assert onnxlint("deploy", str(place / "net.onnx")).code == 2
 
