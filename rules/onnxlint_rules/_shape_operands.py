@@ -13,6 +13,9 @@ from onnxlint.shapes import AnySize, ceil_div, ratio_of, substitute, symbols, wh
 from onnxlint.symbolic import Number, Quotient, Sizes, Symbolic
 from onnxlint.view import GraphView, Node
 
+MAX_DENOMINATOR = 64
+"""A constant ratio is one of small numbers: `floor(h/8) + 1` against `floor(h/16) + 1` is almost 2, and never."""
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -172,7 +175,7 @@ def _find_condition(sides: list[tuple[AnySize, AnySize]]) -> Scales:
         ratio = ratio_of(out, size)
         if ratio is None:
             ratio = _limit(out, size)
-            if ratio is None:
+            if ratio is None or ratio.denominator > MAX_DENOMINATOR:
                 return Scales(why=f"{printable(str(out))} against {printable(str(size))} is no constant factor")
             found = when_equal(out * ratio.denominator, size * ratio.numerator)
             if found is None or any(condition.multiple is None for condition in found):

@@ -45,11 +45,11 @@ def shortest_forms(view: GraphView, staying: Iterable[Operand]) -> dict[tuple[in
     Chains share nodes, so all operands are weighed together: a form counts only where fewer nodes are left with it.
     """
     graph = view.main
+    operands = [one for one in staying if one.node.graph is graph and one.node.op in _WHOLE]
+    if not 0 < len(operands) <= MAX_OPERANDS:
+        return {}
     places = {id(node): i for i, node in enumerate(graph.order)}
     finder = _Finder(view, places)
-    operands = [one for one in staying if one.node.graph is graph and one.node.op in _WHOLE]
-    if len(operands) > MAX_OPERANDS:
-        return {}
     forms = {_key(one): form for one in operands if (form := _form(one, finder)) is not None}
     members = {id(n): n for one in operands if _key(one) in forms for n in one.chain.nodes if n.graph is graph}
     chain = sorted(members.values(), key=lambda node: places[id(node)], reverse=True)
