@@ -207,3 +207,38 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     for to in ("onnx_fp16", "onnx_quan_dy", "onnx_quan_st"):
         with pytest.raises(OnnxlintError, match="is quantized already"):
             make(tmp_path, onnx.load(out), to, images=images)
+
+
+def test_sizes_are_not_quantized(tmp_path: Path) -> None:
+    """A chain that exporters leave when a picture is resized to the size of another; int8 would round the sizes."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 13]>
+    g (float[N, 3, H, W] x) => (float[N, 3, A, B] y) {
+        p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+        c = Conv (p, w)
+        s = Shape (x)
+        f = Cast <to = 1> (s)
+        two = Constant <value = float {1.5}> ()
+        m = Mul (f, two)
+        i = Cast <to = 7> (m)
+        zero = Constant <value = int64[1] {2}> ()
+        end = Constant <value = int64[1] {4}> ()
+        hw = Slice (i, zero, end)
+        o = Shape (c)
+        a = Constant <value = int64[1] {0}> ()
+        nc = Slice (o, a, zero)
+        sizes = Concat <axis = 0> (nc, hw)
+        r = Resize <mode = "nearest"> (c, , , sizes)
+        y = Conv (r, v)
+    }
+    """
+    model = onnx.parser.parse_model(text)
+    generator = np.random.default_rng(0)
+    for name in ("w", "v"):
+        weight = generator.standard_normal((3, 3, 1, 1)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, name))
+    for method in ("minmax", "auto"):
+        made, _, out = make(tmp_path, model, images=ImageSet("p", arrays=PIXELS), method=method)
+        y = backend_for(out).open(out).run({"x": np.ones((1, 3, 26, 22), np.float32)})[0]
+        assert y.shape == (1, 3, 39, 33)
+        assert made.details["snr_db"] > 25

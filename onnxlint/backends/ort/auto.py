@@ -25,10 +25,10 @@ from onnxlint.backends.ort.static import (
     activation_parameters,
     activations,
     computer,
+    left_alone,
     quantize,
     quantized_weights,
     size_of,
-    tail,
     without_types,
 )
 from onnxlint.errors import OnnxlintError, printable
@@ -104,7 +104,7 @@ def auto(
     even = even_model(model, inputs, name, threads)
     if even is not None and judge.score(even, TRIAL_IMAGES) > NEARLY_EXACT:
         bases.insert(0, even)
-    always = {*keep, *tail(model)}
+    always = {*keep, *left_alone(model)}
     bare = always | without_weights(model)
     best: tuple[float, onnx.ModelProto, Ranges, set[str], str] | None = None
     trials: dict[str, float] = {}

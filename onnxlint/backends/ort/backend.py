@@ -373,7 +373,7 @@ def _static(session: OrtSession, path: str, job: Job, progress: Progress) -> Art
         names = static.activations(model)
         ranges = {key: calibrate.clipped(method, one) for key, one in histograms(model, names, progress).items()}
         progress("quantizing", 0, None)
-        always = {*job.keep, *static.tail(model)}
+        always = {*job.keep, *static.left_alone(model)}
         plain = static.quantize(model, ranges, always)
         if not static.quantized_weights(plain):
             raise OnnxlintError(NOTHING.format(printable(name)))

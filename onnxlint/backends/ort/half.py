@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, defs, helper, numpy_helper
 
 from onnxlint.backends import Array, Progress, silent
-from onnxlint.backends.ort.session import OrtSession, read_by
+from onnxlint.backends.ort.session import OrtSession, read_by, size_nodes
 from onnxlint.errors import OnnxlintError, printable
 
 LARGEST = 65504.0
@@ -181,18 +181,10 @@ def plan(
     bad_constants = {key: why for key, one in constants.items() if (why := one.trouble(LARGEST))}
     domains = {entry.domain: entry.version for entry in model.opset_import}
     version = domains.get("", domains.get("ai.onnx", 0))
-    sizes: set[str] = set()
-    tables = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) >= 2}
-    data = {value.name for value in model.graph.input}
+    sizes = size_nodes(model)
     made = Plan()
     for i, node in enumerate(nodes):
-        reads = read_by(node)
-        if node.op_type in ("Shape", "Size"):
-            sizes |= set(node.output)
-        elif reads & (data | tables):
-            data |= set(node.output)
-        elif reads & sizes:
-            sizes |= set(node.output)
+        if i in sizes:
             made.spare(i, "computes sizes")
         if node.name in wanted and node.name:
             made.spare(i, "asked for")

@@ -133,6 +133,24 @@ def read_by(node: onnx.NodeProto) -> set[str]:
     return found
 
 
+def size_nodes(model: onnx.ModelProto) -> set[int]:
+    """Which nodes of the main graph, by index, compute sizes: from Shape and constants alone, without a table of weights."""
+    sizes: set[str] = set()
+    data = {value.name for value in model.graph.input}
+    data |= {tensor.name for tensor in model.graph.initializer if len(tensor.dims) >= 2}
+    found = set()
+    for i, node in enumerate(model.graph.node):
+        reads = read_by(node)
+        if node.op_type in ("Shape", "Size"):
+            sizes |= set(node.output)
+        elif reads & data:
+            data |= set(node.output)
+        elif reads & sizes:
+            sizes |= set(node.output)
+            found.add(i)
+    return found
+
+
 def needed(model: onnx.ModelProto, wanted: Iterable[str], given: Iterable[str]) -> list[onnx.NodeProto]:
     """The nodes of the main graph that compute the wanted values from the given ones, in order."""
     stop = set(given)

@@ -197,9 +197,11 @@ def quantized_weights(quantized: onnx.ModelProto) -> frozenset[str]:
     )
 
 
-def tail(model: onnx.ModelProto) -> list[str]:
-    """Nodes without weights behind the last ones with weights: quantizing what they only move or join costs accuracy and
-    saves nothing."""
+def left_alone(model: onnx.ModelProto) -> list[str]:
+    """Nodes that are never quantized: those that compute sizes, which would be others then; and those without weights
+    behind the last ones with weights, where it costs accuracy and saves nothing."""
+    from onnxlint.backends.ort.session import size_nodes
+
     readers: dict[str, list[str]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -209,7 +211,7 @@ def tail(model: onnx.ModelProto) -> list[str]:
     for node in reversed(model.graph.node):
         if constants.isdisjoint(node.input) and all(r in found for out in node.output for r in readers.get(out, ())):
             found[node.name] = None
-    return list(found)
+    return [*found, *(model.graph.node[i].name for i in sorted(size_nodes(model)))]
 
 
 def size_of(model: onnx.ModelProto) -> int:
