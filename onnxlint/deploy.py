@@ -785,8 +785,8 @@ def _from_plain(kind: Any, value: Any) -> Any:
             for one in fields(typing.cast(Any, kind))
             if one.name in value
         }
-        if "snr_db" in found and found["snr_db"] is None:
-            found["snr_db"] = math.inf if value.get("exact") else math.nan
+        if value.get("exact"):
+            found["snr_db"] = math.inf
         build = typing.cast(Callable[..., Any], kind)
         return build(**found)
     arguments = typing.get_args(kind)

@@ -153,6 +153,20 @@ def test_resume_leaves_out_what_has_not_changed(place: Path, done: Deployment) -
     assert [one.task for one in again.report.candidates] == [one.task for one in done.report.candidates]
 
 
+def test_resume_knows_what_was_exact(place: Path, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> g (float[1,3,24,32] x) => (float[1,3,24,32] y) { y = Relu (x) }'
+    )
+    onnx.save(model, tmp_path / "relu.onnx")
+    for resume in (False, True):
+        made = deploy(
+            tmp_path / "relu.onnx", ["onnx-fp16"], images=place / "images", recipe=RECIPE, resume=resume, isolated=True
+        )
+        assert made.report is not None
+        assert made.steps[-1].state == ("unchanged" if resume else "done")
+        assert made.report.candidates[0].snr_db == made.report.candidates[0].outputs[0].snr_db == math.inf
+
+
 def test_resume_does_again_what_has_changed(place: Path, done: Deployment, tmp_path: Path) -> None:
     def states(result: Deployment) -> dict[str, str]:
         return {step.name.split()[0]: step.state for step in result.steps}
