@@ -37,7 +37,7 @@ IMAGES = 16
 """Calibration images that choices are made on and weights are rounded by: they are held in memory, evenly taken from all."""
 
 TRIAL_IMAGES = 4
-"""How many of them measure a trial."""
+"""How many of them measure the noise of a single layer."""
 
 CLEARLY = 0.2
 """dB by which fewer quantized operators have to be better: more of them run faster."""
@@ -115,7 +115,7 @@ def auto(
             for spared, words in ((always, "all operators"), (bare, "layers with weights")):
                 if words != "all operators" and (best is None or method != best[4] or best[1] is not base):
                     continue  # fewer operators only with the best calibrator so far
-                score = judge.score(quantize(base, ranges, spared), TRIAL_IMAGES)
+                score = judge.score(quantize(base, ranges, spared))
                 label = f"{'equalized' if base is even else 'as it is'}, {method}, {words}"
                 trials[label] = round(score, 2)
                 progress("calibrators", len(trials), None)
