@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxlint.accuracy.compare import compare
 from onnxlint.accuracy.layers import Tensor, align
-from onnxlint.accuracy.recipe import Recipe
+from onnxlint.accuracy.recipe import Recipe, preprocess
 from onnxlint.accuracy.results import CandidateReport, LayerAccuracy, first_fall
 from onnxlint.accuracy.wiring import read_wiring
 from tests.accuracy.models import SIZE, detector, images, rough
@@ -77,6 +78,29 @@ def test_an_8_bit_model_is_told_which_layer_to_keep(tmp_path: Path) -> None:
     report = compare(source, [str(kept)], images=tmp_path / "pictures.npy", recipe=RECIPE, time=False)
     assert report.candidates[0].snr_db - one.snr_db == pytest.approx(best.gain_db, abs=0.3)
     assert [found.gain_db for found in one.suggestions] == sorted((f.gain_db for f in one.suggestions), reverse=True)
+
+
+def test_a_relu_that_the_rounding_does_is_where_it_was(tmp_path: Path) -> None:
+    """onnxruntime takes a Relu out whose result is rounded to 8 bits: the tensor is the one after the rounding."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    source = detector(tmp_path / "reference.onnx")
+    x = np.stack([preprocess(image, RECIPE) for image in np.load(images(tmp_path / "pictures.npy", 3))])
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        rows = iter([{"image": x}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.rows, None)
+
+    int8 = tmp_path / "static.onnx"
+    quantize_static(source, int8, Reader(), activation_type=QuantType.QInt8, weight_type=QuantType.QInt8)
+    assert "Relu" not in {node.op_type for node in onnx.load(int8).graph.node}
+    one = explained(tmp_path, str(int8))
+    relus = [found for found in one.layers if found.reference.startswith("relu")]
+    assert [found.reference for found in relus] == ["relu0", "relu1", "relu2"]
+    assert min(found.snr_db for found in relus) > 20
+    assert sum(found.share or 0 for found in one.layers) == pytest.approx(1)
 
 
 def test_nothing_to_suggest_is_said(tmp_path: Path) -> None:
