@@ -250,6 +250,23 @@ def test_script_detects_what_compare_detects(tmp_path: Path, preset: str) -> Non
     assert across == pytest.approx(expected.boxes[0, 0] * scale, abs=0.01)
 
 
+@pytest.mark.parametrize("resize", ["none", "stretch", "letterbox", "center-crop"])
+def test_boxes_are_printed_in_pixels_of_the_photo(tmp_path: Path, resize: str) -> None:
+    from onnxlint.accuracy.tasks.detection import to_original
+
+    size = (67, 50) if resize == "none" else (64, 96)
+    outputs = {name: array.astype(np.float32) for name, array in detector_outputs("retinaface", size).items()}
+    recipe = Recipe(None) if resize == "none" else Recipe(size, resize=resize)
+    model = constant_model(tmp_path / "m.onnx", outputs, recipe.size)
+    lines = printed(write(model, recipe, task="detection"), photo(tmp_path))
+    expected = decode(outputs, size, PRESETS["retinaface"])
+    boxes = to_original(expected.boxes[expected.scores >= 0.5], str(tmp_path / "photo.png"), recipe)
+    assert len(lines) - 1 == len(boxes) >= 5
+    got = [[float(number) for number in line.split("box ")[1].split()[:4]] for line in lines[1:]]
+    inside = np.clip(got, 0, (67, 50, 67, 50)) if recipe.size else got
+    np.testing.assert_allclose(inside, boxes, atol=0.02)
+
+
 def joined(model: Path, names: list[str], widths: list[int], activation: str) -> None:
     """Record heads in the only output, as fix does, the second one without its activation."""
     import json
