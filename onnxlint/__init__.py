@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxlint.accuracy.compare import compare as compare
     from onnxlint.api import check as check
     from onnxlint.api import fix as fix
     from onnxlint.convert import convert as convert
+    from onnxlint.deploy import deploy as deploy
     from onnxlint.errors import OnnxlintError as OnnxlintError
     from onnxlint.finding import SAFE as SAFE
     from onnxlint.finding import Applicability as Applicability
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check": "onnxlint.api",
+    "compare": "onnxlint.accuracy.compare",
     "fix": "onnxlint.api",
     "convert": "onnxlint.convert",
+    "deploy": "onnxlint.deploy",
     "OnnxlintError": "onnxlint.errors",
     "SAFE": "onnxlint.finding",
     "Applicability": "onnxlint.finding",

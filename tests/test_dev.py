@@ -37,10 +37,9 @@ def test_the_demo_succeeds_when_the_pitfalls_are_found(
 
     monkeypatch.setattr(dev, "run", run)
     assert dev.demo([]) == expected
-    assert commands[:2] == [
-        ["-m", "fixtures.pitfalls", "demo"],
-        ["-m", "onnxlint", "check", str(Path("demo/pitfalls.onnx"))],
-    ]
+    assert commands[0] == ["-m", "fixtures.pitfalls", "demo"]
+    run_by_onnxlint = [words[2] for words in commands if words[:2] == ["-m", "onnxlint"]]
+    assert run_by_onnxlint == (["check"] if expected else ["check", "fix", "heads", "convert", "compare"])
 
 
 def test_arguments_go_to_pytest(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

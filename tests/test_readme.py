@@ -9,18 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import pitfalls
+import dev
+from fixtures import pictures, pitfalls
 from tests.command import onnxlint
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 _DEMO = re.compile(r"(<!-- demo -->\n)(.*?)(<!-- /demo -->)", re.DOTALL)
-COMMANDS = (
-    "onnxlint check demo/pitfalls.onnx",
-    "onnxlint fix demo/pitfalls.onnx -o demo/fixed.onnx --concat-heads bbox,class,landm --drop-output-activations "
-    "--multiple-of 32 --exit-zero",
-    "onnxlint heads demo/fixed.onnx",
-)
+VARIABLE = ("convert", "compare")
+"""Commands whose numbers depend on the processor and the libraries."""
 
 
 def without_times(text: str) -> str:
@@ -29,26 +26,38 @@ def without_times(text: str) -> str:
     return re.sub(r"\(worst [\d.e-]+\)", "(worst …)", text)
 
 
+def without_numbers(text: str) -> str:
+    """What convert and compare print, but for numbers and the widths of columns."""
+    return re.sub(r"[ -]+", " ", re.sub(r"\d[\d.,e-]*( ?[KM]?B\b| ms| s\b| bytes)?", "#", text).replace(" ?", ""))
+
+
+def excerpt(command: str, printed: str) -> str:
+    """What the README shows of it: of a comparison the summary."""
+    return printed.split("\n\n")[0] + "\n\n" + printed.split("\n\n")[1] + "\n…\n" if "compare" in command else printed
+
+
 def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
+    for needed in ("onnxruntime", "ncnn", "pnnx", "PIL"):
+        pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
     pitfalls.build(tmp_path / "demo")
+    pictures.build(tmp_path / "demo" / "images", 8, 192, 128)
     shown = []
-    for command in COMMANDS:
-        outcome = onnxlint(*shlex.split(command)[1:])
-        assert outcome.code in (0, 1), outcome.err
-        shown.append(f"$ {command}\n{outcome.out}")
-    block = "```console\n" + "\n".join(shown) + "```\n"
+    for words in dev.DEMO:
+        outcome = onnxlint(*shlex.split(words))
+        assert outcome.code == words.startswith("check"), outcome.err
+        shown.append(f"$ onnxlint {words}\n{excerpt(words, outcome.out)}")
     text = README.read_text(encoding="utf-8")
     if os.environ.get("ONNXLINT_UPDATE_README"):
+        block = "```console\n" + "\n".join(shown) + "```\n"
         README.write_text(_DEMO.sub(lambda match: match[1] + block + match[3], text), encoding="utf-8")
         return
     match = _DEMO.search(text)
     assert match is not None
-    assert without_times(match[2]) == without_times(block)
-
-
-def test_the_demo_runs_these_commands() -> None:
-    source = (ROOT / "dev.py").read_text(encoding="utf-8")
-    for word in ("bbox,class,landm", "--drop-output-activations", "--multiple-of", "heads"):
-        assert word in source
+    parts = re.split(
+        r"^(?=\$ onnxlint )", match[2].removeprefix("```console\n").removesuffix("```\n"), flags=re.MULTILINE
+    )
+    assert len(parts) == len(shown) + 1
+    for words, there, here in zip(dev.DEMO, parts[1:], shown, strict=True):
+        plain = without_numbers if words.startswith(VARIABLE) else without_times
+        assert plain(there).strip() == plain(here).strip()
