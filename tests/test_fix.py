@@ -292,6 +292,39 @@ def test_a_patch_that_breaks_the_model_is_found_and_taken_back() -> None:
     assert sum(node.op_type == "Shape" for node in fixed.graph.node) == 1
 
 
+@pytest.mark.parametrize(("opset", "ops"), [(13, ["Shape", "Slice", "Concat"]), (17, ["Shape", "Concat"])])
+def test_a_chain_that_has_to_stay_gets_shorter_and_says_so(opset: int, ops: list[str]) -> None:
+    """[N*8, H*W] → [N, 8, H, W] where H and W come out of arithmetic on the input's size."""
+    model = parse(
+        f"""<ir_version: 8, opset_import: ["": {opset}]>
+        g (float[N,8,H,W] x) => (float[] y) <int64 i2 = {{2}}, int64 i3 = {{3}}, int64[1] axes = {{0}}, int64 two = {{2}},
+            int64[2] lead = {{-1, 8}}> {{
+            pooled = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+            s = Shape (x)
+            h = Gather (s, i2) w = Gather (s, i3)
+            hh = Div (h, two) ww = Div (w, two)
+            uh = Unsqueeze (hh, axes) uw = Unsqueeze (ww, axes)
+            t = Concat <axis = 0> (lead, uh, uw)
+            flat = Flatten <axis = 2> (pooled)
+            z = Reshape (flat, t)
+            y = Relu (z) }}"""
+    )
+    model.proto.graph.output[0].type.tensor_type.ClearField("shape")
+    fixed, report = fix(model)
+    assert Counter(node.op_type for node in fixed.graph.node) == Counter(
+        ["MaxPool", "Flatten", "Reshape", "Relu", *ops]
+    )
+    assert not report.applied
+    assert [applied.finding.code for applied in report.shortened] == ["SHP002"]
+    assert [left.why for left in report.left if left.finding.code == "SHP002"] == [
+        "it has more than one free size: the chain has to stay; no shorter one was found"
+    ]
+    feed = {"x": image(2, 8, 7, 9)}
+    (before,) = session(model.proto.SerializeToString()).run(None, feed)
+    (after,) = session(fixed.SerializeToString()).run(None, feed)
+    assert np.array_equal(before, after)
+
+
 # Random graphs
 
 

@@ -162,8 +162,9 @@ class ShapeChain(Rule):
             strict = fixable or "ncnn" in options.targets
             can = "it can be shorter" if id(node) in shorter else "no shorter one was found"
             evidence = {} if fixable else {"not fixed": f"{answer.why}: the chain has to stay; {can}"}
+            # A nameless node goes by what it makes: its position changes where others go.
             yield self.found(
-                view.at(node),
+                view.at(node, "" if node.name else node.output()),
                 f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
                 f"({operand.describe()}); {answer}",
                 severity=Severity.WARNING if strict else Severity.INFO,
