@@ -607,7 +607,7 @@ def _counted(findings: Sequence[Finding]) -> tuple[str, ...]:
     for finding in findings:
         codes[finding.code] = codes.get(finding.code, 0) + 1
     shown = ", ".join(f"{code} ×{count}" if count > 1 else code for code, count in codes.items())
-    return (f"{len(findings)} findings: {shown}" if findings else "nothing found",)
+    return (f"{len(findings)} finding{'s' * (len(findings) > 1)}: {shown}" if findings else "nothing found",)
 
 
 def _fix(path: str, fixed: str, configs: Configs, key: Mapping[str, Any], step: _Open) -> None:

@@ -520,6 +520,24 @@ def test_cpp_of_other_tasks(tmp_path: Path, task: str) -> None:
 
 
 @pytest.mark.slow
+def test_cpp_of_whole_numbers_and_of_nothing(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 16]>
+        g (float[1,3,8,8] image) => (int64[4,N] where, int64[4,M] nowhere) {
+            where = NonZero (image)
+            none = Sub (image, image)
+            nowhere = NonZero (none)
+        }
+        """
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    script = write(tmp_path / "m.onnx", Recipe((8, 8)))
+    assert printed(script, photo(tmp_path))[1].endswith(": nowhere: 4 x 0, nothing in it")
+    same_in_cpp(script, tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
 def test_cpp_of_the_real_network_in_ncnn(tmp_path: Path) -> None:
     pytest.importorskip("ncnn")
