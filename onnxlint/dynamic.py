@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.assumptions import ASSUMES_KEY, clause_symbols, note_assumptions, note_symbols
@@ -184,11 +185,14 @@ def _declare(graph: Graph, shape_of: Callable[[str], Shape | None], bound: dict[
 def _refuse_contradictions(before: GraphView, after: GraphView) -> None:
     if before.is_contradictory or not after.is_contradictory:
         return
-    from onnx import shape_inference
+    from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
 
+    from onnxlint.apart import apart
+
+    data = after.without_claims().SerializeToString()
     try:
-        shape_inference.infer_shapes(after.without_claims(), check_type=True, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError as error:
+        apart(partial(shape_inference.infer_shapes, data, check_type=True, strict_mode=True, data_prop=True))
+    except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise OnnxlintError(f"--static: the model does not accept these sizes: {reason}") from None
 

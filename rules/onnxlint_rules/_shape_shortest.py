@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_OPERANDS = 100
 """In models with more operands that stay, they stay as they are."""
 
-_WHOLE = frozenset(("ConstantOfShape", "Expand", "Reshape", "Tile"))
+WHOLE = frozenset(("ConstantOfShape", "Expand", "Reshape", "Tile"))
 """Operators whose operand is a vector of int64 in every opset."""
 
 
@@ -45,7 +45,7 @@ def shortest_forms(view: GraphView, staying: Iterable[Operand]) -> dict[tuple[in
     Chains share nodes, so all operands are weighed together: a form counts only where fewer nodes are left with it.
     """
     graph = view.main
-    operands = [one for one in staying if one.node.graph is graph and one.node.op in _WHOLE]
+    operands = [one for one in staying if one.node.graph is graph and one.node.op in WHOLE]
     if not 0 < len(operands) <= MAX_OPERANDS:
         return {}
     places = {id(node): i for i, node in enumerate(graph.order)}

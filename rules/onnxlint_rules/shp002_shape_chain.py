@@ -17,7 +17,7 @@ from onnxlint_rules._shape_operands import (
     is_resize_by_sizes,
     show_numbers,
 )
-from onnxlint_rules._shape_shortest import Part, put, shortest_forms
+from onnxlint_rules._shape_shortest import WHOLE, Part, put, shortest_forms
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -160,8 +160,9 @@ class ShapeChain(Rule):
             numbers = operand.numbers()
             shown = show_numbers(numbers) if numbers is not None else ""
             strict = fixable or "ncnn" in options.targets
-            can = "it can be shorter" if id(node) in shorter else "no shorter one was found"
-            evidence = {} if fixable else {"not fixed": f"{answer.why}: the chain has to stay; {can}"}
+            can = "; it can be shorter" if id(node) in shorter else "; no shorter one was found"
+            looked = node.op in WHOLE and node.graph is view.main
+            evidence = {} if fixable else {"not fixed": f"{answer.why}: the chain has to stay{can if looked else ''}"}
             # A nameless node goes by what it makes: its position changes where others go.
             yield self.found(
                 view.at(node, "" if node.name else node.output()),
