@@ -49,6 +49,7 @@ COMMANDS = {
     "ncnn quantize": Command("Make an int8 net from a table, as ncnn2int8 does.", "ncnn_quantize"),
     "compare": Command("Say how far models are from a reference, where, and what would help.", "compare"),
     "deploy": Command("Check, fix, convert, quantize and compare, into one folder with samples.", "deploy"),
+    "view": Command("Show a model in Netron, in the browser.", "view"),
     "heads": Command("Print what is where in a joined output.", "heads"),
     "rules": Command("List all rules.", "rules"),
     "rule": Command("Explain a rule, with examples.", "rule"),
