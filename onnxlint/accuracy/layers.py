@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from onnxlint.accuracy.inputs import Feeds, Inputs, fed
 from onnxlint.accuracy.match import Pair, same_layout
-from onnxlint.accuracy.metrics import Ratio, mean_db
+from onnxlint.accuracy.metrics import ChannelScale, Ratio, mean_db
 from onnxlint.accuracy.results import LayerAccuracy, Suggestion
 from onnxlint.accuracy.wiring import Wiring, read_wiring
 from onnxlint.backends import Array, Progress, Session
@@ -40,6 +40,9 @@ SECONDS = 60.0
 
 TRIED = 5
 """Layers that suggestions are tried for."""
+
+RESCALED_DB = 6.0
+"""How much better tensors have to agree when a scale for each channel is undone, for such scales to be believed."""
 
 _COPIES = frozenset("Cast Constant DequantizeLinear Dropout Identity Noop QuantizeLinear Shape Split".split())
 
@@ -84,10 +87,33 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Link:
-    """A tensor of the reference and the candidate's that stands for it."""
+    """A tensor of the reference and the candidate's that stands for it.
+
+    Attributes:
+        reference, candidate: The two.
+        scale: What the candidate's channels (axis 1) have to be multiplied by to be the reference's, in a model whose
+            channels were rescaled before it was quantized; None where they are the same.
+    """
 
     reference: Tensor
     candidate: Tensor
+    scale: Array | None = None
+
+    def to_reference(self, value: Array) -> Array:
+        """A value of the candidate as the reference would have it."""
+        value = self.reference.like(value)
+        return value if self.scale is None else np.asarray(value * self._along(value), value.dtype)
+
+    def to_candidate(self, value: Array) -> Array:
+        """A value of the reference as the candidate would have it."""
+        if self.scale is not None:
+            value = self.reference.like(value)
+            value = value / self._along(value)
+        return self.candidate.like(value)
+
+    def _along(self, value: Array) -> Array:
+        assert self.scale is not None
+        return self.scale.reshape(1, -1, *(1,) * (value.ndim - 2))
 
 
 @dataclass(frozen=True)
@@ -160,8 +186,14 @@ class LayerComparison:
             return Explained(
                 (), (), ("no tensor inside it resembles one of the reference's: layers cannot be compared",)
             )
-        snr = self._compare(links)
+        snr, links = self._compare(links)
         noise, notes = self._noise(links, snr)
+        rescaled = sum(link.scale is not None for link in links)
+        if rescaled:
+            notes.append(
+                f"{rescaled} of {len(links)} layers compute with rescaled channels, as int8 by 'auto' does: "
+                "the scales are undone before they are compared"
+            )
         total = sum(noise.values())
         layers = tuple(
             LayerAccuracy(
@@ -195,9 +227,10 @@ class LayerComparison:
         maker = self.reference.wiring.makers.get(link.reference.known_as)
         return "" if maker is None else maker.source
 
-    def _compare(self, links: Sequence[Link]) -> list[float]:
-        """SNR of each tensor in the candidate's own run, over all inputs."""
+    def _compare(self, links: Sequence[Link]) -> tuple[list[float], list[Link]]:
+        """SNR of each tensor in the candidate's own run, over all inputs; and the links, with their scales."""
         meters = [Ratio() for _ in links]
+        scales = [ChannelScale() if _has_channels(link.reference.shape) else None for link in links]
         for chunk in _chunks(range(len(links)), [link.reference.bytes + link.candidate.bytes for link in links]):
             for feeds, given in zip(self.inputs, self.theirs, strict=True):
                 r = self.reference.session.run(feeds, [links[i].reference.name for i in chunk])
@@ -205,8 +238,20 @@ class LayerComparison:
                 for i, a, b in zip(chunk, r, c, strict=True):
                     if same_layout(a.shape, b.shape):
                         meters[i].add(a, b)
+                        scale = scales[i]
+                        if scale is not None:
+                            scale.add(a, b.reshape(a.shape))
             self.progress(f"layers of {self.what}", chunk[-1] + 1, len(links))
-        return [meter.snr_db for meter in meters]
+        snr, found = [], []
+        for link, meter, scale in zip(links, meters, scales, strict=True):
+            fitted = None if scale is None else scale.snr_db
+            if scale is not None and fitted is not None and fitted > meter.snr_db + RESCALED_DB:
+                snr.append(fitted)
+                found.append(replace(link, scale=scale.factors))
+            else:
+                snr.append(meter.snr_db)
+                found.append(link)
+        return snr, found
 
     def _noise(self, links: Sequence[Link], snr: Sequence[float]) -> tuple[dict[int, float], list[str]]:
         """Noise at the outputs (part of the signal) that each layer alone causes, on the first input."""
@@ -229,12 +274,10 @@ class LayerComparison:
             link = links[i]
             _, border = self.candidate.wiring.segment(link.candidate.name, by_candidate.keys() - {link.candidate.name})
             exact = values.get([by_candidate[name].reference.name for name in border])
-            fixed = {
-                name: by_candidate[name].candidate.like(exact[by_candidate[name].reference.name]) for name in border
-            }
+            fixed = {name: by_candidate[name].to_candidate(exact[by_candidate[name].reference.name]) for name in border}
             (value,) = self.candidate.session.run({**given, **fixed}, [link.candidate.name])
             right = values.get([link.reference.name])[link.reference.name]
-            changed = link.reference.like(value)
+            changed = link.to_reference(value)
             if np.array_equal(changed, right):
                 noise[i] = 0.0
             else:
@@ -365,6 +408,11 @@ def _weights(
 def _unit(tensors: Sequence[Tensor]) -> npt.NDArray[np.float32]:
     rows = np.stack([tensor.sample for tensor in tensors])
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-20), np.float32)
+
+
+def _has_channels(shape: tuple[int, ...]) -> bool:
+    """Whether these are images with so many pixels that a factor for each channel cannot hide errors."""
+    return len(shape) == 4 and shape[2] * shape[3] >= 64
 
 
 def _noise_share(r: Array, c: Array) -> float:

@@ -139,6 +139,34 @@ class Ratio:
         return decibels(self._signal, self._noise)
 
 
+class ChannelScale:
+    """The factors, one for each channel (axis 1), that bring a candidate nearest to the reference, by least squares."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((3, 0))
+
+    def add(self, reference: Array, candidate: Array) -> None:
+        """Take in arrays of the same shape (N, C, …)."""
+        r = np.moveaxis(reference, 1, 0).reshape(reference.shape[1], -1).astype(np.float64)
+        c = np.moveaxis(candidate, 1, 0).reshape(candidate.shape[1], -1).astype(np.float64)
+        sums = np.stack([(r * r).sum(axis=1), (r * c).sum(axis=1), (c * c).sum(axis=1)])
+        self._sums = sums if not self._sums.size else self._sums + sums
+
+    @property
+    def factors(self) -> npt.NDArray[np.float64]:
+        """Candidate times factor is nearest to the reference; 1 for channels that say nothing, shape (C,)."""
+        _, rc, cc = self._sums
+        return np.where((rc > 0) & (cc > 0), rc / np.where(cc > 0, cc, 1.0), 1.0)
+
+    @property
+    def snr_db(self) -> float | None:
+        """What is left of the difference with these factors; None where that is no number."""
+        rr, rc, cc = self._sums
+        factors = self.factors
+        noise = float(np.maximum(rr - 2 * factors * rc + factors**2 * cc, 0.0).sum())
+        return decibels(float(rr.sum()), noise) if np.isfinite(noise) else None
+
+
 def _odd_noise(r: Array, c: Array) -> float:
     same = (r == c) | (np.isnan(r) & np.isnan(c))
     error = np.where(same, 0.0, r - c)

@@ -136,9 +136,9 @@ def _swapped(work: LayerComparison, links: Sequence[Link], link: Link, before: f
     for feeds, given in zip(work.inputs, work.theirs, strict=True):
         names = [by_reference[name].candidate.name for name in border]
         values = work.candidate.session.run(given, names) if names else []
-        fixed = {name: by_reference[name].reference.like(value) for name, value in zip(border, values, strict=True)}
+        fixed = {name: by_reference[name].to_reference(value) for name, value in zip(border, values, strict=True)}
         (exact,) = work.reference.session.run({**feeds, **fixed}, [link.reference.name])
-        changed = {link.candidate.name: link.candidate.like(exact)}
+        changed = {link.candidate.name: link.to_candidate(exact)}
         runs.append((work.candidate.session, {**given, **changed}))
     gain = work.score(runs) - before
     weighted = [layer for layer in layers if layer.weights] or layers[:1]

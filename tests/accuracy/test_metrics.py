@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from onnxlint.accuracy import metrics
-from onnxlint.accuracy.metrics import EDGES, Meter, Ratio, mean_db
+from onnxlint.accuracy.metrics import EDGES, ChannelScale, Meter, Ratio, mean_db
 from onnxlint.accuracy.results import OutputAccuracy
 
 
@@ -101,3 +101,22 @@ def test_an_exact_output_does_not_hide_another() -> None:
     assert mean_db([math.inf, 20.0, 30.0]) == 25
     assert mean_db([math.inf, math.inf]) == math.inf
     assert mean_db([math.inf, -math.inf]) == -math.inf
+
+
+def test_scales_of_channels_are_found_and_what_is_left_is_measured() -> None:
+    generator = np.random.default_rng(0)
+    reference = generator.standard_normal((1, 3, 16, 16)).astype(np.float32)
+    factors = np.array([0.5, 2.0, 8.0])
+    meter = ChannelScale()
+    meter.add(reference, reference / factors.reshape(1, 3, 1, 1))
+    np.testing.assert_allclose(meter.factors, factors, rtol=1e-6)
+    assert meter.snr_db is not None
+    assert meter.snr_db > 100
+    noise = 0.01 * generator.standard_normal(reference.shape)
+    noisy = ChannelScale()
+    noisy.add(reference, (reference + noise) / factors.reshape(1, 3, 1, 1))
+    assert noisy.snr_db == pytest.approx(40, abs=1)  # noise of a hundredth
+    silent = ChannelScale()
+    silent.add(reference, np.zeros_like(reference))
+    assert list(silent.factors) == [1.0, 1.0, 1.0]
+    assert silent.snr_db == 0.0
