@@ -195,6 +195,14 @@ def test_resume_does_again_what_has_changed(place: Path, done: Deployment, tmp_p
         "compare": "done",
         "samples": "unchanged",
     }
+    again = go(place, tmp_path / "out", to=to, resume=True, task=None)
+    assert states(again) == {
+        "check": "done",
+        "fix": "unchanged",
+        "convert": "unchanged",
+        "compare": "done",
+        "samples": "done",
+    }
     assert states(go(place, tmp_path / "out", to=to, resume=True, drop_output_activations=False)) == dict.fromkeys(
         states(again), "done"
     )
