@@ -16,9 +16,11 @@ from typing import Any
 
 from onnxlint import __version__
 from onnxlint.accuracy.recipe import ImageSet, Recipe, find_images
+from onnxlint.assumptions import assumptions
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.files import write_atomically
+from onnxlint.finding import Applicability
 from onnxlint.model import Model, is_external, locate_external, open_model, walk_tensors
 
 ALL = "all"
@@ -171,6 +173,7 @@ def fitted(model: Model, recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], 
                     f"{shown} has {channels} channels, and --pixel {recipe.pixel} gives {recipe.channels}: use {way}"
                 )
         return recipe
+    _demand_assumed(model, shown, name, recipe)
     if isinstance(height, int) and isinstance(width, int):
         if recipe.size is None:
             return replace(recipe, size=(width, height))
@@ -180,6 +183,19 @@ def fitted(model: Model, recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], 
                 "leave --shape out, or set the sizes free with 'onnxlint fix --dynamic'"
             )
     return recipe
+
+
+def _demand_assumed(model: Model, shown: str, name: str, recipe: Recipe) -> None:
+    """Raise where the size breaks a condition that `onnxlint fix` wrote into the model."""
+    if recipe.size is None:
+        return
+    sizes = {2: recipe.size[1], 3: recipe.size[0]}
+    for one in assumptions(model.proto):
+        if one.input == name and sizes.get(one.axis, 0) % one.multiple:
+            raise OnnxlintError(
+                f"{shown}: {sizes[one.axis]} breaks what the model was fixed for ({printable(one.clause)}): "
+                f"choose a --shape of multiples of {one.multiple}"
+            )
 
 
 def _open(path: str) -> Model:
@@ -272,19 +288,23 @@ class _Work:
             return Failure(target.name, str(error))
         findings, fixable = explain(self.model.path, error.lint_target)
         name = printable(os.path.join(os.path.dirname(self.model.path), f"{self.stem}_fixed.onnx"))
-        advice = f"onnxlint fix {printable(self.model.path)} -o {name}" if fixable else ""
+        advice = f"onnxlint fix {printable(self.model.path)} -o {name}{fixable}" if fixable is not None else ""
         return Failure(target.name, str(error), findings, advice)
 
 
-def explain(path: str, target: str) -> tuple[tuple[str, ...], bool]:
-    """What `onnxlint check --target` finds in a model, a line for each finding, and whether any of it can be fixed."""
+def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
+    """What `onnxlint check --target` finds in a model, a line for each finding; and the options with which `onnxlint fix`
+    can do something about it, None where it cannot."""
     from onnxlint.config import Configs, Settings
     from onnxlint.run import check_paths
 
     run = check_paths([path], Configs(Settings(targets=(target,) if target else None)))
     findings = [finding for result in run.results for finding in result.findings if finding.severity.rank >= 1]
     lines = tuple(f"{finding.code} {printable(finding.location.place)}: {finding.message}" for finding in findings)
-    return lines, any(finding.fix is not None for finding in findings)
+    fixes = {finding.fix.applicability for finding in findings if finding.fix is not None}
+    if Applicability.ASSUMES in fixes:
+        return lines, " --multiple-of 32"
+    return lines, "" if Applicability.SAFE in fixes else None
 
 
 # The manifest

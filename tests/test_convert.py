@@ -119,6 +119,7 @@ def test_one_target_that_fails_does_not_stop_another(place: Path, tmp_path: Path
             ["--to", "onnx-int8-static", "--images", "IMAGES", "--pixel", "GRAY"],
             "has 3 channels, and --pixel GRAY gives 1",
         ),
+        (["--to", "ncnn", "--shape", "96,64,3", "--norm", "1e30,1e30,1e30"], "inputs would reach 2.55e+32"),
         (["--to", "onnx-fp16", "--budget", "much"], "'much' is not a percentage"),
         (["--to", "onnx-fp16", "--out-dir", "FILE"], "cannot be written to"),
     ],
@@ -131,6 +132,14 @@ def test_wrong_command_lines(place: Path, tmp_path: Path, options: list[str], me
     assert message in out.err
     assert out.err.count("\n") == 1
     assert not list(place.glob("m_*"))
+
+
+def test_a_size_that_the_fix_did_not_allow(place: Path, tmp_path: Path) -> None:
+    model = tmp_path / "f.onnx"
+    onnxlint("fix", place / "bad.onnx", "-o", model, "--multiple-of", "32", "--no-verify")
+    out = onnxlint("convert", model, "--to", "ncnn", "--shape", "96,60,3")
+    assert out.code == 2
+    assert "60 breaks what the model was fixed for (height % 32 == 0): choose a --shape of multiples of 32" in out.err
 
 
 def test_damaged_manifests(place: Path, tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def parse_numbers(text: str, what: str) -> tuple[float, ...]:
     return values
 
 
+LARGEST = 1e6
+"""No network wants larger inputs, and sums of their squares leave the range of float32."""
+
+
+def _reach(recipe: Recipe) -> list[float]:
+    """The largest magnitude that each channel of an input can have."""
+    means = recipe.mean or (0.0,) * recipe.channels
+    norms = recipe.norm or (1.0,) * recipe.channels
+    return [max(abs(mean), abs(255 - mean)) * abs(norm) for mean, norm in zip(means, norms, strict=True)]
+
+
 def make_recipe(
     *,
     preset: str | None = None,
@@ -116,6 +127,9 @@ def make_recipe(
             raise OnnxlintError(f"{what}: {len(values)} numbers for the {recipe.channels} channels of {recipe.pixel}")
         if not np.isfinite(values).all() or (what == "--norm" and 0 in values):
             raise OnnxlintError(f"{what}: {values} would make every input zero or not a number")
+    reach = max(_reach(recipe))
+    if reach > LARGEST:
+        raise OnnxlintError(f"--norm: inputs would reach {reach:.3g}; pixels are multiplied by it: 1/128, not 128")
     return recipe
 
 
