@@ -392,7 +392,7 @@ def reshape_graphs(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     return text, {**sizes, "C": channels}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(reshape_graphs())
 def test_random_graphs_compute_the_same(drawn: tuple[str, dict[str, int]]) -> None:
     text, sizes = drawn
