@@ -194,11 +194,13 @@ def _to_fixed_point(
 ) -> _Run:
     """Rounds of patches until nothing is left to fix; at most `limit` safe patches."""
     run = _Run(model.proto, model.proto)
+    view: GraphView | None = None
     # First what was asked for: it makes the reference that everything else is measured against.
     for stage in ("asked", "proved"):
         for number in range(1, MAX_ROUNDS + 1):
-            view = GraphView(replace(model, proto=run.proto), multiples=request.multiples)
-            run.left = _findings(view, plan)
+            if view is None or view.proto is not run.proto:
+                view = GraphView(replace(model, proto=run.proto), multiples=request.multiples)
+                run.left = _findings(view, plan)
             todo = [
                 finding
                 for finding in run.left

@@ -70,8 +70,7 @@ def fix_path(
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
     model = open_model(path)
-    view = GraphView(replace(model, proto=changed_interface(model, request)[0]))
-    multiples = _multiples(view, assumptions, multiple_of)
+    multiples = _multiples(changed_interface(model, request)[0], assumptions, multiple_of)
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:
@@ -145,8 +144,12 @@ def _has_external(proto: onnx.ModelProto) -> bool:
     return any(is_external(tensor) for tensor in walk_tensors(proto))
 
 
-def _multiples(view: GraphView, assumptions: Sequence[str], multiple_of: int | None) -> dict[str, int]:
+def _multiples(proto: onnx.ModelProto, assumptions: Sequence[str], multiple_of: int | None) -> dict[str, int]:
     """Symbol → number that it is a multiple of, from the command line and from the model's own metadata."""
+    known = {entry.key: entry.value for entry in proto.metadata_props}.get(ASSUMES_KEY, "")
+    if not assumptions and multiple_of is None and not known:
+        return {}
+    view = GraphView(Model("", proto, 0))
     symbols: dict[str, None] = {}
     spatial: dict[str, None] = {}
     letters: dict[str, dict[str, None]] = {"N": {}, "H": {}, "W": {}}
@@ -165,7 +168,6 @@ def _multiples(view: GraphView, assumptions: Sequence[str], multiple_of: int | N
     multiples: dict[str, int] = {}
     if multiple_of is not None:
         multiples = dict.fromkeys(spatial, multiple_of)
-    known = {entry.key: entry.value for entry in view.proto.metadata_props}.get(ASSUMES_KEY, "")
     for text in (*assumptions, *(clause for clause in known.split(" and ") if clause)):
         match = _ASSUMPTION.fullmatch(text)
         if match is None:
