@@ -439,10 +439,14 @@ class Surgeon:
                 for key, body in bodies.items()
                 if all(attribute.g is not body for attribute in original.attribute if attribute.name == key)
             }
-            if before == _state(node) and not changed_bodies:
+            now = _state(node)
+            if before == now and not changed_bodies:
                 return original
             proto = onnx.NodeProto()
             proto.CopyFrom(original)
+            if not changed_bodies and (*before[:3], before[4]) == (*now[:3], now[4]):
+                _write_names(proto, node)
+                return proto
             old_attributes = before[4]
         else:
             proto, changed_bodies, old_attributes = onnx.NodeProto(), bodies, ()
@@ -455,9 +459,7 @@ class Surgeon:
             proto.domain = node.domain
         elif proto.domain:
             proto.ClearField("domain")
-        del proto.input[:], proto.output[:]
-        proto.input.extend(tensor.name for tensor in node.inputs)
-        proto.output.extend(tensor.name for tensor in node.outputs)
+        _write_names(proto, node)
         _write_attributes(proto, node, dict(old_attributes), changed_bodies)
         return proto
 
@@ -729,11 +731,13 @@ def _in_order(graph: gs.Graph) -> Iterator[gs.Node]:
     Patches append nodes at the end: each moves up to just before its first reader.
     """
     nodes = graph.nodes
+    if _is_sorted(nodes):
+        yield from nodes
+        return
     place = {id(node): i for i, node in enumerate(nodes)}
     makers = {tensor.name: node for node in nodes for tensor in node.outputs if tensor.name}
     needs: dict[int, set[int]] = {}
     readers: dict[int, list[gs.Node]] = {}
-    is_sorted = True
     for node in nodes:
         wanted = {t.name for t in node.inputs if t.name}
         if any(map(_is_graph, node.attrs.values())):
@@ -743,16 +747,25 @@ def _in_order(graph: gs.Graph) -> Iterator[gs.Node]:
             if maker is not None and maker is not node:
                 needs.setdefault(id(node), set()).add(id(maker))
                 readers.setdefault(id(maker), []).append(node)
-                is_sorted = is_sorted and place[id(maker)] < place[id(node)]
-    if is_sorted:
-        yield from nodes
-        return
     # A node's rank is the smallest place among its own and its readers'.
     rank = dict(place)
     for node in reversed(list(_topological(nodes, needs, readers, place))):
         for reader in readers.get(id(node), ()):
             rank[id(node)] = min(rank[id(node)], rank[id(reader)])
     yield from _topological(nodes, needs, readers, rank)
+
+
+def _is_sorted(nodes: Sequence[gs.Node]) -> bool:
+    """Whether no node reads, itself or in its bodies, what a later one makes."""
+    coming = {tensor.name for node in nodes for tensor in node.outputs}
+    coming.discard("")
+    for node in nodes:
+        if any(tensor.name in coming for tensor in node.inputs):
+            return False
+        if node.attrs and any(map(_is_graph, node.attrs.values())) and not coming.isdisjoint(_captured_by(node)):
+            return False
+        coming.difference_update([tensor.name for tensor in node.outputs])
+    return True
 
 
 def _topological(
@@ -784,6 +797,12 @@ def _captured_by(node: gs.Node) -> set[str]:
                     names.update(tensor.name for tensor in inner.inputs)
                     pending.append(inner)
     return names
+
+
+def _write_names(proto: onnx.NodeProto, node: gs.Node) -> None:
+    del proto.input[:], proto.output[:]
+    proto.input.extend([tensor.name for tensor in node.inputs])
+    proto.output.extend([tensor.name for tensor in node.outputs])
 
 
 def _write_attributes(
