@@ -30,6 +30,7 @@ class Plan:
         severities: Overrides, by rule code.
         rule_paths: Files and folders that rules were loaded from, beside the installed ones.
         neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
+        fixes: Whether they also get what their fix makes of that.
     """
 
     rules: tuple[type[Rule], ...]
@@ -37,11 +38,19 @@ class Plan:
     severities: tuple[tuple[str, Severity], ...] = ()
     rule_paths: tuple[str, ...] = ()
     neighbourhoods: bool = False
+    fixes: bool = False
 
     def __reduce__(self) -> tuple[object, ...]:
         # Classes of local rule files cannot be imported by name in a worker: send codes, and load them there.
         codes = tuple(rule.code for rule in self.rules)
-        return _rebuild_plan, (codes, self.options, self.severities, self.rule_paths, self.neighbourhoods)
+        return _rebuild_plan, (
+            codes,
+            self.options,
+            self.severities,
+            self.rule_paths,
+            self.neighbourhoods,
+            self.fixes,
+        )
 
 
 def _rebuild_plan(
@@ -50,10 +59,11 @@ def _rebuild_plan(
     severities: tuple[tuple[str, Severity], ...],
     rule_paths: tuple[str, ...],
     neighbourhoods: bool,
+    fixes: bool,
 ) -> Plan:
     registry = load_registry(rule_paths)
     rules = tuple(registry.rules[code] for code in codes)
-    return Plan(rules, options, severities, rule_paths, neighbourhoods)
+    return Plan(rules, options, severities, rule_paths, neighbourhoods, fixes)
 
 
 def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[str]]:
@@ -86,7 +96,7 @@ def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[st
     if plan.neighbourhoods:
         from onnxlint.neighbourhood import with_neighbourhoods
 
-        ordered = with_neighbourhoods(view, ordered)
+        ordered = with_neighbourhoods(view, ordered, {rule.code: rule for rule in plan.rules} if plan.fixes else None)
     return ordered, suppressed, failures
 
 

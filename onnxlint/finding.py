@@ -118,6 +118,7 @@ class Finding:
         fix: Present where onnxlint can fix it.
         fingerprint: Identity that survives re-export: rule, scope, operator and ordinal, no node numbers.
         neighbourhood: What is around it in the graph; only where the plan asks for it.
+        after: What its fix makes of that, or in words why it cannot be drawn; None where that was not tried.
     """
 
     code: str
@@ -130,6 +131,7 @@ class Finding:
     fix: Fix | None = None
     fingerprint: str = ""
     neighbourhood: Neighbourhood | None = None
+    after: Neighbourhood | str | None = None
 
 
 @dataclass(frozen=True)

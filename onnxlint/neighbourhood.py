@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from onnxlint.finding import Finding
+from onnxlint.assumptions import CLAUSE
+from onnxlint.errors import OnnxlintError, printable
+from onnxlint.finding import Applicability, Finding, Fix
 from onnxlint.view import Graph, GraphView, Node, Shape, is_invented
+
+if TYPE_CHECKING:
+    from onnxlint.rule import Rule
 
 MOST = 8
 """Boxes in a picture."""
+
+FIXED_OF_A_RULE = 5
+"""Findings of one rule in a model whose fix is drawn."""
+
+_FIXED_NODES = 60_000
+"""Nodes of all models that are patched for pictures: each costs about as much as checking the model once more."""
 
 _USERS = 2
 """Consumers of the finding's node that are drawn before what leads to it."""
@@ -41,23 +53,48 @@ class Neighbourhood:
     Attributes:
         boxes: In the order of the graph: inputs, nodes, outputs.
         edges: (from, to, label): indices into `boxes`; the label is the value's shape, or else its name.
-        center: Index of the box that the finding is about.
+        center: Index of the box that the finding is about; -1 where a fix did away with it.
+        changed: Indices of the nodes that a fix takes away or changes (in the picture before it), or brings or has
+            changed (in the picture after it).
     """
 
     boxes: tuple[Box, ...]
     edges: tuple[tuple[int, int, str], ...]
     center: int
+    changed: tuple[int, ...] = ()
 
 
-def with_neighbourhoods(view: GraphView, findings: list[Finding]) -> list[Finding]:
-    """The findings, each with what is around its place; those about the whole model stay as they are."""
+def with_neighbourhoods(
+    view: GraphView, findings: list[Finding], rules: Mapping[str, type[Rule]] | None = None
+) -> list[Finding]:
+    """The findings, each with what is around its place; those about the whole model stay as they are.
+
+    Args:
+        view: The model.
+        findings: Its findings.
+        rules: Code → rule; where they are given, the first findings of each get what their fix makes of it, too.
+    """
     graphs = {graph.path: graph for graph in view.graphs}
-    return [
-        replace(finding, neighbourhood=_around(graphs.get(finding.location.graph), finding)) for finding in findings
-    ]
+    fixed: Counter[str] = Counter()
+    left = _FIXED_NODES
+    out = []
+    for finding in findings:
+        picture = _around(graphs.get(finding.location.graph), finding)
+        if picture is None:
+            out.append(finding)
+            continue
+        rule = (rules or {}).get(finding.code)
+        exact = finding.fix is not None and finding.fix.applicability is not Applicability.UNSAFE
+        if rule is not None and exact and fixed[finding.code] < FIXED_OF_A_RULE and left > 0:
+            fixed[finding.code] += 1
+            left -= sum(len(graph.nodes) for graph in view.graphs)
+            out.append(_with_fix(view, finding, rule, picture))
+        else:
+            out.append(replace(finding, neighbourhood=picture.drawn()))
+    return out
 
 
-def _around(graph: Graph | None, finding: Finding) -> Neighbourhood | None:
+def _around(graph: Graph | None, finding: Finding) -> _Picture | None:
     place = finding.location
     if graph is None:
         return None
@@ -66,9 +103,9 @@ def _around(graph: Graph | None, finding: Finding) -> Neighbourhood | None:
             return None
         node = graph.nodes[place.index]
         operand = dict(finding.evidence).get("operand", "")
-        return _Picture(node, operand if operand in node.inputs[:_SCANNED] else "").drawn()
+        return _Picture(node, operand if operand in node.inputs[:_SCANNED] else "")
     if place.value and (graph.owns(place.value) or graph.is_output(place.value)):
-        return _Picture(_Value(_kind(graph, place.value), place.value, graph)).drawn()
+        return _Picture(_Value(_kind(graph, place.value), place.value, graph))
     return None
 
 
@@ -113,15 +150,24 @@ class _Picture:
                     seen.add(other)
                     pending.append(other)
 
-    def drawn(self) -> Neighbourhood:
-        things = sorted(self.boxes, key=_order)
-        index = {thing: i for i, thing in enumerate(things)}
-        edges: dict[tuple[int, int, str], None] = {}
-        for thing in things:
-            for source, value, graph in _edges_into(thing):
-                if source in index and source != thing:
-                    edges.setdefault((index[source], index[thing], _label(graph, value)))
-        return Neighbourhood(tuple(_box(thing) for thing in things), tuple(edges), index[self.center])
+    def drawn(self, changed: Callable[[Node], bool] = lambda node: False) -> Neighbourhood:
+        return _drawn(self.boxes, self.center, changed)
+
+
+def _drawn(boxes: Iterable[_Thing], center: _Thing | None, changed: Callable[[Node], bool]) -> Neighbourhood:
+    things = sorted(boxes, key=_order)
+    index = {thing: i for i, thing in enumerate(things)}
+    edges: dict[tuple[int, int, str], None] = {}
+    for thing in things:
+        for source, value, graph in _edges_into(thing):
+            if source in index and source != thing:
+                edges.setdefault((index[source], index[thing], _label(graph, value)))
+    return Neighbourhood(
+        tuple(_box(thing) for thing in things),
+        tuple(edges),
+        -1 if center is None else index[center],
+        tuple(i for i, thing in enumerate(things) if isinstance(thing, Node) and changed(thing)),
+    )
 
 
 def _edges_into(thing: _Thing) -> Iterator[tuple[_Thing, str, Graph]]:
@@ -191,3 +237,125 @@ def _label(graph: Graph, value: str) -> str:
 
 def _written(shape: Shape) -> str:
     return "×".join("?" if is_invented(dim) else str(dim) for dim in shape) or "scalar"
+
+
+# What a fix makes of it
+
+_Key = tuple[str, ...]
+
+
+def _with_fix(view: GraphView, finding: Finding, rule: type[Rule], picture: _Picture) -> Finding:
+    """The finding with its neighbourhood, and with what its patch alone makes of that, or why there is no such picture."""
+    from onnxlint.rule import Unfixable
+
+    why = ""
+    fixed = view
+    try:
+        fixed = _patched(view, finding, rule)
+    except (Unfixable, OnnxlintError) as error:
+        why = str(error)
+    except Exception as error:  # noqa: BLE001 - a patch must not take the report down, which says what happened
+        why = f"its patch failed with {type(error).__name__}: {printable(str(error))[:200]}; please report it"
+    if why:
+        return replace(finding, neighbourhood=picture.drawn(), after=why)
+    old, new = _Nodes(view), _Nodes(fixed)
+    kept = {thing: new.same(thing, old) for thing in picture.boxes}
+    things = dict.fromkeys(thing for thing in kept.values() if thing is not None)
+    pending = deque(things)
+    while pending and len(things) < MOST + 2:
+        thing = pending.popleft()
+        for other in (*_before(thing), *_after(thing, MOST)):
+            if isinstance(other, Node) and other not in things and new.key(other) not in old.nodes:
+                things[other] = None
+                pending.append(other)
+    center = kept[picture.center]
+    begun = [thing for thing in things if thing == center or (isinstance(thing, Node) and old.differs(thing, new))]
+    if begun:
+        things = dict.fromkeys(
+            _connected(begun, things)
+        )  # what the fix leaves alone, and no longer leads here, says nothing
+    before = picture.drawn(lambda node: new.differs(node, old))
+    after = _drawn(things, center, lambda node: old.differs(node, new))
+    if replace(after, center=before.center) == before and not before.changed:
+        return replace(finding, neighbourhood=before, after="the fix changes nothing that this picture shows")
+    return replace(finding, neighbourhood=before, after=after if things else "nothing of this is left")
+
+
+def _connected(start: Iterable[_Thing], things: Iterable[_Thing]) -> set[_Thing]:
+    """Those of `things` that edges among them connect with `start`."""
+    beside: dict[_Thing, set[_Thing]] = {thing: set() for thing in things}
+    for thing in beside:
+        for source, _, _ in _edges_into(thing):
+            if source in beside:
+                beside[thing].add(source)
+                beside[source].add(thing)
+    pending, seen = list(start), set(start)
+    while pending:
+        for other in beside[pending.pop()] - seen:
+            seen.add(other)
+            pending.append(other)
+    return seen
+
+
+def _patched(view: GraphView, finding: Finding, rule: type[Rule]) -> GraphView:
+    """The model after the patch of one finding.
+
+    Raises:
+        Unfixable: It cannot be patched, or the fix concerns the model as a whole.
+    """
+    from onnxlint.rule import Request, Rule, Unfixable
+    from onnxlint.surgeon import Surgeon
+
+    if rule.rewrite is not Rule.rewrite:
+        raise Unfixable("the fix concerns the model as a whole")
+    multiples = _multiples(finding.fix)
+    request = Request(multiples=multiples)
+    assumed = GraphView(view.model, view.sources, multiples) if multiples else view
+    surgeon = Surgeon(assumed)
+    surgeon.begin()
+    rule().patch(finding, assumed, surgeon, request)
+    surgeon.end()
+    return GraphView(replace(view.model, proto=surgeon.close()), view.sources)
+
+
+def _multiples(fix: Fix | None) -> tuple[tuple[str, int], ...]:
+    """What the condition of a fix says about symbols."""
+    clauses = (fix.condition or "").split(" and ") if fix is not None else []
+    found = (CLAUSE.fullmatch(clause) for clause in clauses)
+    return tuple((match[1], int(match[2])) for match in found if match is not None)
+
+
+class _Nodes:
+    """The nodes of a model by what patches elsewhere leave as it is: their names or, where those say nothing, outputs."""
+
+    def __init__(self, view: GraphView) -> None:
+        self.graphs = {graph.path: graph for graph in view.graphs}
+        self._names = Counter((graph.path, node.name) for graph in view.graphs for node in graph.nodes)
+        self.nodes: dict[_Key, Node] = {self.key(node): node for graph in view.graphs for node in graph.nodes}
+
+    def key(self, node: Node) -> _Key:
+        place = node.graph.path, node.name
+        return place if node.name and self._names[place] == 1 else (node.graph.path, node.op, *node.outputs)
+
+    def same(self, thing: _Thing, others: _Nodes) -> _Thing | None:
+        """A thing of the other model in this one; None where it is gone."""
+        if isinstance(thing, Node):
+            return self.nodes.get(others.key(thing))
+        graph = self.graphs.get(thing.graph.path)
+        there = graph is not None and (graph.owns(thing.name) or graph.is_output(thing.name))
+        return replace(thing, graph=graph) if there and graph is not None else None
+
+    def differs(self, node: Node, others: _Nodes) -> bool:
+        """Whether this model has no such node as a node of the other, or a different one."""
+        mine = self.nodes.get(others.key(node))
+        return mine is None or _signature(mine) != _signature(node)
+
+
+def _signature(node: Node) -> tuple[object, ...]:
+    """What a node does: where its data come from is not part of it."""
+    inputs = [
+        ("constant", name) if name and node.graph.is_constant(name) else ("data" if name else "", "")
+        for name in node.inputs
+    ]
+    attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.proto.attribute)
+    return node.proto.domain, node.op, inputs, attributes

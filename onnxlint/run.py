@@ -47,11 +47,13 @@ class Plans:
     Args:
         configs: Where the configuration of each model comes from.
         neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
+        fixes: Whether they also get what their fix makes of that.
     """
 
-    def __init__(self, configs: Configs, neighbourhoods: bool = False) -> None:
+    def __init__(self, configs: Configs, neighbourhoods: bool = False, fixes: bool = False) -> None:
         self.configs = configs
         self.neighbourhoods = neighbourhoods
+        self.fixes = fixes
         self._selections: dict[Config, Selection] = {}
         self._plans: dict[tuple[Config, frozenset[str]], Plan] = {}
 
@@ -81,6 +83,7 @@ class Plans:
                 selection.severities,
                 config.rule_paths,
                 self.neighbourhoods,
+                self.fixes,
             )
         return self._plans[key]
 
@@ -97,6 +100,7 @@ def check_paths(
     force_exclude: bool = False,
     write_baseline: str | None = None,
     neighbourhoods: bool = False,
+    fixes: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Check all models that `paths` name.
@@ -108,12 +112,13 @@ def check_paths(
         write_baseline: A file to write all findings to, as known from now on; empty for the configured file. None
             writes nothing.
         neighbourhoods: See `Plans`.
+        fixes: See `Plans`.
         progress: Called with (models done, models in all) after each model.
 
     Raises:
         OnnxlintError: A configuration or a baseline is wrong.
     """
-    plans = Plans(configs, neighbourhoods)
+    plans = Plans(configs, neighbourhoods, fixes)
     found = list(find_models(paths, lambda path: configs.of(path).excludes(path), force_exclude))
     jobs = [(path, plans.of(path)) for path in found if isinstance(path, str)]
     if not jobs:

@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("report")
     group.add_argument(
-        "--format", metavar="FORMAT", help="text, json, sarif, github, gitlab, junit or markdown (default: text)"
+        "--format", metavar="FORMAT", help="text, json, sarif, github, gitlab, junit, markdown or html (default: text)"
     )
     group.add_argument("-o", "--output", metavar="FILE", help="write the report to a file")
     group.add_argument("--statistics", action="store_true", help="count findings by rule")
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
     from onnxlint.config import Configs, Settings, parse_severities
     from onnxlint.files import check_writable, write_atomically
-    from onnxlint.report import NEEDS_NEIGHBOURHOODS, Report, render
+    from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS, Report, render
     from onnxlint.run import check_paths, fail_level
     from onnxlint.source import Sources
 
@@ -84,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
             force_exclude=options.force_exclude,
             write_baseline=options.write_baseline,
             neighbourhoods=here.format in NEEDS_NEIGHBOURHOODS,
+            fixes=here.format in NEEDS_FIXES,
             progress=progress,
         )
     report = Report(

@@ -16,11 +16,14 @@ from onnxlint.finding import CheckResult, Severity
 if TYPE_CHECKING:
     from onnxlint.rule import Rule
 
-FORMATS: tuple[str, ...] = ("text", "json", "sarif", "github", "gitlab", "junit", "markdown")
+FORMATS: tuple[str, ...] = ("text", "json", "sarif", "github", "gitlab", "junit", "markdown", "html")
 """Names of the formats; each is the name of its module too."""
 
-NEEDS_NEIGHBOURHOODS: frozenset[str] = frozenset({"markdown"})
+NEEDS_NEIGHBOURHOODS: frozenset[str] = frozenset({"markdown", "html"})
 """Formats that draw the graph around a finding: `Plan(neighbourhoods=True)` makes the engine add it."""
+
+NEEDS_FIXES: frozenset[str] = frozenset({"html"})
+"""Formats that also draw what a fix makes of it: `Plan(fixes=True)`."""
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,24 @@ def text(value: str) -> str:
     return escape(printable(value), quote=True)
 
 
-def page(title: str, body: Iterable[str]) -> str:
+def page(title: str, body: Iterable[str], style: str = "", script: str = "") -> str:
     """A whole page.
 
     Args:
         title: Plain text.
         body: Pieces of HTML.
+        style: CSS beside what all pages have.
+        script: JavaScript beside what all pages have.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{text(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
         '<button type="button" id="theme" aria-label="Switch between light and dark">◐</button>\n<main>\n'
         + "\n".join(body)
-        + f"\n</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
+        + f"\n</main>\n<script>{SCRIPT}{script}</script>\n</body>\n</html>\n"
     )
 
 
@@ -89,15 +91,18 @@ def _plain(value: float) -> str:
 STYLE = """
 :root{--back:#fff;--panel:#f6f7f9;--line:#d5d9e0;--ink:#1b1f26;--soft:#545c69;--accent:#0b5cad;--bad:#b3261e;--good:#1b6e3a;
 --c0:#0b5cad;--c1:#b54708;--c2:#1b6e3a;--c3:#8b2fa8;--c4:#a01c4b;--c5:#00707a;--c6:#6b5900;--c7:#4a4f9c}
-@media(prefers-color-scheme:dark){:root:not([data-theme=light]){--back:#14171c;--panel:#1c2027;--line:#3a414d;--ink:#e8eaee;
+@media screen and (prefers-color-scheme:dark){
+:root:not([data-theme=light]){--back:#14171c;--panel:#1c2027;--line:#3a414d;--ink:#e8eaee;
 --soft:#a9b1bf;--accent:#7db8ff;--bad:#ff8a80;--good:#79d29a;--c0:#7db8ff;--c1:#ffb074;--c2:#79d29a;--c3:#dda0f0;--c4:#ff9ab8;
 --c5:#6fd6e0;--c6:#e0c95c;--c7:#aab0ff}}
+@media screen{
 :root[data-theme=dark]{--back:#14171c;--panel:#1c2027;--line:#3a414d;--ink:#e8eaee;--soft:#a9b1bf;--accent:#7db8ff;
 --bad:#ff8a80;--good:#79d29a;--c0:#7db8ff;--c1:#ffb074;--c2:#79d29a;--c3:#dda0f0;--c4:#ff9ab8;--c5:#6fd6e0;--c6:#e0c95c;
 --c7:#aab0ff}
-:root[data-theme=dark]{color-scheme:dark}:root[data-theme=light]{color-scheme:light}
+:root[data-theme=dark]{color-scheme:dark}}:root[data-theme=light]{color-scheme:light}
 *{box-sizing:border-box}
-body{margin:0;background:var(--back);color:var(--ink);font:15px/1.5 system-ui,"Segoe UI",Roboto,sans-serif}
+body{margin:0;background:var(--back);color:var(--ink);font:15px/1.5 system-ui,"Segoe UI",Roboto,sans-serif;
+overflow-wrap:anywhere}
 main{max-width:1160px;margin:0 auto;padding:1.2rem 1rem 4rem}
 h1{font-size:1.5rem;margin:.2rem 2.5rem .2rem 0}h2{font-size:1.15rem;margin:2.2rem 0 .5rem;overflow-wrap:anywhere}
 h3{font-size:1rem;margin:1.3rem 0 .4rem}p{margin:.3rem 0}code,.mono{font:13px/1.45 ui-monospace,Menlo,Consolas,monospace}

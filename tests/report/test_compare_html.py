@@ -1,75 +1,192 @@
-"""The page of a comparison in a browser: sorting, filtering, pictures, and nothing loaded."""
+"""The page of a comparison: what the text says, whatever the names; and in a browser, with nothing loaded."""
 
 from __future__ import annotations
 
 import io
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from onnxlint.accuracy.results import (
-    AccuracyReport,
-    CandidateReport,
-    Detection,
-    ImageAccuracy,
-    LayerAccuracy,
-    OutputAccuracy,
-)
+from onnxlint.accuracy.results import AccuracyReport, Detection, ImageAccuracy, LayerAccuracy
+from onnxlint.report import compare_tables, numbers
 from onnxlint.report.compare_html import render
+from onnxlint.report.page import POLICY
+from tests.report.pages import Strict, opened, overflow
+from tests.report.test_compare_reports import REPORT, model, output
 
-BROWSER = Path("/usr/bin/chromium")
+HOSTILE = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00"
+SNRS = (100.0, 9.0, math.inf, 40.0, math.nan, -math.inf)
 
 
-def _page() -> str:
-    image = pytest.importorskip("PIL.Image", reason="extra 'tasks' is not installed")
+def picture() -> bytes:
+    """A PNG, 64×48."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     file = io.BytesIO()
     image.new("RGB", (64, 48), (90, 20, 20)).save(file, "PNG")
-    found = (Detection((4, 4, 30, 30), 0.9),)
-    one = CandidateReport(
-        "<script>x</script>",
-        "a.onnx",
-        "onnx",
-        1000,
-        10,
-        30.0,
-        (OutputAccuracy("y", "y", (1, 4), 4, 30.0, 0.99, 0.1, 0.05, 0.02),),
-        layers=tuple(LayerAccuracy(f"r{i}", f"c{i}", "Conv", snr) for i, snr in enumerate((40.0, math.inf, 9.0))),
-        worst=(ImageAccuracy("a.png", 12.0, found, found, pixels=file.getvalue()),),
+    return file.getvalue()
+
+
+def report() -> AccuracyReport:
+    """One of all that a comparison can say, its worst image with a picture."""
+    first, *others = REPORT.candidates
+    found = (Detection((4, 4, 30, 30), 0.9, 1, (10, 10, 20, 20)),)
+    worst = (ImageAccuracy("a.png", 12.5, found, (), pixels=picture()),)
+    layers = tuple(LayerAccuracy(f"r{i}", f"c{i}", "Conv", snr, i / 10) for i, snr in enumerate(SNRS))
+    return replace(REPORT, candidates=(replace(first, worst=worst, layers=layers), *others))
+
+
+def hostile() -> AccuracyReport:
+    """The same with names that would like to be more than that."""
+    one = report().candidates[0]
+    layers = tuple(
+        replace(layer, reference=HOSTILE, candidate=f"c{i}" + HOSTILE * 4, type=HOSTILE, source=HOSTILE)
+        for i, layer in enumerate(one.layers)
     )
-    reference = CandidateReport("ref.onnx", "ref.onnx", "onnx", 4000, 10, math.inf, ())
-    return render(AccuracyReport(reference, (one,), 1, "images", ""))
+    worst = tuple(replace(image, name=HOSTILE * 4, labels=(HOSTILE, HOSTILE)) for image in one.worst)
+    suggestions = tuple(replace(item, text=HOSTILE, option=HOSTILE) for item in one.suggestions)
+    bad = replace(
+        one,
+        name=HOSTILE,
+        path=HOSTILE * 5,
+        backend=HOSTILE,
+        unmatched=(HOSTILE,),
+        notes=(HOSTILE,),
+        layers=layers,
+        worst=worst,
+        suggestions=suggestions,
+        outputs=(output(HOSTILE),),
+    )
+    return replace(
+        report(),
+        candidates=(bad, model("x" * 300, snr_db=math.nan)),
+        source=HOSTILE,
+        recipe=HOSTILE,
+        failures=(HOSTILE * 3,),
+        notes=(HOSTILE,),
+        versions={HOSTILE: HOSTILE},
+    )
 
 
-def test_names_are_escaped() -> None:
-    assert "<script>x" not in _page()
-    assert "&lt;script&gt;x" in _page()
+def test_is_well_formed_and_may_load_nothing() -> None:
+    for one in (report(), hostile()):
+        page = Strict(render(one))
+        assert page.policy == POLICY
+        assert "default-src 'none'" in POLICY
 
 
-def test_works_in_a_browser_and_loads_nothing(tmp_path: Path) -> None:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not BROWSER.exists():
-        pytest.skip(f"{BROWSER} is not installed")
-    path = tmp_path / "page.html"
-    path.write_text(_page(), encoding="utf-8")
-    asked: list[str] = []
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(BROWSER), args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_page(viewport={"width": 400, "height": 800})
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(path.as_uri())
-        data = tab.locator(".data", has=tab.locator("input")).first
-        data.locator("th button", has_text="SNR").first.click()
-        rows = data.locator("tbody tr").all_inner_texts()
-        data.locator("input").fill("c1")
-        visible = data.locator("tbody tr:visible").count()
-        tab.locator(".pick button[value=candidate]").first.click()
-        shown = [tab.locator(f".pair figure.{side}").first.is_visible() for side in ("reference", "candidate")]
-        wide = tab.evaluate("document.documentElement.scrollWidth")
-        browser.close()
-    snrs = ["exact" if "exact" in row else "40" if "40.00" in row else "9" for row in rows]
-    assert snrs in (["exact", "40", "9"], ["9", "40", "exact"])
-    assert visible == 1
-    assert shown == [False, True]
-    assert wide <= 400
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+def test_names_are_only_ever_text() -> None:
+    text = render(hostile())
+    assert all(char == "\n" or char.isprintable() for char in text)
+    page = Strict(text)
+    assert len(page.named("script")) == 1
+    assert "\\u202eevil\\x1b[31m\\x00" in page.words
+    assert {(attributes["src"] or "")[:22] for attributes in page.named("img")} == {"data:image/png;base64,"}
+
+
+def test_has_the_numbers_of_the_text() -> None:
+    one = report()
+    words = Strict(render(one)).words
+    tables = [compare_tables.summary(one), *(compare_tables.outputs(candidate) for candidate in one.candidates)]
+    for table in tables:
+        for row in table.rows:
+            for cell in row:
+                assert cell in words
+    for wanted in (compare_tables.headline(one), *one.failures, *one.notes, *one.candidates[0].unmatched):
+        assert wanted in words
+    for layer in one.candidates[0].layers:
+        assert numbers.db(layer.snr_db) in words
+        assert numbers.share(layer.share) in words
+    for line in compare_tables.suggestions(one.candidates[0]):
+        assert line in words
+
+
+def test_what_is_no_number_is_shown_as_everywhere() -> None:
+    strange = replace(
+        output("boxes", math.nan),
+        cosine=math.nan,
+        max_abs=math.inf,
+        mean_abs=math.nan,
+        relative=math.inf,
+        nan_share=1.0,
+    )
+    one = replace(
+        report(), candidates=(model("a.onnx", snr_db=math.nan, outputs=(strange,), parameters=None), model("b.onnx"))
+    )
+    text = render(one)
+    page = Strict(text)
+    assert numbers.UNKNOWN in page.words
+    # The script's text may say so; no cell, chart or attribute does.
+    body = re.sub(r"(?s)<(script|style)>.*?</\1>", "", text)
+    assert not re.search(r"[\s\"(,:>]nan\b", body)
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("x", "y", "cx", "cy", "width", "height", "points", "d", "style", "data-v") and value:
+                assert not re.search("nan|inf|None", value), (tag, name, value)
+
+
+# In a browser
+
+
+def column(tab: object, number: int) -> list[str]:
+    cells = tab.locator(f".data:has(.filter) tbody tr:visible td:nth-child({number})")  # type: ignore[attr-defined]
+    return [str(text) for text in cells.all_inner_texts()]
+
+
+def test_sorts_and_filters(tmp_path: Path) -> None:
+    with opened(render(report()), tmp_path) as tab:
+        assert overflow(tab) == 0
+        layers = tab.locator(".data:has(.filter)")
+        head = layers.locator("th", has=tab.locator("button", has_text="SNR"))
+        falling = ["exact", "100.00 dB", "40.00 dB", "9.00 dB"]
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert column(tab, 5)[:4] == falling
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert column(tab, 5)[-4:] == falling[::-1]
+        layers.locator("th button", has_text="#").click()
+        layers.locator("th button", has_text="#").click()
+        assert column(tab, 1) == [str(i + 1) for i in range(len(SNRS))]
+        layers.locator("input").fill("C3")
+        assert column(tab, 2) == ["c3"]
+        assert layers.locator(".count").inner_text() == f"1 of {len(SNRS)}"
+        layers.locator("input").fill("nothing has this")
+        assert column(tab, 2) == []
+        layers.locator("input").fill("")
+        assert len(column(tab, 2)) == len(SNRS)
+        summary = tab.locator(".data").first
+        summary.locator("th button", has_text="size").focus()
+        tab.keyboard.press("Enter")
+        assert summary.locator("th[aria-sort]").inner_text().startswith("size")
+
+
+def test_compares_images_and_fits_a_phone(tmp_path: Path) -> None:
+    with opened(render(report()), tmp_path, 400) as tab:
+        assert overflow(tab) == 0
+        sides = [tab.locator(f".pair figure.{side}").first for side in ("reference", "candidate")]
+        assert [side.is_visible() for side in sides] == [True, True]
+        assert tab.locator(".pair img").first.evaluate("image => image.naturalWidth") == 64
+        for value, shown in (("candidate", [False, True]), ("reference", [True, False]), ("both", [True, True])):
+            button = tab.locator(f".pick button[value={value}]").first
+            button.click()
+            assert button.get_attribute("aria-pressed") == "true"
+            assert tab.locator(".pick").first.locator("button[aria-pressed=true]").count() == 1
+            assert [side.is_visible() for side in sides] == shown
+        image, drawn = (tab.locator(f".pair figure.reference {kind}").first.bounding_box() for kind in ("img", "svg"))
+        assert image == drawn
+        back = "getComputedStyle(document.body).backgroundColor"
+        light = tab.evaluate(back)
+        tab.locator("#theme").click()
+        assert tab.evaluate(back) != light
+        tab.emulate_media(media="print")
+        assert tab.evaluate(back) == light
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_hostile_names_neither_run_nor_widen_the_page(width: int, tmp_path: Path) -> None:
+    with opened(render(hostile()), tmp_path, width) as tab:
+        assert tab.title().startswith("onnxlint compare")
+        assert overflow(tab) == 0

@@ -78,6 +78,7 @@ findings = st.builds(
     ),
     fingerprint=texts,
     neighbourhood=st.one_of(st.none(), neighbourhoods),
+    after=st.one_of(st.none(), texts, neighbourhoods),
 )
 results = st.builds(
     lambda model, found, error: CheckResult(
@@ -111,7 +112,6 @@ def bland(value: Any) -> Any:
         error = FileError("x", "x") if value.error else None
         return replace(value, model="x", findings=tuple(map(bland, value.findings)), error=error)
     if isinstance(value, Finding):
-        around = value.neighbourhood
         fix = value.fix and Fix(value.fix.applicability, value.fix.condition and "x", value.fix.flag and "x")
         return replace(
             value,
@@ -130,12 +130,14 @@ def bland(value: Any) -> Any:
                 near=value.location.near and "x",
                 source=tuple(SourceLine("x", 1, line.code and "x") for line in value.location.source),
             ),
-            neighbourhood=around
-            and replace(
-                around,
-                boxes=tuple(Box(box.kind, "x", box.name and "x") for box in around.boxes),
-                edges=tuple((a, b, "x") for a, b, _ in around.edges),
-            ),
+            neighbourhood=value.neighbourhood and bland(value.neighbourhood),
+            after="x" if isinstance(value.after, str) else value.after and bland(value.after),
+        )
+    if isinstance(value, Neighbourhood):
+        return replace(
+            value,
+            boxes=tuple(Box(box.kind, "x", box.name and "x") for box in value.boxes),
+            edges=tuple((a, b, "x") for a, b, _ in value.edges),
         )
     raise AssertionError(value)
 

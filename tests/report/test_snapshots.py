@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from onnxlint.report import FORMATS, Report, render
 from tests.report.samples import detector, fixes
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-SUFFIXES = {"json": "json", "sarif": "json", "gitlab": "json", "junit": "xml", "markdown": "md"}
+SUFFIXES = {"json": "json", "sarif": "json", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}
 
 
 def matches(name: str, text: str) -> None:
@@ -31,6 +32,8 @@ def matches(name: str, text: str) -> None:
 def steady(format: str, text: str, root: Path) -> str:
     """A report without what differs between machines, versions and changes of the rules' pages."""
     text = text.replace(str(root), "ROOT").replace(str(Path.cwd()), "/HERE").replace(__version__, "VERSION")
+    if format == "html":
+        return re.sub(r"(?s)(<(style|script)>).*?(?=</\2>)", r"\1", text)
     if format != "sarif":
         return text
     log = json.loads(text)
