@@ -58,7 +58,7 @@ def _body(report: Report) -> Iterator[str]:
         if any(finding.after is not None for result in report.results for finding in result.findings):
             yield (
                 '<p class="soft">What a fix makes of its place is drawn for at most '
-                f"{FIXED_OF_A_RULE} of a rule in a model.</p>"
+                f"{FIXED_OF_A_RULE} findings of a rule in a model, fewer in large ones.</p>"
             )
     yield f'<p class="soft">onnxlint {text(__version__)}</p>'
 
@@ -225,11 +225,11 @@ def _top(row: int) -> int:
 def _box(box: Box, spot: _Spot, classes: str) -> str:
     x, y = spot.x - _WIDTH / 2, _top(spot.row)
     name = box.name if box.kind == "node" else box.kind
-    lines = [(box.title, "ink"), (name, "name")] if name else [(box.title, "ink")]
+    lines = [(box.title, "ink", _COLUMNS - 3), *([(name, "name", _COLUMNS)] if name else [])]
     first = y + _HEIGHT / 2 + (4 if len(lines) == 1 else -3)
     words = "".join(
-        f'<text class="{kind}" x="{spot.x:.0f}" y="{first + 15 * i:.0f}">{text(_cut(line, _COLUMNS - 3 * (kind == "ink")))}</text>'
-        for i, (line, kind) in enumerate(lines)
+        f'<text class="{kind}" x="{spot.x:.0f}" y="{first + 15 * i:.0f}">{text(_cut(line, room))}</text>'
+        for i, (line, kind, room) in enumerate(lines)
     )
     return (
         f'<g class="{classes}"><title>{_text(f"{box.title} {name}".strip())}</title>'

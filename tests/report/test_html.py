@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -150,6 +151,11 @@ def test_only_the_first_of_a_rule_are_drawn_after_their_fix() -> None:
     assert len(found) == number
     assert [one.after is not None for one in found] == [i < FIXED_OF_A_RULE for i in range(number)]
     assert all(one.neighbourhood for one in found)
+
+
+def test_workers_draw_it_too() -> None:
+    plan = Plan(tuple(load_registry()), neighbourhoods=True, fixes=True)
+    assert pickle.loads(pickle.dumps(plan)) == plan
 
 
 def test_a_fix_that_has_to_be_asked_for_is_not_drawn() -> None:
