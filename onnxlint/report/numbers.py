@@ -84,4 +84,6 @@ def metric(name: str, value: float | None) -> str:
         return UNKNOWN
     if math.isinf(value):
         return "exact" if value > 0 else "-inf"
-    return f"{round(value):,}" if name in _COUNTS else f"{value:.4f}"
+    if name in _COUNTS:
+        return f"{round(value):,}"
+    return f"{value if abs(value) >= 0.00005 else 0.0:.4f}"
