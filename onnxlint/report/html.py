@@ -184,7 +184,12 @@ def _figure(around: Neighbourhood, caption: str, change: str = "") -> str:
             line.append(f"C{x0:.0f},{middle:.0f} {x1:.0f},{middle:.0f} {x1:.0f},{y1:.0f}")
             if (x1, y1) != points[-1]:
                 line.append(f"V{y1 + _HEIGHT:.0f}")
-        parts.append(f'<path d="{"".join(line)}" marker-end="url(#arrow)"><title>{_text(label)}</title></path>')
+        across, down = points[-1]
+        # A marker would be shared, and gone as soon as the first picture is hidden.
+        parts.append(
+            f'<path d="{"".join(line)}"><title>{_text(label)}</title></path>'
+            f'<path class="tip" d="M{across - 4:.0f},{down - 8:.0f}h8l-4,8z"/>'
+        )
         labels.setdefault((source, label), []).append(((points[0][0] + points[1][0]) / 2, points[0][1] + 26))
     several = Counter(source for source, _ in labels)
     for (source, label), places in labels.items():
@@ -207,8 +212,6 @@ def _figure(around: Neighbourhood, caption: str, change: str = "") -> str:
     return (
         f'<figure><div class="scroll" tabindex="0"><svg width="{wide:.0f}" height="{high}" '
         f'viewBox="0 0 {wide:.0f} {high}" role="img" aria-label="{_text(said)}">'
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0,0L8,4L0,8Z"/></marker></defs>'
         f"{''.join(parts)}</svg></div>{below}</figure>"
     )
 
@@ -315,7 +318,7 @@ color:var(--ink)}#words{width:min(16rem,50vw)}#fold{cursor:pointer}#shown{color:
 dt{flex:0 0 5.5rem;color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;min-width:0}
 .graphs{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}.graphs figure{margin:.4rem 0;min-width:0;max-width:100%}
 .graphs .scroll{background:var(--back)}.graphs svg{max-width:none}.graphs svg text{text-anchor:middle}
-.graphs path{fill:none;stroke:var(--soft);stroke-width:1.3}.graphs marker path{fill:var(--soft);stroke:none}
+.graphs path{fill:none;stroke:var(--soft);stroke-width:1.3}.graphs .tip{fill:var(--soft);stroke:none}
 .graphs rect{fill:var(--panel);stroke:var(--soft)}.graphs text.ink{font-weight:600}.graphs text.name{font-size:11px}
 .graphs text.edge{font-size:11px;paint-order:stroke;stroke:var(--back);stroke-width:4px}
 .graphs .center rect{stroke:var(--accent);stroke-width:3}.graphs .gone rect{stroke:var(--bad);stroke-dasharray:5 3}

@@ -17,7 +17,7 @@ VOID = frozenset("area base br col embed hr img input link meta source track wbr
 
 
 class Strict(HTMLParser):
-    """Reads a page; tags that do not balance and addresses of anything outside are errors.
+    """Reads a page; tags that do not balance, ids that are there twice and addresses of anything outside are errors.
 
     Attributes:
         tags: Those that open, in order, with their attributes.
@@ -33,6 +33,8 @@ class Strict(HTMLParser):
         self._open: list[str] = []
         self.feed(text)
         self.close()
+        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        assert len(set(ids)) == len(ids), f"an id twice: {ids}"
         assert not self._open, f"never closed: {self._open}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
