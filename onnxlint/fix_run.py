@@ -70,7 +70,7 @@ def fix_path(
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
     model = open_model(path)
-    multiples = _multiples(changed_interface(model, request)[0], assumptions, multiple_of)
+    multiples = noted_multiples(changed_interface(model, request)[0], assumptions, multiple_of)
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:
@@ -144,7 +144,9 @@ def _has_external(proto: onnx.ModelProto) -> bool:
     return any(is_external(tensor) for tensor in walk_tensors(proto))
 
 
-def _multiples(proto: onnx.ModelProto, assumptions: Sequence[str], multiple_of: int | None) -> dict[str, int]:
+def noted_multiples(
+    proto: onnx.ModelProto, assumptions: Sequence[str] = (), multiple_of: int | None = None
+) -> dict[str, int]:
     """Symbol → number that it is a multiple of, from the command line and from the model's own metadata."""
     known = {entry.key: entry.value for entry in proto.metadata_props}.get(ASSUMES_KEY, "")
     if not assumptions and multiple_of is None and not known:

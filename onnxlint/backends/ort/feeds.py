@@ -99,12 +99,13 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     """
     from onnxlint.contract import Unfit, common_contract
     from onnxlint.feeds import candidates, feeds_for
+    from onnxlint.fix_run import noted_multiples
     from onnxlint.model import open_model
     from onnxlint.view import GraphView
 
     view = GraphView(open_model(path))
     try:
-        contract = common_contract(view, view, _multiples(view))
+        contract = common_contract(view, view, noted_multiples(view.proto))
     except Unfit as why:
         raise OnnxlintError(f"{printable(path)}: no inputs can be made up for it: {why}") from None
     fixed = _fixed(contract, shape)
@@ -121,13 +122,6 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
                 else:
                     return sets
     raise OnnxlintError(refused or f"{printable(path)}: no inputs can be made up for it")
-
-
-def _multiples(view: Any) -> dict[str, int]:
-    """What `onnxlint fix` noted that sizes are multiples of."""
-    from onnxlint.fix_run import _multiples as noted
-
-    return noted(view, (), None)
 
 
 def _fixed(contract: Any, shape: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
