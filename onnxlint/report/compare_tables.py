@@ -54,8 +54,8 @@ def summary(report: AccuracyReport) -> Table:
         if one is not report.reference:
             measured = (
                 numbers.db(one.snr_db),
-                numbers.cosine(min(output.cosine for output in one.outputs)),
-                numbers.magnitude(max(output.max_abs for output in one.outputs)),
+                numbers.cosine(min((output.cosine for output in one.outputs), default=None)),
+                numbers.magnitude(max((output.max_abs for output in one.outputs), default=None)),
             )
         rows.append(
             (
