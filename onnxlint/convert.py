@@ -180,7 +180,7 @@ def fitted(model: Model, recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], 
         if recipe.size != (width, height):
             raise OnnxlintError(
                 f"{shown} is fixed to width {width} and height {height}, not {recipe.size[0]} and {recipe.size[1]}: "
-                "leave --shape out, or set the sizes free with 'onnxlint fix --dynamic'"
+                f"use --shape {width},{height},{recipe.channels}, or set the sizes free with 'onnxlint fix --dynamic'"
             )
     return recipe
 

@@ -164,3 +164,11 @@ def test_the_list_of_targets() -> None:
     assert out.code == 0
     for name in ALL_FILES:
         assert name in out.out
+
+
+def test_another_size_than_the_models_own(place: Path, tmp_path: Path) -> None:
+    model = tmp_path / "s.onnx"
+    onnxlint("fix", place / "m.onnx", "-o", model, "--static", "input0=1,3,64,96", "--no-verify", "--exit-zero")
+    out = onnxlint("convert", model, "--to", "onnx-fp16", "--preset", "retinaface")
+    assert out.code == 2
+    assert "is fixed to width 96 and height 64, not 640 and 640: use --shape 96,64,3, or set the sizes free" in out.err
