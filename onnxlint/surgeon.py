@@ -397,9 +397,10 @@ class Surgeon:
         graph.output.extend(self._ends_of(held.outputs, origin.outputs, held_outputs))
 
         # Claims about values that are gone go with them; those that were about nothing before stay.
-        gone = _value_names(origin.proto) - _value_names(graph)
-        _keep(graph.value_info, lambda v: v.name not in gone and v.name not in self.drop_value_info)
-        _keep(graph.quantization_annotation, lambda a: a.tensor_name not in gone)
+        if graph.value_info or graph.quantization_annotation:
+            gone = _value_names(origin.proto) - _value_names(graph)
+            _keep(graph.value_info, lambda v: v.name not in gone and v.name not in self.drop_value_info)
+            _keep(graph.quantization_annotation, lambda a: a.tensor_name not in gone)
         return graph
 
     @staticmethod
