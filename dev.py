@@ -60,7 +60,7 @@ def test(arguments: list[str]) -> int:
 def docs(arguments: list[str]) -> int:
     """Write docs/rules/ anew."""
     python = environment(ROOT / ".venv", "fix")
-    return run([python, "-m", "onnxlint.docs", *arguments], expected=(0, 1))
+    return run([python, "-m", "onnxlint.lint.rule_docs", *arguments], expected=(0, 1))
 
 
 def ci(arguments: list[str]) -> int:
@@ -72,7 +72,7 @@ def ci(arguments: list[str]) -> int:
         [python, "-m", "ruff", "check", "."],
         [python, "-m", "ruff", "format", "--check", "."],
         [python, "-m", "mypy"],
-        [python, "-m", "onnxlint.docs", "--check"],
+        [python, "-m", "onnxlint.lint.rule_docs", "--check"],
         [python, "-m", "pytest", *_processes(arguments), *arguments],
     ]
     failed = []

@@ -22,12 +22,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
 from onnxlint.backends import backend_for
 from onnxlint.backends.ncnn.calibrate import make_table
 from onnxlint.backends.ncnn.format import load
 from onnxlint.backends.ncnn.run import Runner
-from onnxlint.convert import convert
+from onnxlint.conversion.session import convert
+from onnxlint.images.recipe import PRESETS, find_images, tensors
 
 Floats = npt.NDArray[np.float32]
 DATA = Path(__file__).parents[1].parent / "shared" / "data"

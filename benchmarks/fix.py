@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlint.check import Plan, check_view
-from onnxlint.model import open_model
-from onnxlint.rule import load_registry
-from onnxlint.view import GraphView
+from onnxlint.graph.view import GraphView
+from onnxlint.lint.engine import Plan, check_view
+from onnxlint.lint.rule import load_registry
+from onnxlint.model.skeleton import open_model
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "retinaface"
 CHAINS = ("SHP001", "SHP002", "SHP005", "SHP006")

@@ -5,8 +5,6 @@ The names below are imported when they are first used, so that `import onnxlint`
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -15,49 +13,49 @@ if TYPE_CHECKING:
     from onnxlint.accuracy.compare import compare as compare
     from onnxlint.api import check as check
     from onnxlint.api import fix as fix
-    from onnxlint.convert import convert as convert
-    from onnxlint.deploy import deploy as deploy
+    from onnxlint.conversion.session import convert as convert
+    from onnxlint.deployment.pipeline import deploy as deploy
     from onnxlint.errors import OnnxlintError as OnnxlintError
-    from onnxlint.finding import SAFE as SAFE
-    from onnxlint.finding import Applicability as Applicability
-    from onnxlint.finding import CheckResult as CheckResult
-    from onnxlint.finding import Finding as Finding
-    from onnxlint.finding import Fix as Fix
-    from onnxlint.finding import Location as Location
-    from onnxlint.finding import Severity as Severity
-    from onnxlint.rule import Example as Example
-    from onnxlint.rule import Options as Options
-    from onnxlint.rule import Request as Request
-    from onnxlint.rule import Rule as Rule
-    from onnxlint.rule import Silent as Silent
-    from onnxlint.rule import Unfixable as Unfixable
-    from onnxlint.view import Graph as Graph
-    from onnxlint.view import GraphView as GraphView
-    from onnxlint.view import Node as Node
+    from onnxlint.graph.view import Graph as Graph
+    from onnxlint.graph.view import GraphView as GraphView
+    from onnxlint.graph.view import Node as Node
+    from onnxlint.lint.finding import SAFE as SAFE
+    from onnxlint.lint.finding import Applicability as Applicability
+    from onnxlint.lint.finding import CheckResult as CheckResult
+    from onnxlint.lint.finding import Finding as Finding
+    from onnxlint.lint.finding import Fix as Fix
+    from onnxlint.lint.finding import Location as Location
+    from onnxlint.lint.finding import Severity as Severity
+    from onnxlint.lint.rule import Example as Example
+    from onnxlint.lint.rule import Options as Options
+    from onnxlint.lint.rule import Request as Request
+    from onnxlint.lint.rule import Rule as Rule
+    from onnxlint.lint.rule import Silent as Silent
+    from onnxlint.lint.rule import Unfixable as Unfixable
 
 _HOMES = {
     "check": "onnxlint.api",
     "compare": "onnxlint.accuracy.compare",
     "fix": "onnxlint.api",
-    "convert": "onnxlint.convert",
-    "deploy": "onnxlint.deploy",
+    "convert": "onnxlint.conversion.session",
+    "deploy": "onnxlint.deployment.pipeline",
     "OnnxlintError": "onnxlint.errors",
-    "SAFE": "onnxlint.finding",
-    "Applicability": "onnxlint.finding",
-    "CheckResult": "onnxlint.finding",
-    "Finding": "onnxlint.finding",
-    "Fix": "onnxlint.finding",
-    "Location": "onnxlint.finding",
-    "Severity": "onnxlint.finding",
-    "Example": "onnxlint.rule",
-    "Options": "onnxlint.rule",
-    "Request": "onnxlint.rule",
-    "Unfixable": "onnxlint.rule",
-    "Rule": "onnxlint.rule",
-    "Silent": "onnxlint.rule",
-    "Graph": "onnxlint.view",
-    "GraphView": "onnxlint.view",
-    "Node": "onnxlint.view",
+    "SAFE": "onnxlint.lint.finding",
+    "Applicability": "onnxlint.lint.finding",
+    "CheckResult": "onnxlint.lint.finding",
+    "Finding": "onnxlint.lint.finding",
+    "Fix": "onnxlint.lint.finding",
+    "Location": "onnxlint.lint.finding",
+    "Severity": "onnxlint.lint.finding",
+    "Example": "onnxlint.lint.rule",
+    "Options": "onnxlint.lint.rule",
+    "Request": "onnxlint.lint.rule",
+    "Unfixable": "onnxlint.lint.rule",
+    "Rule": "onnxlint.lint.rule",
+    "Silent": "onnxlint.lint.rule",
+    "Graph": "onnxlint.graph.view",
+    "GraphView": "onnxlint.graph.view",
+    "Node": "onnxlint.graph.view",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -69,14 +67,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxlint' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-class _Package(ModuleType):
-    """Keeps `onnxlint.check` the function: importing the module of that name would put the module in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,6 +1,6 @@
 """`python -m onnxlint`."""
 
-from onnxlint.cli import main
+from onnxlint.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.finding import CheckResult, Severity
+from onnxlint.lint.finding import CheckResult, Severity
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.fix import FixReport
+    from onnxlint.fixes.engine import FixReport
 
 IN_MEMORY = "<model>"
 """What findings call a model that is not a file."""
@@ -58,10 +58,10 @@ def check(
     Raises:
         OnnxlintError: The model cannot be opened, a rule failed on it, or an argument or a configuration is wrong.
     """
-    from onnxlint.check import check_file, check_model
-    from onnxlint.config import Configs, Settings, parse_severities
-    from onnxlint.model import Model
-    from onnxlint.run import Ledger, Plans
+    from onnxlint.lint.configuration import Configs, Settings, parse_severities
+    from onnxlint.lint.engine import check_file, check_model
+    from onnxlint.lint.session import Ledger, Plans
+    from onnxlint.model.skeleton import Model
 
     command = Settings(
         select=None if select is None else _names(select),
@@ -151,9 +151,9 @@ def fix(
     Raises:
         OnnxlintError: The model cannot be read or written, or an argument is wrong; nothing was written.
     """
-    from onnxlint.config import Configs, Settings
-    from onnxlint.fix_run import fix_path, write
-    from onnxlint.rule import Request
+    from onnxlint.fixes.session import fix_path, write
+    from onnxlint.lint.configuration import Configs, Settings
+    from onnxlint.lint.rule import Request
 
     settings = Settings(
         select=None if select is None else _names(select),

@@ -9,8 +9,8 @@ import pytest
 
 import onnxlint
 from onnxlint import OnnxlintError, Severity
-from tests.command import BAD, CLEAN, save
-from tests.command import onnxlint as command
+from tests.support.command import BAD, CLEAN, save
+from tests.support.command import onnxlint as command
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_what_cannot_be_done_raises(here: Path, arguments: dict[str, object], me
 
 
 def test_a_rule_that_fails_raises_so_that_no_findings_means_clean(here: Path) -> None:
-    from tests.test_cli import team_rule
+    from tests.cli.test_check import team_rule
 
     team_rule(here, "raise KeyError('oops')")
     with pytest.raises(OnnxlintError, match="TEA001 failed with KeyError"):

@@ -11,7 +11,7 @@ import pytest
 
 import dev
 from fixtures import pictures, pitfalls
-from tests.command import onnxlint
+from tests.support.command import onnxlint
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

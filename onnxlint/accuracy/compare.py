@@ -22,11 +22,11 @@ from onnxlint.accuracy.inputs import Feeds, Inputs, fed, make_inputs
 from onnxlint.accuracy.latency import measure
 from onnxlint.accuracy.match import Activation, End, Matched, ends_of, match, split_like
 from onnxlint.accuracy.metrics import Meter, mean_db
-from onnxlint.accuracy.recipe import ImageSet, Recipe
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport, ImageAccuracy, Latency
 from onnxlint.backends import Array, Backend, Progress, Session, backend_for, silent
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.report.numbers import quantity
+from onnxlint.images.recipe import ImageSet, Recipe
+from onnxlint.text import quantity
 
 if TYPE_CHECKING:
     from onnxlint.accuracy.tasks import Answer, Task
@@ -202,8 +202,8 @@ def _sized(models: Sequence[_Model], recipe: Recipe, shapes: Mapping[str, tuple[
     Raises:
         OnnxlintError: A model and the recipe do not fit.
     """
-    from onnxlint.convert import fitted
-    from onnxlint.model import open_model
+    from onnxlint.conversion.session import fitted
+    from onnxlint.model.skeleton import open_model
 
     for model in models:
         if model.path.lower().endswith(".onnx"):
@@ -214,7 +214,7 @@ def _sized(models: Sequence[_Model], recipe: Recipe, shapes: Mapping[str, tuple[
 def _ends(model: _Model, session: Session) -> tuple[End, ...]:
     names = [port.name for port in session.outputs]
     if model.path.lower().endswith(".onnx"):
-        from onnxlint.model import open_model
+        from onnxlint.model.skeleton import open_model
 
         return ends_of(open_model(model.path).proto, names)
     makers = dict(session.tensors())
@@ -226,7 +226,7 @@ def _ends(model: _Model, session: Session) -> tuple[End, ...]:
 
 def _beside(path: str, ends: Sequence[End]) -> tuple[End, ...]:
     """What the ONNX model that a file was made from says about its outputs: `net.onnx` beside `net_int8.param`."""
-    from onnxlint.model import open_model
+    from onnxlint.model.skeleton import open_model
 
     stem = os.path.splitext(path)[0]
     while stem:

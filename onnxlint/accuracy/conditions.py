@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from onnxlint import text as numbers
 from onnxlint.accuracy.results import CandidateReport, OutputAccuracy
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.report import numbers
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,

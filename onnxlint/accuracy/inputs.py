@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from onnxlint.accuracy.recipe import ImageSet, Recipe, Unreadable, find_images, tensors
 from onnxlint.backends import Array, Port, Session
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.report.numbers import shape as show
+from onnxlint.images.recipe import ImageSet, Recipe, Unreadable, find_images, tensors
+from onnxlint.text import shape as show
 
 Feeds = dict[str, Array]
 

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.report.numbers import shape as show
+from onnxlint.text import shape as show
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -171,7 +171,7 @@ def ends_of(proto: onnx.ModelProto, names: Sequence[str]) -> tuple[End, ...]:
     Raises:
         OnnxlintError: The metadata is damaged.
     """
-    from onnxlint.interface import read_heads
+    from onnxlint.fixes.heads import read_heads
 
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in proto.graph.output}
     dropped = _dropped(proto)
@@ -193,7 +193,7 @@ def _apart(joined: Joined, rank: int, dropped: Mapping[str, Activation]) -> list
 
 
 def _dropped(proto: onnx.ModelProto) -> dict[str, Activation]:
-    from onnxlint.interface import DROPPED_KEY
+    from onnxlint.fixes.heads import DROPPED_KEY
 
     text = next((entry.value for entry in proto.metadata_props if entry.key == DROPPED_KEY), "{}")
     try:

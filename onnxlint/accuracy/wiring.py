@@ -91,8 +91,8 @@ def read_wiring(path: str) -> Wiring:
 def _of_onnx(path: str) -> tuple[Layer, ...]:
     import math
 
-    from onnxlint.model import open_model
-    from onnxlint.view import GraphView
+    from onnxlint.graph.view import GraphView
+    from onnxlint.model.skeleton import open_model
 
     view = GraphView(open_model(path))
     sizes = {name: math.prod(tensor.dims) for name, tensor in view.main.initializers.items()}

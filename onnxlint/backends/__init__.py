@@ -17,7 +17,7 @@ import numpy.typing as npt
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet, Recipe
+    from onnxlint.images.recipe import ImageSet, Recipe
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int | None], None]

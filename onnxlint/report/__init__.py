@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.finding import CheckResult, Severity
+from onnxlint.lint.finding import CheckResult, Severity
 
 if TYPE_CHECKING:
-    from onnxlint.rule import Rule
+    from onnxlint.lint.rule import Rule
 
 FORMATS: tuple[str, ...] = ("text", "json", "sarif", "github", "gitlab", "junit", "markdown", "html")
 """Names of the formats; each is the name of its module too."""
@@ -64,7 +64,7 @@ def render(format: str, report: Report) -> str:
 
     if format not in FORMATS:
         raise unknown_format(format)
-    text: str = importlib.import_module(f"onnxlint.report.{format}").render(report)
+    text: str = importlib.import_module(f"onnxlint.report.check.{format}").render(report)
     return text
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import printable
-from onnxlint.finding import Applicability, Finding, Fix, Location, Severity, SourceLine
+from onnxlint.lint.finding import Applicability, Finding, Fix, Location, Severity, SourceLine
 
 if TYPE_CHECKING:
     from onnxlint.report import Report

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from onnxlint.surgeon import Surgeon
-    from onnxlint.view import Graph
+    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.graph.view import Graph
 
 UNHELD = "it is inside a function, which fixes do not reach"
 
@@ -37,7 +37,7 @@ def each(surgeon: Surgeon, nodes: Iterable[Node], patch: Callable[[Node], None])
         Taken: All have been changed.
         Unfixable: None can be patched.
     """
-    from onnxlint.surgeon import Taken
+    from onnxlint.fixes.surgeon import Taken
 
     done, taken, why = 0, 0, ""
     for node in nodes:
@@ -61,7 +61,7 @@ def array_of(node: Node, i: int) -> npt.NDArray[np.generic] | None:
     Raises:
         OnnxlintError: Its data is missing or broken.
     """
-    from onnxlint_rules._grf_graph import fixed_tensor
+    from onnxlint_rules._graph import fixed_tensor
 
     name = node.input(i)
     tensor = fixed_tensor(node.graph, name) if name else None

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.model import inline_span
-from onnxlint.view import GraphView
+from onnxlint.graph.view import GraphView
+from onnxlint.model.skeleton import inline_span
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.finding import Location
-    from onnxlint.view import Graph, Node
+    from onnxlint.graph.view import Graph, Node
+    from onnxlint.lint.finding import Location
 
 _WITH_TENSORS = ("Constant", "ConstantOfShape")
 """Operators of ONNX's own domain that hold tensors in attributes (graphs aside)."""

@@ -14,9 +14,9 @@ import pytest
 
 from onnxlint.accuracy import compare as module
 from onnxlint.accuracy.compare import compare, picture
-from onnxlint.accuracy.recipe import PRESETS, Recipe, make_recipe, preprocess
 from onnxlint.errors import OnnxlintError
-from tests.accuracy.models import SIZE, detector, images, rough
+from onnxlint.images.recipe import PRESETS, Recipe, make_recipe, preprocess
+from tests.support.accuracy_models import SIZE, detector, images, rough
 
 RECIPE = Recipe((SIZE, SIZE), (100.0, 110.0, 120.0), (1 / 64,) * 3, "BGR")
 
@@ -226,7 +226,7 @@ def test_a_size_that_the_model_does_not_take(reference: str, pictures: str) -> N
 MEMORY = """
 import resource, sys
 from onnxlint.accuracy.compare import compare
-from onnxlint.accuracy.recipe import Recipe
+from onnxlint.images.recipe import Recipe
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = compare(sys.argv[1], [sys.argv[1]], images=sys.argv[2], recipe=Recipe(), time=False)
 assert report.inputs == int(sys.argv[3]), report.inputs

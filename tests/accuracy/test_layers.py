@@ -11,11 +11,11 @@ import pytest
 
 from onnxlint.accuracy.compare import compare
 from onnxlint.accuracy.layers import Tensor, align
-from onnxlint.accuracy.recipe import Recipe, preprocess
 from onnxlint.accuracy.results import CandidateReport, LayerAccuracy, first_fall
 from onnxlint.accuracy.wiring import read_wiring
-from tests.accuracy.models import SIZE, detector, images, rough
-from tests.zoo import SHARED
+from onnxlint.images.recipe import Recipe, preprocess
+from tests.support.accuracy_models import SIZE, detector, images, rough
+from tests.support.zoo import SHARED
 
 RECIPE = Recipe((SIZE, SIZE), (100.0, 110.0, 120.0), (1 / 64,) * 3, "BGR")
 
@@ -153,10 +153,10 @@ def test_where_the_snr_first_falls() -> None:
 @pytest.mark.skipif(not (SHARED / "ncnn_reference").is_dir(), reason="../shared/data is not here")
 def test_ncnn_int8_is_made_again_with_a_layer_kept(tmp_path: Path) -> None:
     """The gain is that of the file that would be written, its bytes too."""
-    from onnxlint.accuracy.recipe import make_recipe
     from onnxlint.backends.ncnn.format import dump_bin, load, save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import load_table
+    from onnxlint.images.recipe import make_recipe
 
     folder = SHARED / "ncnn_reference"
     pictures = tmp_path / "list.txt"

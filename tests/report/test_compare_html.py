@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from onnxlint import text as numbers
 from onnxlint.accuracy.results import AccuracyReport, Detection, ImageAccuracy, LayerAccuracy
-from onnxlint.report import compare_tables, numbers
-from onnxlint.report.compare_html import render
+from onnxlint.report.compare import tables as compare_tables
+from onnxlint.report.compare.html import render
 from onnxlint.report.page import POLICY
-from tests.report.pages import Strict, opened, overflow
 from tests.report.test_compare_reports import REPORT, model, output
+from tests.support.pages import Strict, opened, overflow
 
 HOSTILE = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00"
 SNRS = (100.0, 9.0, math.inf, 40.0, math.nan, -math.inf)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxlint import text as numbers
 from onnxlint.accuracy.results import (
     AccuracyReport,
     CandidateReport,
@@ -24,7 +25,6 @@ from onnxlint.accuracy.results import (
     Suggestion,
     TaskResult,
 )
-from onnxlint.report import numbers
 from onnxlint.report.compare import render
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "compare.json").read_text(encoding="utf-8"))

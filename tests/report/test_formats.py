@@ -18,12 +18,12 @@ import jsonschema
 import pytest
 
 from onnxlint import Severity
-from onnxlint.check import Plan, check_file
 from onnxlint.errors import OnnxlintError
-from onnxlint.finding import CheckResult, FileError, Finding, Location, SourceLine
+from onnxlint.lint.engine import Plan, check_file
+from onnxlint.lint.finding import CheckResult, FileError, Finding, Location, SourceLine
+from onnxlint.lint.rule import load_registry
 from onnxlint.report import FORMATS, Report, render
-from onnxlint.rule import load_registry
-from tests.report.samples import detector, finding, fixes, rules
+from tests.support.report_samples import detector, finding, fixes, rules
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "onnxlint-check.schema.json"
 OFFICIAL_SARIF = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"

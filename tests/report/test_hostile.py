@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from onnxlint.finding import (
+from onnxlint.lint.excerpt import Box, Neighbourhood
+from onnxlint.lint.finding import (
     Applicability,
     CheckResult,
     FileError,
@@ -25,10 +26,9 @@ from onnxlint.finding import (
     Severity,
     SourceLine,
 )
-from onnxlint.neighbourhood import Box, Neighbourhood
 from onnxlint.report import FORMATS, Report, render
-from tests.report.samples import rules
 from tests.report.test_formats import parsed_json, sarif_run
+from tests.support.report_samples import rules
 
 NASTY = (
     "\x1b[31m", "\x1b]8;;http://evil\x1b\\", "\r\n", "\n", "\u2028", "\x85", "\x00", "\x7f", "\u202e", "\u2066", "\u200b",
@@ -269,7 +269,7 @@ def test_markdown(report: Report) -> None:
 @run
 @given(neighbourhoods)
 def test_mermaid(around: Neighbourhood) -> None:
-    from onnxlint.report.markdown import _picture
+    from onnxlint.report.check.markdown import _picture
 
     label = r"(?:[\w _/,.()?×→…]|<br/>|#\d+;)*"
     for line in _picture(around).strip().split("\n")[2:-3]:

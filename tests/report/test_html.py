@@ -13,20 +13,20 @@ import onnx
 import pytest
 from hypothesis import given, settings
 
-from onnxlint.check import Plan, check_view
-from onnxlint.finding import SAFE, Finding, Severity
-from onnxlint.model import Model
-from onnxlint.neighbourhood import FIXED_OF_A_RULE, Box, Neighbourhood
+from onnxlint.graph.view import GraphView
+from onnxlint.lint.engine import Plan, check_view
+from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
+from onnxlint.lint.finding import SAFE, Finding, Severity
+from onnxlint.lint.rule import load_registry
+from onnxlint.lint.rule_tests import parse
+from onnxlint.model.skeleton import Model
 from onnxlint.report import Report, render
-from onnxlint.report.html import PICTURES, _placed
+from onnxlint.report.check.html import PICTURES, _placed
 from onnxlint.report.page import POLICY
-from onnxlint.rule import load_registry
-from onnxlint.rule_tests import parse
-from onnxlint.view import GraphView
-from tests.command import onnxlint
-from tests.report.pages import Strict, opened, overflow
-from tests.report.samples import DETECTOR, detector, finding, fixes
 from tests.report.test_hostile import bland, reports, run
+from tests.support.command import onnxlint
+from tests.support.pages import Strict, opened, overflow
+from tests.support.report_samples import DETECTOR, detector, finding, fixes
 
 HOSTILE = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00"
 

@@ -15,7 +15,7 @@ import pytest
 
 from onnxlint import __version__
 from onnxlint.report import FORMATS, Report, render
-from tests.report.samples import detector, fixes
+from tests.support.report_samples import detector, fixes
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SUFFIXES = {"json": "json", "sarif": "json", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnxlint_rules._grf_liveness import liveness
+from onnxlint_rules.grf._liveness import liveness
 
-from onnxlint.check import Plan, check_file, check_view
-from onnxlint.finding import Finding, Severity
-from onnxlint.model import Model
-from onnxlint.rule import Options, load_registry
-from onnxlint.rule_tests import findings_in
-from onnxlint.view import GraphView
+from onnxlint.graph.view import GraphView
+from onnxlint.lint.engine import Plan, check_file, check_view
+from onnxlint.lint.finding import Finding, Severity
+from onnxlint.lint.rule import Options, load_registry
+from onnxlint.lint.rule_tests import findings_in
+from onnxlint.model.skeleton import Model
 
 
 def findings(code: str, model: onnx.ModelProto, weights: bool = False) -> list[Finding]:

@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from onnxlint_rules.ops007_implicit_resize_mode import _pixels
+from onnxlint_rules.ops.ops007_implicit_resize_mode import _pixels
 
 from onnxlint import Finding, Options
-from onnxlint.check import Plan, check_file, check_view
-from onnxlint.model import Model
-from onnxlint.rule import load_registry
-from onnxlint.rule_tests import parse
-from onnxlint.view import GraphView
+from onnxlint.graph.view import GraphView
+from onnxlint.lint.engine import Plan, check_file, check_view
+from onnxlint.lint.rule import load_registry
+from onnxlint.lint.rule_tests import parse
+from onnxlint.model.skeleton import Model
 
 RETINAFACE = Path(__file__).parents[3] / "shared" / "data" / "retinaface"
 

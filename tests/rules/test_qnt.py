@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnxlint_rules._qnt_weights import Weight, channel_blocks, figures, weights
+from onnxlint_rules.qnt._weights import Weight, channel_blocks, figures, weights
 
-from onnxlint.check import Plan, check_file, check_view
-from onnxlint.finding import Finding, Severity
-from onnxlint.model import Model
-from onnxlint.rule import Options, load_registry
-from onnxlint.view import GraphView
+from onnxlint.graph.view import GraphView
+from onnxlint.lint.engine import Plan, check_file, check_view
+from onnxlint.lint.finding import Finding, Severity
+from onnxlint.lint.rule import Options, load_registry
+from onnxlint.model.skeleton import Model
 
 Array = npt.NDArray[np.generic]
 
@@ -88,7 +88,7 @@ def test_weights_are_found_behind_transpose_and_identity() -> None:
 
 
 def test_blocks_of_a_large_weight_hold_each_number_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxlint_rules._qnt_weights.CHUNK", 10)
+    monkeypatch.setattr("onnxlint_rules.qnt._weights.CHUNK", 10)
     values = np.arange(120, dtype=np.float32).reshape(8, 15)
     for attributes, rows in (({}, values.T), ({"transB": 1}, values)):
         view = view_of([helper.make_node("Gemm", ["x", "w"], ["y"], **attributes)], {"w": values})

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxlint.check import Plan, check_file
 from onnxlint.errors import OnnxlintError
-from onnxlint.finding import Finding
-from onnxlint.model import open_model
-from onnxlint.rule import load_registry
+from onnxlint.lint.engine import Plan, check_file
+from onnxlint.lint.finding import Finding
+from onnxlint.lint.rule import load_registry
+from onnxlint.model.skeleton import open_model
 
 RANGE = {"location": "w.bin", "length": "16"}
 

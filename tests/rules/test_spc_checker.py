@@ -10,10 +10,10 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxlint.check import Plan, check_file, check_model
-from onnxlint.finding import Finding
-from onnxlint.model import LARGE, Model, inline_span, open_model
-from onnxlint.rule import load_registry
+from onnxlint.lint.engine import Plan, check_file, check_model
+from onnxlint.lint.finding import Finding
+from onnxlint.lint.rule import load_registry
+from onnxlint.model.skeleton import LARGE, Model, inline_span, open_model
 
 CODES = ("SPC001", "SPC002", "SPC003", "SEC001", "SEC002", "SEC003")
 PLAN = Plan(tuple(load_registry().find(code) for code in CODES))

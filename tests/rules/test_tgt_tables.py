@@ -8,7 +8,7 @@ import pytest
 from onnx import defs
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.targets import Limit, Target, load, names
+from onnxlint.lint.targets import Limit, Target, load, names
 
 SCHEMAS: dict[str, list[defs.OpSchema]] = {}
 for schema in defs.get_all_schemas_with_history():

@@ -24,8 +24,8 @@ from onnxlint.accuracy.results import Detection, TaskResult
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet, Recipe
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
+    from onnxlint.images.recipe import ImageSet, Recipe
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +68,7 @@ class Task(Protocol):
         Args:
             outputs: Name → array, with a batch axis of 1.
             size: Width and height of the network's input, in pixels.
-            heads: What is where in joined outputs, if the model's metadata says so (`onnxlint.interface.read_heads`).
+            heads: What is where in joined outputs, if the model's metadata says so (`onnxlint.fixes.heads.read_heads`).
 
         Raises:
             OnnxlintError: The outputs are not those of a model for this task.

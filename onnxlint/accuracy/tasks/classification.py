@@ -17,8 +17,8 @@ from onnxlint.accuracy.tasks.vector import pick_vector
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
+    from onnxlint.images.recipe import ImageSet
 
 Array = npt.NDArray[Any]
 

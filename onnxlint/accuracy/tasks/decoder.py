@@ -20,7 +20,7 @@ from onnxlint.accuracy.tasks.heads import ROLES, Part, describe, guess_roles, na
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
 
 Array = npt.NDArray[Any]
 

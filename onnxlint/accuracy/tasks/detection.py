@@ -20,8 +20,8 @@ from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet, Recipe
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
+    from onnxlint.images.recipe import ImageSet, Recipe
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
 
 Array = npt.NDArray[Any]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.accuracy.recipe import EXTENSIONS
 from onnxlint.errors import OnnxlintError, printable
+from onnxlint.images.recipe import EXTENSIONS
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet
+    from onnxlint.images.recipe import ImageSet
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")

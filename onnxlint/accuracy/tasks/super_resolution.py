@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.accuracy.recipe import Recipe, decode
 from onnxlint.accuracy.results import TaskResult
 from onnxlint.accuracy.tasks import Answer
 from onnxlint.accuracy.tasks.labels import is_image, match
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.errors import OnnxlintError, printable
+from onnxlint.images.recipe import Recipe, decode
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet
-    from onnxlint.interface import Joined
+    from onnxlint.fixes.heads import Joined
+    from onnxlint.images.recipe import ImageSet
 
 Array = npt.NDArray[Any]
 

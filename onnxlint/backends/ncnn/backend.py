@@ -16,10 +16,10 @@ from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.recipe import ImageSet, Recipe, Unreadable
     from onnxlint.backends.ncnn import quantize
     from onnxlint.backends.ncnn.auto import Step
     from onnxlint.backends.ncnn.format import Network
+    from onnxlint.images.recipe import ImageSet, Recipe, Unreadable
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,9 +55,9 @@ class Inputs:
         self._shapes: set[tuple[int, ...]] = set()
 
     def __iter__(self) -> Iterator[Floats]:
-        from onnxlint.accuracy.recipe import tensors
         from onnxlint.backends.ncnn.calibrate import check_inputs
         from onnxlint.backends.ncnn.run import Runner
+        from onnxlint.images.recipe import tensors
 
         if self._whole and self._held is not None:
             yield from self._held

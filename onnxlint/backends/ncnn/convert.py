@@ -25,8 +25,8 @@ from onnxlint.backends.ncnn.run import wheel
 from onnxlint.errors import OnnxlintError, printable
 
 if TYPE_CHECKING:
-    from onnxlint.model import Model
-    from onnxlint.view import Graph, GraphView, Node
+    from onnxlint.graph.view import Graph, GraphView, Node
+    from onnxlint.model.skeleton import Model
 
 LEAST_SNR = 60.0
 """dB between ncnn and onnxruntime below which ncnn computes something else. Right nets have 90 to 130; a net whose
@@ -82,8 +82,8 @@ def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
             something else.
         OnnxlintError: The model cannot be read, the shape is missing, or the tools are.
     """
-    from onnxlint.model import open_model
-    from onnxlint.view import GraphView
+    from onnxlint.graph.view import GraphView
+    from onnxlint.model.skeleton import open_model
 
     wheel()
     model = open_model(source)
@@ -165,7 +165,7 @@ def _write(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) -> No
     """The model with its inputs fixed, all its weights inside the file where they fit."""
     import onnx
 
-    from onnxlint.save import save as save_model
+    from onnxlint.model.save import save as save_model
 
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
@@ -545,9 +545,9 @@ def snr(truth: Array, found: Array) -> float:
 
 def _feeds(view: GraphView, shapes: Mapping[str, tuple[int, ...]], job: Job) -> dict[str, Array]:
     """Seeded random inputs: pixels through the recipe for an image, what the model's own nodes expect elsewhere."""
-    from onnxlint.accuracy.recipe import preprocess
-    from onnxlint.contract import common_contract
-    from onnxlint.feeds import dtype_of, fill
+    from onnxlint.images.recipe import preprocess
+    from onnxlint.verification.contract import common_contract
+    from onnxlint.verification.inputs import dtype_of, fill
 
     generator = np.random.default_rng(0)
     out: dict[str, Array] = {}

@@ -99,7 +99,7 @@ class OrtBackend:
         Raises:
             OnnxlintError: It cannot be read.
         """
-        from onnxlint.model import inline_span, is_external, open_model, walk_tensors
+        from onnxlint.model.skeleton import inline_span, is_external, open_model, walk_tensors
 
         model = open_model(path)
         others: dict[str, None] = {}
@@ -115,7 +115,7 @@ class OrtBackend:
         Raises:
             OnnxlintError: It cannot be read.
         """
-        from onnxlint.model import open_model
+        from onnxlint.model.skeleton import open_model
 
         return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in open_model(path).proto.graph.initializer)
 
@@ -327,10 +327,10 @@ def _finite(value: Any) -> bool:
 
 
 def _static(session: OrtSession, path: str, job: Job, progress: Progress) -> Artifact:
-    from onnxlint.accuracy.recipe import Unreadable
     from onnxlint.backends.ort import auto, calibrate, static
     from onnxlint.backends.ort.feeds import from_images, image_port, spread
     from onnxlint.backends.ort.static import NOTHING
+    from onnxlint.images.recipe import Unreadable
 
     name = session.path
     method = {"kl": "entropy"}.get(job.method, job.method)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxlint.accuracy.recipe import ImageSet, Unreadable, tensors
 from onnxlint.backends import Array, Job, Port
 from onnxlint.errors import OnnxlintError, printable
+from onnxlint.images.recipe import ImageSet, Unreadable, tensors
 
 SEED = 20260
 SETS = 4
@@ -97,11 +97,11 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     Raises:
         OnnxlintError: It runs on none that were tried.
     """
-    from onnxlint.contract import Unfit, common_contract
-    from onnxlint.feeds import candidates, feeds_for
-    from onnxlint.fix_run import noted_multiples
-    from onnxlint.model import open_model
-    from onnxlint.view import GraphView
+    from onnxlint.fixes.session import noted_multiples
+    from onnxlint.graph.view import GraphView
+    from onnxlint.model.skeleton import open_model
+    from onnxlint.verification.contract import Unfit, common_contract
+    from onnxlint.verification.inputs import candidates, feeds_for
 
     view = GraphView(open_model(path))
     try:

@@ -64,7 +64,7 @@ def load(path: str, data: bool = True) -> onnx.ModelProto:
     """
     import onnx
 
-    from onnxlint.model import open_model
+    from onnxlint.model.skeleton import open_model
 
     open_model(path)  # what is wrong with it, in words that help
     try:

@@ -50,10 +50,10 @@ def prepare(source: str) -> onnx.ModelProto:
     Raises:
         OnnxlintError: It cannot be read, is too large, or cannot be raised or pre-processed.
     """
-    from onnxlint import opset
-    from onnxlint.model import open_model
-    from onnxlint.save import save
-    from onnxlint.view import GraphView
+    from onnxlint.fixes import opset
+    from onnxlint.graph.view import GraphView
+    from onnxlint.model.save import save
+    from onnxlint.model.skeleton import open_model
 
     runtime()
     from onnxruntime.quantization import quant_pre_process
@@ -94,7 +94,7 @@ def prepare(source: str) -> onnx.ModelProto:
 
 def weight_bytes(proto: onnx.ModelProto) -> int:
     """Bytes of all tensors of a skeleton, in memory."""
-    from onnxlint.model import walk_tensors
+    from onnxlint.model.skeleton import walk_tensors
 
     total = 0
     for tensor in walk_tensors(proto):

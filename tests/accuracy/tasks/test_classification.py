@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxlint.accuracy import recipe as rec
 from onnxlint.accuracy.tasks import Answer, Task, make_task
 from onnxlint.accuracy.tasks.classification import first_five
 from onnxlint.errors import OnnxlintError
+from onnxlint.images import recipe as rec
 
 Image = importlib.import_module("PIL.Image")
 

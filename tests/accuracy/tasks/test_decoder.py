@@ -24,7 +24,7 @@ from onnxlint.accuracy.tasks.decoder import (
     suppress,
 )
 from onnxlint.errors import OnnxlintError
-from onnxlint.interface import Head, Joined
+from onnxlint.fixes.heads import Head, Joined
 
 RETINAFACE = PRESETS["retinaface"]
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxlint.accuracy import recipe as rec
 from onnxlint.accuracy.results import Detection
 from onnxlint.accuracy.tasks import Answer, Task, TaskResult, make_task
 from onnxlint.accuracy.tasks.detection import average_precision, pair_up, to_original
 from onnxlint.accuracy.tasks.labels import Boxes
 from onnxlint.errors import OnnxlintError
+from onnxlint.images import recipe as rec
 
 pytest.importorskip("pycocotools")
 DATA = Path(__file__).parents[4] / "shared" / "data"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxlint.accuracy import recipe as rec
 from onnxlint.accuracy.tasks import Array, Task, make_task
 from onnxlint.errors import OnnxlintError
+from onnxlint.images import recipe as rec
 
 pytest.importorskip("skimage")
 Image = importlib.import_module("PIL.Image")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxlint.accuracy import recipe as rec
 from onnxlint.accuracy.tasks import Task, make_task
 from onnxlint.accuracy.tasks.labels import Pair, read_pairs
 from onnxlint.accuracy.tasks.verification import best_threshold, cosine_of, pair_metrics
 from onnxlint.errors import OnnxlintError
+from onnxlint.images import recipe as rec
 
 pytest.importorskip("sklearn")
 Image = importlib.import_module("PIL.Image")

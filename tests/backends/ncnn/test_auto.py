@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxlint.accuracy.recipe import PRESETS, find_images, tensors
 from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
@@ -15,7 +14,8 @@ from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
 from onnxlint.errors import OnnxlintError
-from tests.backends.ncnn.nets import DATA, REFERENCE, inputs, needs_data, small
+from onnxlint.images.recipe import PRESETS, find_images, tensors
+from tests.support.ncnn_nets import DATA, REFERENCE, inputs, needs_data, small
 
 NET = small()
 

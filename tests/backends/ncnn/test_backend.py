@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxlint.accuracy.recipe import ImageSet, Recipe, find_images
 from onnxlint.backends import Artifact, Job, find_target
 from onnxlint.backends.ncnn.backend import BACKEND, Inputs
 from onnxlint.backends.ncnn.format import Network, load, parse_bin, parse_param, save
@@ -16,7 +15,8 @@ from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import NcnnSession
 from onnxlint.backends.ncnn.table import load_table
 from onnxlint.errors import OnnxlintError
-from tests.backends.ncnn.nets import inputs, small
+from onnxlint.images.recipe import ImageSet, Recipe, find_images
+from tests.support.ncnn_nets import inputs, small
 
 RECIPE = Recipe()
 

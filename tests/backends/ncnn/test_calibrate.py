@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxlint.accuracy.recipe import find_images, make_recipe, tensors
 from onnxlint.backends.ncnn import arith, calibrate
 from onnxlint.backends.ncnn.evaluate import Evaluator
 from onnxlint.backends.ncnn.format import load
@@ -13,7 +12,8 @@ from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import load_table, quantizable
 from onnxlint.errors import OnnxlintError
-from tests.backends.ncnn.nets import DATA, REFERENCE, inputs, needs_data, small
+from onnxlint.images.recipe import find_images, make_recipe, tensors
+from tests.support.ncnn_nets import DATA, REFERENCE, inputs, needs_data, small
 
 NET = small()
 

@@ -11,8 +11,8 @@ import pytest
 from onnxlint.backends.ncnn.calibrate import make_table
 from onnxlint.backends.ncnn.format import load, save
 from onnxlint.backends.ncnn.table import dump_table, load_table
-from onnxlint.cli import run
-from tests.backends.ncnn.nets import DATA, REFERENCE, inputs, needs_data, small
+from onnxlint.cli.app import run
+from tests.support.ncnn_nets import DATA, REFERENCE, inputs, needs_data, small
 
 Output = pytest.CaptureFixture[str]
 

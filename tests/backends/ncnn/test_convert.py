@@ -12,16 +12,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxlint.accuracy.recipe import Recipe
 from onnxlint.backends import Job, NotConvertible
 from onnxlint.backends.ncnn import convert as conversion
 from onnxlint.backends.ncnn.convert import clean, convert, run_apart, snr, trace
 from onnxlint.backends.ncnn.format import parse_bin, parse_param, save
 from onnxlint.backends.ncnn.run import NcnnSession
 from onnxlint.errors import OnnxlintError
-from onnxlint.model import open_model
-from onnxlint.view import GraphView
-from tests.backends.ncnn.nets import DATA, REFERENCE, needs_data, small
+from onnxlint.graph.view import GraphView
+from onnxlint.images.recipe import Recipe
+from onnxlint.model.skeleton import open_model
+from tests.support.ncnn_nets import DATA, REFERENCE, needs_data, small
 
 pytest.importorskip("pnnx", reason="the pnnx wheel is not installed")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from onnxlint.backends.ncnn import format as fmt
 from onnxlint.errors import OnnxlintError
-from tests.backends.ncnn.nets import REFERENCE, SMALL, needs_data, small
+from tests.support.ncnn_nets import REFERENCE, SMALL, needs_data, small
 
 
 @needs_data

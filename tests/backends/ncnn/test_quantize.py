@@ -13,7 +13,7 @@ from onnxlint.backends.ncnn.quantize import quantize, quantize_weights
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import load_table
 from onnxlint.errors import OnnxlintError
-from tests.backends.ncnn.nets import REFERENCE, inputs, needs_data, small
+from tests.support.ncnn_nets import REFERENCE, inputs, needs_data, small
 
 NET = small()
 

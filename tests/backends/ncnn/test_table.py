@@ -12,7 +12,7 @@ from onnxlint.backends.ncnn.calibrate import make_table
 from onnxlint.backends.ncnn.format import load
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.errors import OnnxlintError
-from tests.backends.ncnn.nets import REFERENCE, inputs, needs_data, small
+from tests.support.ncnn_nets import REFERENCE, inputs, needs_data, small
 
 NET = small()
 

@@ -1,0 +1,74 @@
+"""`onnxlint view`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import socket
+from typing import Any
+
+from onnxlint.cli import console
+from onnxlint.cli.options import number
+from onnxlint.errors import OnnxlintError, printable
+
+_HOST = "localhost"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("model", metavar="MODEL", help="model that Netron shows")
+    parser.add_argument("--port", metavar="N", type=number(1), help="port of this machine (default: a free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the model to a browser on this machine until ctrl-c; return the exit code."""
+    _check_model(options.model)
+    netron = _netron()
+    port = _check_port(options.port)
+    # Netron takes any file, and says so on its own log; what is printed here is enough.
+    import logging
+
+    logging.getLogger("netron").setLevel(logging.WARNING)
+    host, port = netron.start(options.model, (_HOST, port), browse=not options.no_browser)
+    console.write(f"{printable(options.model)}: http://{host}:{port} (ctrl-c ends it)\n")
+    netron.wait()
+    return 0
+
+
+def _check_model(path: str) -> None:
+    """Raises OnnxlintError where there is no model to show."""
+    if path.endswith(".onnx"):
+        from onnxlint.model.skeleton import open_model
+
+        open_model(path)
+        return
+    try:
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise OnnxlintError(f"{printable(path)}: is empty; give a model")
+    except OSError as e:
+        reason = e.strerror or os.strerror(e.errno or 0)
+        raise OnnxlintError(f"{printable(path)}: cannot be read: {reason}; give a model") from None
+
+
+def _netron() -> Any:
+    try:
+        return importlib.import_module("netron")
+    except ImportError as e:
+        raise OnnxlintError(
+            f"netron: cannot be imported ({e}); install it with `pip install 'onnxlint[view]'`"
+        ) from None
+
+
+def _check_port(port: int | None) -> int:
+    """A port that can be had; Netron itself would fail in a thread and wait forever."""
+    try:
+        with socket.socket() as probe:
+            # As Netron's server does: a port that was just left can be taken again.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((_HOST, port or 0))
+            return int(probe.getsockname()[1])
+    except (OSError, OverflowError) as e:
+        raise OnnxlintError(f"--port {port}: cannot be used ({e}); leave it out for a free one") from None

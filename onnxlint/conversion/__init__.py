@@ -1,0 +1,1 @@
+"""All targets of one run, and the manifest that tells how they were made."""

@@ -1,0 +1,1 @@
+"""Check, fix, convert and compare in one folder, with sample programs."""

@@ -1,0 +1,1 @@
+"""Patches applied to a fixed point, each proved or verified."""

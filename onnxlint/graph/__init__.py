@@ -1,0 +1,1 @@
+"""The graph in a model: producers, consumers, constants, shapes, batch axis, source lines."""

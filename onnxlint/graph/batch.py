@@ -1,0 +1,258 @@
+"""Which axis of each value is the batch, traced from the graph inputs through the operators.
+
+A forward pass over the main graph. An operator that is not listed loses the batch: rules that ask then stay silent,
+which is the safe side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxlint.graph.view import Dim, Graph, GraphView, Node, Shape
+
+_SAME_AXIS = frozenset(
+    """Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh CumSum
+    DequantizeLinear Dropout Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish Hardmax Identity
+    InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization
+    MeanVarianceNormalization Mish Neg Not PRelu Pad QuantizeLinear RMSNormalization Reciprocal Relu Resize Round Scale
+    Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu
+    Upsample""".split()
+)
+_FIRST_AXIS = frozenset(
+    """AveragePool Conv ConvInteger ConvTranspose DeformConv DepthToSpace GlobalAveragePool GlobalLpPool GlobalMaxPool
+    GridSample LpPool MaxPool QLinearConv SpaceToDepth""".split()
+)
+_BROADCAST = frozenset(
+    """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Expand Greater GreaterOrEqual Less LessOrEqual Max
+    Mean Min Mod Mul Or Pow Sub Sum Where Xor""".split()
+)
+_COERCING = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
+"""Before opset 13 these compute along all axes from `axis` on."""
+
+_ALONG = _COERCING | {"LayerNormalization", "LpNormalization"}
+
+_REDUCE = frozenset(
+    """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+    ReduceSumSquare ArgMax ArgMin""".split()
+)
+
+
+def input_batch_axis(graph: Graph, name: str) -> int | None:
+    """The batch axis of a graph input: 0 for images and for what has a free or single first axis, else None."""
+    shape = graph.shape(name)
+    if not shape:
+        return None
+    if len(shape) >= 4:
+        return 0
+    return 0 if len(shape) >= 2 and (shape[0] == 1 or not isinstance(shape[0], int)) else None
+
+
+def trace_batch(view: GraphView) -> dict[str, int]:
+    """Value name → batch axis, for the main graph's values that have one."""
+    graph = view.main
+    axes: dict[str, int] = {}
+    for name in graph.data_inputs:
+        axis = input_batch_axis(graph, name)
+        if axis is not None:
+            axes[name] = axis
+    if not axes:
+        return axes
+    for node in graph.order:
+        if not any(name in axes for name in node.inputs):
+            continue
+        try:
+            axis = _output_axis(node, axes)
+        except (TypeError, ValueError, AttributeError, IndexError):
+            axis = None  # an attribute of another type than its operator's: SPC001 reports it
+        if axis is not None:
+            for name in node.outputs:
+                if name:
+                    axes[name] = axis
+    return axes
+
+
+def _output_axis(node: Node, axes: dict[str, int]) -> int | None:
+    op = node.op
+    first = axes.get(node.input(0))
+    if op in _SAME_AXIS:
+        return None if op in _ALONG and first is not None and _is_along(node, first) else first
+    if op in _FIRST_AXIS:
+        return first if first == 0 else None
+    if op in _BROADCAST:
+        return _broadcast(node, axes)
+    if op in ("Concat", "Split"):
+        rank = _rank(node.shape(0))
+        axis = _normal(node.attribute("axis", 0), rank)
+        found = {axes[name] for name in node.inputs if name in axes}
+        return found.pop() if len(found) == 1 and axis is not None and axis not in found else None
+    if first is None:
+        return None
+    handler = _HANDLERS.get(op)
+    if handler is not None:
+        return handler(node, first)
+    return _reduce(node, first) if op in _REDUCE else None
+
+
+def _is_along(node: Node, first: int) -> bool:
+    """Whether an operator computes along the axis, so that it cannot be the batch."""
+    whole = node.op == "LayerNormalization" or (node.op in _COERCING and node.graph.view.opset < 13)
+    default = 1 if node.op in _COERCING and whole else -1
+    axis = _normal(node.attribute("axis", default), _rank(node.shape(0)))
+    return axis is not None and (axis <= first if whole else axis == first)
+
+
+def _broadcast(node: Node, axes: dict[str, int]) -> int | None:
+    rank = max((len(s) for s in (node.shape(i) for i in range(len(node.inputs))) if s is not None), default=0)
+    if node.op == "Expand":
+        rank = _rank(node.output_shape()) or 0
+    found: set[int] = set()
+    sizes: set[Dim] = set()
+    shapes = [node.shape(i) for i in range(len(node.inputs))]
+    for name, shape in zip(node.inputs, shapes, strict=True):
+        if name in axes:
+            if shape is None or not rank:
+                # Without ranks, only operands whose axes are known to line up can be trusted.
+                return axes[name] if all(axes.get(other) == axes[name] for other in node.inputs) else None
+            found.add(axes[name] + rank - len(shape))
+            sizes.update(dim for dim in shape[axes[name] : axes[name] + 1] if isinstance(dim, str))
+    if any(shape is not None and shape.count(size) > 1 for shape in shapes for size in sizes):
+        return None  # each with each, as in the scores of attention: no batch, which would not be mixed
+    return found.pop() if len(found) == 1 else None
+
+
+def _transpose(node: Node, first: int) -> int | None:
+    perm = node.attribute("perm")
+    if perm is None:
+        rank = _rank(node.shape(0))
+        return rank - 1 - first if rank else None
+    return perm.index(first) if first in perm else None
+
+
+def _reshape(node: Node, first: int) -> int | None:
+    if first != 0:
+        return None
+    constant = node.constant(1)
+    if constant is None:
+        symbolic = node.graph.view.symbolic
+        data, value = symbolic.of(node, 0), symbolic.val(node, 1)
+        if data is None or value is None or not value.numbers:
+            return None
+        lead = value.numbers[0]
+        return 0 if lead == data[0] or (lead == 0 and not node.attribute("allowzero", 0)) else None
+    target, shape = constant.reshape(-1).tolist(), node.shape(0)
+    if not target or not shape:
+        return None
+    if (target[0] == 0 and not node.attribute("allowzero", 0)) or target[0] == shape[0]:
+        return 0
+    if target[0] == -1:
+        # [-1, 3, 5] keeps the batch where the other numbers take up all that the input has beside its first.
+        inner = [dim for dim in shape[1:] if isinstance(dim, int)]
+        exact = len(inner) == len(shape) - 1 and min(target[1:], default=1) > 0
+        return 0 if exact and math.prod(inner) == math.prod(target[1:]) else None
+    return 0 if target[0] == 1 and not isinstance(shape[0], int) else None
+
+
+def _squeeze(node: Node, first: int) -> int | None:
+    removed = _axes(node)
+    if removed is None or first in removed:
+        return None
+    return first - sum(axis < first for axis in removed)
+
+
+def _unsqueeze(node: Node, first: int) -> int | None:
+    added = _axes(node, extra=True)
+    if added is None:
+        return None
+    for axis in sorted(added):
+        first += axis <= first
+    return first
+
+
+def _gather(node: Node, first: int) -> int | None:
+    axis = _normal(node.attribute("axis", 0), _rank(node.shape(0)))
+    indices = _rank(node.shape(1))
+    if axis is None or indices is None or axis == first:
+        return None
+    return first if axis > first else first + indices - 1
+
+
+def _slice(node: Node, first: int) -> int | None:
+    axes = node.attribute("axes")
+    if axes is None:
+        constant = node.constant(3)
+        axes = constant.tolist() if constant is not None else None
+    rank = _rank(node.shape(0))
+    if axes is None or rank is None:
+        return None
+    return None if first in [_normal(axis, rank) for axis in axes] else first
+
+
+def _flatten(node: Node, first: int) -> int | None:
+    return 0 if first == 0 and node.attribute("axis", 1) == 1 else None
+
+
+def _matmul(node: Node, first: int) -> int | None:
+    rank = _rank(node.shape(0))
+    return first if rank is not None and first < rank - 1 else None
+
+
+def _gemm(node: Node, first: int) -> int | None:
+    return 0 if first == 0 and not node.attribute("transA", 0) else None
+
+
+def _tile(node: Node, first: int) -> int | None:
+    repeats = node.constant(1)
+    return first if repeats is not None and first < repeats.size and repeats.reshape(-1)[first] == 1 else None
+
+
+def _reduce(node: Node, first: int) -> int | None:
+    axes = [node.attribute("axis", 0)] if node.op.startswith("Arg") else node.attribute("axes")
+    if axes is None:
+        constant = node.constant(1)
+        axes = constant.tolist() if constant is not None else None
+    rank = _rank(node.shape(0))
+    if axes is None or (rank is None and any(axis < 0 for axis in axes)):
+        return None
+    reduced = {axis if axis >= 0 else axis + (rank or 0) for axis in axes}
+    if first in reduced:
+        return None
+    return first if node.attribute("keepdims", 1) else first - sum(axis < first for axis in reduced)
+
+
+_HANDLERS = {
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Tile": _tile,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+}
+
+
+def _axes(node: Node, extra: bool = False) -> set[int] | None:
+    """Axes of a Squeeze or Unsqueeze (attribute before opset 13, input since), non-negative."""
+    axes = node.attribute("axes")
+    if axes is None:
+        constant = node.constant(1)
+        axes = constant.reshape(-1).tolist() if constant is not None else None
+    rank = _rank(node.shape(0))
+    if axes is None or (rank is None and any(axis < 0 for axis in axes)):
+        return None
+    whole = (rank or 0) + (len(axes) if extra else 0)
+    return {axis if axis >= 0 else axis + whole for axis in axes}
+
+
+def _rank(shape: Shape | None) -> int | None:
+    return None if shape is None else len(shape)
+
+
+def _normal(axis: int, rank: int | None) -> int | None:
+    if axis >= 0:
+        return axis
+    return None if rank is None else axis + rank

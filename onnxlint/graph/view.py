@@ -1,0 +1,835 @@
+"""GraphView: a read-only index over a model's skeleton. What rules read.
+
+Building it takes one pass over the nodes. What costs more (inferred shapes, the batch axis, distances to the outputs)
+is made when a rule first asks for it, and kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.errors import OnnxlintError, printable
+from onnxlint.lint.finding import Location
+from onnxlint.model.skeleton import LARGE, Model, inline_span
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import onnx
+
+    from onnxlint.graph.source import Sources
+    from onnxlint.symbolic.inference import Symbolic
+
+Dim = int | str | None
+"""A dimension: known, symbolic (a name or an expression; equal texts are equal sizes), or unknown."""
+Shape = tuple[Dim, ...]
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+_NAME = attrgetter("name")
+GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+
+MAX_EXTERNAL_VECTOR = 2**24
+"""Elements that a vector in another file may claim to have: nobody has looked at the file yet."""
+
+
+class Node:
+    """One node in its graph.
+
+    Attributes:
+        proto: The NodeProto.
+        graph: The graph that it is in.
+        index: Its position there, 0-based.
+        op: Operator type; `domain::type` outside the standard domain, so that `Resize` always means ONNX's.
+        inputs: Input names; empty where an optional input is left out.
+        outputs: Output names.
+    """
+
+    __slots__ = ("graph", "index", "inputs", "op", "outputs", "proto")
+
+    def __init__(self, proto: onnx.NodeProto, graph: Graph, index: int) -> None:
+        self.proto = proto
+        self.graph = graph
+        self.index = index
+        domain = proto.domain
+        self.op: str = proto.op_type if domain in STANDARD_DOMAINS else f"{domain}::{proto.op_type}"
+        self.inputs: tuple[str, ...] = tuple(proto.input)
+        self.outputs: tuple[str, ...] = tuple(proto.output)
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {self.name!r} in {self.graph.path}>"
+
+    @property
+    def name(self) -> str:
+        return self.proto.name
+
+    def input(self, i: int) -> str:
+        """Name of input `i`; empty where it is absent."""
+        return self.inputs[i] if i < len(self.inputs) else ""
+
+    def output(self, i: int = 0) -> str:
+        """Name of output `i`; empty where it is absent."""
+        return self.outputs[i] if i < len(self.outputs) else ""
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute: int, float, str, list, TensorProto or GraphProto; `default` where it is absent."""
+        for attribute in self.proto.attribute:
+            if attribute.name == name:
+                return _attribute_value(attribute)
+        return default
+
+    def producer(self, i: int) -> Node | None:
+        """The node that makes input `i`; None for graph inputs, initializers and absent inputs."""
+        name = self.input(i)
+        return self.graph.producer(name) if name else None
+
+    def constant(self, i: int) -> npt.NDArray[np.generic] | None:
+        """Value of input `i` where it is a small constant (see `Graph.constant`)."""
+        name = self.input(i)
+        return self.graph.constant(name) if name else None
+
+    def shape(self, i: int) -> Shape | None:
+        """Inferred shape of input `i`; None where its rank is unknown."""
+        name = self.input(i)
+        return self.graph.shape(name) if name else None
+
+    def output_shape(self, i: int = 0) -> Shape | None:
+        """Inferred shape of output `i`; None where its rank is unknown."""
+        name = self.output(i)
+        return self.graph.shape(name) if name else None
+
+    def consumers(self) -> list[Node]:
+        """Nodes that read any output, those in nested graphs included."""
+        return [user for name in self.outputs if name for user in self.graph.consumers(name)]
+
+
+class Graph:
+    """A graph and its index: the main graph, the body of an If/Loop/Scan, or a function.
+
+    Attributes:
+        path: `graph`, `graph/<node>.<attribute>` or `function:<domain>.<name>`.
+        proto: GraphProto, or FunctionProto for a function.
+        parent: The graph around a nested one; names not found here are looked up there.
+        parent_node: The If/Loop/Scan that this graph is the body of.
+        nodes: In the order of the file.
+        initializers: By name.
+        inputs: Names; for the main graph including initializers that are listed as inputs.
+        outputs: Names.
+        is_sorted: Whether every node stands after those that it reads.
+    """
+
+    def __init__(
+        self,
+        view: GraphView,
+        proto: onnx.GraphProto | onnx.FunctionProto,
+        path: str,
+        parent: Graph | None = None,
+        parent_node: Node | None = None,
+    ) -> None:
+        self.view = view
+        self.proto = proto
+        self.path = path
+        self.parent = parent
+        self.parent_node = parent_node
+        self.is_function = not hasattr(proto, "initializer")
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.sparse_initializers: dict[str, onnx.SparseTensorProto] = {}
+        if self.is_function:
+            self.inputs: list[str] = list(proto.input)  # type: ignore[arg-type]
+            self.outputs: list[str] = list(proto.output)  # type: ignore[arg-type]
+        else:
+            self.inputs = [value.name for value in proto.input]  # type: ignore[union-attr]
+            self.outputs = [value.name for value in proto.output]  # type: ignore[union-attr]
+            self.initializers = {t.name: t for t in proto.initializer}  # type: ignore[union-attr]
+            self.sparse_initializers = {s.values.name: s for s in proto.sparse_initializer}  # type: ignore[union-attr]
+        self._producers: dict[str, Node] = {}
+        self._consumers: dict[str, list[Node]] = {}
+        self._constants: dict[str, npt.NDArray[np.generic] | None] = {}
+        self.children: list[Graph] = []
+        self.is_sorted = True
+        self.nodes: list[Node] = self._index(proto.node)
+
+    def _index(self, protos: Sequence[onnx.NodeProto]) -> list[Node]:
+        nodes = [Node(proto, self, i) for i, proto in enumerate(protos)]
+        producers, consumers = self._producers, self._consumers
+        unresolved: set[str] = set()
+        own = set(self.inputs)
+        own.update(self.initializers, self.sparse_initializers)
+        for node in nodes:
+            for name in node.inputs:
+                users = consumers.get(name)
+                if users is None:
+                    consumers[name] = [node]
+                    if name not in producers and name not in own:
+                        unresolved.add(name)
+                elif users[-1] is not node:
+                    users.append(node)
+            for name in node.outputs:
+                producers.setdefault(name, node)
+        producers.pop("", None)
+        consumers.pop("", None)
+        unresolved.discard("")
+        if any(name in producers for name in unresolved):
+            self.is_sorted = False
+        for name in unresolved:
+            if self.parent is not None and name not in producers:
+                self._capture(name, consumers[name])
+        return nodes
+
+    def _capture(self, name: str, users: list[Node]) -> None:
+        graph: Graph | None = self.parent
+        while graph is not None:
+            if name in graph._producers or graph.parent is None or graph.owns(name):
+                graph._consumers.setdefault(name, []).extend(users)
+                return
+            graph = graph.parent
+
+    def owns(self, name: str) -> bool:
+        """Whether this graph itself defines a value: as input, initializer or node output."""
+        return (
+            name in self._producers
+            or name in self.initializers
+            or name in self.inputs
+            or name in self.sparse_initializers
+        )
+
+    def owner(self, name: str) -> Graph | None:
+        """The innermost graph, from this one outwards, that defines `name`."""
+        graph: Graph | None = self
+        while graph is not None and not graph.owns(name):
+            graph = graph.parent
+        return graph
+
+    def producer(self, name: str) -> Node | None:
+        """The node that makes a value, here or in an outer graph; None for inputs and initializers."""
+        node = self._producers.get(name)
+        if node is not None or self.parent is None or self.owns(name):
+            return node
+        return self.parent.producer(name)
+
+    def consumers(self, name: str) -> list[Node]:
+        """Nodes that read a value that this graph defines, those in nested graphs included."""
+        return self._consumers.get(name, [])
+
+    def read_names(self) -> set[str]:
+        """Values that nodes or the outputs of this graph read, and those of this graph that nested ones read."""
+        return {*self._consumers, *self.outputs}
+
+    def is_output(self, name: str) -> bool:
+        return name in self._output_set
+
+    @cached_property
+    def _output_set(self) -> frozenset[str]:
+        return frozenset(self.outputs)
+
+    @cached_property
+    def data_inputs(self) -> list[str]:
+        """Inputs that are not initializers: what a user feeds."""
+        return [name for name in self.inputs if name not in self.initializers]
+
+    @cached_property
+    def order(self) -> list[Node]:
+        """Nodes in topological order.
+
+        Raises:
+            OnnxlintError: The graph has a cycle.
+        """
+        return self.nodes if self.is_sorted else _sorted(self)
+
+    def constant(self, name: str) -> npt.NDArray[np.generic] | None:
+        """A small constant's value: an initializer, a Constant node or an Identity of one.
+
+        None for anything else, for tensors whose data stayed in the file (`skeleton.LARGE` bytes and more), and
+        for initializers that a caller may override (IR version 4 and up, listed as inputs).
+        """
+        if name in self._constants:
+            return self._constants[name]
+        value: npt.NDArray[np.generic] | None = None
+        if name in self.initializers:
+            overridable = name in self.inputs and self.view.model.proto.ir_version >= 4
+            if not overridable:
+                value = self.view.small_array(self.initializers[name])
+        elif name in self._producers:
+            value = self._node_constant(self._producers[name])
+        elif self.parent is not None and name not in self.inputs:
+            value = self.parent.constant(name)
+        self._constants[name] = value
+        return value
+
+    def _node_constant(self, node: Node) -> npt.NDArray[np.generic] | None:
+        # Follows Identity without recursion: a chain of a million of them must not overflow the stack.
+        seen = 0
+        while node.op == "Identity" and node.inputs and seen < 64:
+            name = node.inputs[0]
+            if name in self.initializers:
+                return self.constant(name)
+            producer = self.producer(name)
+            if producer is None:
+                return None
+            node, seen = producer, seen + 1
+        if node.op != "Constant":
+            return None
+        return self.view.constant_node_value(node)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a value is an initializer or comes from a Constant node, of any size."""
+        graph = self.owner(name)
+        if graph is None:
+            return False
+        if name in graph.initializers or name in graph.sparse_initializers:
+            return True
+        node = graph._producers.get(name)
+        return node is not None and node.op == "Constant"
+
+    def shape(self, name: str) -> Shape | None:
+        """Inferred shape: from declared inputs, initializers and operators alone; None where the rank is unknown."""
+        return self.view.inferred(self, name)[1]
+
+    def dtype(self, name: str) -> int:
+        """Inferred element type (onnx.TensorProto.DataType); 0 where it is unknown."""
+        return self.view.onnx_inferred(self, name)[0]
+
+    def declared_shape(self, name: str) -> Shape | None:
+        """The shape that the file claims for a value (value_info, outputs); a claim, not a fact."""
+        entry = self.view.declared(self).get(name)
+        return entry[1] if entry else None
+
+
+class GraphView:
+    """A read-only index over a model.
+
+    Attributes:
+        model: The opened model.
+        main: The main graph.
+        graphs: The main graph, then nested ones in order of appearance, then functions and what is nested in them.
+        opset: Version of the standard operator set; 0 where the model imports none.
+        multiples: Assumptions: symbol of an input → number that it is a multiple of.
+        inference_error: Why shape inference gave up, where it did; one line.
+        refused: Whether inference, run strictly, found operators that contradict their inputs (`is_contradictory`).
+    """
+
+    def __init__(
+        self, model: Model, sources: Sources | None = None, multiples: tuple[tuple[str, int], ...] = ()
+    ) -> None:
+        from onnxlint.graph.source import Sources
+
+        self.model = model
+        self.proto = model.proto
+        self.sources = sources or Sources()
+        self.multiples = dict(multiples)
+        self.inference_error = ""
+        self.refused = False
+        self.memo: dict[str, Any] = {}  # what rules share about this model, made once; keys are theirs
+        self._by_op: dict[str, list[Node]] = {}
+        self._nearest: dict[int, dict[int, str]] = {}
+        self._declared: dict[int, dict[str, tuple[int, Shape | None]]] = {}
+        self.main = Graph(self, self.proto.graph, "graph")
+        self.graphs: list[Graph] = []
+        self._enter(self.main)
+        for function in self.proto.functions:
+            overload = f":{function.overload}" if function.overload else ""
+            path = f"function:{function.domain}.{function.name}{overload}"
+            self._enter(Graph(self, function, path))
+        for graph in self.graphs:
+            if not graph.is_sorted:
+                _ = graph.order  # a cycle is an error here, not in the middle of a rule
+
+    def _enter(self, top: Graph) -> None:
+        pending = [(top, 0)]
+        while pending:
+            graph, depth = pending.pop()
+            self.graphs.append(graph)
+            by_op = self._by_op
+            nested: list[Graph] = []
+            for node in graph.nodes:
+                op = node.op
+                nodes = by_op.get(op)
+                if nodes is None:
+                    by_op[op] = [node]
+                else:
+                    nodes.append(node)
+                if op in GRAPH_OPS or "::" in op:
+                    for attribute in node.proto.attribute:
+                        bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
+                        for k, body in enumerate(bodies):
+                            label = attribute.name + (f"[{k}]" if attribute.graphs else "")
+                            path = f"{graph.path}/{node.name or f'{op} #{node.index}'}.{label}"
+                            nested.append(Graph(self, body, path, parent=graph, parent_node=node))
+            graph.children = nested
+            pending.extend((child, depth + 1) for child in reversed(nested))
+
+    @cached_property
+    def opset(self) -> int:
+        return self.opset_of("")
+
+    def opset_of(self, domain: str) -> int:
+        """Imported version of a domain; 0 where the model does not import it. Never more than onnx can be asked about."""
+        names = STANDARD_DOMAINS if domain in STANDARD_DOMAINS else (domain,)
+        version = max((o.version for o in self.proto.opset_import if o.domain in names), default=0)
+        return min(max(version, 0), 2**31 - 1)
+
+    def nodes(self, *ops: str) -> Iterator[Node]:
+        """Nodes of the given operators (all where none is given), graph by graph, in the order of the file."""
+        if not ops:
+            for graph in self.graphs:
+                yield from graph.nodes
+        elif len(ops) == 1:
+            yield from self._by_op.get(ops[0], ())
+        else:
+            found = [node for op in ops for node in self._by_op.get(op, ())]
+            order = {id(graph): i for i, graph in enumerate(self.graphs)}
+            found.sort(key=lambda node: (order[id(node.graph)], node.index))
+            yield from found
+
+    @property
+    def ops(self) -> Iterable[str]:
+        """Operators in use."""
+        return self._by_op.keys()
+
+    # Values
+
+    def small_array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic] | None:
+        """Value of a tensor whose data is in the skeleton; None for larger ones and for broken ones."""
+        from onnx import numpy_helper
+
+        if tensor.data_location == 1 or tensor.ByteSize() > 2 * LARGE:
+            return None
+        try:
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError):
+            return None  # dims that do not fit the data: SPC001 reports it
+
+    def constant_node_value(self, node: Node) -> npt.NDArray[np.generic] | None:
+        """Value of a Constant node; None where it is large, sparse or a string."""
+        import numpy as np
+
+        for attribute in node.proto.attribute:
+            if attribute.name == "value" and attribute.HasField("t"):
+                return self.small_array(attribute.t)
+            if attribute.name == "value_int":
+                return np.array(attribute.i, dtype=np.int64)
+            if attribute.name == "value_float":
+                return np.array(attribute.f, dtype=np.float32)
+            if attribute.name == "value_ints":
+                return np.array(attribute.ints, dtype=np.int64)
+            if attribute.name == "value_floats":
+                return np.array(attribute.floats, dtype=np.float32)
+        return None
+
+    def array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
+        """Value of any tensor, read from the file where it has to be: only for rules that need weights."""
+        return self.model.array(tensor)
+
+    def is_inline(self, tensor: onnx.TensorProto) -> bool:
+        """Whether a tensor's data is in the model file (in the skeleton, or left there by opening)."""
+        return tensor.data_location != 1 or inline_span(tensor) is not None
+
+    # Shapes
+
+    def declared(self, graph: Graph) -> dict[str, tuple[int, Shape | None]]:
+        """What the file claims: name → (element type, shape), from inputs, outputs and value_info."""
+        known = self._declared.get(id(graph))
+        if known is None:
+            known = {}
+            proto: Any = graph.proto
+            for values in (proto.value_info,) if graph.is_function else (proto.value_info, proto.output, proto.input):
+                for value in values:
+                    known[value.name] = _type_of(value)
+            self._declared[id(graph)] = known
+        return known
+
+    def inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
+        """(element type, shape) of a value as inference finds them, looked up outwards through the graphs.
+
+        Ranks that onnx's inference loses, and in a model that computes shapes also sizes, are those of `symbolic`:
+        numbers, symbols of the inputs, or expressions of them (`ceil(h/16)`).
+        """
+        kind, shape = self.onnx_inferred(graph, name)
+        if shape is None or (self._has_sizes and any(is_invented(dim) for dim in shape)):
+            sizes = self.symbolic.shape(graph, name)
+            if sizes is not None:
+                return kind, tuple(size if isinstance(size, int) else str(size) for size in sizes)
+        return kind, shape
+
+    @cached_property
+    def computes_shapes(self) -> bool:
+        """Whether any node reads the shape of a value."""
+        return "Shape" in self._by_op or "Size" in self._by_op
+
+    @cached_property
+    def _has_sizes(self) -> bool:
+        """Whether `symbolic` may know sizes that onnx's inference does not."""
+        return self.computes_shapes or bool(self._rounding_resizes)
+
+    @cached_property
+    def _rounding_resizes(self) -> list[tuple[int, int]]:
+        """(node of the main graph, its input) of each scale like 0.7: onnx's inference and runtimes round it differently."""
+        found = []
+        for node in self.nodes("Resize", "Upsample"):
+            index = 2 if node.op == "Resize" and self.opset >= 11 else 1
+            scales = node.constant(index) if node.graph is self.main else None
+            if scales is not None and scales.dtype.kind == "f" and any(s * 64 % 1 for s in scales.reshape(-1).tolist()):
+                found.append((node.index, index))
+        return found
+
+    @cached_property
+    def symbolic(self) -> Symbolic:
+        """Every size as an expression of the inputs' symbols."""
+        from onnxlint.symbolic.inference import Symbolic
+
+        return Symbolic(self)
+
+    @cached_property
+    def assumed(self) -> Symbolic:
+        """Every size, under the assumptions that the user makes about the inputs (`multiples`)."""
+        from onnxlint.symbolic.inference import Symbolic
+
+        return Symbolic(self, self.multiples) if self.multiples else self.symbolic
+
+    def onnx_inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
+        """(element type, shape) of a value as `onnx.shape_inference` finds them, without the file's claims."""
+        here: Graph | None = graph
+        while here is not None:
+            known = self._inferred[id(here)]
+            entry = known.get(name)
+            if entry is not None:
+                if not isinstance(entry, tuple):
+                    entry = known[name] = _type_of(entry)
+                return entry
+            tensor = here.initializers.get(name)
+            if tensor is not None:
+                return tensor.data_type, tuple(tensor.dims)
+            if here.owns(name):
+                return 0, None
+            here = here.parent
+        return 0, None
+
+    def element_types(self, graph: Graph) -> dict[str, int]:
+        """Element type (onnx.TensorProto.DataType; 0: unknown) of each value of a graph that has an inferred one.
+
+        One pass that makes no shapes: for rules that look at every value.
+        """
+        types = {name: tensor.data_type for name, tensor in graph.initializers.items()}
+        for name, entry in self._inferred[id(graph)].items():
+            types[name] = entry[0] if isinstance(entry, tuple) else entry.type.tensor_type.elem_type
+        return types
+
+    def rankless(self, graph: Graph) -> list[str]:
+        """Values that nodes of a graph make and whose rank cannot be inferred, in the order of the file."""
+        known = self._inferred[id(graph)]
+        lost = []
+        for node in graph.nodes:
+            for name in node.outputs:
+                entry = known.get(name)
+                has_rank = entry is not None and (
+                    entry[1] is not None if isinstance(entry, tuple) else entry.type.tensor_type.HasField("shape")
+                )
+                if not has_rank and name and self.inferred(graph, name)[1] is None:
+                    lost.append(name)
+        return lost
+
+    @cached_property
+    def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
+        bare = _without_claims(self.proto)
+        for i, index in self._rounding_resizes:
+            bare.graph.node[i].input[index] = _HIDDEN
+        if self._rounding_resizes:
+            bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = 1
+        result = self._infer(bare)
+        known: dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]] = {
+            id(graph): {} for graph in self.graphs
+        }
+        pairs: list[tuple[Graph, Any]] = [(self.main, result.graph)]
+        while pairs:
+            graph, proto = pairs.pop()
+            values = known[id(graph)]
+            for group in (proto.output, proto.value_info, proto.input):
+                values.update(zip(map(_NAME, group), group, strict=True))
+            for child in graph.children:
+                body = _body(proto, child)
+                if body is not None:
+                    pairs.append((child, body))
+        return known
+
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether strict inference refuses the model, whatever shapes the file declares for computed values."""
+        _ = self._inferred
+        return self.refused
+
+    def without_claims(self) -> onnx.ModelProto:
+        """A copy of the model whose declared shapes are gone, but for the inputs' (which are its contract)."""
+        return _without_claims(self.proto)
+
+    def _infer(self, bare: onnx.ModelProto) -> onnx.ModelProto:
+        import onnx
+        from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
+
+        from onnxlint.model.fork import apart
+
+        data = bare.SerializeToString()
+        # Strict first: it costs the same, and for models that it accepts it finds the same. What it refuses is malformed.
+        for strict, data_prop in ((True, True), (False, True), (False, False)):
+            try:
+                # Some malformed models crash the library (onnx 1.23): a Split with another number of outputs than it
+                # says, an axis out of range.
+                call = partial(
+                    shape_inference.infer_shapes, data, check_type=strict, strict_mode=strict, data_prop=data_prop
+                )
+                return onnx.ModelProto.FromString(apart(call))
+            except RuntimeError as error:
+                if strict:
+                    self.refused = True  # SPC002 says why
+                else:  # invalid models make it raise even when it is not strict
+                    self.inference_error = printable(" ".join(str(error).split()))[:500]
+        return bare
+
+    # Places
+
+    def at(self, node: Node | None = None, value: str = "", graph: Graph | None = None) -> Location:
+        """The location of a node, of a value (an input, output or initializer), or of the whole model."""
+        if node is None:
+            where = graph or self.main
+            producer = where.producer(value) if value else None
+            return Location(
+                model=self.model.path,
+                graph=where.path,
+                value=value,
+                scope=self.sources.scope(producer.proto) if producer else "",
+                source=self.sources.lines(producer.proto) if producer else (),
+            )
+        scope = self.sources.scope(node.proto)
+        lines = self.sources.lines(node.proto)
+        return Location(
+            model=self.model.path,
+            graph=node.graph.path,
+            node=node.name,
+            op_type=node.op,
+            index=node.index,
+            value=value,
+            scope=scope,
+            source=lines,
+            near="" if scope or lines else self.nearest_output(node),
+        )
+
+    def find(self, location: Location) -> Node:
+        """The node of a location that `at` made of this model.
+
+        Raises:
+            KeyError: It is not about a node of this model.
+        """
+        for graph in self.graphs:
+            if graph.path == location.graph and location.index is not None and location.index < len(graph.nodes):
+                return graph.nodes[location.index]
+        raise KeyError(location.place)
+
+    def nearest_output(self, node: Node) -> str:
+        """The graph output that the fewest nodes separate from `node`; empty where none depends on it."""
+        while node.graph.parent_node is not None:
+            node = node.graph.parent_node
+        return self._nearest_outputs(node.graph).get(node.index, "")
+
+    def _nearest_outputs(self, graph: Graph) -> dict[int, str]:
+        if id(graph) in self._nearest:
+            return self._nearest[id(graph)]
+        nearest: dict[int, str] = {}
+        queue: deque[Node] = deque()
+        for name in graph.outputs:
+            node = graph.producer(name)
+            if node is not None and node.index not in nearest:
+                nearest[node.index] = name
+                queue.append(node)
+        while queue:
+            node = queue.popleft()
+            for i in range(len(node.inputs)):
+                producer = node.producer(i)
+                if producer is not None and producer.graph is graph and producer.index not in nearest:
+                    nearest[producer.index] = nearest[node.index]
+                    queue.append(producer)
+        self._nearest[id(graph)] = nearest
+        return nearest
+
+    def batch_axis(self, graph: Graph, name: str) -> int | None:
+        """The axis of a value that is the batch, traced from the graph inputs; None where there is none."""
+        if graph is not self.main:
+            owner = graph.owner(name)
+            if owner is not self.main:
+                return None
+        return self._batch_axes.get(name)
+
+    @cached_property
+    def _batch_axes(self) -> dict[str, int]:
+        from onnxlint.graph.batch import trace_batch
+
+        return trace_batch(self)
+
+
+def _body(proto: Any, child: Graph) -> Any:
+    """The body in an inferred graph that belongs to a nested graph of the view."""
+    assert child.parent_node is not None
+    label = child.path.rsplit(".", 1)[1]
+    for attribute in proto.node[child.parent_node.index].attribute:
+        if attribute.HasField("g") and attribute.name == label:
+            return attribute.g
+        for k, body in enumerate(attribute.graphs):
+            if f"{attribute.name}[{k}]" == label:
+                return body
+    return None
+
+
+_HIDDEN = "onnxlint.hidden"
+
+
+def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose declared shapes are gone, but for the inputs' (which are the model's contract)."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for function in bare.functions:
+        for node in function.node:
+            _disarm(node)
+    pending = [bare.graph]
+    while pending:
+        graph = pending.pop()
+        for tensor in graph.initializer:
+            _disarm_tensor(tensor)
+        # Shapes of optional, sequence and map types stay: inference needs the element type.
+        del graph.value_info[:]
+        for value in graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+        if graph is not bare.graph:
+            # A body's sizes may change from one round of a Loop to the next, and its symbols are not the model's.
+            for value in graph.input:
+                for dim in value.type.tensor_type.shape.dim:
+                    dim.Clear()
+        for node in graph.node:
+            _disarm(node)
+            if node.op_type in GRAPH_OPS:
+                for attribute in node.attribute:
+                    if attribute.HasField("g"):
+                        pending.append(attribute.g)
+                    pending.extend(attribute.graphs)
+    return bare
+
+
+def _disarm(node: onnx.NodeProto) -> None:
+    """Take away what makes onnx's inference crash or run for ever (seen in onnx 1.23)."""
+    kind = node.op_type
+    if kind == "TreeEnsemble":
+        node.domain = "onnxlint.model.fork"  # it reads the type of its input without asking whether there is one
+    elif kind == "Constant":
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _disarm_tensor(attribute.t)
+
+
+def _disarm_tensor(tensor: onnx.TensorProto) -> None:
+    """Empty a vector that claims more elements than it can hold: inference would count them out, one by one."""
+    if len(tensor.dims) != 1 or tensor.dims[0] <= LARGE:
+        return
+    span = inline_span(tensor)
+    if span is not None:
+        held = 4 * span.length  # the smallest types have four elements in a byte
+    elif tensor.data_location == 1:
+        held = MAX_EXTERNAL_VECTOR
+    else:
+        held = max(
+            4 * len(tensor.raw_data),
+            16 * len(tensor.int32_data),
+            len(tensor.float_data),
+            len(tensor.int64_data),
+            len(tensor.double_data),
+            len(tensor.uint64_data),
+            len(tensor.string_data),
+        )
+    if tensor.dims[0] > held:
+        kind, name = tensor.data_type, tensor.name
+        tensor.Clear()
+        tensor.data_type = kind
+        tensor.name = name
+        tensor.dims.append(0)
+
+
+def is_invented(dim: Dim) -> bool:
+    """Whether a dim is unknown, or a symbol that inference made up for an unknown one."""
+    return dim is None or (isinstance(dim, str) and dim.startswith(("unk__", "?")))
+
+
+def _type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
+    kind = value.type
+    if not kind.HasField("tensor_type"):
+        return 0, None
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    dims: list[Dim] = []
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value"):
+            dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
+        else:
+            # `?` is what some exporters call all that they do not know: no two of them are the same size.
+            dims.append(None if dim.dim_param.startswith("?") else dim.dim_param or None)
+    return tensor.elem_type, tuple(dims)
+
+
+def _attribute_value(attribute: onnx.AttributeProto) -> Any:
+    kind = attribute.type
+    if kind == 1:
+        return attribute.f
+    if kind == 2:
+        return attribute.i
+    if kind == 3:
+        return attribute.s.decode("utf-8", "replace")
+    if kind == 4:
+        return attribute.t
+    if kind == 5:
+        return attribute.g
+    if kind == 6:
+        return list(attribute.floats)
+    if kind == 7:
+        return list(attribute.ints)
+    if kind == 8:
+        return [s.decode("utf-8", "replace") for s in attribute.strings]
+    if kind == 9:
+        return list(attribute.tensors)
+    if kind == 10:
+        return list(attribute.graphs)
+    return None
+
+
+def _sorted(graph: Graph) -> list[Node]:
+    """Kahn's algorithm; raises where a cycle is left."""
+    waiting: dict[int, int] = {}
+    ready: deque[Node] = deque()
+    for node in graph.nodes:
+        names = {name for name in node.inputs if name in graph._producers}
+        waiting[node.index] = len(names)
+        if not names:
+            ready.append(node)
+    order: list[Node] = []
+    while ready:
+        node = ready.popleft()
+        order.append(node)
+        for name in set(node.outputs):
+            if graph._producers.get(name) is not node:
+                continue
+            for user in graph._consumers.get(name, ()):
+                if user.graph is graph:
+                    waiting[user.index] -= 1
+                    if waiting[user.index] == 0:
+                        ready.append(user)
+    if len(order) < len(graph.nodes):
+        stuck = [node for node in graph.nodes if waiting[node.index] > 0]
+        names_shown = ", ".join(printable(n.name or f"{n.op} #{n.index}") for n in stuck[:3])
+        raise OnnxlintError(
+            f"{printable(graph.view.model.path)}: the graph has a cycle through {names_shown}; "
+            "no runtime can execute it: export the model again"
+        )
+    return order

@@ -1,0 +1,1 @@
+"""How pictures become an input tensor."""

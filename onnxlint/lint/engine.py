@@ -1,0 +1,268 @@
+"""Rules over one model, and models over workers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import OnnxlintError, printable
+from onnxlint.lint.finding import CheckResult, FileError, Finding, Location, Severity
+from onnxlint.lint.rule import Options, Rule, load_registry
+
+if TYPE_CHECKING:
+    from onnxlint.graph.view import GraphView
+    from onnxlint.model.skeleton import Model
+
+IGNORE_KEY = "onnxlint.ignore"
+"""Key of `metadata_props` (of the model, or of one node) whose value lists rules to keep silent there."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with each model: rules and how they are to be applied.
+
+    Attributes:
+        rules: The selected rules; no other one runs.
+        options: Passed to every rule.
+        severities: Overrides, by rule code.
+        rule_paths: Files and folders that rules were loaded from, beside the installed ones.
+        neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
+        fixes: Whether they also get what their fix makes of that.
+    """
+
+    rules: tuple[type[Rule], ...]
+    options: Options = field(default_factory=Options)
+    severities: tuple[tuple[str, Severity], ...] = ()
+    rule_paths: tuple[str, ...] = ()
+    neighbourhoods: bool = False
+    fixes: bool = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Classes of local rule files cannot be imported by name in a worker: send codes, and load them there.
+        codes = tuple(rule.code for rule in self.rules)
+        return _rebuild_plan, (
+            codes,
+            self.options,
+            self.severities,
+            self.rule_paths,
+            self.neighbourhoods,
+            self.fixes,
+        )
+
+
+def _rebuild_plan(
+    codes: tuple[str, ...],
+    options: Options,
+    severities: tuple[tuple[str, Severity], ...],
+    rule_paths: tuple[str, ...],
+    neighbourhoods: bool,
+    fixes: bool,
+) -> Plan:
+    registry = load_registry(rule_paths)
+    rules = tuple(registry.rules[code] for code in codes)
+    return Plan(rules, options, severities, rule_paths, neighbourhoods, fixes)
+
+
+def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[str]]:
+    """Run the plan's rules over one model.
+
+    Returns:
+        (findings in a stable order, number that the model itself suppresses, problems of rules that failed).
+    """
+    findings: list[Finding] = []
+    failures: list[str] = []
+    severities = dict(plan.severities)
+    for rule in plan.rules:
+        try:
+            found = list(rule().check(view, plan.options))
+        except OnnxlintError as error:
+            failures.append(f"{rule.code} could not be checked: {error}")
+            continue
+        except Exception as error:  # noqa: BLE001 - one rule must not take the others down
+            where = _raised_at(error)
+            failures.append(
+                f"{rule.code} failed with {type(error).__name__} at {where}: {printable(str(error))[:200]}; "
+                f"please report it, and use --ignore {rule.code} meanwhile"
+            )
+            continue
+        if rule.code in severities:
+            found = [replace(finding, severity=severities[rule.code]) for finding in found]
+        findings += found
+    kept, suppressed = _without_ignored(view, findings)
+    ordered = _fingerprinted(_ordered(view, kept))
+    if plan.neighbourhoods:
+        from onnxlint.lint.excerpt import with_neighbourhoods
+
+        ordered = with_neighbourhoods(view, ordered, {rule.code: rule for rule in plan.rules} if plan.fixes else None)
+    return ordered, suppressed, failures
+
+
+def check_model(model: Model, plan: Plan) -> CheckResult:
+    """Run the plan's rules over an opened model."""
+    from onnxlint.graph.view import GraphView
+
+    started = time.perf_counter()
+    try:
+        findings, suppressed, failures = check_view(GraphView(model), plan)
+    except OnnxlintError as error:
+        return CheckResult(model.path, error=FileError(model.path, str(error)))
+    return CheckResult(
+        model.path,
+        tuple(findings),
+        FileError(model.path, f"{printable(model.path)}: {'; '.join(failures)}") if failures else None,
+        suppressed,
+        time.perf_counter() - started,
+    )
+
+
+def check_file(path: str, plan: Plan) -> CheckResult:
+    """Open a model and run the plan's rules over it; a file that cannot be opened is a result too."""
+    from onnxlint.model.skeleton import open_model
+
+    started = time.perf_counter()
+    try:
+        model = open_model(path)
+    except OnnxlintError as error:
+        return CheckResult(path, error=FileError(path, str(error)))
+    return replace(check_model(model, plan), seconds=time.perf_counter() - started)
+
+
+def check_files(jobs: Sequence[tuple[str, Plan]], workers: int = 1) -> Iterator[CheckResult]:
+    """Check models, in worker processes where that pays, and yield results in the order of `jobs`.
+
+    Args:
+        jobs: (path, plan) pairs.
+        workers: Processes at most; 0 means one for each core.
+    """
+    workers = min(workers or usable_cores(), len(jobs))
+    if workers <= 1 or any(path == "-" for path, _ in jobs):
+        yield from (check_file(path, plan) for path, plan in jobs)
+        return
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children
+
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
+    try:
+        pending: list[Future[CheckResult] | None] = []
+        for path, plan in jobs:
+            try:
+                pending.append(pool.submit(check_file, path, plan))
+            except BrokenProcessPool:  # a worker has died already
+                pending.append(None)
+        for (path, plan), future in zip(jobs, pending, strict=True):
+            try:
+                result = future.result() if future is not None else _check_alone(path, plan)
+            except BrokenProcessPool:
+                # A model that kills its worker breaks the pool for all the others: give each a process of its own.
+                result = _check_alone(path, plan)
+            yield result
+    except BaseException:
+        # Ctrl-C, or a caller that wants no more: do not wait for models that are half checked.
+        pool.shutdown(wait=False, cancel_futures=True)
+        workers_left = set(active_children()) - others
+        for process in workers_left:
+            process.terminate()
+        for process in workers_left:
+            process.join(timeout=1)
+        raise
+    pool.shutdown()
+
+
+def _ignore_interrupts() -> None:
+    # Ctrl-C reaches the workers too, which would each print a traceback: the parent alone answers it.
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_alone(path: str, plan: Plan) -> CheckResult:
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    with ProcessPoolExecutor(1, initializer=_ignore_interrupts) as pool:
+        try:
+            return pool.submit(check_file, path, plan).result()
+        except BrokenProcessPool:
+            message = f"{printable(path)}: checking it killed the worker process; please report this model"
+            return CheckResult(path, error=FileError(path, message))
+
+
+def _without_ignored(view: GraphView, findings: list[Finding]) -> tuple[list[Finding], int]:
+    """Leave out what `onnxlint.ignore` in the model's or a node's metadata silences."""
+    everywhere = _ignore_list(view.proto.metadata_props)
+    by_place: dict[tuple[str, int], frozenset[str]] = {}
+    if findings:
+        for graph in view.graphs:
+            indices = {f.location.index for f in findings if f.location.graph == graph.path}
+            for index in indices:
+                if index is not None and index < len(graph.nodes):  # two graphs may have one path
+                    by_place[(graph.path, index)] = _ignore_list(graph.nodes[index].proto.metadata_props)
+    kept = []
+    for finding in findings:
+        place = finding.location
+        here = by_place.get((place.graph, place.index), frozenset()) if place.index is not None else frozenset()
+        if not any(_matches(selector, finding) for selector in everywhere | here):
+            kept.append(finding)
+    return kept, len(findings) - len(kept)
+
+
+def _ignore_list(properties: Iterable[object]) -> frozenset[str]:
+    for entry in properties:
+        if getattr(entry, "key", "") == IGNORE_KEY:
+            return frozenset(part for part in getattr(entry, "value", "").replace(",", " ").split() if part)
+    return frozenset()
+
+
+def _matches(selector: str, finding: Finding) -> bool:
+    return selector in ("ALL", finding.name) or finding.code.startswith(selector.upper())
+
+
+def _ordered(view: GraphView, findings: list[Finding]) -> list[Finding]:
+    graphs = {graph.path: i for i, graph in enumerate(view.graphs)}
+
+    def key(numbered: tuple[int, Finding]) -> tuple[int, int, str, int]:
+        i, finding = numbered
+        place = finding.location
+        return graphs.get(place.graph, 0), -1 if place.index is None else place.index, finding.code, i
+
+    return [finding for _, finding in sorted(enumerate(findings), key=key)]
+
+
+def _fingerprinted(findings: list[Finding]) -> list[Finding]:
+    """Give each finding an identity that survives re-export: no node numbers, no generated names."""
+    seen: Counter[str] = Counter()
+    out = []
+    for finding in findings:
+        key = "|".join(
+            (finding.code, _stable_graph(finding.location), finding.location.scope, finding.location.op_type)
+        )
+        seen[key] += 1
+        out.append(replace(finding, fingerprint=f"{key}|{seen[key]}"))
+    return out
+
+
+def _stable_graph(place: Location) -> str:
+    """Graph path without node names: `graph/If_3.then_branch` → `graph/then_branch`."""
+    if place.graph.startswith("function:"):
+        return place.graph
+    return "/".join(part.rsplit(".", 1)[-1] for part in place.graph.split("/"))
+
+
+def _raised_at(error: BaseException) -> str:
+    import os
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"

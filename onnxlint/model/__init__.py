@@ -1,0 +1,1 @@
+"""An ONNX file: opened without its weights, saved, its external data and metadata. Knows no graph."""

@@ -1,0 +1,223 @@
+"""SARIF 2.1.0, for code scanning.
+
+The physical location of a finding is its line of PyTorch, preferably one in the repository, else the model file; graph
+and node are logical locations.
+
+Sources: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html (the section numbers below), and what GitHub
+reads of it: https://docs.github.com/en/code-security/code-scanning/integrating-with-code-scanning/sarif-support-for-code-scanning
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import quote
+
+from onnxlint import __version__
+from onnxlint.lint.finding import FileError, Finding, Location, Severity, SourceLine
+from onnxlint.lint.rule import Rule, Status
+from onnxlint.report import Report
+from onnxlint.report._common import Files, advice, dumps, fix_terms, shown
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+ROOT = "%SRCROOT%"
+
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+# What GitHub sorts by.
+_PROBLEM = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "recommendation"}
+_TAGS = {
+    "SHP": "shapes",
+    "OUT": "outputs",
+    "OPS": "operators",
+    "GRF": "graph",
+    "QNT": "quantization",
+    "TGT": "targets",
+    "SPC": "specification",
+    "SEC": "security",
+}
+
+
+def render(report: Report) -> str:
+    """The report as a SARIF log with one run."""
+    files = Files(report.root)
+    indices = {rule.code: i for i, rule in enumerate(report.rules)}
+    errors = [result.error for result in report.results if result.error is not None]
+    checked = dict.fromkeys(result.model for result in report.results if result.error is None or result.findings)
+    run = {
+        "tool": {
+            "driver": {
+                "name": "onnxlint",
+                "version": __version__,
+                "semanticVersion": __version__,
+                "rules": [_rule(rule) for rule in report.rules],
+            }
+        },
+        "invocations": [
+            {
+                "executionSuccessful": not errors,
+                "toolExecutionNotifications": [_notification(error, files) for error in errors],
+            }
+        ],
+        "originalUriBaseIds": {ROOT: {"uri": _file_uri(os.path.abspath(report.root)).rstrip("/") + "/"}},
+        "artifacts": [{"location": _model(path, files), "roles": ["analysisTarget"]} for path in checked],
+        "results": [
+            _result(finding, files, indices.get(finding.code))
+            for result in report.results
+            for finding in result.findings
+        ],
+        "columnKind": "unicodeCodePoints",
+    }
+    return dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _rule(rule: type[Rule]) -> dict[str, Any]:
+    sections = rule.sections()
+    markdown = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items())
+    what = sections.get("What it does", rule.summary())
+    properties: dict[str, Any] = {
+        "tags": ["onnx", _TAGS.get(rule.code[:3], rule.code[:3].lower())],
+        "precision": "high",
+        "problem.severity": _PROBLEM[rule.severity],
+        "status": rule.status.value,
+        "since": rule.since,
+        "fixSafety": sections.get("Fix safety", ""),
+    }
+    if rule.targets:
+        properties["targets"] = sorted(rule.targets)
+    if rule.fix is not None:
+        properties["fix"] = fix_terms(rule.fix)
+    descriptor: dict[str, Any] = {
+        "id": rule.code,
+        "name": rule.name,
+        "shortDescription": {"text": rule.summary() or rule.name},
+        "fullDescription": {"text": what or rule.name},
+        "help": {"text": rule.help or rule.summary() or rule.name, "markdown": markdown or rule.name},
+        "defaultConfiguration": {
+            "enabled": rule.default and rule.status is Status.STABLE,
+            "level": _LEVELS[rule.severity],
+        },
+        "properties": properties,
+    }
+    former = sorted({alias for alias in rule.aliases if alias[:3].isupper()})
+    if former:
+        descriptor["deprecatedIds"] = former
+    return descriptor
+
+
+def _result(finding: Finding, files: Files, rule_index: int | None) -> dict[str, Any]:
+    place = finding.location
+    line = files.source(place) or (place.source[-1] if place.source else None)
+    location: dict[str, Any] = {
+        "physicalLocation": _line(line, files) if line else _whole_model(place.model, files),
+        "logicalLocations": _logical(place),
+    }
+    related = [
+        {"physicalLocation": _line(other, files), "message": {"text": _plain(other.function or "called here")}}
+        for other in reversed(place.source)
+        if other is not line
+    ]
+    if line is not None:
+        related.append({"physicalLocation": _whole_model(place.model, files), "message": {"text": "the model"}})
+    result: dict[str, Any] = {
+        "ruleId": finding.code,
+        "level": _LEVELS[finding.severity],
+        "message": {"text": _message(finding)},
+        "locations": [location],
+        "properties": _properties(finding),
+    }
+    if rule_index is not None:
+        result["ruleIndex"] = rule_index
+    if related:
+        result["relatedLocations"] = [{"id": i, **entry} for i, entry in enumerate(related, 1)]
+    if finding.fingerprint:
+        result["partialFingerprints"] = {"onnxlint/v1": shown(finding.fingerprint)}
+    return result
+
+
+def _message(finding: Finding) -> str:
+    """Message and place: viewers that know no logical locations show nothing else."""
+    return "\n".join(_plain(text) for text in (f"{finding.location.place}: {finding.message}", *advice(finding)))
+
+
+def _plain(text: str) -> str:
+    """Text in which viewers find no embedded link, `[text](target)` (3.11.6)."""
+    return shown(text).replace("](", "] (")
+
+
+def _properties(finding: Finding) -> dict[str, Any]:
+    properties: dict[str, Any] = {"evidence": {key: shown(value) for key, value in finding.evidence}}
+    if finding.help:
+        properties["help"] = shown(finding.help)
+    if finding.fix is not None:
+        properties["fix"] = {
+            "applicability": finding.fix.applicability.value,
+            "condition": finding.fix.condition,
+            "flag": finding.fix.flag,
+        }
+    return properties
+
+
+def _logical(place: Location) -> list[dict[str, Any]]:
+    """What the finding is about, then the graph and the module that it is in (3.33)."""
+    locations: list[dict[str, Any]] = []
+    graph = shown(place.graph)
+    if place.index is not None or place.value:
+        name = place.place.removeprefix(f"{place.graph}/")
+        kind = "value" if place.index is None else "node"
+        locations.append({"name": shown(name), "fullyQualifiedName": shown(f"{place.graph}/{name}"), "kind": kind})
+    locations.append({"name": graph.rsplit("/", 1)[-1], "fullyQualifiedName": graph, "kind": "graph"})
+    if place.scope:
+        scope = shown(place.scope)
+        locations.append({"name": scope.rsplit(".", 1)[-1], "fullyQualifiedName": scope, "kind": "module"})
+    return locations
+
+
+def _line(line: SourceLine, files: Files) -> dict[str, Any]:
+    region: dict[str, Any] = {"startLine": max(line.line, 1)}
+    if line.code:
+        region["snippet"] = {"text": shown(line.code)}
+    if os.path.isabs(line.path) or line.path[1:3] in (":\\", ":/"):
+        artifact = {"uri": _file_uri(line.path)}
+    else:
+        artifact = _below_root(line.path)
+    return {"artifactLocation": artifact, "region": region}
+
+
+def _whole_model(path: str, files: Files) -> dict[str, Any]:
+    # A line number is wrong for a binary file, but GitHub drops results that have none.
+    return {"artifactLocation": _model(path, files), "region": {"startLine": 1}}
+
+
+def _model(path: str, files: Files) -> dict[str, Any]:
+    relative = files.model(path)
+    if relative is not None:
+        return _below_root(relative)
+    if path == "-" or (path.startswith("<") and not os.path.exists(path)):
+        return _below_root(path)  # standard input, or a model that is no file
+    return {"uri": _file_uri(os.path.abspath(path))}
+
+
+def _below_root(path: str) -> dict[str, Any]:
+    return {"uri": _encoded(path), "uriBaseId": ROOT}
+
+
+def _file_uri(path: str) -> str:
+    encoded = _encoded(path)
+    return f"file://{encoded}" if encoded.startswith("/") else f"file:///{encoded}"
+
+
+def _encoded(path: str) -> str:
+    # Colons are encoded too: a relative reference must not look like one with a scheme.
+    slashed = path.replace("\\", "/") if os.sep == "\\" or path[1:3] == ":\\" else path
+    try:
+        return quote(os.fsencode(slashed), safe="/")
+    except UnicodeEncodeError:  # half characters that no file name has
+        return quote(slashed.encode("utf-8", "replace"), safe="/")
+
+
+def _notification(error: FileError, files: Files) -> dict[str, Any]:
+    return {
+        "level": "error",
+        "message": {"text": _plain(error.message)},
+        "locations": [{"physicalLocation": {"artifactLocation": _model(error.model, files)}}],
+    }

@@ -1,0 +1,59 @@
+"""What `onnxlint convert` prints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import printable
+from onnxlint.text import size
+
+if TYPE_CHECKING:
+    from onnxlint.backends import Artifact
+    from onnxlint.conversion.session import Conversion
+
+
+def render_conversion(done: Conversion) -> str:
+    """A conversion for people."""
+    return "".join(f"{line}\n" for line in _lines(done))
+
+
+def _lines(done: Conversion) -> Iterator[str]:
+    width = max((len(artifact.target) for artifact in done.artifacts), default=0)
+    for artifact in done.artifacts:
+        files = ", ".join(f"{printable(file)} ({size(os.path.getsize(file))})" for file in artifact.files)
+        yield f"{artifact.target:<{width}}  {files}"
+        summary = _decided(artifact)
+        if summary:
+            yield f"{'':<{width}}  {summary}"
+        yield from (f"{'':<{width}}  {printable(note)}" for note in artifact.notes)
+    yield from (f"note: {note}" for note in done.notes)
+    if done.manifest:
+        yield f"How it was made: {printable(done.manifest)}"
+
+
+def _decided(artifact: Artifact) -> str:
+    """`24 layers int8, 2 fp16`."""
+    states = Counter(decision.state for decision in artifact.decisions)
+    return ", ".join(f"{count} {state}" for state, count in states.most_common()) + (" layers" if states else "")
+
+
+def render_json(done: Conversion) -> str:
+    """A conversion as one JSON document."""
+    return json.dumps(asdict(done), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render_targets() -> str:
+    """All targets, a line each."""
+    from onnxlint.backends import targets
+
+    rows = [
+        (target.name, f"{target.about} (also: {', '.join(target.aliases)})" if target.aliases else target.about)
+        for _, target in targets()
+    ]
+    width = max((len(name) for name, _ in rows), default=0)
+    return "".join(f"{name:<{width}}  {about}\n" for name, about in rows)

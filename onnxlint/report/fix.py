@@ -1,0 +1,78 @@
+"""What a fix did, as text for people."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from onnxlint.errors import printable
+from onnxlint.fixes.engine import FixReport, Left
+
+
+def render_fix(report: FixReport, output: str | None) -> str:
+    """The summary of a fix: patches by rule with their proof, what is left and why, what was verified.
+
+    Args:
+        report: What was done.
+        output: Where the result went; None where nothing was written.
+    """
+    lines = [printable(report.model)]
+    lines += [f"  {text}" for text in report.asked]
+    lines += _table(report)
+    lines += _left(report)
+    for left in report.rolled_back:
+        lines.append(f"  taken back: {left.finding.code} at {printable(left.finding.location.place)}: {left.why}")
+    if report.conditions:
+        lines.append(f"  assumes  {printable(' and '.join(report.conditions))} (written into the model's metadata)")
+    lines.append(f"  verified {_verified(report)}")
+    before, after = report.nodes
+    size = f"{before} nodes → {after}" if before != after else f"{after} nodes"
+    done = f"Fixed {_count(len(report.applied), 'finding')}" if report.applied or report.shortened else "Nothing to fix"
+    tail = f", {len(report.left)} left" if report.left else ""
+    wrote = f"; wrote {printable(output)}" if output is not None else ""
+    lines += ["", f"{done}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
+    return "\n".join(lines) + "\n"
+
+
+def _table(report: FixReport) -> Iterator[str]:
+    fixed: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    measured = report.verification is not None and report.verification.verified
+    for applied in report.applied:
+        proof = f"{applied.proof}, and measured" if applied.is_rounded and measured else applied.proof
+        fixed[applied.finding.code, applied.finding.name][proof] += 1
+    left = Counter((one.finding.code, one.finding.name) for one in report.left)
+    shortened = Counter((one.finding.code, one.finding.name) for one in report.shortened)
+    rows = [("rule", "fixed", "left", "how it is known")]
+    for code, name in sorted(fixed.keys() | left.keys()):
+        proofs = fixed[code, name]
+        how = ", ".join(proof if len(proofs) == 1 else f"{n} {proof}" for proof, n in proofs.items())
+        if shortened[code, name]:
+            how += f"{', ' * bool(how)}{shortened[code, name]} of those left shortened"
+        rows.append((f"{code} {name}", str(sum(proofs.values())), str(left[code, name]), printable(how)))
+    if len(rows) > 1:
+        width = max(len(row[0]) for row in rows)
+        yield from (f"  {rule:<{width}}  {n:>5}  {m:>4}  {how}".rstrip() for rule, n, m, how in rows)
+
+
+def _left(report: FixReport) -> Iterator[str]:
+    grouped: dict[tuple[str, str], list[Left]] = defaultdict(list)
+    for left in report.left:
+        grouped[left.finding.code, left.why].append(left)
+    for (code, why), ones in sorted(grouped.items()):
+        places = ", ".join(printable(one.finding.location.place) for one in ones[:3])
+        more = f" and {len(ones) - 3} more" if len(ones) > 3 else ""
+        yield f"  left: {code} at {places}{more}"
+        if why:
+            yield f"        {printable(why)}"
+
+
+def _verified(report: FixReport) -> str:
+    if not report.changed:
+        return "not needed: the model is as it was"
+    if report.verification is None:
+        return "not: --no-verify leaves open whether both models compute the same"
+    return str(report.verification.summary())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,238 @@
+"""What two models that are to be compared take: their inputs, what these are for, and which sizes can be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from onnxlint.errors import printable
+from onnxlint.graph.view import Graph, GraphView, Node, Shape
+from onnxlint.verification.inputs import Contract, Input, names_in
+
+
+class Unfit(Exception):  # noqa: N818 - an answer, not an error
+    """The models cannot be compared; the message says why."""
+
+
+def common_contract(original: GraphView, fixed: GraphView, multiples: Mapping[str, int]) -> Contract:
+    """What both models take.
+
+    A size that is free in one and a number in the other is that number.
+
+    Raises:
+        Unfit: They take different things, or what no values can be made for.
+    """
+    inputs, known = _merged(_inputs(original), _inputs(fixed))
+    free = {symbol: m for symbol, m in multiples.items() if symbol not in known}
+    return Contract(inputs, free, _hints(original, inputs))
+
+
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "str",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    14: "complex64",
+    15: "complex128",
+}
+
+_CARRIERS = frozenset(
+    """Cast Clip Concat Expand Flatten Gather Identity Mod Reshape Slice Split Squeeze Tile Transpose Unsqueeze""".split()
+)
+"""Operators whose output holds the numbers of their first input, at most fewer of them: an index stays an index."""
+
+_FACTORS = frozenset("Add Ceil Div Floor Mul Sub".split())
+"""The same for sizes: what is computed of them is a size too."""
+
+_SIZE_INPUTS = {
+    "Reshape": (1,),
+    "Expand": (1,),
+    "Tile": (1,),
+    "Resize": (1, 2, 3),
+    "Upsample": (1,),
+    "ConstantOfShape": (0,),
+    "Range": (0, 1, 2),
+    "TopK": (1,),
+    "OneHot": (1,),
+    "Pad": (1,),
+}
+"""Operator → inputs that say how large something is to be."""
+
+MAX_FOLLOWED = 200
+"""Nodes that are looked at behind one input."""
+
+
+def _inputs(view: GraphView) -> tuple[Input, ...]:
+    """What a model takes.
+
+    Raises:
+        Unfit: Something that no values can be made for.
+    """
+    found = []
+    for value in view.proto.graph.input:
+        name = value.name
+        if name in view.main.initializers:
+            continue  # a default that nobody has to give
+        kind = value.type.WhichOneof("value") or "nothing"
+        if kind != "tensor_type":
+            what = kind.removesuffix("_type").replace("_", " ")
+            raise Unfit(f"its input {printable(name)!r} is no tensor but a {what}")
+        tensor = value.type.tensor_type
+        dtype = _DTYPES.get(tensor.elem_type)
+        if dtype is None:
+            raise Unfit(f"its input {printable(name)!r} has an element type that NumPy lacks")
+        dims: tuple[int | str, ...] | None = None
+        if tensor.HasField("shape"):
+            dims = tuple(
+                dim.dim_value
+                if dim.HasField("dim_value") and dim.dim_value >= 0
+                else dim.dim_param or f"{name}[{axis}]"
+                for axis, dim in enumerate(tensor.shape.dim)
+            )
+        else:
+            rank = next((r for r in map(_rank_for, _readers(view.main, name)) if r is not None), None)
+            dims = None if rank is None else tuple(f"{name}[{axis}]" for axis in range(rank))
+        role, high = _role(view, name, dtype)
+        found.append(Input(name, dtype, dims, role, high))
+    return tuple(found)
+
+
+def _role(view: GraphView, name: str, dtype: str) -> tuple[str, int]:
+    """What an input is for, by the nodes that it goes to: (role, number of values of an index)."""
+    if dtype in ("str", "bool") or dtype.startswith("complex"):
+        return "", 0
+    bound: int | None = None
+    pending = [(view.main, name)]
+    seen = {name}
+    steps = 0
+    while pending and steps < MAX_FOLLOWED:
+        graph, value = pending.pop(0)
+        for node in graph.consumers(value):
+            steps += 1
+            if any(node.input(i) == value for i in _SIZE_INPUTS.get(node.op, ())):
+                return "size", 0
+            size = _indexed(node, value)
+            if size is not None:
+                bound = size if bound is None else min(bound, size)
+            elif (node.op in _CARRIERS and node.input(0) == value) or node.op in ("Concat", *_FACTORS):
+                pending += [(node.graph, output) for output in node.outputs if output and output not in seen]
+                seen.update(node.outputs)
+    if dtype.startswith("float"):
+        return "", 0
+    if bound is not None:
+        return "index", max(1, bound)
+    return ("mask", 0) if "mask" in name.lower() else ("", 0)
+
+
+def _indexed(node: Node, value: str) -> int | None:
+    """Size of the axis that a value is an index into; None where it is none, or the size is unknown."""
+    if node.op in ("Gather", "GatherElements") and node.input(1) == value:
+        shape, axis = _shape(node, 0), int(node.attribute("axis", 0))
+    elif node.op == "OneHot" and node.input(0) == value:
+        depth = node.constant(1)
+        return None if depth is None or depth.size != 1 else int(depth.reshape(-1)[0])
+    elif node.op.endswith("EmbedLayerNormalization") and value in node.inputs[:2]:
+        shape, axis = _shape(node, 2 if node.input(0) == value else 4), 0
+    else:
+        return None
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    size = shape[axis]
+    return size if isinstance(size, int) else None
+
+
+def _shape(node: Node, i: int) -> Shape | None:
+    """Shape of an input; inference, which looks at the whole model, runs only where it is no initializer."""
+    name = node.input(i)
+    owner = node.graph.owner(name) if name else None
+    if owner is not None and name in owner.initializers:
+        return tuple(owner.initializers[name].dims)
+    return node.shape(i)
+
+
+def _hints(view: GraphView, inputs: Iterable[Input]) -> dict[str, int]:
+    """Symbols that can only have one size, because a weight that the input meets has it."""
+    hints: dict[str, int] = {}
+    for one in inputs:
+        if one.dims is None or len(one.dims) < 2:
+            continue
+        for node in _readers(view.main, one.name):
+            shape = _shape(node, 1) if node.op in ("Conv", "MatMul", "Gemm") else None
+            if shape is None:
+                continue
+            axis, size = -1, None
+            if node.op == "Conv" and len(shape) == len(one.dims) and isinstance(shape[1], int):
+                axis, size = 1, shape[1] * int(node.attribute("group", 1))
+            elif node.op == "MatMul" and len(shape) >= 2 and isinstance(shape[-2], int):
+                axis, size = len(one.dims) - 1, shape[-2]
+            elif node.op == "Gemm" and not node.attribute("transA", 0) and len(shape) == 2:
+                rows = shape[1 if node.attribute("transB", 0) else 0]
+                axis, size = 1, rows if isinstance(rows, int) else None
+            dim = one.dims[axis]
+            if size is not None and isinstance(dim, str) and names_in(dim) == (dim,):
+                hints[dim] = size
+    return hints
+
+
+def _rank_for(node: Node) -> int | None:
+    """The rank that a node's first input must have, or may have; None where nothing speaks for one."""
+    if node.op in ("Gemm", "MatMul"):
+        return 2
+    shape = _shape(node, 1) if node.op in ("Conv", "ConvTranspose") else None
+    return None if shape is None else len(shape)
+
+
+def _readers(graph: Graph, name: str) -> list[Node]:
+    """Nodes whose first input is a value, or a cast of it."""
+    found: list[Node] = []
+    pending = [name]
+    while pending and len(found) < MAX_FOLLOWED:
+        value = pending.pop()
+        for node in graph.consumers(value):
+            if node.input(0) == value:
+                if node.op in ("Cast", "Identity"):
+                    pending.append(node.output())
+                else:
+                    found.append(node)
+    return found
+
+
+def _merged(original: tuple[Input, ...], fixed: tuple[Input, ...]) -> tuple[tuple[Input, ...], dict[str, int]]:
+    """What both models take, and the symbols of the original that have a number in the other.
+
+    Raises:
+        Unfit: They take different things.
+    """
+    others = {one.name: one for one in fixed}
+    unknown = [one.name for one in fixed if one.name not in {other.name for other in original}]
+    if unknown:
+        raise Unfit(f"the fixed model has another input, {printable(unknown[0])!r}")
+    known: dict[str, int] = {}
+    for one in original:
+        other = others.get(one.name)
+        if other is None or one.dims is None or other.dims is None:
+            continue
+        shown = printable(one.name)
+        if len(one.dims) != len(other.dims) or one.dtype != other.dtype:
+            raise Unfit(f"the fixed model's input {shown!r} has another type")
+        for a, b in zip(one.dims, other.dims, strict=True):
+            if isinstance(a, str) and isinstance(b, int):
+                known[a] = b
+            elif isinstance(a, int) and isinstance(b, int) and a != b:
+                raise Unfit(f"the fixed model's input {shown!r} has size {b} in place of {a}")
+    merged = tuple(
+        replace(one, dims=tuple(known.get(dim, dim) if isinstance(dim, str) else dim for dim in one.dims))
+        if one.dims is not None
+        else one
+        for one in original
+    )
+    return merged, known

@@ -1,0 +1,157 @@
+"""What the GRF and QNT rules share: which values are constants, which nodes compute shapes, and how to name things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import printable
+from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint_rules.shp._operands import computed_operands
+
+if TYPE_CHECKING:
+    import onnx
+
+FLOAT, FLOAT16, DOUBLE, BFLOAT16 = 1, 10, 11, 16
+FLOATS = (FLOAT, FLOAT16, DOUBLE, BFLOAT16)
+"""TensorProto.DataType of the floating-point types that weights come in."""
+
+OVERRIDABLE_SINCE = 4
+"""IR version from which an initializer that is also listed as an input is a default that callers may override."""
+
+
+def overridable(view: GraphView) -> frozenset[str]:
+    """Initializers of the main graph that a caller may override: no runtime may treat them as constants."""
+    if view.proto.ir_version < OVERRIDABLE_SINCE:
+        return frozenset()
+    key = "onnxlint_rules.overridable"
+    known: frozenset[str] | None = view.memo.get(key)
+    if known is None:
+        initializers = view.main.initializers
+        known = view.memo[key] = frozenset(name for name in view.main.inputs if name in initializers)
+    return known
+
+
+def is_fixed(graph: Graph, name: str) -> bool:
+    """Whether a value is an initializer that nobody may override, or comes from a Constant node; of any size."""
+    owner = graph.owner(name) if name else None
+    if owner is None:
+        return False
+    if name in owner.initializers or name in owner.sparse_initializers:
+        return owner is not graph.view.main or name not in overridable(graph.view)
+    node = owner.producer(name)
+    return node is not None and node.op == "Constant"
+
+
+def fixed_tensor(graph: Graph, name: str) -> onnx.TensorProto | None:
+    """The tensor behind a constant, through any Identity; None for what is not one dense tensor."""
+    for _ in range(64):
+        owner = graph.owner(name) if name else None
+        if owner is None:
+            return None
+        tensor = owner.initializers.get(name)
+        if tensor is not None:
+            return None if owner is graph.view.main and name in overridable(graph.view) else tensor
+        node = owner.producer(name)
+        if node is None:
+            return None
+        if node.op == "Constant":
+            return constant_tensor(node)
+        if node.op != "Identity":
+            return None
+        graph, name = node.graph, node.input(0)
+    return None
+
+
+def shape_nodes(view: GraphView) -> frozenset[int]:
+    """Ids of the nodes that compute shapes: SHP002 reports these as a whole."""
+    key = "onnxlint_rules.shape_nodes"
+    known: frozenset[int] | None = view.memo.get(key)
+    if known is None:
+        ids = {id(node) for operand in computed_operands(view) for node in operand.chain.nodes}
+        known = view.memo[key] = frozenset(ids)
+    return known
+
+
+def integer(node: Node, name: str, default: int) -> int:
+    """An integer attribute; the default where it is absent or, in a broken file, of another type."""
+    value = node.attribute(name)
+    return value if isinstance(value, int) else default
+
+
+def integers(node: Node, name: str) -> list[int] | None:
+    """A list of integers in an attribute; None where it is absent or, in a broken file, of another type."""
+    value = node.attribute(name)
+    return value if isinstance(value, list) and all(isinstance(item, int) for item in value) else None
+
+
+def constant_tensor(node: Node) -> onnx.TensorProto | None:
+    """The tensor that a Constant node holds; None where it holds something else."""
+    return next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
+
+
+def label(node: Node) -> str:
+    """A node's name or, where it has none, its operator and position; safe to show."""
+    return printable(node.name or f"{node.op} #{node.index}")
+
+
+def listed(names: Iterable[str], limit: int = 3) -> str:
+    """`a, b, c and 4 more`; safe to show."""
+    names = list(names)
+    shown = ", ".join(printable(name) for name in names[:limit])
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def show_bytes(count: int) -> str:
+    """`812 bytes`, `4.2 KB`, `1.3 MB`: powers of 1000, as file managers show them."""
+    if count < 1000:
+        return plural(count, "byte")
+    amount = float(count)
+    for unit in ("KB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.5 or unit == "GB":
+            return f"{amount:.1f} {unit}" if amount < 99.5 else f"{amount:.0f} {unit}"
+    return ""
+
+
+WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "DeformConv": (1,),
+    "GRU": (1, 2),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2),
+}
+"""Operators that multiply their input with weights, and which operands can be these."""
+
+
+PARAMETER_OPERANDS: dict[str, tuple[int, ...]] = {
+    "Pad": (1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Upsample": (1,),
+}
+"""Operators with operands that converters turn into parameters of a layer, and which these are."""
+
+
+def hides(node: Node) -> str:
+    """What a constant loses by coming out of a node: `weights`, `parameters of Resize`, or nothing.
+
+    Quantizers and converters look for weights and parameters among the initializers.
+    """
+    outputs = set(node.outputs)
+    found = ""
+    for reader in node.consumers():
+        if any(reader.input(i) in outputs for i in WEIGHT_OPERANDS.get(reader.op, ())):
+            return "weights"
+        if any(reader.input(i) in outputs for i in PARAMETER_OPERANDS.get(reader.op, ())):
+            found = found or f"parameters of {reader.op}"
+    return found

@@ -1,0 +1,48 @@
+"""What the OPS rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnxlint import GraphView, Node, Options
+from onnxlint.graph.view import STANDARD_DOMAINS
+
+
+def meant_only_for(options: Options, *families: str) -> bool:
+    """Whether the user named targets, and all are of these families (`onnxruntime` includes `onnxruntime-cuda`)."""
+    return bool(options.targets) and all(target.startswith(families) for target in options.targets)
+
+
+def own_functions(view: GraphView) -> frozenset[str]:
+    """Operators that the model itself implements, as `Node.op` names them."""
+    return frozenset(
+        function.name if function.domain in STANDARD_DOMAINS else f"{function.domain}::{function.name}"
+        for function in view.proto.functions
+    )
+
+
+def split_op(op: str) -> tuple[str, str]:
+    """(domain, operator type) of a `Node.op`."""
+    domain, _, name = op.rpartition("::")
+    return domain, name
+
+
+def count_text(nodes: list[Node]) -> str:
+    """`1 node`, `12 nodes`."""
+    return "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+
+
+def first_constant(node: Node, i: int) -> float | int | bool | None:
+    """The number that input `i` of a node holds, where it is a constant with one element."""
+    value = node.constant(i)
+    if value is None or value.size != 1 or value.dtype.kind not in "biuf":
+        return None
+    number: float | int | bool = value.reshape(-1).tolist()[0]
+    return number
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """`'a', 'b' and 4 more`."""
+    listed = list(names)
+    shown = ", ".join(repr(name) for name in listed[:most])
+    return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown

@@ -1,0 +1,216 @@
+"""What the OUT rules share: the way back from a graph output to what makes its values, and detection heads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+from onnxlint.errors import printable
+from onnxlint.graph.view import Dim, Graph, GraphView, Node, Shape, is_invented
+
+LAYOUT = frozenset(
+    (
+        "Cast",
+        "DequantizeLinear",
+        "Flatten",
+        "Identity",
+        "QuantizeLinear",
+        "Reshape",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    )
+)
+"""Operators after which a value holds the same numbers, perhaps in another shape or type."""
+
+ACTIVATIONS = ("LogSoftmax", "Sigmoid", "Softmax")
+
+_FLOATS = (1, 10, 11, 16)  # float, float16, double, bfloat16
+_ARITHMETIC = ("Add", "Div", "Mul", "Sub")
+_SAME_AXES = ("Cast", "DequantizeLinear", "Identity", "QuantizeLinear")
+_MAX_STEPS = 64
+_MAX_ANCESTORS = 200
+_MAX_OUTPUTS = 64
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Graph outputs that are parts of one prediction, and can be concatenated.
+
+    Attributes:
+        names: The outputs, in the order of the graph.
+        shapes: Their shapes.
+        axis: The axis that tells them apart.
+        levels: Feature maps that each head has outputs of its own for; 1 where the model has concatenated these.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[Shape, ...]
+    axis: int
+    levels: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """What each head adds to the differing axis."""
+        sizes = [int(shape[self.axis] or 0) for shape in self.shapes]
+        return sizes if self.levels == 1 else list(dict.fromkeys(sizes))
+
+
+def find_heads(view: GraphView) -> Heads | None:
+    """The detection heads among the outputs of the main graph; None where there are none."""
+    graph = view.main
+    names = list(dict.fromkeys(name for name in graph.outputs if graph.producer(name) is not None))
+    if len(names) < 2:
+        return None
+    joined = {name: node for name in names[:_MAX_OUTPUTS] if (node := _concat_behind(graph, name)) is not None}
+    return _concatenated(graph, joined) or _by_level(graph, names)
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """The Concat that joins what a head says about each feature map, and its axis where the output still has it."""
+
+    node: Node
+    axis: int | None
+
+
+def _concat_behind(graph: Graph, name: str) -> _Joined | None:
+    node = graph.producer(name)
+    moved = False
+    for _ in range(_MAX_STEPS):
+        if node is None or node.graph is not graph:
+            return None
+        if node.op == "Concat":
+            parts = [node.producer(i) for i in range(len(node.inputs))]
+            if len(parts) < 2 or any(part is None or part.op == "Constant" for part in parts):
+                return None
+            shape = graph.shape(node.output())
+            axis = node.attribute("axis", 0)
+            return _Joined(node, None if moved or shape is None else axis % len(shape))
+        if node.op in LAYOUT or node.op in ACTIVATIONS:
+            moved = moved or (node.op in LAYOUT and node.op not in _SAME_AXES)
+            node = node.producer(0)
+        elif node.op in _ARITHMETIC:
+            # Decoding by constants: boxes * variances + priors.
+            data = [i for i, operand in enumerate(node.inputs) if not graph.is_constant(operand)]
+            node = node.producer(data[0]) if len(data) == 1 else None
+        else:
+            return None
+    return None
+
+
+def _concatenated(graph: Graph, joined: dict[str, _Joined]) -> Heads | None:
+    """Heads that each end in a Concat over the same feature maps."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    if len(joined) < 2:
+        return None
+    for name, concat in joined.items():
+        shape = graph.shape(name)
+        if shape is not None and graph.dtype(name) in _FLOATS:
+            groups.setdefault((len(concat.node.inputs), len(shape)), []).append(name)
+    for names in groups.values():
+        shapes = [graph.shape(name) or () for name in names]
+        axis = _only_difference(shapes)
+        # Joined along the very axis that differs, they are features (dense blocks), not places of feature maps.
+        if axis is None or any(joined[name].axis == axis for name in names):
+            continue
+        if _same_feature_maps([joined[name].node for name in names]):
+            return Heads(tuple(names), tuple(shapes), axis, 1)
+    return None
+
+
+def _only_difference(shapes: list[Shape]) -> int | None:
+    """The one axis along which shapes of the same rank have different known sizes; None unless there is just one.
+
+    Sizes that are expressions are taken for equal: the heads read the same feature maps, as is asked elsewhere, and
+    where one of them mixes up its batch (SHP003) its expression is another.
+    """
+    if len(shapes) < 2:
+        return None
+    different = []
+    for axis, sizes in enumerate(zip(*shapes, strict=True)):
+        numbers = {size for size in sizes if isinstance(size, int)}
+        if len(numbers) > 1:
+            if not all(isinstance(size, int) for size in sizes):
+                return None
+            different.append(axis)
+    return different[0] if len(different) == 1 else None
+
+
+def _same_feature_maps(concats: list[Node]) -> bool:
+    """Whether the parts of all Concats come, one by one, from something that they have in common."""
+    for i in range(len(concats[0].inputs)):
+        common: set[str] | None = None
+        for concat in concats:
+            found = _ancestors(concat, i)
+            common = found if common is None else common & found
+        if not common:
+            return False
+    return True
+
+
+def _ancestors(node: Node, i: int) -> set[str]:
+    """Computed values that input `i` of a node depends on, the nearest ones."""
+    graph = node.graph
+    found = {node.input(i): None}
+    queue = [node.input(i)]
+    for name in queue:
+        producer = graph.producer(name)
+        if producer is None or len(found) > _MAX_ANCESTORS:
+            continue
+        for operand in producer.inputs:
+            if operand and operand not in found and not graph.is_constant(operand):
+                found[operand] = None
+                queue.append(operand)
+    return set(found)
+
+
+def _by_level(graph: Graph, names: list[str]) -> Heads | None:
+    """Heads with an output for each feature map: the same sizes on one axis, again and again for each level."""
+    if not 4 <= len(names) <= _MAX_OUTPUTS:
+        return None
+    shapes: list[Shape] = []
+    for name in names:
+        shape = graph.shape(name)
+        # The batch apart, sizes must be known: an unknown one could be anything.
+        if shape is None or len(shape) < 3 or graph.dtype(name) not in _FLOATS:
+            return None
+        if not all(isinstance(size, int) for size in shape[1:]):
+            return None
+        shapes.append(shape)
+    if len({len(shape) for shape in shapes}) > 1:
+        return None
+    best: Heads | None = None
+    most = 0
+    for axis in range(1, len(shapes[0])):
+        levels: dict[tuple[Dim, ...], list[Dim]] = {}
+        for shape in shapes:
+            levels.setdefault((*shape[:axis], *shape[axis + 1 :]), []).append(shape[axis])
+        per_level = list(levels.values())
+        heads = len(set(per_level[0]))
+        if len(levels) < 2 or not 1 < heads == len(per_level[0]):
+            continue
+        places = sorted((prod(int(size or 1) for size in rest[1:]) for rest in levels), reverse=True)
+        same_heads = all(Counter(sizes) == Counter(per_level[0]) for sizes in per_level)
+        # [1, 7600, 10] and [1, 7600, 32] are heads of 10 and 32 values, not of 7600: there are more places than values.
+        if same_heads and _is_pyramid(places) and places[0] > most:
+            best, most = Heads(tuple(names), tuple(shapes), axis, len(levels)), places[0]
+    return best
+
+
+def _is_pyramid(places: list[int]) -> bool:
+    """Whether each level has about a quarter of the places of the one before (stride 8, 16, 32, …)."""
+    return all(3 <= a / b <= 6 for a, b in pairwise(places))
+
+
+def show_shape(shape: Shape | None) -> str:
+    """`[b, ?, 4]`; symbols that inference invented, and sizes that are long expressions, come as `?`."""
+    if shape is None:
+        return "[…]"
+    return "[" + ", ".join("?" if is_invented(dim) else _short(printable(str(dim))) for dim in shape) + "]"
+
+
+def _short(dim: str) -> str:
+    return "?" if "?" in dim or len(dim) > 16 else dim

@@ -1,0 +1,298 @@
+"""SHP002: an operand computed from shapes at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
+from onnxlint.fixes.surgeon import bypass, detach
+from onnxlint.symbolic.sizes import Step, constant_target, reshape_steps
+from onnxlint_rules.shp._operands import (
+    Operand,
+    computed_operands,
+    is_expand_by_shape,
+    is_flatten,
+    is_resize_by_sizes,
+    show_numbers,
+)
+from onnxlint_rules.shp._shortest import WHOLE, Part, put, shortest_forms
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+    from onnxlint.fixes.surgeon import Surgeon
+
+
+class ShapeChain(Rule):
+    """A shape operand is computed by a chain of nodes that starts at Shape.
+
+    ## What it does
+
+    Reports every Reshape, Expand, Slice, Tile, Pad, ConstantOfShape, Range, … with an operand that nodes compute from
+    the shapes of other values: one finding for each such consumer, with the chain. It is a warning where a constant
+    could stand in its place, and information where the value really depends on more than one free size.
+
+    ## Why it hurts
+
+    - ncnn knows no shape tensors: onnx2ncnn writes `Shape`, `Gather` and `Unsqueeze` layers that do not exist, and the
+      `.param` does not load.
+    - TensorRT runs shape arithmetic on the host and needs optimization profiles for it; int64 chains through Cast and
+      Div have been a steady source of build failures.
+    - Phone delegates (NNAPI, Core ML, QNN) stop at the chain: the graph is cut in two and the rest runs on the CPU.
+
+    ## Fix it at the source
+
+    ```python
+    # before
+    return out.view(out.shape[0], -1, 4)
+    # after
+    return out.flatten(1).unflatten(1, (-1, 4))  # or, with a batch that stays 1: out.reshape(1, -1, 4)
+    ```
+
+    ## Fix safety
+
+    Exact where each element of the operand is a constant, the size of the same-numbered axis of the Reshape's input
+    (`0`), or the only unknown (`-1`). `[b, C, H*W] → [b, C, H, W]` with H and W both free has to be computed: there the
+    chain stays. Where some other value has an axis of each size that is needed, and fewer nodes are left so, the chain
+    becomes Shape, Slice (before opset 15) and Concat, which is exact, too; the finding stays.
+
+    ## References
+
+    - [Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html): `0` copies a size, one `-1` is inferred
+    - [ncnn: FAQ, onnx2ncnn and onnx-simplifier](https://github.com/Tencent/ncnn/wiki/use-ncnn-with-pytorch-or-onnx)
+    - [TensorRT: shape tensors](https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-with-dynamic-shapes.html)
+    """
+
+    code = "SHP002"
+    name = "shape-chain"
+    help = "write the sizes as constants, with -1 for the one that is free"
+    examples = (
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,H,W,8] x) => (float[N,P,4] y)
+            <int64 zero = {0}, int64[1] axes = {0}, int64[1] minus = {-1}, int64[1] four = {4}> {
+                shape = Shape (x)
+                batch = Gather <axis = 0> (shape, zero)
+                lead = Unsqueeze (batch, axes)
+                target = Concat <axis = 0> (lead, minus, four)
+                y = Reshape (x, target)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,H,W,8] x) => (float[N,P,4] y) <int64[3] target = {0, -1, 4}> {
+                y = Reshape (x, target)
+            }
+            """,
+            says="Reshape target [N, -1, 4] is computed (Shape → Gather → Unsqueeze → Concat → Reshape); [0, -1, 4]",
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,C,P] x, float[N,C,H,W] like) => (float[N,C,H,W] y) {
+                target = Shape (like)
+                y = Reshape (x, target)
+            }
+            """,
+            says="more than one free size",
+            dims={"P": 16},
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,4,6,6] x, float[1,4,3,3] y) => (float[1,4,3,6] z)
+            <int64[1] zero = {0}, int64[1] two = {2}, int64 i = {2}> {
+                shape = Shape (y)
+                height = Gather (shape, i)
+                end = Unsqueeze (height, zero)
+                z = Slice (x, zero, end, two)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,4,6,6] x, float[1,4,3,3] y) => (float[1,4,3,6] z)
+            <int64[1] zero = {0}, int64[1] two = {2}, int64[1] end = {3}> {
+                z = Slice (x, zero, end, two)
+            }
+            """,
+        ),
+    )
+    silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,H,W,8] x) => (float[N,P,4] y) <int64[3] target = {0, -1, 4}> {
+                y = Reshape (x, target)
+            }
+            """,
+            why="the target is constant",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,3,H,W] x) => (int64[4] shape, float[N,3,H,W] y) {
+                shape = Shape (x)
+                y = Relu (x)
+            }
+            """,
+            why="the shape is an output, not an operand",
+        ),
+    )
+
+    def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        reported: set[int] = set()
+        shorter = {node for node, _ in _shorter(view)}
+        for operand in computed_operands(view):
+            node = operand.node
+            if (
+                id(node) in reported
+                or is_resize_by_sizes(operand)
+                or is_expand_by_shape(operand)
+                or is_flatten(operand)
+            ):
+                continue
+            reported.add(id(node))
+            answer = simplest(operand)
+            fixable = answer.constant is not None or bool(answer.steps)
+            numbers = operand.numbers()
+            shown = show_numbers(numbers) if numbers is not None else ""
+            strict = fixable or "ncnn" in options.targets
+            can = "; it can be shorter" if id(node) in shorter else "; no shorter one was found"
+            looked = node.op in WHOLE and node.graph is view.main
+            evidence = {} if fixable else {"not fixed": f"{answer.why}: the chain has to stay{can if looked else ''}"}
+            # A nameless node goes by what it makes: its position changes where others go.
+            yield self.found(
+                view.at(node, "" if node.name else node.output()),
+                f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
+                f"({operand.describe()}); {answer}",
+                severity=Severity.WARNING if strict else Severity.INFO,
+                help=self.help if fixable else "keep the sizes fixed at export where the target allows it",
+                fix=SAFE if fixable or id(node) in shorter else None,
+                operand=node.input(operand.index),
+                chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
+                **evidence,
+            )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+        from onnx import helper
+
+        node = view.find(finding.location)
+        held = surgeon.node(node)
+        for operand in [operand for operand in computed_operands(view) if operand.node is node]:
+            answer = simplest(operand)
+            base = f"{node.name or node.output()}_{_NAMES.get(node.op, 'operand')}"
+            if is_no_op(operand):
+                bypass(held)
+                return
+            if answer.steps:
+                _reshape(surgeon, node, held, answer.steps, base)
+            elif answer.constant is None:
+                parts = _shorter(view).get((id(node), operand.index))
+                if parts is None:
+                    raise Unfixable(answer.why)
+                put(surgeon, operand, parts, base)
+            else:
+                value = view.symbolic.val(node, operand.index)
+                kind = node.graph.dtype(node.input(operand.index))
+                array = np.array(answer.constant, helper.tensor_dtype_to_np_dtype(kind) if kind else np.int64)
+                array = array.reshape(value.dims if value is not None else -1)
+                if node.op == "Reshape":
+                    held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
+                held.inputs[operand.index] = surgeon.constant(base, array)
+
+
+def _shorter(view: GraphView) -> dict[tuple[int, int], tuple[Part, ...]]:
+    """Operands that have to be computed, and get by with fewer nodes."""
+    key = "onnxlint_rules.shorter"
+    if key not in view.memo:
+        staying = [
+            operand
+            for operand in computed_operands(view)
+            if not (is_resize_by_sizes(operand) or is_expand_by_shape(operand) or is_flatten(operand))
+            and not is_no_op(operand)
+            and (answer := simplest(operand)).constant is None
+            and not answer.steps
+        ]
+        view.memo[key] = shortest_forms(view, staying) if staying else {}
+    forms: dict[tuple[int, int], tuple[Part, ...]] = view.memo[key]
+    return forms
+
+
+_NAMES = {"Reshape": "target", "Expand": "target", "Tile": "repeats", "ConstantOfShape": "shape", "Upsample": "scales"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What can stand in the place of a computed operand.
+
+    Attributes:
+        constant: A constant that says the same.
+        steps: For a Reshape that no single constant target can replace, several with constant targets.
+        why: What stood in the way of both.
+    """
+
+    constant: list[int] | None = None
+    steps: tuple[Step, ...] = ()
+    why: str = ""
+
+    def __str__(self) -> str:
+        if self.steps:
+            return f"{sum(step.nodes for step in self.steps)} nodes with constant operands do the same"
+        return self.why if self.constant is None else f"{self.constant} says the same"
+
+
+def simplest(operand: Operand) -> Answer:
+    """The simplest thing that says what a computed operand says."""
+    numbers, data, node = operand.numbers(), operand.data(), operand.node
+    if numbers is None:
+        return Answer(why="its value cannot be told from the graph")
+    if node.op == "Reshape":
+        if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
+            return Answer(why="it uses 0 for an axis of no elements")
+        target = constant_target(data or (), numbers)
+        if target is not None:
+            return Answer(target)
+        sizes = node.graph.view.symbolic.shape(node.graph, node.output())
+        steps = reshape_steps(data, sizes) if data is not None and sizes is not None else None
+        if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
+            return Answer(steps=tuple(steps))
+        return Answer(why="it has more than one free size")
+    whole = [number for number in numbers if isinstance(number, int)]
+    if len(whole) == len(numbers):
+        return Answer(whole)
+    return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+
+
+def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...], base: str) -> None:
+    """Put constant Reshapes, and what lines up their axes, in the place of one; the last node keeps its output."""
+    import numpy as np
+
+    def axes(op: str, data: gs.Tensor, places: tuple[int, ...]) -> gs.Tensor:
+        if node.graph.view.opset < 13:
+            return surgeon.add(op, [data], node, f"{base}_{op}", axes=list(places))
+        operand = surgeon.constant(f"{base}_axes", np.array(places, np.int64))
+        return surgeon.add(op, [data, operand], node, f"{base}_{op}")
+
+    data, output = held.inputs[0], held.outputs[0]
+    for step in steps:
+        if step.unsqueeze:
+            data = axes("Unsqueeze", data, step.unsqueeze)
+        target = surgeon.constant(base, np.array(step.target, np.int64))
+        data = surgeon.add("Reshape", [data, target], node, f"{base}_Reshape")
+        if step.squeeze:
+            data = axes("Squeeze", data, step.squeeze)
+    last = data.inputs[0]
+    last.name = held.name
+    detach(held)
+    last.outputs = [output]
+
+
+def is_no_op(operand: Operand) -> bool:
+    """Whether an Expand gives back what it gets."""
+    symbolic, node = operand.node.graph.view.symbolic, operand.node
+    data = operand.data()
+    return node.op == "Expand" and data is not None and symbolic.shape(node.graph, node.output()) == data

@@ -1,0 +1,142 @@
+"""SHP003: a Reshape whose target fixes the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from onnxlint import SAFE, Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Severity, Silent
+
+if TYPE_CHECKING:
+    from onnxlint.fixes.surgeon import Surgeon
+
+
+class ReshapeFixedBatch(Rule):
+    """A Reshape target starts with a number where the batch is.
+
+    ## What it does
+
+    Reports each Reshape with a constant target whose first element is a positive number, where the data flow shows that
+    the first axis of its input is the batch. It is a warning where the graph's input leaves the batch free, and
+    information where the input fixes it too.
+
+    ## Why it hurts
+
+    - With a free batch the model fails at every other batch size or, where an inner `-1` takes up the rest, silently
+      mixes the images of a batch.
+    - A static export cannot be given another batch size (TensorRT profiles, server-side batching) without repairing
+      each such Reshape.
+    - ncnn has no batch axis: its converters drop the first element and depend on it being the batch.
+
+    ## Fix it at the source
+
+    ```python
+    # before: traced with a batch of 1, the exporter writes [1, -1, 4]
+    out = out.view(out.shape[0], -1, 4)
+    # after: no size is read at all
+    out = out.flatten(1).unflatten(1, (-1, 4))
+    ```
+
+    ## Fix safety
+
+    `0` in the batch place copies the input's size and is exact wherever the original accepts the input. `-1` is exact only
+    where all other elements are truly constant: see SHP004.
+
+    ## References
+
+    - [Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html)
+    - [Pytorch_Retinaface, issue: dynamic batch size in ONNX export](https://github.com/biubug6/Pytorch_Retinaface/issues)
+    """
+
+    code = "SHP003"
+    name = "reshape-fixed-batch"
+    help = "let the first element copy the batch: 0 in ONNX, flatten/unflatten in PyTorch"
+    examples = (
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,3,H,W] x) => (float[A,B,3] y) <int64[3] target = {1, -1, 3}> {
+                t = Transpose <perm = [0, 2, 3, 1]> (x)
+                y = Reshape (t, target)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,3,H,W] x) => (float[A,B,3] y) <int64[3] target = {0, -1, 3}> {
+                t = Transpose <perm = [0, 2, 3, 1]> (x)
+                y = Reshape (t, target)
+            }
+            """,
+            dims={"N": 1},
+            says="target [1, -1, 3] fixes the batch to 1, but the input leaves it free",
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,3,8,8] x) => (float[1,64,3] y) <int64[3] target = {1, -1, 3}> {
+                t = Transpose <perm = [0, 2, 3, 1]> (x)
+                y = Reshape (t, target)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,3,8,8] x) => (float[1,64,3] y) <int64[3] target = {0, -1, 3}> {
+                t = Transpose <perm = [0, 2, 3, 1]> (x)
+                y = Reshape (t, target)
+            }
+            """,
+            says="fixes the batch to 1, as the input does",
+        ),
+    )
+    silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,3,8,8] x) => (float[3,64] y) <int64[2] target = {3, 64}> {
+                y = Reshape (x, target)
+            }
+            """,
+            why="3 is not the batch",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,8] x, float[8,1,4] w) => (float[N,4] y) <int64[2] target = {8, 4}> {
+                v = Reshape (w, target)
+                y = MatMul (x, v)
+            }
+            """,
+            why="a reshaped weight has no batch",
+        ),
+    )
+
+    def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        for node in view.nodes("Reshape"):
+            target = node.constant(1)
+            if target is None or target.size < 2 or view.batch_axis(node.graph, node.input(0)) != 0:
+                continue
+            elements = target.reshape(-1).tolist()
+            shape = node.shape(0)
+            batch = shape[0] if shape else None
+            free = not isinstance(batch, int)
+            # Under a fixed batch only that very number can be it: [12, 64, 64] of an attention merges the batch.
+            if elements[0] > 0 and (elements[0] == batch or free) and (shape is None or len(shape) > 1):
+                yield self.found(
+                    view.at(node),
+                    f"Reshape target {elements} fixes the batch to {elements[0]}"
+                    + (", but the input leaves it free" if free else ", as the input does"),
+                    severity=Severity.WARNING if free else Severity.INFO,
+                    # With a free batch, an inner -1 made the original accept other batches and mix them.
+                    fix=Fix(Applicability.UNSAFE, flag="--unsafe") if free and -1 in elements else SAFE,
+                    target=elements,
+                )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        node = view.find(finding.location)
+        held, constant = surgeon.node(node), node.constant(1)
+        assert constant is not None
+        target = np.array([0, *constant.reshape(-1)[1:].tolist()], np.int64)
+        held.attrs.pop("allowzero", None)
+        held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)

@@ -1,0 +1,143 @@
+"""SHP004: a Reshape that spills pixels into the batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
+
+if TYPE_CHECKING:
+    from onnxlint.fixes.surgeon import Surgeon
+
+
+class ReshapeSpillsIntoBatch(Rule):
+    """A Reshape target has `-1` in the batch place and constants after it, but the sizes after the batch are not constant.
+
+    ## What it does
+
+    Reports each Reshape with a target like `[-1, 12800, 4]` whose input's inner sizes are free, where the result reaches
+    an output of the graph as a batch.
+
+    ## Why it hurts
+
+    Silently wrong results. It is the well-known hand fix for a Reshape that fixed the batch: right at the size it was
+    written for, and at any other size the elements that do not fit go into the batch. RetinaFace with
+    `view(-1, 12800, 2)` answers one 1280×1280 image with a batch of 4.
+
+    ## Fix it at the source
+
+    ```python
+    # before
+    out = out.view(-1, 12800, 2)
+    # after
+    out = out.flatten(1).unflatten(1, (-1, 2))
+    ```
+
+    ## Fix safety
+
+    `[0, -1, 2]` gives the same values at the size that the constants were written for, and the right batch at all
+    others: it changes results only where they were wrong.
+
+    ## References
+
+    - [Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html): "At most one dimension of the new shape can be -1. In
+      this case, the value is inferred from the size of the tensor and the remaining dimensions."
+    """
+
+    code = "SHP004"
+    name = "reshape-spills-into-batch"
+    severity = Severity.ERROR
+    help = "put 0 in the batch place and -1 where the size is free"
+    examples = (
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,H,W,4] x) => (float[A,32,2] y) <int64[3] target = {-1, 32, 2}> {
+                y = Reshape (x, target)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,H,W,4] x) => (float[A,B,2] y) <int64[3] target = {0, -1, 2}> {
+                y = Reshape (x, target)
+            }
+            """,
+            dims={"N": 3, "H": 4, "W": 4},
+            says="[-1, 32, 2]",
+        ),
+    )
+    silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,4,4] x) => (float[A,32,2] y) <int64[3] target = {-1, 32, 2}> {
+                y = Reshape (x, target)
+            }
+            """,
+            why="the inner sizes are constant and take up 64 elements exactly",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,S,16] x, float[16,8] w) => (float[N,S,8] y)
+            <int64[2] flat = {-1, 16}, int64[1] eight = {8}, int64[1] first = {0}, int64[1] second = {2}> {
+                rows = Reshape (x, flat)
+                z = MatMul (rows, w)
+                shape = Shape (x)
+                lead = Slice (shape, first, second)
+                target = Concat <axis = 0> (lead, eight)
+                y = Reshape (z, target)
+            }
+            """,
+            why="rows are flattened on purpose and taken apart again",
+        ),
+    )
+
+    def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        for node in view.nodes("Reshape"):
+            target = node.constant(1)
+            if target is None or target.size < 2 or view.batch_axis(node.graph, node.input(0)) != 0:
+                continue
+            elements = target.reshape(-1).tolist()
+            if elements[0] != -1 or any(element <= 0 for element in elements[1:]):
+                continue
+            shape = node.shape(0)
+            if shape is None or all(isinstance(dim, int) for dim in shape[1:]) or not _reaches_output(node):
+                continue
+            inner = "×".join(map(str, elements[1:]))
+            yield self.found(
+                view.at(node),
+                f"Reshape target {elements} puts every {inner} elements into a batch entry of their own, and the "
+                "input's inner sizes are free: other input sizes give a wrong batch",
+                fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
+                target=elements,
+            )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        import numpy as np
+
+        node = view.find(finding.location)
+        held, constant = surgeon.node(node), node.constant(1)
+        assert constant is not None
+        # The free sizes come first after the batch: the heads of detectors end in constants.
+        target = np.array([0, -1, *constant.reshape(-1)[2:].tolist()], np.int64)
+        held.attrs.pop("allowzero", None)
+        held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)
+
+
+def _reaches_output(node: Node) -> bool:
+    """Whether the result becomes a graph output without another Reshape taking it apart again."""
+    graph = node.graph
+    queue = deque([node])
+    seen = {id(node)}
+    while queue:
+        current = queue.popleft()
+        if any(graph.is_output(name) for name in current.outputs):
+            return True
+        for user in current.consumers():
+            if user.op != "Reshape" and id(user) not in seen:
+                seen.add(id(user))
+                queue.append(user)
+    return False

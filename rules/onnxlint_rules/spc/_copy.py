@@ -1,0 +1,173 @@
+"""A copy of a model that onnx's own checks can be run on, without its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.graph.view import GraphView
+from onnxlint_rules._tensors import attribute_tensors, holders
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.graph.view import Graph, Node
+
+APART = "onnxlint.model.fork"
+"""Operator domain of nodes that the checker is to pass over."""
+
+_LABEL = re.compile(r"§\d+\.\d+§")
+
+
+class Copy:
+    """A copy of a model, with the way back from its nodes to the view's.
+
+    Args:
+        view: The model.
+        proto: The copy; same graphs, same nodes, in the same order.
+    """
+
+    def __init__(self, view: GraphView, proto: onnx.ModelProto) -> None:
+        self.view = view
+        self.proto = proto
+        self.graphs: list[Any] = []  # in the order of view.graphs
+        self.labels: dict[str, Node] = {}
+        self._places: dict[int, dict[int, int]] = {}  # for sorted graphs: index in the view → index in the copy
+        found: dict[int, Any] = {id(view.main): proto.graph}
+        functions: Iterator[Any] = iter(proto.functions)
+        for graph in view.graphs:
+            own = found[id(graph)] if id(graph) in found else next(functions)
+            self.graphs.append(own)
+            bodies: dict[int, Iterator[Any]] = {}
+            for child in graph.children:
+                assert child.parent_node is not None
+                index = child.parent_node.index
+                if index not in bodies:
+                    bodies[index] = _bodies(own.node[index])
+                found[id(child)] = next(bodies[index])
+
+    def node(self, node: Node) -> Any:
+        """The copy's NodeProto of a node."""
+        return self.graph(node.graph).node[self._places.get(id(node.graph), {}).get(node.index, node.index)]
+
+    def graph(self, graph: Graph) -> Any:
+        """The copy's GraphProto or FunctionProto of a graph."""
+        return self.graphs[self.view.graphs.index(graph)]
+
+    def sort(self, graph: Graph) -> None:
+        """Bring the nodes of a graph into the order in which they run."""
+        own = self.graph(graph)
+        ordered = type(own)()
+        ordered.node.extend(own.node[node.index] for node in graph.order)
+        del own.node[:]
+        own.node.extend(ordered.node)
+        self._places[id(graph)] = {node.index: i for i, node in enumerate(graph.order)}
+
+    def empty_tensors(self) -> None:
+        """Leave no tensor whose data is elsewhere: the checker would look for files, or miss the data."""
+        holding: dict[int, list[int]] = {id(graph): [] for graph in self.view.graphs}
+        for node in self.view.nodes(*holders(self.view)):
+            holding[id(node.graph)].append(node.index)
+        for graph, proto in zip(self.view.graphs, self.graphs, strict=True):
+            if not graph.is_function:
+                for tensor in proto.initializer:
+                    if tensor.data_location == 1:
+                        empty_tensor(tensor)
+                for sparse in proto.sparse_initializer:
+                    _empty_sparse(sparse)
+            for index in holding[id(graph)]:
+                for attribute in proto.node[index].attribute:
+                    _empty_attribute(attribute)
+
+    def label(self) -> None:
+        """Give every node a name that no other has, so that a message that quotes it tells which node is meant."""
+        for i, (graph, proto) in enumerate(zip(self.view.graphs, self.graphs, strict=True)):
+            for node, copy in zip(graph.order if id(graph) in self._places else graph.nodes, proto.node, strict=True):
+                copy.name = f"§{i}.{node.index}§"
+                self.labels[copy.name] = node
+
+    def labelled(self, text: str) -> list[Node]:
+        """Nodes that a message quotes by their labels, in its order."""
+        return [self.labels[label] for label in _LABEL.findall(text) if label in self.labels]
+
+    def without_labels(self, text: str) -> str:
+        """The message with what stands around the labels, which says nothing without them, taken out."""
+        text = re.sub(rf"'{_LABEL.pattern} : ", "'", text)
+        text = re.sub(rf"\s*\(?(node name|name|Name): {_LABEL.pattern}[,)]?", "", text)
+        return re.sub(rf"\s*\(?{_LABEL.pattern}\)?", "", text)
+
+    def refusal(self, node: Node) -> str:
+        """What the checker has against a node that it is shown alone; empty for nodes with bodies."""
+        from onnx import checker
+        from onnx.onnx_cpp2py_export import checker as binding
+
+        own = self.node(node)
+        if any(attribute.HasField("g") or attribute.graphs for attribute in own.attribute):
+            return ""
+        top = node.graph
+        while top.parent is not None:
+            top = top.parent
+        imports = self.graph(top).opset_import if top.is_function else self.proto.opset_import
+        context = binding.CheckerContext()
+        try:
+            context.ir_version = self.proto.ir_version
+            context.opset_imports = {entry.domain: entry.version for entry in imports}
+            checker.check_node(own, context)
+        except checker.ValidationError as error:
+            return str(error)
+        except (TypeError, ValueError):
+            return ""  # versions that are no versions
+        return ""
+
+    def set_apart(self, node: Node) -> None:
+        """Make the checker pass over one node: an operator of a domain of its own, without attributes."""
+        copy = self.node(node)
+        copy.domain = APART
+        copy.op_type = copy.op_type or "Nameless"
+        del copy.attribute[:]
+        self._import_apart(node.graph)
+
+    def _import_apart(self, graph: Graph) -> None:
+        while graph.parent is not None:
+            graph = graph.parent
+        owner = self.graph(graph) if graph.is_function else self.proto
+        for imports in (
+            owner.opset_import,
+            self.proto.opset_import,
+        ):  # both have to know the domain of a function's node
+            if all(entry.domain != APART for entry in imports):
+                imports.add(domain=APART, version=1)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Graphs in a node's attributes, in the view's order."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        else:
+            yield from attribute.graphs
+
+
+def _empty_attribute(attribute: onnx.AttributeProto) -> None:
+    for tensor in attribute_tensors(attribute):
+        if tensor.data_location == 1:
+            empty_tensor(tensor)
+    for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+        if any(part.data_location == 1 for part in (sparse.values, sparse.indices)):
+            _empty_sparse(sparse)
+
+
+def _empty_sparse(sparse: onnx.SparseTensorProto) -> None:
+    if sparse.values.data_location == 1 or sparse.indices.data_location == 1:
+        empty_tensor(sparse.values)
+        empty_tensor(sparse.indices)
+
+
+def empty_tensor(tensor: onnx.TensorProto) -> None:
+    """Leave of a tensor its name and element type, with no elements."""
+    kind, name = tensor.data_type, tensor.name
+    tensor.Clear()
+    tensor.data_type = kind
+    tensor.name = name
+    tensor.dims.append(0)

@@ -1,0 +1,215 @@
+"""SPC002: operators whose inputs cannot go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
+from onnxlint.errors import printable
+from onnxlint_rules._tensors import type_name
+from onnxlint_rules.spc._copy import Copy
+from onnxlint_rules.spc._signatures import type_conflict
+
+MAX_CONFLICTS = 20
+
+_ERROR = re.compile(
+    r"\(op_type:(?P<op>[^,()]*)(?:, node name: (?P<label>§\d+\.\d+§))?\): \[(?:Type|Shape)InferenceError\] "
+    r"(?P<said>(?!(?:\[\w+\] )?Inference error\(s\)).*)"
+)
+"""One line of what strict inference raises; of nested errors, the innermost."""
+
+_NOT_ITS_FAULT = re.compile(
+    r"expected to have type but instead is null|external (tensor|data)|InferShapes.*not supported"
+)
+"""Errors that follow from an earlier one, and what inference cannot do without the weights."""
+
+
+_ELEMENT = re.compile(r"Inferred elem type differs from existing elem type: \((\d+)\) vs \((\d+)\)")
+
+
+class ShapeInferenceConflict(Rule):
+    """The inputs of an operator contradict each other or its attributes: it cannot run.
+
+    ## What it does
+
+    Runs ONNX's shape inference in strict mode, with types and with values of shape tensors, after taking away every shape
+    that the file merely declares for computed values: what is left to contradict are the operators themselves, from
+    the graph's inputs and weights on. Each operator that cannot have the inputs that it has is one finding.
+    An output of another element type than declared is one too. (A declared shape that is not the inferred one is SHP009's.)
+
+    ## Why it hurts
+
+    - onnxruntime infers shapes when it loads a model, and refuses it: `Node (…) Op (MatMul) [ShapeInferenceError]
+      Incompatible dimensions for matrix multiplication`.
+    - Converters, which need every shape, stop or write a model with wrong sizes.
+
+    ## Fix it at the source
+
+    ```python
+    # after surgery on a model, infer strictly before saving it
+    onnx.checker.check_model(model, full_check=True)
+    ```
+
+    ## Fix safety
+
+    There is no safe fix: which of the operands is wrong is not in the file.
+
+    ## References
+
+    - [onnx.shape_inference](https://onnx.ai/onnx/api/shape_inference.html): `strict_mode`, `check_type`, `data_prop`
+    - [Broadcasting in ONNX](https://onnx.ai/onnx/repo-docs/Broadcasting.html)
+    """
+
+    code = "SPC002"
+    name = "shape-inference-conflict"
+    severity = Severity.ERROR
+    help = "make the operands agree; onnx.checker.check_model(model, full_check=True) tells when they do"
+    examples = (
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4] x) => (float[N,5] y) <float[3,5] w = {1,2,3,4,5, 1,2,3,4,5, 1,2,3,4,5}> {
+                a = Relu (x)
+                y = MatMul (a, w)
+            }
+            """.replace("<float[3,5] w>", "<float[3,5] w = {1,2,3,4,5, 1,2,3,4,5, 1,2,3,4,5}>").replace(
+                "[classify] ", ""
+            ),
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4] x) => (float[N,5] y) <float[4,5] w = {1,2,3,4,5, 1,2,3,4,5, 1,2,3,4,5, 1,2,3,4,5}> {
+                a = Relu (x)
+                y = MatMul (a, w)
+            }
+            """,
+            says="Incompatible dimensions for matrix multiplication: inputs are [N, 4] and [3, 5]",
+            equal=False,
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x, float[2,5] z) => (float[A,B] y, float[C,D] b) {
+                y = Concat <axis = 0> (x, z)
+                a = Relu (y)
+                b = Transpose <perm = [0, 2, 1]> (a)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x, float[2,5] z) => (float[A,B] y, float[C,D] b) {
+                y = Concat <axis = 1> (x, z)
+                a = Relu (y)
+                b = Transpose <perm = [1, 0]> (a)
+            }
+            """,
+            equal=False,
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x) => (float16[2,4] y) { y = Relu (x) }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x) => (float16[2,4] y) {
+                a = Relu (x)
+                y = Cast <to = 10> (a)
+            }
+            """,
+            says="it makes float, and the file declares float16",
+            equal=False,
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x, bool c) => (float[A,B] y) {
+                y = If (c) <
+                    then_branch = t () => (float[A,B] a) { a = MatMul (x, x) },
+                    else_branch = e () => (float[A,B] b) { b = Relu (x) }
+                >
+            }
+            """,
+            says="Incompatible dimensions",
+        ),
+    )
+    silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x) => (float[7,9] y) { y = Relu (x) }
+            """,
+            why="a wrong declared shape is SHP009's",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13, "com.example": 1]>
+            g (float[2,4] x) => (float[2,4] y) {
+                a = com.example.Fancy (x)
+                y = MatMul (a, x)
+            }
+            """,
+            why="what a foreign operator makes is unknown, not contradictory",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,4] x) => (float[A,B] y) <int64[2] s = ["location": "nowhere.bin"]> { y = Reshape (x, s) }
+            """,
+            why="a shape in another file is unknown, not contradictory",
+        ),
+    )
+
+    def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        if not view.is_contradictory:
+            return
+        copy = Copy(view, view.without_claims())
+        copy.label()
+        seen: set[int] = set()
+        for said, node in _conflicts(copy):
+            if node is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            if len(seen) > MAX_CONFLICTS:
+                return
+            if copy.refusal(node) or type_conflict(node):
+                continue  # SPC001 and SPC003 report these
+            yield self.found(view.at(node), f"{printable(node.op)}: {said}{_operands(node)}")
+
+
+def _conflicts(copy: Copy) -> Iterator[tuple[str, Node | None]]:
+    """What strict inference says, and of which node."""
+    from onnx import shape_inference
+
+    from onnxlint.model.fork import Crashed, apart
+
+    def infer() -> bytes:
+        shape_inference.infer_shapes(copy.proto, check_type=False, strict_mode=True, data_prop=True)  # types: SPC003
+        return b""
+
+    try:
+        apart(infer)
+    except Crashed as error:
+        yield f"onnx's shape inference does not survive this model: {error}", None
+    except RuntimeError as error:
+        for match in _ERROR.finditer(str(error)):
+            if not _NOT_ITS_FAULT.search(match["said"]):
+                yield _clean(copy, match["said"]), copy.labels.get(match["label"] or "")
+
+
+def _clean(copy: Copy, said: str) -> str:
+    kinds = _ELEMENT.search(said)
+    if kinds:
+        return f"it makes {type_name(int(kinds[1]))}, and the file declares {type_name(int(kinds[2]))}"
+    return printable(" ".join(copy.without_labels(said).split()))[:200].rstrip(" .")
+
+
+def _operands(node: Node) -> str:
+    """`: inputs are [N, 4] and [3, 5]`; empty where a shape is unknown."""
+    shapes = [node.shape(i) for i in range(len(node.inputs)) if node.input(i)]
+    known = [shape for shape in shapes if shape is not None]
+    if not known or len(known) < len(shapes) or len(known) > 4:
+        return ""
+    shown = ["[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]" for shape in known]
+    what = "inputs are" if len(shown) > 1 else "its input is"
+    return printable(f": {what} {' and '.join(shown)}")

@@ -1,0 +1,549 @@
+"""Samples: the code that is written runs by itself and computes what onnxlint computes."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxlint.accuracy.tasks import make_task
+from onnxlint.accuracy.tasks.decoder import PRESETS, decode, prior_boxes
+from onnxlint.backends import backend_for
+from onnxlint.deployment.samples import comment, cpp_string, fill, python_string, sample_texts
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.heads import DROPPED_KEY, HEADS_KEY, read_heads
+from onnxlint.images.recipe import PRESETS as RECIPES
+from onnxlint.images.recipe import ImageSet, Recipe, preprocess
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+RNG = np.random.default_rng(5)
+PHOTO = RNG.integers(0, 256, (50, 67, 3), np.uint8)
+NASTY = 'a"b\\\n*/ ??/ é🙂 """ \' {x} @NAMES@'
+
+pytest.importorskip("onnxruntime")
+
+
+# What is written
+
+
+@given(st.text())
+def test_names_are_the_same_in_python(text: str) -> None:
+    literal = python_string(text)
+    assert literal.isascii()
+    assert ast.literal_eval(literal) == text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_names_are_the_same_in_cpp(text: str) -> None:
+    literal = cpp_string(text)
+    assert re.fullmatch(r'"(?:[^"\\?]|\\[0-7]{3})*"', literal)
+    assert literal.isascii()
+    assert literal.isprintable()
+    read = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), literal[1:-1].encode())
+    assert read == text.encode()
+
+
+@given(st.text())
+def test_names_cannot_end_a_comment(text: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9 ._/=,+:()-]*", comment(text))
+
+
+def test_templates_are_filled() -> None:
+    text = 'a\n #@ if x == "1"\n b @NAME@\n #@ end\n//@ if x != "1"\n//@ if y == "1"\nc\n//@ end\nd\n//@ end\ne\n'
+    assert fill(text, {"x": "1", "NAME": "n"}) == "a\n b n\ne"
+    assert fill(text, {"x": "2", "y": "1"}) == "a\nc\nd\ne"
+    assert fill(text, {"x": "2", "y": "2"}) == "a\nd\ne"
+
+
+# Models that give what a test wants
+
+
+def constant_model(path: Path, outputs: dict[str, np.ndarray], size: tuple[int, int] | None, channels: int = 3) -> Path:
+    """A model whose outputs are these, whatever the image is."""
+    shape: list[int | str] = [1, channels, *(size[::-1] if size else ("H", "W"))]
+    nodes = [
+        helper.make_node("ReduceMax", ["image"], ["top"], keepdims=0),
+        helper.make_node("Mul", ["top", "zero"], ["none"]),
+    ]
+    nodes += [helper.make_node("Add", [f"c{i}", "none"], [name]) for i, name in enumerate(outputs)]
+    weights = [numpy_helper.from_array(np.float32(0), "zero")]
+    weights += [numpy_helper.from_array(array.astype(np.float32), f"c{i}") for i, array in enumerate(outputs.values())]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in outputs.items()],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def identity_model(path: Path, recipe: Recipe, names: tuple[str, str] = ("image", "same")) -> Path:
+    shape = [1, recipe.channels, *(recipe.size[::-1] if recipe.size else ("H", "W"))]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names]
+    graph = helper.make_graph([helper.make_node("Identity", [names[0]], [names[1]])], "g", [ends[0]], [ends[1]])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def write(model: Path, recipe: Recipe, artifact: Path | None = None, **options: Any) -> Path:
+    """Write the samples of an artifact beside it; returns the script."""
+    artifact = artifact or model
+    files = [str(artifact)] + ([str(artifact.with_suffix(".bin"))] if artifact.suffix == ".param" else [])
+    folder = artifact.parent / "samples"
+    folder.mkdir(exist_ok=True)
+    target = "ncnn" if artifact.suffix == ".param" else "onnx-fp16"
+    session = backend_for(str(artifact)).open(str(artifact))
+    x = preprocess(PHOTO, recipe)[None]
+    texts = sample_texts(target, files, session, onnx.load(model), recipe, x, **options)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / next(name for name in texts if name.endswith(".py"))
+
+
+def photo(folder: Path) -> Path:
+    from PIL import Image
+
+    Image.fromarray(PHOTO).save(folder / "photo.png")
+    Image.fromarray(PHOTO).save(folder / "photo.ppm")
+    return folder / "photo.png"
+
+
+def printed(script: Path, *images: Path) -> list[str]:
+    """What a script prints, in a process of its own that cannot import onnxlint by accident."""
+    done = subprocess.run(
+        [sys.executable, script.name, *map(str, images)],
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "onnxlint" not in re.sub(r"(?m)^.*Written by onnxlint.*$|#.*", "", script.read_text())
+    return done.stdout.splitlines()
+
+
+# Preprocessing
+
+RESIZES = [
+    Recipe((32, 24), (104.0, 117.0, 123.0), (1.0,) * 3, "BGR", "letterbox"),
+    Recipe((40, 24), (127.5,) * 3, (1 / 128,) * 3, "RGB", "stretch"),
+    Recipe((24, 32), (123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375), "RGB", "center-crop"),
+    Recipe((90, 100), (), (1 / 255,), "GRAY", "letterbox"),
+    Recipe(None, (1.0, 2.0, 3.0), (), "BGR"),
+    Recipe((67, 50)),
+]
+
+
+@pytest.mark.parametrize("recipe", RESIZES, ids=lambda recipe: f"{recipe.resize}-{recipe.pixel}-{recipe.size}")
+def test_script_for_onnxruntime_prepares_images_exactly(tmp_path: Path, recipe: Recipe) -> None:
+    script = write(identity_model(tmp_path / "m.onnx", recipe), recipe)
+    made = runpy.run_path(str(script))["preprocess"](PHOTO)
+    np.testing.assert_array_equal(made[0], preprocess(PHOTO, recipe))
+
+
+@pytest.mark.parametrize("recipe", RESIZES, ids=lambda recipe: f"{recipe.resize}-{recipe.pixel}-{recipe.size}")
+def test_script_for_ncnn_prepares_images_exactly(tmp_path: Path, recipe: Recipe) -> None:
+    script = write(identity_model(tmp_path / "m.onnx", recipe), recipe, ncnn_identity(tmp_path))
+    scope = runpy.run_path(str(script))
+    made = np.array(scope["preprocess"](PHOTO))
+    np.testing.assert_allclose(made, preprocess(PHOTO, recipe), rtol=0, atol=1e-4 * max(recipe.norm or (1,)))
+    np.testing.assert_array_equal(scope["run"](scope["preprocess"](PHOTO))[0][0], made)
+
+
+def ncnn_identity(folder: Path) -> Path:
+    pytest.importorskip("ncnn")
+    (folder / "m.param").write_text("7767517\n2 2\nInput image 0 1 image\nReLU relu 1 1 image same 0=1.0\n")
+    (folder / "m.bin").write_bytes(b"")
+    return folder / "m.param"
+
+
+# Tasks
+
+
+def random_boxes(count: int, size: tuple[int, int]) -> np.ndarray:
+    low = RNG.uniform(0, 0.7, (count, 2)) * size
+    return np.concatenate([low, low + RNG.uniform(0.05, 0.3, (count, 2)) * size], 1)
+
+
+def detector_outputs(preset: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Random outputs of the form that a preset reads, with some clear detections among them."""
+    decoder = PRESETS[preset]
+    count = 40 if decoder.priors is None else len(prior_boxes(decoder.priors, *size))
+    offsets = decoder.priors is not None
+    boxes = RNG.normal(0, 1, (count, 4))
+    if not offsets:
+        corners = random_boxes(count, size)
+        boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+        boxes = boxes / (np.tile(size, 2) if decoder.unit == "relative" else 1)
+    classes = {"retinaface": 2, "ssd300-voc": 21}.get(preset, 5)
+    scores = RNG.normal(0, 1, (count, classes)) - 6.0
+    if decoder.background is not None:
+        scores[:, decoder.background] = 6
+    lucky = RNG.permutation(count)[:12]
+    scores[lucky, RNG.integers(1, classes - 1 if decoder.background == -1 else classes, 12)] = RNG.uniform(5, 9, 12)
+    if decoder.activation == "sigmoid":
+        scores = 1 / (1 + np.exp(-scores))
+    if preset == "retinaface":
+        return {"boxes": boxes[None], "classes": scores[None], "landmarks": RNG.normal(0, 1, (1, count, 10))}
+    if decoder.layout == "columns":
+        return {"output": np.concatenate([boxes, scores], 1).T[None]}
+    if "objectness" in dict(decoder.joined):
+        return {"output": np.concatenate([boxes, RNG.uniform(0.9, 1, (count, 1)), scores], 1)[None]}
+    return {"boxes": boxes[None], "scores": scores[None]}
+
+
+DETECTORS = {
+    "retinaface": (64, 96),
+    "ssd300-voc": (300, 300),
+    "ssdlite320": (320, 320),
+    "yolov5": (64, 64),
+    "yolov8": (64, 64),
+    "yolox": (64, 32),
+    "detr": (64, 48),
+}
+
+
+def detector(folder: Path, preset: str) -> tuple[Path, Recipe, dict[str, np.ndarray]]:
+    size = DETECTORS[preset]
+    outputs = {name: array.astype(np.float32) for name, array in detector_outputs(preset, size).items()}
+    model = constant_model(folder / "m.onnx", outputs, size)
+    recipe = Recipe(size, pixel="BGR", resize="letterbox")
+    return write(model, recipe, task="detection", detection={"preset": preset}), recipe, outputs
+
+
+@pytest.mark.parametrize("preset", DETECTORS)
+def test_script_detects_what_compare_detects(tmp_path: Path, preset: str) -> None:
+    script, recipe, outputs = detector(tmp_path, preset)
+    assert recipe.size is not None
+    expected = decode(outputs, recipe.size, PRESETS[preset])
+    sure = expected.scores >= PRESETS[preset].threshold
+    assert sure.sum() >= 5
+    scope = runpy.run_path(str(script))
+    boxes, scores, labels, points = scope["detect"](scope["run"](scope["preprocess"](PHOTO)), *recipe.size)
+    np.testing.assert_allclose(boxes, expected.boxes[sure], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(scores, expected.scores[sure], rtol=1e-5)
+    np.testing.assert_array_equal(labels, expected.labels[sure])
+    np.testing.assert_allclose(points.reshape(len(boxes), -1), expected.landmarks[sure], rtol=1e-5, atol=1e-4)
+    lines = printed(script, photo(tmp_path))
+    assert lines[0].endswith(f": {sure.sum()} found")
+    scale = 67 / round(67 * min(recipe.size[0] / 67, recipe.size[1] / 50))
+    across = float(lines[1].split("box ")[1].split()[0])
+    assert across == pytest.approx(expected.boxes[0, 0] * scale, abs=0.01)
+
+
+@pytest.mark.parametrize("resize", ["none", "stretch", "letterbox", "center-crop"])
+def test_boxes_are_printed_in_pixels_of_the_photo(tmp_path: Path, resize: str) -> None:
+    from onnxlint.accuracy.tasks.detection import to_original
+
+    size = (67, 50) if resize == "none" else (64, 96)
+    outputs = {name: array.astype(np.float32) for name, array in detector_outputs("retinaface", size).items()}
+    recipe = Recipe(None) if resize == "none" else Recipe(size, resize=resize)
+    model = constant_model(tmp_path / "m.onnx", outputs, recipe.size)
+    lines = printed(write(model, recipe, task="detection"), photo(tmp_path))
+    expected = decode(outputs, size, PRESETS["retinaface"])
+    boxes = to_original(expected.boxes[expected.scores >= 0.5], str(tmp_path / "photo.png"), recipe)
+    assert len(lines) - 1 == len(boxes) >= 5
+    got = [[float(number) for number in line.split("box ")[1].split()[:4]] for line in lines[1:]]
+    inside = np.clip(got, 0, (67, 50, 67, 50)) if recipe.size else got
+    np.testing.assert_allclose(inside, boxes, atol=0.02)
+
+
+def joined(model: Path, names: list[str], widths: list[int], activation: str) -> None:
+    """Record heads in the only output, as fix does, the second one without its activation."""
+    import json
+
+    proto = onnx.load(model)
+    ends = np.cumsum(widths)
+    heads = [
+        {"name": name, "start": int(end - width), "stop": int(end)}
+        for name, width, end in zip(names, widths, ends, strict=True)
+    ]
+    for key, value in (
+        (HEADS_KEY, [{"output": "output", "axis": 2, "heads": heads}]),
+        (DROPPED_KEY, {names[1]: {"op": activation, "axis": 2}}),
+    ):
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, json.dumps(value)
+    onnx.save(proto, model)
+
+
+def test_joined_heads_are_taken_apart_and_what_was_dropped_is_applied(tmp_path: Path) -> None:
+    apart = {name: array.astype(np.float32) for name, array in detector_outputs("retinaface", (64, 96)).items()}
+    outputs = {"output": np.concatenate(list(apart.values()), 2)}
+    model = constant_model(tmp_path / "m.onnx", outputs, (64, 96))
+    joined(model, ["b", NASTY, "l"], [4, 2, 10], "Softmax")
+    script = write(model, Recipe((64, 96)), task="detection")
+    expected = decode(outputs, (64, 96), PRESETS["retinaface"], read_heads(onnx.load(model)))
+    sure = expected.scores >= 0.5
+    scope = runpy.run_path(str(script))
+    boxes, scores, _, _ = scope["detect"](scope["run"](scope["preprocess"](PHOTO)), 64, 96)
+    assert len(boxes) >= 5
+    np.testing.assert_allclose(boxes, expected.boxes[sure], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(scores, expected.scores[sure], rtol=1e-5)
+
+
+@pytest.mark.parametrize("are_logits", [True, False])
+def test_script_names_the_most_likely_classes(tmp_path: Path, are_logits: bool) -> None:
+    scores = RNG.normal(0, 3, (1, 9)).astype(np.float32)
+    if not are_logits:
+        scores = (np.exp(scores) / np.exp(scores).sum()).astype(np.float32)
+    model = constant_model(tmp_path / "m.onnx", {"logits": scores}, (16, 16))
+    names = ['tabby "cat"', NASTY.replace("\n", " "), *"cdefghi"]
+    script = write(model, Recipe((16, 16)), task="classification", classes=names)
+    lines = printed(script, photo(tmp_path))
+    best = int(scores.argmax())
+    answer = make_task("classification", recipe=Recipe((16, 16))).read({"logits": scores}, (16, 16))
+    assert len(lines) == 5
+    share = lines[0].split()[1]
+    assert f"{float(share):.2f}" == answer.words.split()[-1]
+    assert lines[0].endswith(f"  {names[best]}")
+
+
+def test_script_compares_embeddings(tmp_path: Path) -> None:
+    from PIL import Image
+
+    recipe = Recipe((8, 8), (127.5,) * 3, (1 / 128,) * 3, "RGB")
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> g (float[1,3,8,8] x) => (float[1,192] e) { e = Flatten (x) }'
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    other = PHOTO[::-1].copy()
+    Image.fromarray(other).save(tmp_path / "other.png")
+    script = write(tmp_path / "m.onnx", recipe, task="verification")
+    lines = printed(script, photo(tmp_path), tmp_path / "other.png")
+    a, b = (preprocess(pixels, recipe).ravel().astype(np.float64) for pixels in (PHOTO, other))
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    shown = [float(line.split("image ")[1].split(",")[0]) for line in lines]
+    assert shown == [1.0, pytest.approx(cosine, abs=1e-4)]
+
+
+def test_script_writes_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    recipe = Recipe((40, 30), (), (1 / 255,) * 3, "BGR")
+    script = write(identity_model(tmp_path / "m.onnx", recipe), recipe, task="super-resolution")
+    printed(script, photo(tmp_path))
+    from onnxlint.images.recipe import fit
+
+    made = np.asarray(Image.open(script.parent / "photo.onnx-fp16.png"))
+    np.testing.assert_array_equal(made, fit(PHOTO, recipe))
+    outputs = {"same": preprocess(PHOTO, recipe)[None]}
+    if shutil.which("true") and _has("skimage"):
+        answer = make_task("super-resolution", recipe=recipe, images=ImageSet("x", ("x",))).read(outputs, (40, 30))
+        np.testing.assert_allclose(made, answer.values, atol=0.5)
+
+
+def _has(module: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
+
+
+def test_names_from_a_model_do_not_become_code(tmp_path: Path) -> None:
+    recipe = Recipe((16, 12), pixel="RGB")
+    script = write(identity_model(tmp_path / "m.onnx", recipe, (f"{NASTY}1", f"{NASTY}2")), recipe)
+    lines = printed(script, photo(tmp_path))
+    x = preprocess(PHOTO, recipe)
+    assert f"{NASTY}2: 1 x 3 x 12 x 16, min {x.min():.6g}, max {x.max():.6g}" in "\n".join(lines)
+
+
+def test_a_model_without_an_image_gets_no_sample(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> g (float[1,4] x, float[1,4] y) => (float[1,4] z) { z = Add (x, y) }'
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(OnnxlintError, match="models with one input, an image; this one has x, y"):
+        write(tmp_path / "m.onnx", Recipe((16, 16)))
+
+
+def test_outputs_that_are_no_detections_are_an_error(tmp_path: Path) -> None:
+    model = constant_model(tmp_path / "m.onnx", {"y": np.ones((1, 10))}, (16, 16))
+    with pytest.raises(OnnxlintError, match="neither RetinaFace's nor a known SSD's"):
+        write(model, Recipe((16, 16)), task="detection")
+
+
+# The real network
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
+def test_faces_on_a_photo(tmp_path: Path) -> None:
+    recipe = RECIPES["retinaface"]
+    source = DATA / "retinaface" / "original_op11_st.onnx"
+    shutil.copy(source, tmp_path / "m.onnx")
+    session = backend_for(str(source)).open(str(source))
+    from onnxlint.images.recipe import decode as decode_image
+
+    pixels = decode_image(str(DATA / "photos" / "crowd.jpg"))
+    arrays = session.run({session.inputs[0].name: preprocess(pixels, recipe)[None]})
+    outputs = {port.name: array for port, array in zip(session.outputs, arrays, strict=True)}
+    expected = decode(outputs, (640, 640), PRESETS["retinaface"])
+    script = write(tmp_path / "m.onnx", recipe, task="detection")
+    lines = printed(script, DATA / "photos" / "crowd.jpg")
+    sure = expected.scores >= 0.5
+    assert len(lines) - 1 == sure.sum() > 10
+    scale = max(pixels.shape[:2]) / 640
+    for line, box, score in zip(lines[1:], expected.boxes[sure], expected.scores[sure], strict=True):
+        name, found, _, *numbers = line.split()
+        assert name == "face"
+        assert float(found) == pytest.approx(score, abs=1e-4)
+        np.testing.assert_allclose(np.float64(numbers[:4]), box * scale, atol=0.02 * scale + 0.5)
+
+
+# C++: compiled where a compiler and the headers are; CPATH and LIBRARY_PATH say where else to look
+
+
+@cache
+def _compiles(header: str) -> str:
+    """Why a header cannot be compiled against; empty where it can."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        return "there is no g++"
+    folders = ("/usr/include/ncnn", "/usr/include/onnxruntime")
+    done = subprocess.run(
+        [compiler, "-E", "-x", "c++", "-", *(f"-I{folder}" for folder in folders)],
+        input=f"#include <{header}>\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return "" if done.returncode == 0 else f"g++ does not find {header}; CPATH says where it is"
+
+
+def compiled(script: Path, folder: Path) -> Path | None:
+    """Compile the C++ sample beside a script; the program, or None where there is no library to link it with."""
+    source = script.with_suffix(".cpp")
+    is_ncnn = '"net.h"' in source.read_text()
+    why = _compiles("net.h" if is_ncnn else "onnxruntime_cxx_api.h")
+    if why:
+        pytest.skip(why)
+    flags = ["g++", "-std=c++17", "-O0", "-Wall", "-Wextra", "-I/usr/include/ncnn", "-I/usr/include/onnxruntime"]
+    result = folder / "sample.o"
+    done = subprocess.run([*flags, "-c", str(source), "-o", str(result)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours = [line for line in done.stderr.splitlines() if source.name in line and "warning" in line]
+    assert not ours
+    program = folder / "sample"
+    if is_ncnn:
+        link = ["-fopenmp", "-lncnn"]
+    else:
+        import onnxruntime
+
+        capi = Path(onnxruntime.__file__).parent / "capi"
+        library = next(iter(capi.glob("libonnxruntime.so*")), None)
+        if library is None:
+            return None
+        if not (folder / "libonnxruntime.so.1").exists():
+            (folder / "libonnxruntime.so.1").symlink_to(library)
+        link = [str(library), f"-Wl,-rpath,{folder}"]
+    done = subprocess.run(["g++", str(result), "-o", str(program), *link], capture_output=True, text=True, check=False)
+    return program if done.returncode == 0 else None
+
+
+def same_in_cpp(script: Path, folder: Path) -> None:
+    """The C++ sample compiles, and prints what the script prints, where it can be linked."""
+    png = photo(folder)
+    program = compiled(script, folder)
+    if program is None:
+        return
+    done = subprocess.run(
+        [str(program), str(folder), "photo.ppm"], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    if "API version" in done.stderr:
+        pytest.skip(f"compiled; headers and library of onnxruntime differ: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    expected = [line.replace(str(png), "photo.ppm").replace(".png", ".ppm") for line in printed(script, png)]
+    got = done.stdout.splitlines()
+    assert len(got) == len(expected)
+    number = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+    for one, other in zip(got, expected, strict=True):
+        assert re.sub(number, "#", one) == re.sub(number, "#", other)
+        np.testing.assert_allclose(
+            [float(n) for n in re.findall(number, one)],
+            [float(n) for n in re.findall(number, other)],
+            rtol=2e-5,
+            atol=0.011,
+        )
+
+
+def test_cpp_detects_what_the_script_detects(tmp_path: Path) -> None:
+    same_in_cpp(detector(tmp_path, "retinaface")[0], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [name for name in DETECTORS if name != "retinaface"])
+def test_cpp_of_all_decoders(tmp_path: Path, preset: str) -> None:
+    same_in_cpp(detector(tmp_path, preset)[0], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RESIZES, ids=lambda recipe: f"{recipe.resize}-{recipe.pixel}-{recipe.size}")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "ncnn"])
+def test_cpp_prepares_images_as_the_script(tmp_path: Path, recipe: Recipe, runtime: str) -> None:
+    artifact = ncnn_identity(tmp_path) if runtime == "ncnn" else None
+    same_in_cpp(write(identity_model(tmp_path / "m.onnx", recipe), recipe, artifact), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classification", "verification", "super-resolution", "names"])
+def test_cpp_of_other_tasks(tmp_path: Path, task: str) -> None:
+    recipe = Recipe((16, 12), (), (1 / 255,) * 3, "BGR")
+    if task in ("classification", "verification"):
+        model = constant_model(tmp_path / "m.onnx", {"y": RNG.normal(0, 2, (1, 9))}, (16, 12))
+        script = write(model, recipe, task=task, classes=[NASTY.replace("\n", " ")] * 9)
+    elif task == "super-resolution":
+        script = write(identity_model(tmp_path / "m.onnx", recipe), recipe, task=task)
+    else:
+        script = write(
+            identity_model(tmp_path / "m.onnx", recipe, (f"{NASTY}1", f"{NASTY}2")), replace(recipe, norm=())
+        )
+    same_in_cpp(script, tmp_path)
+
+
+@pytest.mark.slow
+def test_cpp_of_whole_numbers_and_of_nothing(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 16]>
+        g (float[1,3,8,8] image) => (int64[4,N] where, int64[4,M] nowhere) {
+            where = NonZero (image)
+            none = Sub (image, image)
+            nowhere = NonZero (none)
+        }
+        """
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    script = write(tmp_path / "m.onnx", Recipe((8, 8)))
+    assert printed(script, photo(tmp_path))[1].endswith(": nowhere: 4 x 0, nothing in it")
+    same_in_cpp(script, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data")
+def test_cpp_of_the_real_network_in_ncnn(tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    for name in ("fp32.param", "fp32.bin"):
+        shutil.copy(DATA / "ncnn_reference" / name, tmp_path / name)
+    model = DATA / "retinaface" / "hand_fixed_released.onnx"
+    script = write(model, RECIPES["retinaface"], tmp_path / "fp32.param", task="detection")
+    same_in_cpp(script, tmp_path)
+    assert os.path.exists(script.with_suffix(".cpp"))

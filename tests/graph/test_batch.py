@@ -1,0 +1,145 @@
+"""The batch axis: where it is, and that it is given up where it is not certain."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from fixtures import pitfalls
+from onnxlint.graph.batch import input_batch_axis
+from onnxlint.graph.view import GraphView
+from onnxlint.model.skeleton import open_model
+from tests.support.zoo import RETINAFACE, exposed, parse, session, view
+
+
+def batch_of(body: str, name: str = "y", opset: int = 17) -> int | None:
+    held = view(parse(f'<ir_version: 8, opset_import: ["": {opset}]>\nnet {body}'))
+    return held.batch_axis(held.main, name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [("1,3,8,8", 0), ("N,3,H,W", 0), ("7,3,8,8", 0), ("N,C", 0), ("1,10", 0), ("10,3", None), ("N", None), ("", None)],
+)
+def test_of_inputs(shape: str, axis: int | None) -> None:
+    held = view(parse(f"net (float[{shape}] x) => (float[] y) {{ y = ReduceSum <keepdims=0> (x) }}"))
+    assert input_batch_axis(held.main, "x") == axis
+
+
+@pytest.mark.parametrize(
+    ("expression", "axis"),
+    [
+        ("Relu (x)", 0),
+        ("Transpose <perm = [1, 0, 2, 3]> (x)", 1),
+        ("Transpose (x)", 3),
+        ("Transpose <perm = [0, 2, 3, 1]> (x)", 0),
+        ("Flatten (x)", 0),
+        ("Flatten <axis = 2> (x)", None),
+        ("Unsqueeze (x, zero)", 1),
+        ("Unsqueeze (x, one)", 0),
+        ("Gather <axis = 0> (x, zero)", None),
+        ("Gather <axis = 1> (x, zero)", 0),
+        ("Slice (x, zero, one, one)", 0),
+        ("Slice (x, zero, one, zero)", None),
+        ("Concat <axis = 1> (x, x)", 0),
+        ("Concat <axis = 0> (x, x)", None),
+        ("Concat <axis = -4> (x, x)", None),
+        ("Softmax <axis = 1> (x)", 0),
+        ("Softmax <axis = 0> (x)", None),
+        ("Softmax <axis = -4> (x)", None),
+        ("ReduceMean <axes = [2, 3], keepdims = 0> (x)", 0),
+        ("ReduceMean <axes = [0]> (x)", None),
+        ("ReduceMean <axes = [-4]> (x)", None),
+        ("ReduceMean (x)", None),
+        ("ArgMax <axis = 1> (x)", 0),
+        ("ArgMax (x)", None),
+        ("Tile (x, twice)", None),
+        ("Tile (x, wider)", 0),
+        ("Add (x, x)", 0),
+        ("NonZero (x)", None),
+        ("Reshape (x, keep)", 0),
+        ("Reshape (x, spills)", None),
+        ("Reshape (x, free)", 0),
+    ],
+)
+def test_through_operators(expression: str, axis: int | None) -> None:
+    body = f"""(float[N,3,4,4] x) => (float[a,b,c,d] y)
+    <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[4] twice = {{2,1,1,1}}, int64[4] wider = {{1,2,1,1}},
+     int64[2] keep = {{0,-1}}, int64[3] spills = {{-1,3,4}}, int64[2] free = {{-1,48}}> {{ y = {expression} }}"""
+    assert batch_of(body) == axis
+
+
+def test_broadcasting_lines_axes_up() -> None:
+    assert batch_of("(float[N,3] x, float[5,1,3] w) => (float[a,b,c] y) { y = Add (x, w) }") == 1
+    assert batch_of("(float[N,3,4,4] x, float[K,3,4] z) => (float[a,b,c,d] y) { y = Add (x, z) }") is None
+
+
+def test_softmax_of_old_opsets_takes_all_axes_from_its_own_on() -> None:
+    body = "(float[N,3,4] x) => (float[a,b,c] y) { t = Transpose <perm=[1,2,0]> (x) y = Softmax (t) }"
+    assert batch_of(body, opset=11) is None
+    assert batch_of(body, opset=13) is None, "the last axis"
+    assert batch_of(body.replace("[1,2,0]", "[1,0,2]"), opset=11) is None
+    assert batch_of(body.replace("[1,2,0]", "[1,0,2]"), opset=13) == 1
+
+
+def test_what_is_mixed_with_itself_is_no_batch() -> None:
+    """A set of D things that attend to one another, as in a real model: scores [K, D, D] and a mask of [K, 1, D]."""
+    body = """(float[D,K,8] z, float[D,K] m) => (float[a,b,c] y) <int64[1] one = {1}> {
+        q = Transpose <perm = [1, 0, 2]> (z)
+        k = Transpose <perm = [1, 2, 0]> (z)
+        scores = MatMul (q, k)
+        t = Transpose (m)
+        mask = Unsqueeze (t, one)
+        y = Add (scores, mask)
+    }"""
+    assert batch_of(body, "q") == 1
+    assert batch_of(body, "mask") == 2
+    assert batch_of(body) is None
+
+
+def test_inside_a_branch_the_outer_values_have_theirs() -> None:
+    held = view(
+        parse("""net (float[N,3] x, bool c) => (float[N,3] y) {
+            y = If (c) <
+                then_branch = a () => (float[N,3] p) { p = Neg (x) },
+                else_branch = b () => (float[N,3] q) { q = Abs (x) }
+            >
+        }""")
+    )
+    inner = held.graphs[1]
+    assert held.batch_axis(inner, "x") == 0
+    assert held.batch_axis(inner, "p") is None
+
+
+def test_attributes_of_another_type_lose_the_batch_and_nothing_else() -> None:
+    proto = parse("net (float[N,3,4,4] x) => (float[N,4,4,3] y) { t = Transpose <perm=[0,2,3,1]> (x) y = Relu (t) }")
+    proto.graph.node[0].attribute[0].CopyFrom(onnx.helper.make_attribute("perm", "text"))
+    held = view(proto)
+    assert held.batch_axis(held.main, "y") is None
+    assert held.batch_axis(held.main, "x") == 0
+
+
+@pytest.mark.parametrize("name", ["pitfalls_safe", "original_op17_dyn"])
+def test_against_runs(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Run with batch 2 and 5: each axis that is called the batch has these sizes."""
+    if name == "pitfalls_safe":
+        folder = tmp_path_factory.mktemp("pitfalls")
+        pitfalls.build(folder)
+    else:
+        folder = RETINAFACE
+    path = folder / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    held = GraphView(open_model(path))
+    runner = session(exposed(onnx.load(path)))
+    names = [output.name for output in runner.get_outputs()]
+    found = 0
+    for batch in (2, 5):
+        image = np.zeros((batch, 3, 64, 96), np.float32)
+        for value, array in zip(names, runner.run(names, {held.main.data_inputs[0]: image}), strict=True):
+            axis = held.batch_axis(held.main, value)
+            if axis is not None:
+                assert array.shape[axis] == batch, value
+                found += 1
+    assert found > 100

@@ -1,0 +1,13 @@
+"""Every built-in rule's own examples."""
+
+from __future__ import annotations
+
+import pytest
+
+from onnxlint.lint.rule import load_registry
+from onnxlint.lint.rule_tests import Case, cases
+
+
+@pytest.mark.parametrize("case", [case for rule in load_registry() for case in cases(rule)], ids=lambda case: case.name)
+def test_examples(case: Case) -> None:
+    case.run()
