@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxlint.conversion.session import convert as convert
     from onnxlint.deployment.pipeline import deploy as deploy
     from onnxlint.errors import OnnxlintError as OnnxlintError
+    from onnxlint.graph.location import Location as Location
     from onnxlint.graph.view import Graph as Graph
     from onnxlint.graph.view import GraphView as GraphView
     from onnxlint.graph.view import Node as Node
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from onnxlint.lint.finding import CheckResult as CheckResult
     from onnxlint.lint.finding import Finding as Finding
     from onnxlint.lint.finding import Fix as Fix
-    from onnxlint.lint.finding import Location as Location
     from onnxlint.lint.finding import Severity as Severity
     from onnxlint.lint.rule import Example as Example
     from onnxlint.lint.rule import Options as Options
@@ -45,7 +45,7 @@ _HOMES = {
     "CheckResult": "onnxlint.lint.finding",
     "Finding": "onnxlint.lint.finding",
     "Fix": "onnxlint.lint.finding",
-    "Location": "onnxlint.lint.finding",
+    "Location": "onnxlint.graph.location",
     "Severity": "onnxlint.lint.finding",
     "Example": "onnxlint.lint.rule",
     "Options": "onnxlint.lint.rule",

@@ -230,7 +230,7 @@ def _to_fixed_point(
 def _join(model: Model, request: Request, run: _Run) -> None:
     """Join the outputs that the user names, whether a rule takes them for heads or not."""
     from onnxlint.fixes.heads import join_heads, pick_heads
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
     view = GraphView(replace(model, proto=run.proto))
     surgeon = Surgeon(view)
@@ -266,7 +266,7 @@ def _round(
         if rewritten is not None:
             run.applied.append(Applied(finding, number, rules[finding.code].arithmetic))
             return rewritten
-    from onnxlint.fixes.surgeon import Surgeon, Taken
+    from onnxlint.surgery.surgeon import Surgeon, Taken
 
     while True:
         surgeon = Surgeon(view)

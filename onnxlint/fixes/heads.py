@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import onnx
     import onnx_graphsurgeon as gs
 
-    from onnxlint.fixes.surgeon import Surgeon
     from onnxlint.graph.view import GraphView
     from onnxlint.lint.rule import Request
     from onnxlint.model.skeleton import Model
+    from onnxlint.surgery.surgeon import Surgeon
 
 HEADS_KEY = "onnxlint.heads"
 """Key of `metadata_props` that tells what is where in an output that heads were joined into; see `Head`."""
@@ -275,7 +275,7 @@ def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> 
 
 def take_over(surgeon: Surgeon, node: gs.Node) -> None:
     """Take a node out whose first output is to be its first input; names of graph outputs stay."""
-    from onnxlint.fixes.surgeon import bypass, detach, replace
+    from onnxlint.surgery.surgeon import bypass, detach, replace
 
     before, after = node.inputs[0], node.outputs[0]
     maker = before.inputs[0] if before.inputs else None

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxlint.lint.finding import SourceLine
+from onnxlint.graph.location import SourceLine
 
 if TYPE_CHECKING:
     import onnx

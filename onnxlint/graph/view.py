@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.lint.finding import Location
+from onnxlint.graph.location import Location
 from onnxlint.model.skeleton import LARGE, Model, inline_span
 
 if TYPE_CHECKING:

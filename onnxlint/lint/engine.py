@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.lint.finding import CheckResult, FileError, Finding, Location, Severity
+from onnxlint.graph.location import Location
+from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
 from onnxlint.lint.rule import Options, Rule, load_registry
 
 if TYPE_CHECKING:

@@ -311,8 +311,8 @@ def _patched(view: GraphView, finding: Finding, rule: type[Rule]) -> GraphView:
     Raises:
         Unfixable: It cannot be patched, or the fix concerns the model as a whole.
     """
-    from onnxlint.fixes.surgeon import Surgeon
     from onnxlint.lint.rule import Request, Rule, Unfixable
+    from onnxlint.surgery.surgeon import Surgeon
 
     if rule.rewrite is not Rule.rewrite:
         raise Unfixable("the fix concerns the model as a whole")

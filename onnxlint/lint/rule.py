@@ -23,13 +23,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
 from onnxlint.errors import OnnxlintError, printable
-from onnxlint.lint.finding import Finding, Fix, Location, Severity
+from onnxlint.graph.location import Location
+from onnxlint.lint.finding import Finding, Fix, Severity
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.fixes.surgeon import Surgeon
     from onnxlint.graph.view import GraphView
+    from onnxlint.surgery.surgeon import Surgeon
 
 ENTRY_POINTS = "onnxlint.rules"
 

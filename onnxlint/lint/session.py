@@ -237,8 +237,8 @@ def run_examples(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """
     from pathlib import Path
 
+    from onnxlint.fixes.rule_tests import cases
     from onnxlint.lint.rule import Registry, rules_at
-    from onnxlint.lint.rule_tests import cases
 
     for rule in Registry(rule for path in paths for rule in rules_at(Path(path))):
         for case in cases(rule):

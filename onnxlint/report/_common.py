@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import printable
-from onnxlint.lint.finding import Applicability, Finding, Fix, Location, Severity, SourceLine
+from onnxlint.graph.location import Location, SourceLine
+from onnxlint.lint.finding import Applicability, Finding, Fix, Severity
 
 if TYPE_CHECKING:
     from onnxlint.report import Report

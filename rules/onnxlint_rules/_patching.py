@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from onnxlint.fixes.surgeon import Surgeon
     from onnxlint.graph.view import Graph
+    from onnxlint.surgery.surgeon import Surgeon
 
 UNHELD = "it is inside a function, which fixes do not reach"
 
@@ -37,7 +37,7 @@ def each(surgeon: Surgeon, nodes: Iterable[Node], patch: Callable[[Node], None])
         Taken: All have been changed.
         Unfixable: None can be patched.
     """
-    from onnxlint.fixes.surgeon import Taken
+    from onnxlint.surgery.surgeon import Taken
 
     done, taken, why = 0, 0, ""
     for node in nodes:

@@ -13,8 +13,8 @@ from onnxlint.model.skeleton import inline_span
 if TYPE_CHECKING:
     import onnx
 
+    from onnxlint.graph.location import Location
     from onnxlint.graph.view import Graph, Node
-    from onnxlint.lint.finding import Location
 
 _WITH_TENSORS = ("Constant", "ConstantOfShape")
 """Operators of ONNX's own domain that hold tensors in attributes (graphs aside)."""

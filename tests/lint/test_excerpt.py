@@ -6,11 +6,12 @@ import pickle
 
 import pytest
 
+from onnxlint.fixes.rule_tests import parse
+from onnxlint.graph.location import Location
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import MOST, Box, Neighbourhood, with_neighbourhoods
-from onnxlint.lint.finding import Finding, Location, Severity
-from onnxlint.lint.rule_tests import parse
+from onnxlint.lint.finding import Finding, Severity
 from onnxlint.model.skeleton import Model
 from tests.support.report_samples import DETECTOR, rules
 

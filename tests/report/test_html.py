@@ -13,12 +13,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 
+from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
 from onnxlint.lint.finding import SAFE, Finding, Severity
 from onnxlint.lint.rule import load_registry
-from onnxlint.lint.rule_tests import parse
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report, render
 from onnxlint.report.check.html import PICTURES, _placed

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxlint_rules.grf._liveness import liveness
 
+from onnxlint.fixes.rule_tests import findings_in
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.lint.rule import Options, load_registry
-from onnxlint.lint.rule_tests import findings_in
 from onnxlint.model.skeleton import Model
 
 

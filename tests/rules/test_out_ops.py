@@ -13,10 +13,10 @@ from onnx.reference import ReferenceEvaluator
 from onnxlint_rules.ops.ops007_implicit_resize_mode import _pixels
 
 from onnxlint import Finding, Options
+from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.rule import load_registry
-from onnxlint.lint.rule_tests import parse
 from onnxlint.model.skeleton import Model
 
 RETINAFACE = Path(__file__).parents[3] / "shared" / "data" / "retinaface"

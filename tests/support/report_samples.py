@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnxlint.fixes.rule_tests import parse
+from onnxlint.graph.location import Location, SourceLine
 from onnxlint.graph.source import Sources
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import Box, Neighbourhood
-from onnxlint.lint.finding import (
-    SAFE,
-    Applicability,
-    CheckResult,
-    FileError,
-    Finding,
-    Fix,
-    Location,
-    Severity,
-    SourceLine,
-)
+from onnxlint.lint.finding import SAFE, Applicability, CheckResult, FileError, Finding, Fix, Severity
 from onnxlint.lint.rule import Rule, load_registry
-from onnxlint.lint.rule_tests import parse
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report
 

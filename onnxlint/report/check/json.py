@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 from onnxlint import __version__
-from onnxlint.lint.finding import CheckResult, Finding, Fix, Location, Severity
+from onnxlint.graph.location import Location
+from onnxlint.lint.finding import CheckResult, Finding, Fix, Severity
 from onnxlint.report import Report
 from onnxlint.report._common import dumps, totals
 

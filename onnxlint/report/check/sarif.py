@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from onnxlint import __version__
-from onnxlint.lint.finding import FileError, Finding, Location, Severity, SourceLine
+from onnxlint.graph.location import Location, SourceLine
+from onnxlint.lint.finding import FileError, Finding, Severity
 from onnxlint.lint.rule import Rule, Status
 from onnxlint.report import Report
 from onnxlint.report._common import Files, advice, dumps, fix_terms, shown

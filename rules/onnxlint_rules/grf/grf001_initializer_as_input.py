@@ -10,7 +10,7 @@ from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, R
 from onnxlint_rules._graph import listed, overridable, plural
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class InitializerAsInput(Rule):

@@ -14,7 +14,7 @@ from onnxlint_rules._patching import each, is_held
 from onnxlint_rules.grf._liveness import Liveness, liveness
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 HEAVY = 1_000_000
 """Unread data of this many bytes is worth a warning: it is shipped to every device."""

@@ -14,7 +14,7 @@ from onnxlint_rules.grf._folding import foldable_nodes
 from onnxlint_rules.shp._operands import resize_factors
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 COPIES = "a copy of a constant"
 WHOLE = 2**31 - 1

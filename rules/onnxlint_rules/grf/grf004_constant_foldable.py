@@ -13,7 +13,7 @@ from onnxlint_rules._patching import UNHELD, each, is_held
 from onnxlint_rules.grf._folding import Region, regions
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 TOO_LARGE = 1_000_000
 """A result that would make the file this many bytes larger is better computed than stored."""

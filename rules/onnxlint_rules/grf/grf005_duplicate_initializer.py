@@ -13,8 +13,8 @@ from onnxlint_rules._patching import each, is_held
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.fixes.surgeon import Surgeon
     from onnxlint.graph.view import Graph, Node
+    from onnxlint.surgery.surgeon import Surgeon
 
 SMALL = 256
 """Tensors of fewer bytes are axes, shapes and scalars: equal ones are no waste."""

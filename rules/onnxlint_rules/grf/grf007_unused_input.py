@@ -10,7 +10,7 @@ from onnxlint_rules._graph import listed, plural
 from onnxlint_rules.grf._liveness import liveness
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class UnusedInput(Rule):

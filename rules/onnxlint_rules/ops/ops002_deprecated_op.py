@@ -11,7 +11,7 @@ from onnxlint_rules._patching import each
 from onnxlint_rules.ops._common import count_text, own_functions, split_op
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 _INSTEAD = {
     "GroupNormalization": "GroupNormalization of opset 21, whose scale and bias are per channel",

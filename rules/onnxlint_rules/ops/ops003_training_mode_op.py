@@ -26,7 +26,7 @@ from onnxlint_rules.ops._common import count_text, first_constant
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 _SOLVERS = tuple(
     f"{domain}::{op}"

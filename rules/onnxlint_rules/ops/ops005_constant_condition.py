@@ -11,8 +11,8 @@ from onnxlint_rules._patching import UNHELD, is_held
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from onnxlint.fixes.surgeon import Surgeon
     from onnxlint.graph.view import Graph
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class ConstantCondition(Rule):
@@ -188,7 +188,7 @@ def _inline_loop(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
     """What the outputs of a Loop are that runs once, or never."""
     import numpy as np
 
-    from onnxlint.fixes.surgeon import detach
+    from onnxlint.surgery.surgeon import detach
 
     held, body = surgeon.node(node), _body(node, "body")
     carried = list(held.inputs[2:])

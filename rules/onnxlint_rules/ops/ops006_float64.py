@@ -22,8 +22,8 @@ from onnxlint import (
     Unfixable,
 )
 from onnxlint.errors import printable
+from onnxlint.graph.location import Location
 from onnxlint.graph.view import Graph
-from onnxlint.lint.finding import Location
 from onnxlint_rules.ops._common import some
 
 if TYPE_CHECKING:

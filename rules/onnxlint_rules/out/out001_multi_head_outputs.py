@@ -23,7 +23,7 @@ from onnxlint.fixes.heads import join_heads
 from onnxlint_rules.out._heads import Heads, find_heads, show_shape
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class MultiHeadOutputs(Rule):

@@ -15,7 +15,7 @@ from onnxlint_rules.out._heads import ACTIVATIONS, LAYOUT, show_shape
 _MAX_STEPS = 256
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class ActivationAtOutput(Rule):

@@ -10,7 +10,7 @@ from onnxlint.errors import printable
 from onnxlint.graph.view import Graph
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 _MAX_STEPS = 64
 

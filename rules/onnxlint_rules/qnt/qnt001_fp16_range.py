@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
     from onnxlint_rules.qnt._weights import Weight
 
 CLAMP = Fix(Applicability.UNSAFE, flag="--clamp-fp16")

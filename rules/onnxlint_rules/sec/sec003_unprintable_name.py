@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
 from onnxlint.errors import printable
-from onnxlint.lint.finding import Location
+from onnxlint.graph.location import Location
 
 # C0 and C1 controls, bidirectional controls, invisible characters, line and paragraph separators. Joiners (U+200C, U+200D)
 # are left out: scripts need them.

@@ -18,7 +18,7 @@ from onnxlint_rules.shp._operands import Operand
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 MAX_OPERANDS = 100
 """In models with more operands that stay, they stay as they are."""

@@ -11,7 +11,7 @@ from onnxlint.graph.chains import trace
 from onnxlint_rules.shp._operands import Scales, resize_factors, resize_scales
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class ResizeBySizes(Rule):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
-from onnxlint.fixes.surgeon import bypass, detach
+from onnxlint.surgery.surgeon import bypass, detach
 from onnxlint.symbolic.sizes import Step, constant_target, reshape_steps
 from onnxlint_rules.shp._operands import (
     Operand,
@@ -22,7 +22,7 @@ from onnxlint_rules.shp._shortest import WHOLE, Part, put, shortest_forms
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class ShapeChain(Rule):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
 from onnxlint.errors import printable
-from onnxlint.fixes.surgeon import bypass
+from onnxlint.surgery.surgeon import bypass
 from onnxlint_rules.shp._operands import computed_operands, is_expand_by_shape
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class ExpandByShape(Rule):

@@ -10,7 +10,7 @@ from onnxlint.errors import printable
 from onnxlint.graph.view import Shape
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.surgeon import Surgeon
+    from onnxlint.surgery.surgeon import Surgeon
 
 
 class WrongDeclaredShape(Rule):

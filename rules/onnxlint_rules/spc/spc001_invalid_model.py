@@ -14,8 +14,8 @@ from onnxlint_rules._tensors import stored_tensors
 from onnxlint_rules.spc._copy import Copy, empty_tensor
 
 if TYPE_CHECKING:
+    from onnxlint.graph.location import Location
     from onnxlint.graph.view import Graph
-    from onnxlint.lint.finding import Location
 
 MAX_FAULTS = 10
 """The checker stops at a fault; it is run again without the node that had it, so often at most."""

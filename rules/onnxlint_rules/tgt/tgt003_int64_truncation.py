@@ -12,7 +12,7 @@ from onnxlint.lint.targets import Target, names
 from onnxlint_rules.tgt._tables import targets
 
 if TYPE_CHECKING:
-    from onnxlint.lint.finding import Location
+    from onnxlint.graph.location import Location
 
 INT64 = 7
 LOW, HIGH = -(2**31), 2**31 - 1

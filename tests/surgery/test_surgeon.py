@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fixtures import old_operators, pitfalls
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.surgeon import Surgeon
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model, open_model
+from onnxlint.surgery.surgeon import Surgeon
 from tests.support.zoo import SHARED, parse, view
 
 SUITE = Path(os.path.dirname(onnx.__file__), "backend/test/data")
