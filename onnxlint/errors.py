@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from onnxlint.text import printable as printable
+
 
 class OnnxlintError(Exception):
     """Bad input or an impossible request.
@@ -9,13 +11,3 @@ class OnnxlintError(Exception):
     The message is one line that names the file (or option), the problem and the way out. The CLI prints it and
     exits with code 2; nothing has been written when it is raised.
     """
-
-
-def printable(text: str) -> str:
-    """Escape control characters, terminal escapes and bidirectional overrides, so that `text` is safe to show.
-
-    Names come out of files that anybody can make: none is ever echoed raw. Ordinary Unicode stays as it is.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

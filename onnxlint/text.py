@@ -1,9 +1,9 @@
-"""How numbers are written in every report: text, Markdown and HTML show the same digits."""
+"""Words and numbers as every message and report writes them: escaped names, counts, lists, hints, units."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 UNKNOWN = "–"
 """What is shown in place of a number that there is not."""
@@ -12,6 +12,56 @@ _COUNTS = frozenset("broken changed correct extra found images missed pairs repa
 """Metrics of tasks that count something."""
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def printable(text: str) -> str:
+    """Escape control characters, terminal escapes and bidirectional overrides, so that `text` is safe to show.
+
+    Names come out of files that anybody can make: none is ever echoed raw. Ordinary Unicode stays as it is.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 node`, `2 nodes`, `1,234 nodes`.
+
+    Args:
+        number: How many.
+        noun: In the singular.
+        plural: Where it is not the singular with an `s`.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def listed(items: Iterable[str], limit: int = 0, last: str = "and") -> str:
+    """Items as a sentence lists them: `a`, `a and b`, `a, b and c`.
+
+    Args:
+        items: Already safe to show.
+        limit: Show this many at most, then say how many more there are (`a, b and 7 more`); 0: all.
+        last: The word before the last one (`and`, `or`).
+    """
+    shown = list(items)
+    if limit and len(shown) > limit:
+        shown = [*shown[:limit], f"{len(shown) - limit} more"]
+    return f" {last} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one most likely means (case and `_` do not matter); None where none is close."""
+    import difflib
+
+    folded = {key.lower().replace("_", "-"): key for key in known}
+    near = difflib.get_close_matches(word.lower().replace("_", "-"), folded, n=1, cutoff=0.5)
+    return folded[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, to be put after what is wrong; empty where no known word is close."""
+    near = nearest(word, known)
+    return f"; did you mean {printable(near)!r}?" if near else ""
 
 
 def db(value: float | None) -> str:
