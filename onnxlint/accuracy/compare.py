@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlint import __version__
 from onnxlint.accuracy.conditions import Condition, parse_conditions
 from onnxlint.accuracy.inputs import Feeds, Inputs, fed, make_inputs
 from onnxlint.accuracy.latency import measure
@@ -27,6 +26,7 @@ from onnxlint.backends import Array, Backend, Progress, Session, backend_for, si
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.images.recipe import ImageSet, Recipe
 from onnxlint.text import quantity
+from onnxlint.version import __version__
 
 if TYPE_CHECKING:
     from onnxlint.accuracy.tasks import Answer, Task

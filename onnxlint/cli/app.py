@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from onnxlint import __version__
 from onnxlint.cli import console
 from onnxlint.cli.options import UsageError
 from onnxlint.errors import OnnxlintError, printable
+from onnxlint.version import __version__
 
 ABOUT = "Find, explain and fix what will hurt an exported ONNX model in deployment."
 INTERRUPTED = 130

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from onnxlint import __version__
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
@@ -22,6 +21,7 @@ from onnxlint.lint.files import write_atomically
 from onnxlint.lint.finding import Applicability
 from onnxlint.model.assumptions import assumptions
 from onnxlint.model.skeleton import Model, is_external, locate_external, open_model, walk_tensors
+from onnxlint.version import __version__
 
 ALL = "all"
 """In place of the names of all targets."""

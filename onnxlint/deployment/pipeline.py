@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlint import __version__
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Array, Artifact, Decision, Progress, Target, backend_for, silent
 from onnxlint.conversion.session import Failure, convert, find_targets, fitted, read_manifest
@@ -35,6 +34,7 @@ from onnxlint.lint.finding import Finding
 from onnxlint.lint.targets import names as target_names
 from onnxlint.model.skeleton import Model, is_external, locate_external, open_model, walk_tensors
 from onnxlint.text import size
+from onnxlint.version import __version__
 
 if TYPE_CHECKING:
     from onnxlint.accuracy.tasks import Task

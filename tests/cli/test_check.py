@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxlint import __version__
 from onnxlint.report import FORMATS
+from onnxlint.version import __version__
 from tests.support.command import BAD, CLEAN, onnxlint, save
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "retinaface"

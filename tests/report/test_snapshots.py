@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxlint import __version__
 from onnxlint.report import FORMATS, Report, render
+from onnxlint.version import __version__
 from tests.support.report_samples import detector, fixes
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

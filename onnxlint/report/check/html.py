@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from onnxlint import __version__
 from onnxlint.errors import printable
 from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
 from onnxlint.lint.finding import CheckResult, Finding, Severity
 from onnxlint.report import Report
 from onnxlint.report._common import count, fix_terms, headline, shortened, shown, totals
 from onnxlint.report.page import page, table, text
+from onnxlint.version import __version__
 
 PICTURES = 500
 """Findings that are drawn; a page with more is slow in every browser."""

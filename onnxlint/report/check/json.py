@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from onnxlint import __version__
 from onnxlint.graph.location import Location
 from onnxlint.lint.finding import CheckResult, Finding, Fix, Severity
 from onnxlint.report import Report
 from onnxlint.report._common import dumps, totals
+from onnxlint.version import __version__
 
 VERSION = 1
 """Of the document's form; it changes when a program that reads the document could break."""

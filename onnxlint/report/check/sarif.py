@@ -13,12 +13,12 @@ import os
 from typing import Any
 from urllib.parse import quote
 
-from onnxlint import __version__
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.finding import FileError, Finding, Severity
 from onnxlint.lint.rule import Rule, Status
 from onnxlint.report import Report
 from onnxlint.report._common import Files, advice, dumps, fix_terms, shown
+from onnxlint.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ROOT = "%SRCROOT%"

@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 
-from onnxlint import __version__
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import (
     AccuracyReport,
@@ -20,6 +19,7 @@ from onnxlint.accuracy.results import (
 from onnxlint.report.compare import tables as compare_tables
 from onnxlint.report.compare.tables import Table
 from onnxlint.report.page import page, table, text
+from onnxlint.version import __version__
 
 FULL_BAR = 60.0
 """dB that fill a bar: what float16 reaches on a well-behaved network."""
