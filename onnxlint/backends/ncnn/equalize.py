@@ -1,12 +1,4 @@
-"""Cross-layer equalization: rescale channels between layers so that all fill the range of their tensor.
-
-A channel that is divided by s where it is made and multiplied by s where it is read changes nothing in float, as long
-as everything between is positively homogeneous: ReLU, leaky ReLU, Split, Concat, sums, pooling, interpolation.
-int8 has one scale for a tensor, so channels with small ranges lose their precision; after this none is small.
-
-Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019; here along every
-path of the graph instead of pairs of layers.
-"""
+"""Cross-layer equalization of an ncnn net (see backends/channels.py): which channels share a factor, and the new weights."""
 
 from __future__ import annotations
 
@@ -16,44 +8,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.backends.channels import ChannelClasses, Ids, factors, wish
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
 from onnxlint.backends.ncnn.table import QUANTIZABLE, quantizable
 
 Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.intp]
 
 PASSES = {"Split", "ReLU", "Dropout", "Noop", "Pooling", "Interp"}
 """Layers with one input whose every output channel is a homogeneous function of the same input channel."""
-
-SMALLEST = 1e-3
-"""The smallest factor: a channel that hardly ever moves is not blown up beyond this."""
-
-
-class _Union:
-    """Classes of channels that must share one factor."""
-
-    def __init__(self) -> None:
-        self.parent: list[int] = []
-        self.pinned: set[int] = set()
-
-    def new(self, count: int) -> Ids:
-        start = len(self.parent)
-        self.parent.extend(range(start, start + count))
-        return np.arange(start, start + count)
-
-    def find(self, i: int) -> int:
-        while self.parent[i] != i:
-            self.parent[i] = self.parent[self.parent[i]]
-            i = self.parent[i]
-        return i
-
-    def join(self, a: Ids, b: Ids) -> None:
-        for i, j in zip(a.tolist(), b.tolist(), strict=True):
-            self.parent[self.find(i)] = self.find(j)
-
-    def pin(self, ids: Ids) -> None:
-        self.pinned.update(ids.tolist())
 
 
 def channel_classes(net: Network, channels: Mapping[str, int]) -> dict[str, Ids]:
@@ -61,7 +24,7 @@ def channel_classes(net: Network, channels: Mapping[str, int]) -> dict[str, Ids]
 
     `channels[blob]` is the size of the blob's first axis.
     """
-    union = _Union()
+    union = ChannelClasses()
     ids: dict[str, Ids] = {}
     for layer in net.layers:
         ins = [ids[b] for b in layer.bottoms]
@@ -88,9 +51,7 @@ def channel_classes(net: Network, channels: Mapping[str, int]) -> dict[str, Ids]
                 union.pin(ids[top])
     for name in net.outputs():
         union.pin(ids[name])
-    roots = {union.find(i) for i in union.pinned}
-    found = {i: union.find(i) for i in range(len(union.parent))}
-    return {name: np.array([-1 if found[i] in roots else found[i] for i in v.tolist()]) for name, v in ids.items()}
+    return union.resolved(ids)
 
 
 def _is_sum(layer: Layer) -> bool:
@@ -109,20 +70,17 @@ def equalize(
     (a depthwise reader has a weight scale for each channel, so it never matters there).
     """
     classes = channel_classes(net, channels)
-    logs: dict[int, list[float]] = {}
+    wishes = []
     for layer in net.layers:
         if not quantizable(layer):
             continue
         blob = layer.bottoms[0]
-        peak = peaks[blob].astype(np.float64)
-        wish = np.log(np.clip(peak / max(float(peak.max()), 1e-30), SMALLEST, None))
+        wanted = wish(peaks[blob])
         if alpha < 1 and layer.type != "ConvolutionDepthWise":
-            reach = np.abs(_by_input(layer, len(peak))).max(axis=(0, 2)).astype(np.float64)
-            wish = alpha * wish - (1 - alpha) * np.log(np.clip(reach / max(float(reach.max()), 1e-30), SMALLEST, None))
-        for i, w in zip(classes[blob].tolist(), wish.tolist(), strict=True):
-            logs.setdefault(i, []).append(w)
-    factor = {i: float(np.exp(np.mean(v))) for i, v in logs.items() if i >= 0}
-    scales = {name: np.array([factor.get(i, 1.0) for i in ids.tolist()], np.float32) for name, ids in classes.items()}
+            reach = np.abs(_by_input(layer, len(peaks[blob]))).max(axis=(0, 2))
+            wanted = alpha * wanted - (1 - alpha) * wish(reach)
+        wishes.append((blob, wanted))
+    scales = {name: one.astype(np.float32) for name, one in factors(classes, wishes).items()}
     new = {
         layer.name: _rescaled(layer, scales[layer.bottoms[0]], scales[layer.tops[0]])
         for layer in net.layers

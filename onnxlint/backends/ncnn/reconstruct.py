@@ -2,14 +2,12 @@
 
 Layer after layer, in graph order: the float weights are first refitted (least squares, with intercept) so that over the
 calibration images the layer, reading quantized inputs, comes closest to what the float layer makes of float inputs;
-that takes up the systematic part of all errors before. Then they are rounded one after the other, each
-rounding error being passed on to the weights that are still free (Frantar et al., GPTQ, 2022), and polished by
-coordinate descent. Everything needs only two moments of the inputs: no gradients.
+that takes up the systematic part of all errors before. Then they are rounded. The arithmetic is in backends/rounding.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -22,9 +20,21 @@ from onnxlint.backends.ncnn.format import Blob, Layer, Network
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
+from onnxlint.backends.rounding import (
+    POSITIONS,
+    REFIT_DAMPING,
+    Doubles,
+    Moments,
+    best_scales,
+    centred,
+    moved_bias,
+    refit,
+    round_to_half,
+    round_weights,
+    sums_of,
+)
 
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Pair = tuple[Floats, Floats]
 
 LEVELS = 127
@@ -32,27 +42,8 @@ LARGEST_SUM = (2**31 - 1) // 576
 """Where the sums of ncnn's int8 winograd overflow (it computes 576 times the sum in 32 bits; measured in the wheel).
 ncnn2table stays away with 6-bit weights for every 3×3 convolution; we only where sums come within half of it."""
 
-REFIT_DAMPING = 0.3
-"""How strongly refitted weights are drawn to the old ones, in units of the mean variance of the inputs. Less fits the
-calibration images better and other photos worse (measured: 0.03 to 1 differ by 0.2 dB there; no refit loses 1 dB)."""
-
-POSITIONS = 20_000
-"""Output positions, over all images, from which a layer's moments are taken."""
-
 GEOMETRY = (1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16, 18)
 """The parameters that say which inputs an output of a convolution reads."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Over `count` positions: means of the exact and of the quantized inputs (g, k), and the centred second moments
-    quantized × quantized `hessian` and exact × quantized `cross`, (g, k, k)."""
-
-    exact: Doubles
-    quantized: Doubles
-    hessian: Doubles
-    cross: Doubles
-    count: int
 
 
 @dataclass(frozen=True)
@@ -83,120 +74,10 @@ def moments(
         if scale is not None:
             b = arith.quantize_input(b, scale)
             b /= np.float32(scale)
-        bt = b.transpose(0, 2, 1)
-        means = [a.sum(2, dtype=np.float64), b.sum(2, dtype=np.float64)]
-        return [*means, np.matmul(b, bt).astype(np.float64), np.matmul(a, bt).astype(np.float64)]
+        return sums_of(a, b)
 
-    sums: list[Doubles] = []
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for new in pool.map(of_one, pairs, chosen):
-            sums = [s + n for s, n in zip(sums, new, strict=True)] if sums else new
-    count = sum(min(n, each) for n in there)
-    mean_a, mean_b, bb, ab = (s / count for s in sums)
-    return Moments(
-        mean_a,
-        mean_b,
-        bb - mean_b[:, :, None] * mean_b[:, None, :],
-        ab - mean_a[:, :, None] * mean_b[:, None, :],
-        count,
-    )
-
-
-def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
-    """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones by `damping`,
-    and more when there are few positions for the number of weights."""
-    k = weight.shape[2]
-    ridge = (damping + k / m.count) * np.trace(m.hessian, axis1=1, axis2=2) / k + 1e-12
-    eye = ridge[:, None, None] * np.eye(k)
-    right = np.matmul(weight, m.cross + eye)
-    return np.asarray(np.linalg.solve(m.hessian + eye, right.transpose(0, 2, 1)).transpose(0, 2, 1))
-
-
-def best_scales(rows: Doubles, importance: Doubles, levels: int, shared: bool) -> Doubles:
-    """For rows (g, m, k), the scale (g, m) with the least weighted rounding error, from max-based down to 0.7 of it.
-
-    `shared`: all rows of a group get one scale.
-    """
-    peak = np.abs(rows).max(axis=2)
-    if shared:
-        peak = np.broadcast_to(peak.max(axis=1, keepdims=True), peak.shape)
-    peak = np.where(peak > 0, peak, 1.0)
-    best = np.full(peak.shape, np.inf)
-    chosen = levels / peak
-    for shrink in np.linspace(1.0, 0.7, 31):
-        scale = levels / (peak * shrink)
-        q = np.clip(np.round(rows * scale[..., None]), -levels, levels)
-        error = ((q / scale[..., None] - rows) ** 2 * importance[:, None, :]).sum(axis=2)
-        if shared:
-            error = np.broadcast_to(error.sum(axis=1, keepdims=True), error.shape)
-        better = error < best
-        best = np.where(better, error, best)
-        chosen = np.where(better, scale, chosen)
-    return chosen
-
-
-def round_weights(rows: Doubles, scales: Doubles, hessian: Doubles, levels: int, damping: float) -> Doubles:
-    """Integers (g, m, k) near rows·scales with little error (q/s − w)ᵀ H (q/s − w)."""
-
-    def nearest(w: Doubles) -> Doubles:
-        return np.asarray(np.clip(np.round(w * scales), -levels, levels) / scales)
-
-    h = _damped(hessian, damping)
-    q = np.round(_passed_on(rows, h, nearest) * scales[..., None])
-    return _polished(q, rows, scales, h, levels)
-
-
-def round_to_half(rows: Doubles, hessian: Doubles, damping: float) -> Doubles:
-    """The same onto fp16 numbers: correlated inputs make for weights that cancel, and then their rounding matters."""
-
-    def nearest(w: Doubles) -> Doubles:
-        return np.asarray(np.clip(w, -65504, 65504).astype(np.float16), np.float64)
-
-    return _passed_on(rows, _damped(hessian, damping), nearest)
-
-
-def _damped(hessian: Doubles, damping: float) -> Doubles:
-    k = hessian.shape[1]
-    ridge = damping * np.trace(hessian, axis1=1, axis2=2) / k + 1e-12
-    return np.asarray(hessian + ridge[:, None, None] * np.eye(k))
-
-
-def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles]) -> Doubles:
-    """Weights rounded one input after the other, most important first; the others make up for each error."""
-    g, _, k = rows.shape
-    order = np.argsort(-np.diagonal(h, axis1=1, axis2=2), axis=1)
-    across = np.arange(g)[:, None]
-    hp = h[across[:, :, None], order[:, :, None], order[:, None, :]]
-    free = np.take_along_axis(rows, order[:, None, :], axis=2).copy()
-    upper = np.linalg.cholesky(np.linalg.inv(hp)).transpose(0, 2, 1)
-    out = np.empty_like(free)
-    for i in range(k):
-        out[:, :, i] = nearest(free[:, :, i])
-        error = (free[:, :, i] - out[:, :, i]) / upper[:, None, i, i]
-        free[:, :, i + 1 :] -= error[:, :, None] * upper[:, None, i, i + 1 :]
-    back: Doubles = np.empty_like(out)
-    np.put_along_axis(back, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
-    return back
-
-
-def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 3) -> Doubles:
-    """Coordinate descent: each integer in turn moves to its best value, the others held."""
-    error = q / scales[..., None] - rows
-    slope = np.matmul(error, h)
-    diagonal = np.diagonal(h, axis1=1, axis2=2)
-    for _ in range(rounds):
-        moved = False
-        for i in range(q.shape[2]):
-            step = np.round(-slope[:, :, i] / diagonal[:, None, i] * scales)
-            new = np.clip(q[:, :, i] + step, -levels, levels)
-            delta = (new - q[:, :, i]) / scales
-            if delta.any():
-                moved = True
-                q[:, :, i] = new
-                slope += delta[:, :, None] * h[:, None, i, :]
-        if not moved:
-            break
-    return q
+        return centred(pool.map(of_one, pairs, chosen), sum(min(n, each) for n in there))
 
 
 @dataclass(frozen=True)
@@ -330,6 +211,5 @@ def _fit_layer(
         weight = round_to_half(weight, m.hessian, damping)
     blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
     if layer.blob("bias") is not None:
-        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", weight, m.quantized)
-        blobs.append(Blob("bias", (arith.bias(layer) + shift.reshape(-1)).astype(np.float32)))
+        blobs.append(Blob("bias", (arith.bias(layer) + moved_bias(old, weight, m)).astype(np.float32)))
     return layer.with_blobs(*blobs), integers, scales

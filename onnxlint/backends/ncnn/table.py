@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +56,6 @@ class Table:
     lines: Mapping[str, int] = field(default_factory=dict)
     issues: tuple[TableIssue, ...] = ()
     path: str = "<memory>"
-
-    def with_inputs(self, inputs: Mapping[str, float]) -> Table:
-        """A copy with other input scales for the layers named."""
-        new = {name: np.asarray([s], np.float32) for name, s in inputs.items()}
-        return replace(self, inputs={**self.inputs, **new})
 
 
 def parse_table(text: str, path: str = "<memory>") -> Table:

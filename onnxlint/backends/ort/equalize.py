@@ -1,30 +1,21 @@
-"""Cross-layer equalization: rescale channels between layers so that all fill the range of their tensor.
-
-A channel that is divided by s where it is made and multiplied by s where it is read changes nothing in float, as long as
-everything between is positively homogeneous: ReLU, leaky ReLU, sums, joins, pooling, interpolation. int8 has one scale
-for a tensor, so channels with small ranges lose their precision; after this none is small.
-
-Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019; here along every path
-of the graph instead of pairs of layers, and by the ranges of activations alone.
-"""
+"""Cross-layer equalization of an ONNX model (see backends/channels.py): channels that share a factor, and new weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.intp]
+from onnxlint.backends.channels import ChannelClasses, Doubles, Floats, Ids, factors, wish
+from onnxlint.backends.ort.session import read_by
 
 PASSES = frozenset("Relu LeakyRelu MaxPool AveragePool GlobalAveragePool GlobalMaxPool Identity Dropout".split())
 """Operators with one data input whose every output channel is a homogeneous function of the same input channel."""
 
-SMALLEST = 1e-3
-"""The smallest factor: a channel that hardly ever moves is not blown up beyond this."""
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -32,30 +23,7 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     return next((int(one.i) for one in node.attribute if one.name == name), default)
 
 
-class _Classes:
-    """Channels that must share one factor."""
-
-    def __init__(self) -> None:
-        self.parent: list[int] = []
-        self.pinned: set[int] = set()
-
-    def new(self, count: int) -> Ids:
-        start = len(self.parent)
-        self.parent.extend(range(start, start + count))
-        return np.arange(start, start + count)
-
-    def find(self, i: int) -> int:
-        while self.parent[i] != i:
-            self.parent[i] = self.parent[self.parent[i]]
-            i = self.parent[i]
-        return i
-
-    def join(self, a: Ids, b: Ids) -> None:
-        for i, j in zip(a.tolist(), b.tolist(), strict=True):
-            self.parent[self.find(i)] = self.find(j)
-
-
-def channel_classes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Ids]:
+def channel_classes(model: onnx.ModelProto, shapes: Shapes) -> dict[str, Ids]:
     """Value → the class of each of its channels (its second axis), −1 where the factor must stay 1.
 
     Args:
@@ -63,75 +31,63 @@ def channel_classes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]
         shapes: Of its floating-point values, from a run.
     """
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    uses: dict[str, int] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            uses[name] = uses.get(name, 0) + 1
-    classes = _Classes()
+    uses = use_counts(model)
+    classes = ChannelClasses()
     ids: dict[str, Ids] = {}
-    pinned: list[Ids] = []
 
-    def of(name: str) -> Ids | None:
-        return ids.get(name)
+    def fixed(names: Sequence[str]) -> None:
+        for name in names:
+            if name not in ids and len(shapes.get(name, ())) >= 2:
+                ids[name] = classes.new(shapes[name][1])
+            if name in ids:
+                classes.pin(ids[name])
 
-    def fresh(name: str) -> None:
-        if name in shapes and len(shapes[name]) >= 2:
-            ids[name] = classes.new(shapes[name][1])
-
-    def pin(name: str) -> None:
-        if name in ids:
-            pinned.append(ids[name])
-
-    for value in model.graph.input:
-        fresh(value.name)
-        pin(value.name)
+    fixed([value.name for value in model.graph.input])
     for node in model.graph.node:
-        data = [name for name in node.input if name and name not in constants]
         out = node.output[0] if node.output else ""
-        first = of(data[0]) if data else None
-        done = False
-        if first is not None and len(node.output) == 1 and out in shapes and len(shapes[out]) >= 2:
-            count = shapes[out][1]
+        count = shapes[out][1] if len(node.output) == 1 and len(shapes.get(out, ())) >= 2 else None
+        data = [name for name in node.input if name and name not in constants]
+        made = None
+        if count is not None and data and data[0] in ids:
             if is_layer(node, constants) and all(uses[name] == 1 for name in node.input[1:] if name):
-                fresh(out)
-                done = True
-            elif (
-                (node.op_type in PASSES or _keeps_channels(node, constants)) and len(data) == 1 and count == len(first)
-            ):
-                ids[out] = first
-                done = True
-            elif node.op_type in ("Add", "Sub", "Sum") and len(data) == len(node.input):
-                same = [of(name) for name in data]
-                if all(one is not None and len(one) == count for one in same):
-                    for one in same[1:]:
-                        assert one is not None
-                        classes.join(first, one)
-                    ids[out] = first
-                    done = True
-            elif node.op_type == "Concat" and len(data) == len(node.input) and attribute(node, "axis", 1) == 1:
-                parts = [of(name) for name in data]
-                if all(one is not None for one in parts):
-                    ids[out] = np.concatenate([one for one in parts if one is not None])
-                    done = len(ids[out]) == count
-        if not done:
-            from onnxlint.backends.ort.session import read_by
-
-            for name in read_by(node):
-                pin(name)
-            for name in node.output:
-                fresh(name)
-                pin(name)
-    for value in model.graph.output:
-        pin(value.name)
-    roots = {classes.find(i) for one in pinned for i in one.tolist()}
-    found = [classes.find(i) for i in range(len(classes.parent))]
-    return {
-        name: np.array([-1 if found[i] in roots else found[i] for i in one.tolist()], np.intp)
-        for name, one in ids.items()
-    }
+                made = classes.new(count)
+            else:
+                made = _passed_on(node, [ids.get(name) for name in data], count, constants, classes)
+        if made is not None:
+            ids[out] = made
+        else:
+            fixed([name for name in read_by(node) if name in ids])
+            fixed([name for name in node.output if name])
+    fixed([value.name for value in model.graph.output])
+    return classes.resolved(ids)
 
 
-def is_layer(node: onnx.NodeProto, constants: Mapping[str, tuple[int, ...]]) -> bool:
+def _passed_on(
+    node: onnx.NodeProto, data: Sequence[Ids | None], count: int, constants: Shapes, classes: ChannelClasses
+) -> Ids | None:
+    """Classes of the output's channels, where each is a homogeneous function of channels of the inputs; else None."""
+    whole = [one for one in data if one is not None]
+    if len(whole) != len(data):
+        return None
+    if node.op_type in PASSES or _keeps_channels(node, constants):
+        return whole[0] if len(whole) == 1 and len(whole[0]) == count else None
+    if len(data) != len(node.input):  # with a constant among them
+        return None
+    if node.op_type in ("Add", "Sub", "Sum") and all(len(one) == count for one in whole):
+        for one in whole[1:]:
+            classes.join(whole[0], one)
+        return whole[0]
+    if node.op_type == "Concat" and attribute(node, "axis", 1) == 1 and sum(map(len, whole)) == count:
+        return np.concatenate(whole)
+    return None
+
+
+def use_counts(model: onnx.ModelProto) -> Counter[str]:
+    """How often nodes of the main graph read each value."""
+    return Counter(name for node in model.graph.node for name in node.input)
+
+
+def is_layer(node: onnx.NodeProto, constants: Shapes) -> bool:
     """Whether it is a convolution or a fully connected layer with constant weights (and bias)."""
     if (
         len(node.input) < 2
@@ -146,7 +102,7 @@ def is_layer(node: onnx.NodeProto, constants: Mapping[str, tuple[int, ...]]) -> 
     return node.op_type == "Gemm" and rank == 2 and plain and attribute(node, "transA", 0) == 0
 
 
-def _keeps_channels(node: onnx.NodeProto, constants: Mapping[str, tuple[int, ...]]) -> bool:
+def _keeps_channels(node: onnx.NodeProto, constants: Shapes) -> bool:
     """A Resize of height and width that needs no values from outside."""
     if node.op_type != "Resize":
         return False
@@ -156,9 +112,7 @@ def _keeps_channels(node: onnx.NodeProto, constants: Mapping[str, tuple[int, ...
     )
 
 
-def equalized(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], peaks: Mapping[str, Floats]
-) -> onnx.ModelProto:
+def equalized(model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats]) -> onnx.ModelProto:
     """The model with its channels rescaled.
 
     Args:
@@ -167,41 +121,41 @@ def equalized(
         peaks: Value → largest |x| of each channel, for those that are quantized.
     """
     classes = channel_classes(model, shapes)
-    logs: dict[int, list[float]] = {}
-    for name, peak in peaks.items():
-        if name in classes and len(classes[name]) == len(peak) and peak.max() > 0:
-            wish = np.log(np.clip(peak.astype(np.float64) / float(peak.max()), SMALLEST, None))
-            for i, w in zip(classes[name].tolist(), wish.tolist(), strict=True):
-                logs.setdefault(i, []).append(w)
-    factor = {i: float(np.exp(np.mean(values))) for i, values in logs.items() if i >= 0}
-    scales = {name: np.array([factor.get(i, 1.0) for i in one.tolist()], np.float64) for name, one in classes.items()}
+    scales = factors(
+        classes,
+        [
+            (name, wish(peak))
+            for name, peak in peaks.items()
+            if name in classes and len(classes[name]) == len(peak) and peak.max() > 0
+        ],
+    )
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    uses: dict[str, int] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            uses[name] = uses.get(name, 0) + 1
+    uses = use_counts(model)
     for node in copy.graph.node:
         if not is_layer(node, constants) or any(uses[name] > 1 for name in node.input[1:] if name):
             continue
         source, target = scales.get(node.input[0]), scales.get(node.output[0])
-        if source is None or target is None:
-            continue
-        weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float64)
-        rows = weight.T if node.op_type == "Gemm" and not attribute(node, "transB", 0) else weight
-        groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
-        columns = np.repeat(source.reshape(groups, 1, -1), len(rows) // groups, axis=1).reshape(len(rows), -1)
-        rows = (
-            rows
-            * columns.reshape(columns.shape + (1,) * (rows.ndim - 2))
-            / target.reshape((-1,) + (1,) * (rows.ndim - 1))
-        )
-        new = rows.T if node.op_type == "Gemm" and not attribute(node, "transB", 0) else rows
-        tensors[node.input[1]].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(new, np.float32), node.input[1]))
-        if len(node.input) > 2 and node.input[2]:
-            bias = numpy_helper.to_array(tensors[node.input[2]]).astype(np.float64)
-            scaled = (np.broadcast_to(bias, (len(rows),)) / target).astype(np.float32)
-            tensors[node.input[2]].CopyFrom(numpy_helper.from_array(scaled, node.input[2]))
+        if source is not None and target is not None:
+            _rescale(node, tensors, source, target)
     return copy
+
+
+def _rescale(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], source: Doubles, target: Doubles) -> None:
+    """Rescale the weights and bias of one layer, in place: inputs were divided by `source`, outputs are by `target`."""
+    flips = node.op_type == "Gemm" and not attribute(node, "transB", 0)
+    weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float64)
+    rows = weight.T if flips else weight
+    groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
+    columns = np.repeat(source.reshape(groups, 1, -1), len(rows) // groups, axis=1).reshape(len(rows), -1)
+    rows = (
+        rows * columns.reshape(columns.shape + (1,) * (rows.ndim - 2)) / target.reshape((-1,) + (1,) * (rows.ndim - 1))
+    )
+    new = np.ascontiguousarray(rows.T if flips else rows, np.float32)
+    tensors[node.input[1]].CopyFrom(numpy_helper.from_array(new, node.input[1]))
+    if len(node.input) > 2 and node.input[2]:
+        bias = numpy_helper.to_array(tensors[node.input[2]]).astype(np.float64)
+        scaled = (np.broadcast_to(bias, (len(rows),)) / target).astype(np.float32)
+        tensors[node.input[2]].CopyFrom(numpy_helper.from_array(scaled, node.input[2]))

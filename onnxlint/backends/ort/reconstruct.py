@@ -2,9 +2,8 @@
 
 Node after node, in graph order, the float model and the int8 one are computed side by side. The weights of a layer are
 first refitted (least squares, with intercept) so that it comes closest, reading the int8 model's values, to what the float
-layer makes of the float model's; that takes up the systematic part of all errors before. Then they are rounded one after
-the other, each rounding error being passed on to the weights that are still free (Frantar et al., GPTQ, 2022), and
-polished by coordinate descent. The arithmetic is the ncnn backend's.
+layer makes of the float model's; that takes up the systematic part of all errors before. Then they are rounded. The
+arithmetic is in backends/rounding.py.
 """
 
 from __future__ import annotations
@@ -19,9 +18,20 @@ import onnx
 from onnx import numpy_helper
 
 from onnxlint.backends import Array, Progress, silent
-from onnxlint.backends.ncnn.reconstruct import REFIT_DAMPING, Doubles, Moments, best_scales, refit, round_weights
 from onnxlint.backends.ort.equalize import attribute, is_layer
 from onnxlint.backends.ort.session import part, read_by, run, start
+from onnxlint.backends.rounding import (
+    POSITIONS,
+    REFIT_DAMPING,
+    Doubles,
+    Moments,
+    best_scales,
+    centred,
+    moved_bias,
+    refit,
+    round_weights,
+    sums_of,
+)
 
 LEVELS = 64
 """Largest integer of a weight. With 127, the 16-bit sums of two products that x86 processors without VNNI have overflow:
@@ -30,9 +40,6 @@ costs next to nothing."""
 
 DAMPING = 0.01
 """For rounding, in units of the mean variance of the inputs."""
-
-POSITIONS = 20_000
-"""Output positions, over all inputs, from which a layer's moments are taken."""
 
 LARGEST = 4608
 """Inputs of one output (512 channels of 3×3) above which weights are rounded plainly: the moments grow with the square."""
@@ -173,8 +180,7 @@ def _fit(
         weights[key] = (plain, scales, array.ndim - 1 if flips else 0)
     if len(node.input) > 2 and node.input[2]:
         bias = numpy_helper.to_array(tensors[node.input[2]])
-        shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", fitted, m.quantized)
-        moved = np.broadcast_to(bias, (len(rows),)) + shift.reshape(-1)
+        moved = np.broadcast_to(bias, (len(rows),)) + moved_bias(old, fitted, m)
         tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
 
 
@@ -190,7 +196,7 @@ def moments(
     not understood here."""
     each = max(1, POSITIONS // len(pairs))
     generator = np.random.default_rng(0)
-    sums: list[Doubles] = []
+    sums: list[list[Doubles]] = []
     count = 0
     for exact, rounded in pairs:
         views = [_windows(node, kernel, x) for x in (exact, rounded)]
@@ -206,21 +212,9 @@ def moments(
             for view in views
             if view is not None
         )
-        bt = b.transpose(0, 2, 1)
-        new = [a.sum(2, dtype=np.float64), b.sum(2, dtype=np.float64)]
-        new += [np.matmul(b, bt).astype(np.float64), np.matmul(a, bt).astype(np.float64)]
-        sums = [s + n for s, n in zip(sums, new, strict=True)] if sums else new
+        sums.append(sums_of(a, b))
         count += len(some)
-    if not count:
-        return None
-    mean_a, mean_b, bb, ab = (s / count for s in sums)
-    return Moments(
-        mean_a,
-        mean_b,
-        bb - mean_b[:, :, None] * mean_b[:, None, :],
-        ab - mean_a[:, :, None] * mean_b[:, None, :],
-        count,
-    )
+    return centred(sums, count) if count else None
 
 
 def _windows(node: onnx.NodeProto, kernel: tuple[int, ...], x: Array) -> Array | None:
