@@ -261,7 +261,7 @@ def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 
 def _half(session: OrtSession, path: str, job: Job, progress: Progress) -> Artifact:
-    from onnxlint.backends.ort import half
+    from onnxlint.backends.ort import half, half_graph
     from onnxlint.backends.ort.session import load
     from onnxlint.backends.ort.static import MOST, weight_bytes
 
@@ -281,7 +281,7 @@ def _half(session: OrtSession, path: str, job: Job, progress: Progress) -> Artif
     measured = half.measure(session, [name for name in floats if name in made_by or name in taken], inputs, progress)
     plan = half.plan(model, kinds, measured, job.keep, session.path)
     for _ in range(REPAIRS):
-        made = half.converted(model, kinds, plan.spared)
+        made = half_graph.converted(model, kinds, plan.spared)
         culprit = _first_not_finite(model, made, session, inputs[0], job, path)
         if culprit is None:
             break

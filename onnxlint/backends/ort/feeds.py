@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlint.backends import Array, Job, Port
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
+
+if TYPE_CHECKING:
+    from onnxlint.graph.view import GraphView
 
 SEED = 20260
 SETS = 4
@@ -97,7 +101,6 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     Raises:
         OnnxlintError: It runs on none that were tried.
     """
-    from onnxlint.fixes.session import noted_multiples
     from onnxlint.graph.view import GraphView
     from onnxlint.model.skeleton import open_model
     from onnxlint.verification.contract import Unfit, common_contract
@@ -105,7 +108,7 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
 
     view = GraphView(open_model(path))
     try:
-        contract = common_contract(view, view, noted_multiples(view.proto))
+        contract = common_contract(view, view, _multiples(view))
     except Unfit as why:
         raise OnnxlintError(f"{printable(path)}: no inputs can be made up for it: {why}") from None
     fixed = _fixed(contract, shape)
@@ -122,6 +125,20 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
                 else:
                     return sets
     raise OnnxlintError(refused or f"{printable(path)}: no inputs can be made up for it")
+
+
+def _multiples(view: GraphView) -> dict[str, int]:
+    """Symbol → number that its size is a multiple of, as the model's metadata says."""
+    from onnxlint.model.assumptions import assumptions
+
+    found: dict[str, int] = {}
+    for one in assumptions(view.proto):
+        dims = view.main.shape(one.input) or ()
+        dim = dims[one.axis] if one.axis < len(dims) else None
+        if not isinstance(dim, int):
+            symbol = dim or f"{one.input}[{one.axis}]"
+            found[symbol] = math.lcm(found.get(symbol, 1), one.multiple)
+    return found
 
 
 def _fixed(contract: Any, shape: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, defs, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from onnxlint.backends import Array, Progress, silent
-from onnxlint.backends.ort.session import OrtSession, read_by, size_nodes
+from onnxlint.backends.ort.half_graph import half_slots, opset_version
+from onnxlint.backends.ort.session import OrtSession, size_nodes
 from onnxlint.errors import OnnxlintError, printable
 
 LARGEST = 65504.0
@@ -163,8 +162,6 @@ def plan(
     Raises:
         OnnxlintError: A name in `keep` is no node's.
     """
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
-
     nodes = list(model.graph.node)
     wanted = set(keep)
     unknown = wanted - {node.name for node in nodes}
@@ -178,185 +175,78 @@ def plan(
             constants[tensor.name] = Measured()
             constants[tensor.name].add(numpy_helper.to_array(tensor))
     bad = {key: why for key, one in measured.items() if (why := one.trouble(LARGEST / HEADROOM))}
-    bad_constants = {key: why for key, one in constants.items() if (why := one.trouble(LARGEST))}
-    domains = {entry.domain: entry.version for entry in model.opset_import}
-    version = domains.get("", domains.get("ai.onnx", 0))
+    bad |= {
+        key: f"(a constant) {why}" for key, one in constants.items() if key not in bad and (why := one.trouble(LARGEST))
+    }
     sizes = size_nodes(model)
+    version = opset_version(model)
+    makers = {value: i for i, node in enumerate(nodes) for value in node.output}
     made = Plan()
     for i, node in enumerate(nodes):
         if i in sizes:
             made.spare(i, "computes sizes")
         if node.name in wanted and node.name:
             made.spare(i, "asked for")
-        elif any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            made.spare(i, "has a graph inside")
-        elif node.op_type in DEFAULT_OP_BLOCK_LIST:
-            made.spare(i, "onnxruntime has no such operator for float16")
-        elif node.op_type in SPARED or half_slots(node.op_type, version, node.domain) is None:
-            made.spare(i, "an operator that float16 is not defined for")
-        for key in (*node.input, *node.output):
-            if key in bad:
-                made.spare(i, f"{printable(key)} {bad[key]}")
-            elif key in bad_constants:
-                made.spare(i, f"the constant {printable(key)} {bad_constants[key]}")
-            elif not kinds.get(key, "tensor(").startswith("tensor("):
-                made.spare(i, "works on sequences")
-        at = DIVISORS.get(node.op_type)
-        if at is not None and len(node.input) > at:
-            one = measured.get(node.input[at]) or constants.get(node.input[at])
-            if one is not None and one.flushed:
-                made.spare(
-                    i, f"{printable(node.input[at])} has numbers that float16 turns into 0, where that is dangerous"
-                )
-                for j, other in enumerate(nodes):
-                    if node.input[at] in other.output:
-                        made.spare(j, f"its result is {printable(node.input[at])}, which must not become 0")
-        if node.op_type == "Cast" and node.input[0] in measured and measured[node.input[0]].moved:
-            to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
-            if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16):
-                made.spare(i, f"{printable(node.input[0])} becomes another integer in float16")
-                for j, other in enumerate(nodes):
-                    if node.input[0] in other.output:
-                        made.spare(j, f"its result {printable(node.input[0])} becomes another integer in float16")
+        why = _why_not_by_type(node, version) or _why_not_by_values(node, kinds, bad)
+        if why:
+            made.spare(i, why)
+        _spare_divisor(made, i, node, measured, constants, makers)
+        _spare_truncated(made, i, node, measured, makers)
     return made
 
 
-@lru_cache(maxsize=1000)
-def half_slots(op: str, version: int, domain: str) -> tuple[tuple[bool, ...], tuple[bool, ...], bool, bool] | None:
-    """Which inputs and outputs of an operator may be float16, and whether the last of them repeats; None where none may."""
-    try:
-        schema = defs.get_schema(op, version, "" if domain == "ai.onnx" else domain)
-    except defs.SchemaError:
-        return None
-    allowed = {one.type_param_str: set(one.allowed_type_strs) for one in schema.type_constraints}
+def _why_not_by_type(node: onnx.NodeProto, version: int) -> str:
+    """Why an operator cannot compute in float16; empty where it can."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
-    def can(formal: Any) -> bool:
-        return "tensor(float16)" in allowed.get(formal.type_str, {formal.type_str})
-
-    variadic = defs.OpSchema.FormalParameterOption.Variadic
-    inputs, outputs = [can(one) for one in schema.inputs], [can(one) for one in schema.outputs]
-    if not any(inputs) and not any(outputs):
-        return None
-    repeats = [bool(formals) and formals[-1].option == variadic for formals in (schema.inputs, schema.outputs)]
-    return tuple(inputs), tuple(outputs), repeats[0], repeats[1]
+    if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+        return "has a graph inside"
+    if node.op_type in DEFAULT_OP_BLOCK_LIST:
+        return "onnxruntime has no such operator for float16"
+    if node.op_type in SPARED or half_slots(node.op_type, version, node.domain) is None:
+        return "an operator that float16 is not defined for"
+    return ""
 
 
-def _slot(flags: tuple[bool, ...], repeats: bool, i: int) -> bool:
-    return flags[i] if i < len(flags) else repeats and flags[-1]
+def _why_not_by_values(node: onnx.NodeProto, kinds: Mapping[str, str], bad: Mapping[str, str]) -> str:
+    """Why float16 cannot hold what a node reads or makes; empty where it can."""
+    for key in (*node.input, *node.output):
+        if key in bad:
+            return f"{printable(key)} {bad[key]}"
+        if not kinds.get(key, "tensor(").startswith("tensor("):
+            return "works on sequences"
+    return ""
 
 
-def converted(model: onnx.ModelProto, kinds: Mapping[str, str], spared: Iterable[int]) -> onnx.ModelProto:
-    """The model in float16 but for the spared nodes, inputs and outputs.
-
-    Args:
-        model: After `with_initializers`; it is not changed.
-        kinds: onnxruntime's type of every value of the main graph.
-        spared: Nodes that stay in float32, by index.
-    """
-    keep = set(spared)
-    new = onnx.ModelProto()
-    new.CopyFrom(model)
-    graph = new.graph
-    domains = {entry.domain: entry.version for entry in model.opset_import}
-    version = domains.get("", domains.get("ai.onnx", 0))
-    listed = {value.name for value in graph.input}
-    constants = {
-        tensor.name: tensor
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in listed
-    }
-    floats = {name for name, kind in kinds.items() if kind == "tensor(float)"}
-    floats |= {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    outside = {value.name for value in graph.output}
-    for node in graph.node:
-        outside |= read_by(node) - set(node.input)  # by subgraphs, which stay as they are
-    taken = floats | kinds.keys() | {tensor.name for tensor in graph.initializer} | listed
-    half: dict[str, str] = {}  # value → its name in float16
-    single: dict[str, str] = {name: name for name in floats}  # value → its name in float32
-    halved: dict[str, onnx.TensorProto] = {}
-    used: set[str] = set(outside)
-    nodes: list[onnx.NodeProto] = []
-
-    def fresh(base: str) -> str:
-        name = base
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        return name
-
-    def cast(source: str, target: str, to: int) -> None:
-        nodes.append(helper.make_node("Cast", [source], [target], name=fresh(f"{target}_cast"), to=to))
-
-    def as_half(name: str) -> str:
-        if name in constants:
-            if name not in halved:
-                with np.errstate(over="ignore"):
-                    values = numpy_helper.to_array(constants[name]).astype(np.float16)
-                halved[name] = numpy_helper.from_array(values, fresh(f"{name}_fp16"))
-            return halved[name].name
-        if name not in half:
-            half[name] = fresh(f"{name}_fp16")
-            cast(name, half[name], TensorProto.FLOAT16)
-        return half[name]
-
-    def as_single(name: str) -> str:
-        if name not in single:
-            single[name] = fresh(f"{name}_fp32")
-            cast(half[name], single[name], TensorProto.FLOAT)
-        return single[name]
-
-    for i, old in enumerate(model.graph.node):
-        node = onnx.NodeProto()
-        node.CopyFrom(old)
-        slots = None if i in keep else half_slots(node.op_type, version, node.domain)
-        for j, name in enumerate(old.input):
-            if name in constants or name in floats:
-                wants_half = slots is not None and _slot(slots[0], slots[2], j)
-                node.input[j] = as_half(name) if wants_half else name if name in constants else as_single(name)
-                if name in constants and not wants_half:
-                    used.add(name)
-        late: list[tuple[str, str]] = []
-        if slots is not None:
-            for j, name in enumerate(old.output):
-                if name in floats and _slot(slots[1], slots[3], j):
-                    del single[name]
-                    half[name] = fresh(f"{name}_fp16") if name in outside else name
-                    node.output[j] = half[name]
-                    if name in outside:
-                        late.append((half[name], name))
-            _retype(node, {name for name in old.output if name in half})
-        nodes.append(node)
-        for source, name in late:
-            cast(source, name, TensorProto.FLOAT)
-            single[name] = name
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in halved or tensor.name in used]
-    names = {name: tensor.name for name, tensor in halved.items()}
-    for name, tensor in halved.items():
-        if name not in used:
-            tensor.name = name
-    back = {names[name]: name for name in halved if name not in used}
-    for node in graph.node:
-        for j, name in enumerate(node.input):
-            node.input[j] = back.get(name, name)
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    graph.initializer.extend(halved.values())
-    del graph.value_info[:]
-    return new
-
-
-def _retype(node: onnx.NodeProto, halves: set[str]) -> None:
-    """Attributes that say float32 say float16."""
-    if not halves:
+def _spare_divisor(
+    made: Plan,
+    i: int,
+    node: onnx.NodeProto,
+    measured: Mapping[str, Measured],
+    constants: Mapping[str, Measured],
+    makers: Mapping[str, int],
+) -> None:
+    """Spare a node that divides by numbers that become 0 in float16, and the one that makes them."""
+    at = DIVISORS.get(node.op_type)
+    if at is None or len(node.input) <= at:
         return
-    for attribute in node.attribute:
-        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-            attribute.i = TensorProto.FLOAT16
-        elif attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT:
-            with np.errstate(over="ignore"):
-                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float16)))
-    if node.op_type == "ConstantOfShape" and not node.attribute:
-        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float16))))
+    key = node.input[at]
+    one = measured.get(key) or constants.get(key)
+    if one is not None and one.flushed:
+        made.spare(i, f"{printable(key)} has numbers that float16 turns into 0, where that is dangerous")
+        if key in makers:
+            made.spare(makers[key], f"its result is {printable(key)}, which must not become 0")
+
+
+def _spare_truncated(
+    made: Plan, i: int, node: onnx.NodeProto, measured: Mapping[str, Measured], makers: Mapping[str, int]
+) -> None:
+    """Spare a cast to integers that come out differently from float16, and the node that makes its input."""
+    if node.op_type != "Cast" or node.input[0] not in measured or not measured[node.input[0]].moved:
+        return
+    key = node.input[0]
+    to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
+    if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16):
+        made.spare(i, f"{printable(key)} becomes another integer in float16")
+        if key in makers:
+            made.spare(makers[key], f"its result {printable(key)} becomes another integer in float16")
