@@ -27,7 +27,7 @@ import onnx
 
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import open_model
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "retinaface"

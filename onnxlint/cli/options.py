@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import Recipe
-    from onnxlint.lint.rule import Registry
+    from onnxlint.lint.registry import Registry
 
 _RECIPE = ("preset", "shape", "mean", "norm", "pixel", "resize")
 
@@ -47,7 +47,7 @@ def split(values: Sequence[str] | None) -> tuple[str, ...]:
 def registry(options: argparse.Namespace) -> Registry:
     """The rules that the working directory's configuration knows."""
     from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.rule import load_registry
+    from onnxlint.lint.registry import load_registry
 
     return load_registry(Configs(Settings(), options.config, options.isolated).of_folder(".").rule_paths)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError, printable
 from onnxlint.graph.location import Location
 from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
-from onnxlint.lint.rule import Options, Rule, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Options, Rule
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView

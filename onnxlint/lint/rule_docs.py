@@ -15,7 +15,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from onnxlint.lint.rule import Example, Options, Rule, Silent, Status, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Example, Options, Rule, Silent, Status
 
 FOLDER = Path("docs/rules")
 
@@ -176,8 +177,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the pages, or with `--check` list those that are out of date and return 1."""
     import argparse
 
-    from onnxlint.cli import console
-
     parser = argparse.ArgumentParser(prog="python -m onnxlint.lint.rule_docs", description="Write the rules' pages.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is out of date")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the pages are (default: docs/rules)")
@@ -188,8 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     names = stale(arguments.folder, wanted)
     if names:
-        console.errors(
-            [f"{arguments.folder}: out of date: {', '.join(names)}; run 'python -m onnxlint.lint.rule_docs'"]
+        listing = ", ".join(names)
+        sys.stderr.write(
+            f"error: {arguments.folder}: out of date: {listing}; run 'python -m onnxlint.lint.rule_docs'\n"
         )
     return 1 if names else 0
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.configuration import Config, Settings
 from onnxlint.lint.finding import Severity
-from onnxlint.lint.rule import Options, Registry, Rule, Status
+from onnxlint.lint.registry import Registry
+from onnxlint.lint.rule import Options, Rule, Status
 
 _EXACT = 7
 """How specific a code or a name is: more than the longest prefix, a code of six characters."""

@@ -12,7 +12,8 @@ from onnxlint.lint.configuration import Config, Configs
 from onnxlint.lint.engine import Plan, check_files, usable_cores
 from onnxlint.lint.files import find_models
 from onnxlint.lint.finding import CheckResult, FileError, Severity
-from onnxlint.lint.rule import Rule, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Rule
 from onnxlint.lint.selection import Selection, check_selectors, ignored_rules, select
 
 FILES_PER_WORKER = 8
@@ -238,7 +239,7 @@ def run_examples(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     from pathlib import Path
 
     from onnxlint.fixes.rule_tests import cases
-    from onnxlint.lint.rule import Registry, rules_at
+    from onnxlint.lint.registry import Registry, rules_at
 
     for rule in Registry(rule for path in paths for rule in rules_at(Path(path))):
         for case in cases(rule):

@@ -22,7 +22,8 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.engine import FixReport, fix_model
 from onnxlint.fixes.heads import read_heads
 from onnxlint.lint.engine import Plan
-from onnxlint.lint.rule import Request, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Request
 from onnxlint.model.save import save, to_bytes
 from onnxlint.model.skeleton import Model, open_model
 

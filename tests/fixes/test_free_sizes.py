@@ -14,7 +14,8 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.engine import fix_model
 from onnxlint.fixes.rule_tests import run
 from onnxlint.lint.engine import Plan
-from onnxlint.lint.rule import Request, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Request
 from onnxlint.model.skeleton import Model
 from tests.support.command import onnxlint
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from onnxlint.lint import rule_docs as docs
-from onnxlint.lint.rule import SECTIONS, Example, Options, Rule, Silent, Status, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import SECTIONS, Example, Options, Rule, Silent, Status
 from tests.lint.test_selection import make
 from tests.support.command import onnxlint
 

@@ -10,7 +10,8 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.configuration import Config, Settings
 from onnxlint.lint.finding import Finding, Severity
-from onnxlint.lint.rule import Example, Options, Registry, Rule, Status
+from onnxlint.lint.registry import Registry
+from onnxlint.lint.rule import Example, Options, Rule, Status
 from onnxlint.lint.selection import Selection, select
 
 

@@ -22,7 +22,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.engine import Plan, check_file
 from onnxlint.lint.finding import CheckResult, FileError, Finding
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 from onnxlint.report import FORMATS, Report, render
 from tests.support.report_samples import detector, finding, fixes, rules
 

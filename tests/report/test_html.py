@@ -18,7 +18,7 @@ from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
 from onnxlint.lint.finding import SAFE, Finding, Severity
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report, render
 from onnxlint.report.check.html import PICTURES, _placed

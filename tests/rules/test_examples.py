@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onnxlint.fixes.rule_tests import Case, cases
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 
 
 @pytest.mark.parametrize("case", [case for rule in load_registry() for case in cases(rule)], ids=lambda case: case.name)

@@ -17,7 +17,8 @@ from onnxlint.fixes.rule_tests import findings_in
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.finding import Finding, Severity
-from onnxlint.lint.rule import Options, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Options
 from onnxlint.model.skeleton import Model
 
 

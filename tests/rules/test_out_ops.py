@@ -16,7 +16,7 @@ from onnxlint import Finding, Options
 from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import Model
 
 RETINAFACE = Path(__file__).parents[3] / "shared" / "data" / "retinaface"

@@ -18,7 +18,8 @@ from onnxlint_rules.qnt._weights import Weight, channel_blocks, figures, weights
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.finding import Finding, Severity
-from onnxlint.lint.rule import Options, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Options
 from onnxlint.model.skeleton import Model
 
 Array = npt.NDArray[np.generic]

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engine import Plan, check_file
 from onnxlint.lint.finding import Finding
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import open_model
 
 RANGE = {"location": "w.bin", "length": "16"}

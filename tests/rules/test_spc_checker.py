@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.lint.engine import Plan, check_file, check_model
 from onnxlint.lint.finding import Finding
-from onnxlint.lint.rule import load_registry
+from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import LARGE, Model, inline_span, open_model
 
 CODES = ("SPC001", "SPC002", "SPC003", "SEC001", "SEC002", "SEC003")

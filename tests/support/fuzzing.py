@@ -161,7 +161,8 @@ def _fix(path: str) -> list[str]:
     from onnxlint.errors import OnnxlintError
     from onnxlint.fixes.engine import fix_model
     from onnxlint.lint.engine import Plan
-    from onnxlint.lint.rule import Request, load_registry
+    from onnxlint.lint.registry import load_registry
+    from onnxlint.lint.rule import Request
     from onnxlint.model.save import to_bytes
     from onnxlint.model.skeleton import open_model
 
@@ -443,7 +444,7 @@ def warm_up() -> None:
     import onnxlint.lint.engine
     import onnxlint.model.save
     import onnxlint.symbolic.inference
-    from onnxlint.lint.rule import load_registry
+    from onnxlint.lint.registry import load_registry
     from onnxlint.report.check import json as json_report
 
     load_registry()

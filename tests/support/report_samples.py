@@ -11,7 +11,8 @@ from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import Box, Neighbourhood
 from onnxlint.lint.finding import SAFE, Applicability, CheckResult, FileError, Finding, Fix, Severity
-from onnxlint.lint.rule import Rule, load_registry
+from onnxlint.lint.registry import load_registry
+from onnxlint.lint.rule import Rule
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report
 
