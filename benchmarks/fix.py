@@ -4,8 +4,8 @@
 
 For each model: nodes (Constants aside), shape chains and sizes-driven Resizes before and after, wall time of each tool as a
 whole process, and whether every output is as it was, at four shapes where sizes are free. Without arguments it takes the
-RetinaFace exports of ../shared/data; `benchmarks/transformers_exports.py` makes a wider set. Tools that are not installed
-are left out.
+RetinaFace exports of ../shared/data; `python -m fixtures.transformers_exports` makes a wider set. Tools that are not
+installed are left out.
 """
 
 from __future__ import annotations
