@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -25,7 +26,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlint.accuracy.tasks import make_task
 from onnxlint.accuracy.tasks.decoder import PRESETS, decode, prior_boxes
 from onnxlint.backends import backend_for
-from onnxlint.deployment.samples import comment, cpp_string, fill, python_string, sample_texts
+from onnxlint.deployment.samples import sample_texts
+from onnxlint.deployment.samples.writing import comment, cpp_string, python_string
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.heads import DROPPED_KEY, HEADS_KEY, read_heads
 from onnxlint.images.recipe import PRESETS as RECIPES
@@ -62,13 +64,6 @@ def test_names_are_the_same_in_cpp(text: str) -> None:
 @given(st.text())
 def test_names_cannot_end_a_comment(text: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9 ._/=,+:()-]*", comment(text))
-
-
-def test_templates_are_filled() -> None:
-    text = 'a\n #@ if x == "1"\n b @NAME@\n #@ end\n//@ if x != "1"\n//@ if y == "1"\nc\n//@ end\nd\n//@ end\ne\n'
-    assert fill(text, {"x": "1", "NAME": "n"}) == "a\n b n\ne"
-    assert fill(text, {"x": "2", "y": "1"}) == "a\nc\nd\ne"
-    assert fill(text, {"x": "2", "y": "2"}) == "a\nd\ne"
 
 
 # Models that give what a test wants
@@ -269,7 +264,6 @@ def test_boxes_are_printed_in_pixels_of_the_photo(tmp_path: Path, resize: str) -
 
 def joined(model: Path, names: list[str], widths: list[int], activation: str) -> None:
     """Record heads in the only output, as fix does, the second one without its activation."""
-    import json
 
     proto = onnx.load(model)
     ends = np.cumsum(widths)
@@ -299,6 +293,38 @@ def test_joined_heads_are_taken_apart_and_what_was_dropped_is_applied(tmp_path: 
     assert len(boxes) >= 5
     np.testing.assert_allclose(boxes, expected.boxes[sure], rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(scores, expected.scores[sure], rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["Softmax", "LogSoftmax", "Sigmoid"])
+def test_every_removed_activation_is_applied(tmp_path: Path, activation: str) -> None:
+    logits = RNG.normal(0, 3, (1, 9)).astype(np.float32)
+    model = constant_model(tmp_path / "m.onnx", {"scores": logits}, (16, 16))
+    proto = onnx.load(model)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = DROPPED_KEY, json.dumps({"scores": {"op": activation, "axis": 1}})
+    onnx.save(proto, model)
+    script = write(model, Recipe((16, 16)))
+    scope = runpy.run_path(str(script))
+    (values,) = scope["split_outputs"](scope["run"](scope["preprocess"](PHOTO)))
+    softmax = np.exp(logits) / np.exp(logits).sum()
+    expected = {"Softmax": softmax, "LogSoftmax": np.log(softmax), "Sigmoid": 1 / (1 + np.exp(-logits))}[activation]
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+    program = script.with_suffix(".cpp").read_text()
+    assert f"Tensor {activation.lower()}(" in program
+    assert f"{activation.lower()}(outputs[0]" in program
+
+
+@pytest.mark.parametrize(
+    "record", ['{"scores": {"op": "exit(0) or ", "axis": 1}}', '{"scores": {"op": "Softmax", "axis": "1"}}', "[]", "{"]
+)
+def test_a_damaged_record_of_activations_is_an_error(tmp_path: Path, record: str) -> None:
+    model = constant_model(tmp_path / "m.onnx", {"scores": np.zeros((1, 9), np.float32)}, (16, 16))
+    proto = onnx.load(model)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = DROPPED_KEY, record
+    onnx.save(proto, model)
+    with pytest.raises(OnnxlintError, match="damaged"):
+        write(model, Recipe((16, 16)))
 
 
 @pytest.mark.parametrize("are_logits", [True, False])
@@ -371,7 +397,7 @@ def test_a_model_without_an_image_gets_no_sample(tmp_path: Path) -> None:
         '<ir_version: 8, opset_import: ["": 13]> g (float[1,4] x, float[1,4] y) => (float[1,4] z) { z = Add (x, y) }'
     )
     onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(OnnxlintError, match="models with one input, an image; this one has x, y"):
+    with pytest.raises(OnnxlintError, match="models with one image input; the inputs are x and y"):
         write(tmp_path / "m.onnx", Recipe((16, 16)))
 
 
