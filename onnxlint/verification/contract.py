@@ -8,21 +8,27 @@ from dataclasses import replace
 from onnxlint.errors import printable
 from onnxlint.graph.view import Graph, GraphView, Node, Shape
 from onnxlint.verification.inputs import Contract, Input, names_in
+from onnxlint.verification.interface import Incomparable
 
 
-class Unfit(Exception):  # noqa: N818 - an answer, not an error
-    """The models cannot be compared; the message says why."""
-
-
-def common_contract(original: GraphView, fixed: GraphView, multiples: Mapping[str, int]) -> Contract:
+def common_contract(
+    original: GraphView, fixed: GraphView, multiples: Mapping[str, int], renamed: Mapping[str, str] | None = None
+) -> Contract:
     """What both models take.
 
     A size that is free in one and a number in the other is that number.
 
+    Args:
+        original, fixed: The models.
+        multiples: Symbol → number that its size has to be a multiple of.
+        renamed: Input of the original → its name in the fixed model, where that differs.
+
     Raises:
-        Unfit: They take different things, or what no values can be made for.
+        Incomparable: They take different things, or what no values can be made for.
     """
-    inputs, known = _merged(_inputs(original), _inputs(fixed))
+    old = {new: name for name, new in (renamed or {}).items()}
+    others = tuple(replace(one, name=old.get(one.name, one.name)) for one in _inputs(fixed))
+    inputs, known = _merged(_inputs(original), others)
     free = {symbol: m for symbol, m in multiples.items() if symbol not in known}
     return Contract(inputs, free, _hints(original, inputs))
 
@@ -75,7 +81,7 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
     """What a model takes.
 
     Raises:
-        Unfit: Something that no values can be made for.
+        Incomparable: Something that no values can be made for.
     """
     found = []
     for value in view.proto.graph.input:
@@ -85,11 +91,11 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
         kind = value.type.WhichOneof("value") or "nothing"
         if kind != "tensor_type":
             what = kind.removesuffix("_type").replace("_", " ")
-            raise Unfit(f"its input {printable(name)!r} is no tensor but a {what}")
+            raise Incomparable(f"its input {printable(name)!r} is a {what}, not a tensor")
         tensor = value.type.tensor_type
         dtype = _DTYPES.get(tensor.elem_type)
         if dtype is None:
-            raise Unfit(f"its input {printable(name)!r} has an element type that NumPy lacks")
+            raise Incomparable(f"its input {printable(name)!r} has an element type that NumPy lacks")
         dims: tuple[int | str, ...] | None = None
         if tensor.HasField("shape"):
             dims = tuple(
@@ -210,12 +216,12 @@ def _merged(original: tuple[Input, ...], fixed: tuple[Input, ...]) -> tuple[tupl
     """What both models take, and the symbols of the original that have a number in the other.
 
     Raises:
-        Unfit: They take different things.
+        Incomparable: They take different things.
     """
     others = {one.name: one for one in fixed}
     unknown = [one.name for one in fixed if one.name not in {other.name for other in original}]
     if unknown:
-        raise Unfit(f"the fixed model has another input, {printable(unknown[0])!r}")
+        raise Incomparable(f"the fixed model has another input, {printable(unknown[0])!r}")
     known: dict[str, int] = {}
     for one in original:
         other = others.get(one.name)
@@ -223,12 +229,12 @@ def _merged(original: tuple[Input, ...], fixed: tuple[Input, ...]) -> tuple[tupl
             continue
         shown = printable(one.name)
         if len(one.dims) != len(other.dims) or one.dtype != other.dtype:
-            raise Unfit(f"the fixed model's input {shown!r} has another type")
+            raise Incomparable(f"the fixed model's input {shown!r} has another type")
         for a, b in zip(one.dims, other.dims, strict=True):
             if isinstance(a, str) and isinstance(b, int):
                 known[a] = b
             elif isinstance(a, int) and isinstance(b, int) and a != b:
-                raise Unfit(f"the fixed model's input {shown!r} has size {b} in place of {a}")
+                raise Incomparable(f"the fixed model's input {shown!r} has size {b} in place of {a}")
     merged = tuple(
         replace(one, dims=tuple(known.get(dim, dim) if isinstance(dim, str) else dim for dim in one.dims))
         if one.dims is not None

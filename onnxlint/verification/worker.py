@@ -13,9 +13,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from onnxlint.verification.differences import Difference, compare, severity
+from onnxlint.verification.engines import Unrunnable, load
 from onnxlint.verification.inputs import Contract, Input, Sizes, candidates, dtype_of, feeds_for, variations
 
 if TYPE_CHECKING:
@@ -32,8 +34,9 @@ PLANNED = 5
 MAX_SHAPES = 40
 """Shapes that are tried in search of a first one on which the original runs."""
 
-FLIPS = 1e-3
-"""Part of the numbers of an integer output that may differ where rounding may (ArgMax over what is almost equal)."""
+
+ROUNDING = (1e-4, 1e-5)
+"""Relative and absolute tolerance for outputs that the fixed model computes in another way on purpose."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Task:
         engine: `onnxruntime` or `onnx.reference`.
         seconds: After half of this no trial is begun that is not needed.
         threads: Threads of the runtime.
+        outputs: Names of the original's outputs, for messages.
+        renamed: Input → its name in the fixed model, where that differs.
+        rounded: Outputs that may differ by rounding though the others are to be bit-equal.
     """
 
     original: str
@@ -65,10 +71,9 @@ class Task:
     engine: str = "onnxruntime"
     seconds: float = 300.0
     threads: int = 1
-
-
-class Unrunnable(Exception):  # noqa: N818 - an answer, not an error
-    """A model cannot be loaded or run; the message says why."""
+    outputs: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    rounded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def compare_models(task: Task) -> Iterator[dict[str, Any]]:
     started = time.monotonic()
     yield {"begin": "original", "trial": -1}
     try:
-        original, is_bare = _load(task, task.original, task.folders[0])
+        original, is_bare = load(task.original, task.folders[0], task.engine, task.threads)
     except Unrunnable as why:
         yield {"skipped": f"{task.engine} cannot load the original: {why}", "engine": False}
         return
@@ -137,7 +142,7 @@ def compare_models(task: Task) -> Iterator[dict[str, Any]]:
         return
     yield {"begin": "fixed", "trial": -1}
     try:
-        fixed, _ = _load(task, task.fixed, task.folders[1], is_bare)
+        fixed, _ = load(task.fixed, task.folders[1], task.engine, task.threads, is_bare)
     except Unrunnable as why:
         yield _result(
             task, done[0][0], Difference("different", float("inf"), f"it cannot be loaded any more: {why}"), ""
@@ -147,75 +152,11 @@ def compare_models(task: Task) -> Iterator[dict[str, Any]]:
         setting, feeds, outputs = done.pop(0)
         yield {"begin": "fixed", "trial": setting.number, "dims": _dims(task, setting), "kind": setting.kind}
         try:
-            others = fixed(feeds)
+            others = fixed({task.renamed.get(name, name): x for name, x in feeds.items()})
         except Unrunnable as why:
             yield _result(task, setting, Difference("different", float("inf"), f"it does not run any more: {why}"), "")
             continue
-        yield _result(task, setting, *_worst(task, fixed.outputs, outputs, others))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How two values differ.
-
-    Attributes:
-        outcome: `equal`, `close`, `different` or `original failed`.
-        worst: Largest absolute difference; infinite where they cannot be compared.
-        why: In words, where they differ in more than values.
-    """
-
-    outcome: str
-    worst: float = 0.0
-    why: str = ""
-
-
-def compare(a: Any, b: Any, rtol: float, atol: float) -> Difference:
-    """Compare two outputs: arrays, or lists of them for sequences, or None.
-
-    NaN equals NaN, and 0.0 equals -0.0. With a tolerance, `|a - b| <= atol * max(1, m) + rtol * max(|a|, |b|)` has to hold
-    everywhere for floating-point numbers, where m is the largest number of the output: small differences of large numbers
-    cannot be better than these. Integers may differ in `FLIPS` of the places.
-    """
-    import numpy as np
-
-    if isinstance(a, list) or isinstance(b, list):
-        if not isinstance(a, list) or not isinstance(b, list) or len(a) != len(b):
-            return Difference("different", float("inf"), "a sequence of another length")
-        parts = [compare(x, y, rtol, atol) for x, y in zip(a, b, strict=True)]
-        return max(parts, key=_severity, default=Difference("equal"))
-    if a is None or b is None:
-        return Difference("equal") if a is b else Difference("different", float("inf"), "there in one only")
-    x, y = np.asarray(a), np.asarray(b)
-    if x.shape != y.shape:
-        return Difference("different", float("inf"), f"shape {list(y.shape)} in place of {list(x.shape)}")
-    if x.dtype != y.dtype:
-        return Difference("different", float("inf"), f"{y.dtype} in place of {x.dtype}")
-    if x.dtype.kind not in "fciub":
-        x, y = (x, y) if x.dtype.kind in "OSU" else (x.astype(np.float64), y.astype(np.float64))  # ml_dtypes
-        if x.dtype.kind != "f":
-            return Difference("equal") if bool(np.all(x == y)) else Difference("different", float("inf"), "other texts")
-    same = x == y
-    if x.dtype.kind in "fc":
-        same |= np.isnan(x) & np.isnan(y)
-    if bool(np.all(same)):
-        return Difference("equal")
-    wide = np.complex128 if x.dtype.kind == "c" else np.float64
-    p, q = x[~same].astype(wide), y[~same].astype(wide)
-    with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.abs(p - q)
-    gap = np.where(np.isnan(gap), np.inf, gap)
-    worst = float(gap.max())
-    if rtol == atol == 0:
-        return Difference("different", worst)
-    if x.dtype.kind in "iub":
-        return Difference("close" if p.size <= FLIPS * x.size else "different", worst, f"{p.size} of {x.size} numbers")
-    magnitude = float(np.max(np.abs(x), where=np.isfinite(x), initial=1.0))
-    is_close = bool(np.all(gap <= atol * magnitude + rtol * np.maximum(np.abs(p), np.abs(q))) and np.isfinite(worst))
-    return Difference("close" if is_close else "different", worst)
-
-
-def _severity(difference: Difference) -> tuple[int, float]:
-    return ("equal", "close", "different").index(difference.outcome), difference.worst
+        yield _result(task, setting, *_worst(task, task.outputs or fixed.outputs, outputs, others))
 
 
 def _worst(task: Task, names: Sequence[str], originals: list[Any], others: list[Any]) -> tuple[Difference, str]:
@@ -226,8 +167,10 @@ def _worst(task: Task, names: Sequence[str], originals: list[Any], others: list[
     for name, a, b in zip(names, originals, others, strict=True):
         difference = compare(a, b, task.rtol, task.atol)
         if difference.outcome == "different" and task.half is not None and task.rtol == task.atol == 0:
-            difference = compare(a, b, task.half[0], task.half[1])
-        if _severity(difference) > _severity(found[0]):
+            difference = compare(a, b, *task.half)
+        elif difference.outcome == "different" and name in task.rounded:
+            difference = compare(a, b, *ROUNDING)
+        if severity(difference) > severity(found[0]):
             found = difference, name
     return found
 
@@ -342,121 +285,6 @@ def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
     return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
 
 
-# Engines
-
-
-class _Session:
-    """A model in onnxruntime: optimizations off, so that what runs is what the file says."""
-
-    def __init__(self, model: bytes, folder: str, threads: int) -> None:
-        import onnxruntime
-
-        onnxruntime.set_default_logger_severity(4)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Buffers that are shared by what declared shapes say would make a wrong claim an error.
-        options.enable_mem_pattern = False
-        options.enable_mem_reuse = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if folder:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise Unrunnable(_first_line(error)) from error
-        self.outputs = [output.name for output in self._session.get_outputs()]
-        self._takes = {value.name for value in self._session.get_inputs()}
-
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
-        try:
-            return list(self._session.run(None, {name: x for name, x in feeds.items() if name in self._takes}))
-        except Exception as error:
-            raise Unrunnable(_first_line(error)) from error
-
-
-class _Reference:
-    """A model in onnx's own evaluator, slow and complete, for what onnxruntime does not take."""
-
-    def __init__(self, model: bytes, folder: str) -> None:
-        import onnx
-        from onnx.external_data_helper import load_external_data_for_model
-        from onnx.reference import ReferenceEvaluator
-
-        try:
-            proto = onnx.ModelProto.FromString(model)
-            if folder:
-                load_external_data_for_model(proto, folder)
-            self._evaluator = ReferenceEvaluator(proto)
-        except Exception as error:
-            raise Unrunnable(_first_line(error)) from error
-        self.outputs = [output.name for output in proto.graph.output]
-        self._takes = {value.name for value in proto.graph.input}
-
-    def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
-        import numpy as np
-
-        try:
-            with np.errstate(all="ignore"):
-                outputs = self._evaluator.run(None, {name: x for name, x in feeds.items() if name in self._takes})
-        except Exception as error:
-            raise Unrunnable(_first_line(error)) from error
-        return list(outputs)
-
-
-_Engine = _Session | _Reference
-
-
-def _load(task: Task, path: str, folder: str, is_bare: bool = False) -> tuple[_Engine, bool]:
-    """The model, and whether its declared shapes had to be taken off for it to load."""
-    with open(path, "rb") as file:
-        data = file.read()
-    if task.engine != "onnxruntime":
-        return _Reference(data, folder), False
-    if not is_bare:
-        try:
-            return _Session(data, folder, task.threads), False
-        except Unrunnable as error:
-            why = error
-        try:
-            return _Session(_without_claims(data), folder, task.threads), True
-        except Unrunnable:
-            raise why from None
-    return _Session(_without_claims(data), folder, task.threads), True
-
-
-def _without_claims(data: bytes) -> bytes:
-    """The model without the shapes that it declares for what it computes: they may contradict the truth."""
-    import onnx
-
-    proto = onnx.ModelProto.FromString(data)
-    del proto.graph.value_info[:]
-    for value in proto.graph.output:
-        if value.type.HasField("tensor_type"):
-            value.type.tensor_type.ClearField("shape")
-    return proto.SerializeToString()
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.removeprefix("[ONNXRuntimeError] : ")[:300]
-
-
-def say_problem(path: str, folder: str) -> None:
-    """Print as JSON why onnxruntime does not load a model; null where it does."""
-    with open(path, "rb") as file:
-        data = file.read()
-    problem = None
-    try:
-        _Session(data, folder, 1)
-    except Unrunnable as error:
-        problem = str(error)
-    sys.stdout.write(json.dumps(problem) + "\n")
-
-
 def main(path: str) -> None:
     """Do what a task file says; messages go to standard output."""
     with open(path, encoding="utf-8") as file:
@@ -466,7 +294,8 @@ def main(path: str) -> None:
         for one in raw["contract"]["inputs"]
     )
     contract = Contract(**{**raw["contract"], "inputs": tuple(inputs)})
-    task = Task(**{**raw, "contract": contract, "folders": tuple(raw["folders"]), "skip": tuple(raw["skip"])})
+    lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
+    task = Task(**{**raw, **lists, "contract": contract})
     for message in compare_models(task):
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()

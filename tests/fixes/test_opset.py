@@ -27,7 +27,7 @@ from onnxlint.graph.view import GraphView
 from onnxlint.model.save import save
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.verification.compare import verify_models
-from onnxlint.verification.worker import compare
+from onnxlint.verification.differences import compare
 
 ort = pytest.importorskip("onnxruntime")
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "retinaface"

@@ -19,11 +19,12 @@ from onnx import helper, numpy_helper
 from fixtures import pitfalls
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.skeleton import Model, open_model
-from onnxlint.verification import compare as verify_module
+from onnxlint.verification import process
 from onnxlint.verification import worker as trials
-from onnxlint.verification.compare import ARITHMETIC, EXACT, HALF, Tolerance, Verification, verify, verify_models
+from onnxlint.verification.compare import ARITHMETIC, EXACT, HALF, Tolerance, Trial, Verification, verify, verify_models
+from onnxlint.verification.differences import compare
 from onnxlint.verification.inputs import Contract, Input, fill, names_in, roles, size_of
-from onnxlint.verification.worker import Task, compare
+from onnxlint.verification.worker import Task
 
 pytest.importorskip("onnxruntime")
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "retinaface"
@@ -41,7 +42,7 @@ def check(original: str | onnx.ModelProto, fixed: str | onnx.ModelProto, **optio
     return verify_models(Model("m.onnx", first, 0), first, second, **options)
 
 
-def ran(verification: Verification) -> list[verify_module.Trial]:
+def ran(verification: Verification) -> list[Trial]:
     return [trial for trial in verification.trials if trial.outcome != "original failed"]
 
 
@@ -291,7 +292,7 @@ def test_sequences_are_not_verified() -> None:
     result = check(text, text)
     assert result.equal
     assert not result.verified
-    assert result.summary() == "not: its input 'x' is no tensor but a sequence"
+    assert result.summary() == "not: its input 'x' is a sequence, not a tensor"
 
 
 def test_random_outputs_are_not_verified() -> None:
@@ -329,36 +330,36 @@ def _dying(body: str) -> str:
     """Code of the other process, with sessions that do something else when they are called for the n-th time."""
     return (
         "import sys, json, os, time; sys.path[:] = json.loads(sys.argv[2])\n"
-        "from onnxlint.verification import worker as trials\n"
+        "from onnxlint.verification import engines, worker as trials\n"
         "calls = []\n"
-        "real = trials._Session.__call__\n"
+        "real = engines.OrtSession.__call__\n"
         "def call(self, feeds):\n"
         "    calls.append(self)\n"
         f"    {body}\n"
         "    return real(self, feeds)\n"
-        "trials._Session.__call__ = call\n"
+        "engines.OrtSession.__call__ = call\n"
         "trials.main(sys.argv[1])\n"
     )
 
 
 def test_a_crash_of_the_original_costs_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     body = "if len(feeds['x']) == 3 and len({id(c) for c in calls}) == 1: os.abort()"
-    monkeypatch.setattr(verify_module, "_CODE", _dying(body))
+    monkeypatch.setattr(process, "_CODE", _dying(body))
     result = check(IMAGE, IMAGE)
     assert result.verified
     assert not any("N=3" in dims for dims in result.shapes)
 
 
 def test_a_crash_of_the_fixed_model_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "_CODE", _dying("if len({id(c) for c in calls}) == 2: os.abort()"))
+    monkeypatch.setattr(process, "_CODE", _dying("if len({id(c) for c in calls}) == 2: os.abort()"))
     result = check(IMAGE, IMAGE)
     assert not result.equal
     assert "crashed where the original ran" in result.summary()
 
 
 def test_a_run_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_module, "_CODE", _dying("time.sleep(60)"))
-    monkeypatch.setattr(verify_module, "GRACE", 1.0)
+    monkeypatch.setattr(process, "_CODE", _dying("time.sleep(60)"))
+    monkeypatch.setattr(process, "GRACE", 1.0)
     result = check(IMAGE, IMAGE, seconds=1.0)
     assert not result.verified
     assert result.summary() == "not: onnxruntime took too long"

@@ -103,13 +103,14 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     """
     from onnxlint.graph.view import GraphView
     from onnxlint.model.skeleton import open_model
-    from onnxlint.verification.contract import Unfit, common_contract
+    from onnxlint.verification.contract import common_contract
     from onnxlint.verification.inputs import candidates, feeds_for
+    from onnxlint.verification.interface import Incomparable
 
     view = GraphView(open_model(path))
     try:
         contract = common_contract(view, view, _multiples(view))
-    except Unfit as why:
+    except Incomparable as why:
         raise OnnxlintError(f"{printable(path)}: no inputs can be made up for it: {why}") from None
     fixed = _fixed(contract, shape)
     refused = ""

@@ -1,0 +1,133 @@
+"""The runtimes that a model is verified in: onnxruntime without optimizations, and onnx's reference evaluator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+
+class Unrunnable(Exception):  # noqa: N818 - an answer, not an error
+    """A model cannot be loaded or run; the message says why."""
+
+
+class OrtSession:
+    """A model in onnxruntime: optimizations off, so that what runs is what the file says."""
+
+    def __init__(self, model: bytes, folder: str, threads: int) -> None:
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(4)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Buffers that are shared by what declared shapes say would make a wrong claim an error.
+        options.enable_mem_pattern = False
+        options.enable_mem_reuse = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if folder:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise Unrunnable(_first_line(error)) from error
+        self.outputs = [output.name for output in self._session.get_outputs()]
+        self._takes = {value.name for value in self._session.get_inputs()}
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
+        try:
+            return list(self._session.run(None, {name: x for name, x in feeds.items() if name in self._takes}))
+        except Exception as error:
+            raise Unrunnable(_first_line(error)) from error
+
+
+class ReferenceSession:
+    """A model in onnx's own evaluator, slow and complete, for what onnxruntime does not take."""
+
+    def __init__(self, model: bytes, folder: str) -> None:
+        import onnx
+        from onnx.external_data_helper import load_external_data_for_model
+        from onnx.reference import ReferenceEvaluator
+
+        try:
+            proto = onnx.ModelProto.FromString(model)
+            if folder:
+                load_external_data_for_model(proto, folder)
+            self._evaluator = ReferenceEvaluator(proto)
+        except Exception as error:
+            raise Unrunnable(_first_line(error)) from error
+        self.outputs = [output.name for output in proto.graph.output]
+        self._takes = {value.name for value in proto.graph.input}
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
+        import numpy as np
+
+        try:
+            with np.errstate(all="ignore"):
+                outputs = self._evaluator.run(None, {name: x for name, x in feeds.items() if name in self._takes})
+        except Exception as error:
+            raise Unrunnable(_first_line(error)) from error
+        return list(outputs)
+
+
+Engine = OrtSession | ReferenceSession
+
+
+def load(path: str, folder: str, engine: str, threads: int, is_bare: bool = False) -> tuple[Engine, bool]:
+    """The model, and whether its declared shapes had to be removed for it to load.
+
+    Raises:
+        Unrunnable: It cannot be loaded.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    if engine != "onnxruntime":
+        return ReferenceSession(data, folder), False
+    if not is_bare:
+        try:
+            return OrtSession(data, folder, threads), False
+        except Unrunnable as error:
+            why = error
+        try:
+            return OrtSession(without_claims(data), folder, threads), True
+        except Unrunnable:
+            raise why from None
+    return OrtSession(without_claims(data), folder, threads), True
+
+
+def without_claims(data: bytes) -> bytes:
+    """The model without the shapes that it declares for what it computes: they may contradict the truth."""
+    import onnx
+
+    proto = onnx.ModelProto.FromString(data)
+    del proto.graph.value_info[:]
+    for value in proto.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    return proto.SerializeToString()
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.removeprefix("[ONNXRuntimeError] : ")[:300]
+
+
+def print_load_problem(path: str, folder: str) -> None:
+    """Print as JSON why onnxruntime does not load a model; null where it does."""
+    with open(path, "rb") as file:
+        data = file.read()
+    problem = None
+    try:
+        OrtSession(data, folder, 1)
+    except Unrunnable as error:
+        problem = str(error)
+    sys.stdout.write(json.dumps(problem) + "\n")

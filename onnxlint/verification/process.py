@@ -1,0 +1,186 @@
+"""The other process, in which models are run: their files, the task, what it says, and how it dies."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from onnxlint.errors import OnnxlintError, printable
+from onnxlint.model.skeleton import (
+    DATA_NUMBERS,
+    Model,
+    inline_span,
+    is_external,
+    key_bytes,
+    locate_external,
+    walk_tensors,
+)
+from onnxlint.verification.interface import Incomparable
+from onnxlint.verification.results import Tolerance, Trial, Verification
+from onnxlint.verification.worker import Task
+
+if TYPE_CHECKING:
+    import onnx
+
+_BY_REFERENCE = frozenset((1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16))
+"""Element types that onnxruntime reads out of external data as they are."""
+
+_LIMIT = 2**31 - 1
+
+
+def write_model(model: Model, skeleton: onnx.ModelProto, path: str) -> str:
+    """Write a model for the runtime; its weights stay where they are.
+
+    Returns:
+        The folder that the locations of external data are relative to; empty where there are none.
+
+    Raises:
+        Incomparable: Its weights cannot be reached.
+    """
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(skeleton)
+    home = os.path.realpath(model.path) if model.path != "-" and os.path.isfile(model.path) else ""
+    outside: list[tuple[onnx.TensorProto, str, int, int]] = []
+    referable = {id(tensor) for tensor in proto.graph.initializer}
+    kept = list(proto.graph.initializer)  # so that the ids stay theirs
+    for tensor in walk_tensors(proto):
+        span = inline_span(tensor)
+        if span is not None:
+            if home and span.field == "raw_data" and tensor.data_type in _BY_REFERENCE and id(tensor) in referable:
+                outside.append((tensor, home, span.offset, span.length))
+                continue
+            if model.buffer is None:
+                raise Incomparable("its weights are out of reach: the file is closed")
+            data = model.buffer[span.offset : span.offset + span.length]
+            header = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, name=tensor.name)
+            field = key_bytes(DATA_NUMBERS[span.field], len(data)) + data
+            tensor.CopyFrom(onnx.TensorProto.FromString(header.SerializeToString() + field))
+        elif is_external(tensor):
+            found = locate_external(model, tensor)
+            if found.problem:
+                raise Incomparable(f"tensor {printable(tensor.name)!r}: {found.problem}")
+            outside.append((tensor, os.path.realpath(found.path), found.offset, found.length))
+    del kept
+    folder = os.path.commonpath([os.path.dirname(place) for _, place, _, _ in outside]) if outside else ""
+    for tensor, place, offset, length in outside:
+        del tensor.external_data[:]
+        for key, value in (("location", os.path.relpath(place, folder)), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+    if proto.ByteSize() > _LIMIT:
+        raise Incomparable("it is larger than protobuf's 2 GiB")
+    Path(path).write_bytes(proto.SerializeToString())
+    return folder
+
+
+_CODE = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
+    "from onnxlint.verification.worker import main; main(sys.argv[1])"
+)
+_LOAD_CODE = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
+    "from onnxlint.verification.engines import print_load_problem; print_load_problem(*sys.argv[1:3])"
+)
+GRACE = 20.0
+"""Seconds beyond the limit before the other process is ended."""
+
+MAX_CRASHES = 5
+
+
+def load_failure(path: str, folder: str, seconds: float) -> str:
+    """Why onnxruntime does not load a file, in one line; empty where it does, or where it takes longer than `seconds`."""
+    command = [sys.executable, "-c", _LOAD_CODE, path, folder, json.dumps(sys.path)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return ""
+    said = done.stdout.decode("utf-8", "replace").splitlines()
+    if done.returncode or not said:
+        return "onnxruntime crashed when it loaded the model"
+    return printable(json.loads(said[-1]) or "")
+
+
+def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
+    """Let another process do a task, again without the trials that crashed it.
+
+    Raises:
+        OnnxlintError: The original does not run on the user's inputs.
+    """
+    engine: Literal["onnxruntime", "onnx.reference"] = "onnxruntime"
+    why = ""
+    for _ in range(MAX_CRASHES):
+        messages, death = _messages(replace(task, engine=engine), path)
+        trials = tuple(Trial(**message["trial"]) for message in messages if isinstance(message.get("trial"), dict))
+        user = next((message["user"] for message in messages if "user" in message), "")
+        if user:
+            raise OnnxlintError(f"{printable(task.user)}: {printable(user)}")
+        skipped = next((message for message in messages if "skipped" in message), None)
+        if skipped is not None:
+            if engine == "onnxruntime" and skipped.get("engine") is False:
+                engine, why = "onnx.reference", skipped["skipped"]
+                continue
+            return Verification(trials, "", tolerance, f"{why}; {skipped['skipped']}" if why else skipped["skipped"])
+        if not death:
+            return Verification(trials, engine, tolerance)
+        last = next((message for message in reversed(messages) if "begin" in message), None)
+        ran = any(trial.outcome != "original failed" for trial in trials)
+        if last is None or death == _TOO_SLOW:
+            if death == _TOO_SLOW and ran:
+                return Verification(trials, engine, tolerance)
+            return Verification(trials, "", tolerance, f"{engine} {death}")
+        if last["begin"] == "fixed":
+            dims, kind = last.get("dims", ""), last.get("kind", "normal")
+            trial = Trial(dims, kind, "different", math.inf, "", f"{engine} {death} where the original ran")
+            return Verification((*trials, trial), engine, tolerance)
+        if last["trial"] < 0:
+            if engine != "onnxruntime":
+                return Verification(trials, "", tolerance, f"{engine} {death} when it loaded the original")
+            engine, why = "onnx.reference", f"onnxruntime {death} when it loaded the original"
+            continue
+        task = replace(task, skip=(*task.skip, last["trial"]))
+    return Verification((), "", tolerance, f"{engine} crashed again and again")
+
+
+_TOO_SLOW = "took too long"
+
+
+def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
+    """What the other process says, and how it died (empty where it did not)."""
+    Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
+    command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        death = ""
+        try:
+            output, _ = process.communicate(timeout=task.seconds + GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            death = _TOO_SLOW
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.returncode and not death:
+            death = "crashed"
+            errors.seek(0)
+            text = errors.read().decode("utf-8", "replace").strip()
+            if process.returncode > 0 and text:
+                death += f" ({printable(text.splitlines()[-1])[:200]})"
+    messages = []
+    for line in output.decode("utf-8", "replace").splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue  # a library that prints, or a line that was cut by the end of the process
+        if isinstance(message, dict):
+            messages.append(message)
+    return messages, death

@@ -1,0 +1,122 @@
+"""What a verification found, as plain data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from onnxlint.text import printable
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two outputs may be apart: `|a - b| <= atol * max(1, m) + rtol * max(|a|, |b|)` for each number.
+
+    m is the largest number of the output. With both at 0, numbers have to be equal (NaN equals NaN). Where
+    rounding is allowed, one in a thousand integers of an output may differ: ArgMax over numbers that are almost equal.
+    """
+
+    rtol: float
+    atol: float
+
+    def __str__(self) -> str:
+        return f"rtol {self.rtol:g}, atol {self.atol:g}" if self.rtol or self.atol else "bit-equal"
+
+
+EXACT = Tolerance(0.0, 0.0)
+"""For patches that move data and do not compute."""
+
+ARITHMETIC = Tolerance(1e-4, 1e-5)
+"""For patches that change float32 arithmetic: folded batch normalization, constants computed in advance."""
+
+HALF = Tolerance(1e-2, 1e-3)
+"""The same for models with float16 tensors (10 bits of mantissa: one rounding is 5e-4)."""
+
+BRAIN = Tolerance(5e-2, 5e-3)
+"""The same for models with bfloat16 tensors (7 bits of mantissa: one rounding is 4e-3)."""
+
+Kind = Literal["normal", "zeros", "large", "user"]
+Outcome = Literal["equal", "close", "different", "original failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Both models on one set of inputs.
+
+    Attributes:
+        dims: Sizes of the free dimensions (`N=3, H=96, W=160`); empty for static models; for `user` the file's name.
+        kind: What the inputs were.
+        outcome: `equal` bit by bit, `close` within the tolerance, `different`; `original failed` says nothing about the fix.
+        worst: Largest absolute difference; infinite where outputs cannot be compared (shapes, a failed run).
+        output: The output that differs most; empty where none does.
+        why: What happened, where it is more than other numbers.
+    """
+
+    dims: str
+    kind: Kind
+    outcome: Outcome
+    worst: float = 0.0
+    output: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What running both models showed.
+
+    Attributes:
+        trials: In the order in which they ran.
+        engine: `onnxruntime`, or `onnx.reference` where that cannot run the original; empty where nothing ran.
+        tolerance: What was demanded.
+        skipped: Why nothing is known; empty where something is.
+    """
+
+    trials: tuple[Trial, ...] = ()
+    engine: Literal["onnxruntime", "onnx.reference", ""] = ""
+    tolerance: Tolerance = EXACT
+    skipped: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether no trial found a difference. Where nothing ran, none was found: see `verified`."""
+        return not any(trial.outcome == "different" for trial in self.trials)
+
+    @property
+    def verified(self) -> bool:
+        """Whether both models ran and were equal, within the tolerance."""
+        return self.equal and not self.skipped and bool(self._ran)
+
+    @property
+    def worst(self) -> float:
+        """The largest difference of all trials."""
+        return max((trial.worst for trial in self._ran), default=0.0)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The shapes on which both models were compared."""
+        return tuple(dict.fromkeys(trial.dims for trial in self._ran))
+
+    @property
+    def _ran(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.outcome != "original failed"]
+
+    def summary(self) -> str:
+        """One line for users, after the word "verified"."""
+        if not self.equal:
+            trial = next(trial for trial in self.trials if trial.outcome == "different")
+            place = f" at {printable(trial.dims)}" if trial.dims else ""
+            output = f" in output {printable(trial.output)!r}" if trial.output else ""
+            amount = f" by up to {trial.worst:.2g}" if math.isfinite(trial.worst) else ""
+            why = f": {printable(trial.why)}" if trial.why else ""
+            return f"different{place} ({trial.kind} inputs){output}{amount}{why}"
+        if self.skipped:
+            return f"not: {printable(self.skipped)}"
+        if not self._ran:
+            return "not: nothing was run"
+        is_close = any(trial.outcome == "close" for trial in self._ran)
+        how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else "bit-equal"
+        names = [printable(dims) for dims in self.shapes if dims]
+        shown = "; ".join(names[:6]) + ("; …" if len(names) > 6 else "")
+        runs = len(self._ran)
+        return f"{how} in {self.engine} on {runs} input{'s' * (runs > 1)}{f' ({shown})' if shown else ''}"
