@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxlint.graph.view import Graph as Graph
     from onnxlint.graph.view import GraphView as GraphView
     from onnxlint.graph.view import Node as Node
+    from onnxlint.graph.view import Shape as Shape
     from onnxlint.lint.finding import SAFE as SAFE
     from onnxlint.lint.finding import Applicability as Applicability
     from onnxlint.lint.finding import CheckResult as CheckResult
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
     from onnxlint.lint.rule import Request as Request
     from onnxlint.lint.rule import Rule as Rule
     from onnxlint.lint.rule import Silent as Silent
+    from onnxlint.lint.rule import Status as Status
     from onnxlint.lint.rule import Unfixable as Unfixable
+    from onnxlint.surgery.surgeon import Surgeon as Surgeon
+    from onnxlint.text import counted as counted
+    from onnxlint.text import listed as listed
+    from onnxlint.text import printable as printable
 
 _HOMES = {
     "check": "onnxlint.api",
@@ -56,6 +62,12 @@ _HOMES = {
     "Graph": "onnxlint.graph.view",
     "GraphView": "onnxlint.graph.view",
     "Node": "onnxlint.graph.view",
+    "Shape": "onnxlint.graph.view",
+    "Status": "onnxlint.lint.rule",
+    "Surgeon": "onnxlint.surgery.surgeon",
+    "counted": "onnxlint.text",
+    "listed": "onnxlint.text",
+    "printable": "onnxlint.text",
 }
 
 __all__ = ["__version__", *_HOMES]

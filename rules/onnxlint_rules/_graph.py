@@ -1,13 +1,11 @@
-"""What the GRF and QNT rules share: which values are constants, which nodes compute shapes, and how to name things."""
+"""What rules of several prefixes share: which values are constants, attributes of broken files, and how nodes are named."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import printable
-from onnxlint.graph.view import Graph, GraphView, Node
-from onnxlint_rules.shp._operands import computed_operands
+from onnxlint import Graph, GraphView, Node, listed, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -63,16 +61,6 @@ def fixed_tensor(graph: Graph, name: str) -> onnx.TensorProto | None:
     return None
 
 
-def shape_nodes(view: GraphView) -> frozenset[int]:
-    """Ids of the nodes that compute shapes: SHP002 reports these as a whole."""
-    key = "onnxlint_rules.shape_nodes"
-    known: frozenset[int] | None = view.memo.get(key)
-    if known is None:
-        ids = {id(node) for operand in computed_operands(view) for node in operand.chain.nodes}
-        known = view.memo[key] = frozenset(ids)
-    return known
-
-
 def integer(node: Node, name: str, default: int) -> int:
     """An integer attribute; the default where it is absent or, in a broken file, of another type."""
     value = node.attribute(name)
@@ -95,28 +83,9 @@ def label(node: Node) -> str:
     return printable(node.name or f"{node.op} #{node.index}")
 
 
-def listed(names: Iterable[str], limit: int = 3) -> str:
+def names_shown(names: Iterable[str], limit: int = 3) -> str:
     """`a, b, c and 4 more`; safe to show."""
-    names = list(names)
-    shown = ", ".join(printable(name) for name in names[:limit])
-    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 node`, `2 nodes`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def show_bytes(count: int) -> str:
-    """`812 bytes`, `4.2 KB`, `1.3 MB`: powers of 1000, as file managers show them."""
-    if count < 1000:
-        return plural(count, "byte")
-    amount = float(count)
-    for unit in ("KB", "MB", "GB"):
-        amount /= 1000
-        if amount < 999.5 or unit == "GB":
-            return f"{amount:.1f} {unit}" if amount < 99.5 else f"{amount:.0f} {unit}"
-    return ""
+    return listed(map(printable, names), limit)
 
 
 WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from onnxlint import Node, Unfixable
+from onnxlint_rules._graph import fixed_tensor
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from onnxlint.graph.view import Graph
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Graph, Surgeon
 
 UNHELD = "it is inside a function, which fixes do not reach"
 
@@ -34,10 +34,10 @@ def each(surgeon: Surgeon, nodes: Iterable[Node], patch: Callable[[Node], None])
         patch: Asks the surgeon for all that it changes, before it changes anything; raises Unfixable where it cannot.
 
     Raises:
-        Taken: All have been changed.
+        AlreadyPatched: All have been changed.
         Unfixable: None can be patched.
     """
-    from onnxlint.surgery.surgeon import Taken
+    from onnxlint.rulekit import AlreadyPatched
 
     done, taken, why = 0, 0, ""
     for node in nodes:
@@ -47,12 +47,12 @@ def each(surgeon: Surgeon, nodes: Iterable[Node], patch: Callable[[Node], None])
         try:
             patch(node)
             done += 1
-        except Taken:
+        except AlreadyPatched:
             taken += 1
         except Unfixable as reason:
             why = why or str(reason)
     if not done:
-        raise Taken if taken else Unfixable(why or "there is nothing left to do")
+        raise AlreadyPatched if taken else Unfixable(why or "there is nothing left to do")
 
 
 def array_of(node: Node, i: int) -> npt.NDArray[np.generic] | None:
@@ -61,8 +61,6 @@ def array_of(node: Node, i: int) -> npt.NDArray[np.generic] | None:
     Raises:
         OnnxlintError: Its data is missing or broken.
     """
-    from onnxlint_rules._graph import fixed_tensor
-
     name = node.input(i)
     tensor = fixed_tensor(node.graph, name) if name else None
     return node.constant(i) if tensor is None else node.graph.view.array(tensor)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.graph.view import GraphView
-from onnxlint.model.skeleton import inline_span
+from onnxlint import GraphView
+from onnxlint.rulekit import inline_span
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.graph.location import Location
-    from onnxlint.graph.view import Graph, Node
+    from onnxlint import Graph, Location, Node
 
 _WITH_TENSORS = ("Constant", "ConstantOfShape")
 """Operators of ONNX's own domain that hold tensors in attributes (graphs aside)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
 
 from onnxlint.lint import rule_docs as docs
@@ -82,15 +84,41 @@ def test_writing_and_checking(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (folder / "OLD001.md").exists()
 
 
-def test_the_rule_in_the_guide_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def rules_of_the_guide(folder: Path) -> list[Path]:
+    """Writes the rules of docs/writing-rules.md into a folder, under the names that the guide gives them."""
     guide = (ROOT / "docs/writing-rules.md").read_text(encoding="utf-8")
-    code = re.search(r"````python\n(.*?)````", guide, flags=re.DOTALL)
-    assert code
-    (tmp_path / "no_gelu.py").write_text(code[1])
-    outcome = onnxlint("test-rules", "no_gelu.py")
-    assert outcome.code == 0
-    assert outcome.out in guide
+    parts = re.findall(r"`tools/rules/(\w+\.py)`[^`]*````python\n(.*?)````", guide, flags=re.DOTALL)
+    for name, code in parts:
+        (folder / name).write_text(code, encoding="utf-8")
+    return [folder / name for name, _ in parts]
+
+
+def test_the_rules_in_the_guide_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = rules_of_the_guide(tmp_path)
+    assert [file.name for file in files] == ["no_gelu.py", "split_hard_swish.py"]
+    for file in files:
+        outcome = onnxlint("test-rules", file.name)
+        assert outcome.code == 0, outcome.err
+    guide = (ROOT / "docs/writing-rules.md").read_text(encoding="utf-8")
+    assert onnxlint("test-rules", "no_gelu.py").out in guide
+
+
+def test_the_fix_in_the_guide_fixes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules").mkdir()
+    rules_of_the_guide(tmp_path / "rules")
+    (tmp_path / "onnxlint.toml").write_text('rule-paths = ["rules"]')
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N,8] x) => (float[N,8] z) { y = HardSwish (x)  z = Relu (y) }
+        """
+    )
+    onnx.save(model, "model.onnx")
+    outcome = onnxlint("fix", "model.onnx", "-o", "fixed.onnx", "--config", "onnxlint.toml")
+    assert outcome.code == 0, outcome.err
+    assert [node.op_type for node in onnx.load("fixed.onnx").graph.node] == ["HardSigmoid", "Mul", "Relu"]
 
 
 def test_the_guide_lists_every_key_and_its_default() -> None:

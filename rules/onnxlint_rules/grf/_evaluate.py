@@ -6,8 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import GraphView, Node, Unfixable
-from onnxlint.errors import printable
+from onnxlint import GraphView, Node, Unfixable, printable
 from onnxlint_rules._graph import fixed_tensor
 
 if TYPE_CHECKING:

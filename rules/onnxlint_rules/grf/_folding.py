@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from onnxlint.graph.view import Graph, GraphView, Node
-from onnxlint.model.skeleton import tensor_bytes
-from onnxlint_rules._graph import hides, overridable, shape_nodes
+from onnxlint import Graph, GraphView, Node
+from onnxlint.rulekit import tensor_bytes
+from onnxlint_rules._graph import hides, overridable
+from onnxlint_rules.shp._operands import computed_operands
 
 _NEVER = frozenset(
     """Bernoulli DequantizeLinear DynamicQuantizeLinear If Loop Multinomial Optional OptionalGetElement
@@ -147,3 +148,13 @@ def _growth(nodes: list[Node], ends: list[Node]) -> int | None:
                 if tensor is not None:
                     before += tensor_bytes(tensor) or 0
     return after - before
+
+
+def shape_nodes(view: GraphView) -> frozenset[int]:
+    """Ids of the nodes that compute shapes: SHP002 reports these as a whole."""
+    key = "onnxlint_rules.shape_nodes"
+    known: frozenset[int] | None = view.memo.get(key)
+    if known is None:
+        ids = {id(node) for operand in computed_operands(view) for node in operand.chain.nodes}
+        known = view.memo[key] = frozenset(ids)
+    return known

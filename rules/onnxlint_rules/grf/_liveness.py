@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint import Graph, GraphView, Node
 
 
 def liveness(view: GraphView) -> Liveness:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent
-from onnxlint_rules._graph import listed, overridable, plural
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent, counted
+from onnxlint_rules._graph import names_shown, overridable
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class InitializerAsInput(Rule):
@@ -108,7 +108,7 @@ class InitializerAsInput(Rule):
         verb = "is an initializer" if len(names) == 1 else "are initializers"
         yield self.found(
             view.at(),
-            f"{len(names):,} of {plural(len(view.main.inputs), 'graph input')} {verb} ({listed(names)}): "
+            f"{len(names):,} of {counted(len(view.main.inputs), 'graph input')} {verb} ({names_shown(names)}): "
             "as overridable defaults, they are not constants to a runtime",
             count=len(names),
             ir_version=view.proto.ir_version,

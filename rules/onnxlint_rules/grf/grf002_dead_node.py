@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent
-from onnxlint.graph.view import Graph, Node
-from onnxlint.model.skeleton import tensor_bytes
-from onnxlint_rules._graph import constant_tensor, label, listed, overridable, plural, show_bytes
+from onnxlint import SAFE, Example, Finding, Graph, GraphView, Node, Options, Request, Rule, Severity, Silent, counted
+from onnxlint.rulekit import byte_size, tensor_bytes
+from onnxlint_rules._graph import constant_tensor, label, names_shown, overridable
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules.grf._liveness import Liveness, liveness
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 HEAVY = 1_000_000
 """Unread data of this many bytes is worth a warning: it is shipped to every device."""
@@ -151,12 +150,12 @@ class DeadNode(Rule):
         ops = [node.op for node in tail.nodes if node.op != "Constant"]
         way = " → ".join(ops if len(ops) <= 4 else [ops[0], "…", ops[-1]])
         size = _weight_bytes(tail)
-        reads = f", which read{'s' if len(ops) == 1 else ''} {show_bytes(size)} of weights" if size else ""
+        reads = f", which read{'s' if len(ops) == 1 else ''} {byte_size(size)} of weights" if size else ""
         return self.found(
             view.at(tail.end),
-            f"no output depends on {plural(len(ops), 'node')} ({way}){reads}",
+            f"no output depends on {counted(len(ops), 'node')} ({way}){reads}",
             severity=Severity.WARNING if size >= HEAVY else None,
-            nodes=listed((label(node) for node in tail.nodes), 10),
+            nodes=names_shown((label(node) for node in tail.nodes), 10),
             bytes=size,
             fix=SAFE if is_held(tail.end.graph) else None,
         )
@@ -179,13 +178,13 @@ class DeadNode(Rule):
             size += (tensor_bytes(held) or 0) if held is not None else 0
         if not names and not constants:
             return
-        kinds = [plural(len(names), "initializer")] if names else []
-        kinds += [plural(len(constants), "Constant node")] if constants else []
+        kinds = [counted(len(names), "initializer")] if names else []
+        kinds += [counted(len(constants), "Constant node")] if constants else []
         shown = [*names, *(node.output() for node in constants)]
         place = view.at(value=names[0], graph=graph) if names else view.at(constants[0])
         yield self.found(
             place,
-            f"nothing reads {' and '.join(kinds)}, {show_bytes(size)} ({listed(shown)})",
+            f"nothing reads {' and '.join(kinds)}, {byte_size(size)} ({names_shown(shown)})",
             severity=Severity.WARNING if size >= HEAVY else None,
             help="remove them",
             bytes=size,

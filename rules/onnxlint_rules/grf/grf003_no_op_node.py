@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent
-from onnxlint.graph.view import Node
-from onnxlint_rules._graph import hides, integer, integers, is_fixed, label, listed, shape_nodes
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
+from onnxlint_rules._graph import hides, integer, integers, is_fixed, label, names_shown
 from onnxlint_rules._patching import each, is_held
-from onnxlint_rules.grf._folding import foldable_nodes
+from onnxlint_rules.grf._folding import foldable_nodes, shape_nodes
 from onnxlint_rules.shp._operands import resize_factors
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 COPIES = "a copy of a constant"
 WHOLE = 2**31 - 1
@@ -206,7 +205,7 @@ class NoOpNode(Rule):
                 view.at(nodes[0]),
                 f"{subject} nothing{effect}",
                 severity=Severity.WARNING if hidden else None,
-                nodes=listed(map(label, nodes), 10),
+                nodes=names_shown(map(label, nodes), 10),
                 count=len(nodes),
                 fix=SAFE if any(is_held(node.graph) for node in nodes) else None,
             )

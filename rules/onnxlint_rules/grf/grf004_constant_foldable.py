@@ -6,14 +6,26 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent, Unfixable
-from onnxlint.graph.view import Node
-from onnxlint_rules._graph import label, listed, plural
+from onnxlint import (
+    SAFE,
+    Example,
+    Finding,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    Unfixable,
+    counted,
+)
+from onnxlint_rules._graph import label, names_shown
 from onnxlint_rules._patching import UNHELD, each, is_held
 from onnxlint_rules.grf._folding import Region, regions
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 TOO_LARGE = 1_000_000
 """A result that would make the file this many bytes larger is better computed than stored."""
@@ -190,7 +202,7 @@ class ConstantFoldable(Rule):
                 view.at(first.ends[-1]),
                 _message(first, len(same)),
                 severity=Severity.WARNING if first.hides else None,
-                nodes=listed(map(label, nodes), 10),
+                nodes=names_shown(map(label, nodes), 10),
                 count=len(same),
                 fix=SAFE if fixable else None,
                 **({} if fixable else {"not fixed": UNHELD}),
@@ -250,7 +262,7 @@ def _message(region: Region, count: int) -> str:
     ops = _ops(region)
     way = " → ".join(ops if len(ops) <= 4 else [*ops[:2], "…", ops[-1]])
     one = len(ops) == 1
-    what = ops[0] if one else f"{plural(len(ops), 'node')} ({way})"
+    what = ops[0] if one else f"{counted(len(ops), 'node')} ({way})"
     if count > 1:
         what = f"{count:,} {ops[0]} nodes" if one else f"{count:,} times, {what}"
     verb = "computes" if one and count == 1 else "compute"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, OnnxlintError, Options, Request, Rule, Severity, Silent
-from onnxlint.model.skeleton import is_external, tensor_bytes
-from onnxlint_rules._graph import listed, overridable, plural, show_bytes
+from onnxlint import SAFE, Example, Finding, GraphView, OnnxlintError, Options, Request, Rule, Severity, Silent, counted
+from onnxlint.rulekit import byte_size, is_external, tensor_bytes
+from onnxlint_rules._graph import names_shown, overridable
 from onnxlint_rules._patching import each, is_held
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.graph.view import Graph, Node
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Graph, Node, Surgeon
 
 SMALL = 256
 """Tensors of fewer bytes are axes, shapes and scalars: equal ones are no waste."""
@@ -136,9 +135,9 @@ class DuplicateInitializer(Rule):
         one = len(copies) == 1
         yield self.found(
             view.at(value=copies[0][0]),
-            f"{plural(len(copies), 'initializer')} {'repeats' if one else 'repeat'} the bytes of "
-            f"{'another' if one else 'others'}: {show_bytes(wasted)}, {100 * wasted / total:.0f} % of the weights "
-            f"({listed(f'{copy} is {first}' for copy, first in copies)})",
+            f"{counted(len(copies), 'initializer')} {'repeats' if one else 'repeat'} the bytes of "
+            f"{'another' if one else 'others'}: {byte_size(wasted)}, {100 * wasted / total:.0f} % of the weights "
+            f"({names_shown(f'{copy} is {first}' for copy, first in copies)})",
             severity=Severity.WARNING if wasted >= HEAVY else None,
             bytes=wasted,
             weights=int(options.weights),

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent, Unfixable
-from onnxlint.graph.view import Node
-from onnxlint_rules._graph import integer, is_fixed, label, listed
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable
+from onnxlint_rules._graph import integer, is_fixed, label, names_shown
 from onnxlint_rules._patching import array_of, each, is_held
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
     Array = npt.NDArray[np.generic]
     Doubles = npt.NDArray[np.float64]
@@ -154,7 +153,7 @@ class UnfusedBatchnorm(Rule):
             view.at(found[0][0]),
             f"{len(found):,} of {every:,} BatchNormalization could be part of the {kinds} before "
             f"{'it' if len(found) == 1 else 'them'}",
-            nodes=listed((label(node) for node, _ in found), 10),
+            nodes=names_shown((label(node) for node, _ in found), 10),
             count=len(found),
             fix=SAFE if any(is_held(node.graph) for node, _ in found) else None,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent
-from onnxlint_rules._graph import listed, plural
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent, counted
+from onnxlint_rules._graph import names_shown
 from onnxlint_rules.grf._liveness import liveness
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class UnusedInput(Rule):
@@ -115,8 +115,8 @@ class UnusedInput(Rule):
         total = len(graph.data_inputs)
         yield self.found(
             view.at(value=names[0]),
-            f"no output depends on {len(names):,} of {plural(total, 'input')} ({listed(names)})",
-            inputs=listed(names, 10),
+            f"no output depends on {len(names):,} of {counted(total, 'input')} ({names_shown(names)})",
+            inputs=names_shown(names, 10),
             fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
         )
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from onnxlint import GraphView, Node, Options
-from onnxlint.graph.view import STANDARD_DOMAINS
+from onnxlint.rulekit import STANDARD_DOMAINS
+
+EXPERIMENTAL = {
+    "Affine": "Mul and Add",
+    "ConstantFill": "ConstantOfShape",
+    "Crop": "Slice",
+    "DynamicSlice": "Slice",
+    "GRUUnit": "GRU",
+    "GivenTensorFill": "an initializer",
+    "ImageScaler": "Mul and Add",
+    "ParametricSoftplus": "Softplus and Mul",
+    "Scale": "Mul",
+    "ScaledTanh": "Mul and Tanh",
+}
+"""Experimental operators that ONNX had removed by 1.5, and what takes their place."""
 
 
 def meant_only_for(options: Options, *families: str) -> bool:
@@ -27,11 +39,6 @@ def split_op(op: str) -> tuple[str, str]:
     return domain, name
 
 
-def count_text(nodes: list[Node]) -> str:
-    """`1 node`, `12 nodes`."""
-    return "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
-
-
 def first_constant(node: Node, i: int) -> float | int | bool | None:
     """The number that input `i` of a node holds, where it is a constant with one element."""
     value = node.constant(i)
@@ -39,10 +46,3 @@ def first_constant(node: Node, i: int) -> float | int | bool | None:
         return None
     number: float | int | bool = value.reshape(-1).tolist()[0]
     return number
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """`'a', 'b' and 4 more`."""
-    listed = list(names)
-    shown = ", ".join(repr(name) for name in listed[:most])
-    return f"{shown} and {len(listed) - most} more" if len(listed) > most else shown

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
-from onnxlint.fixes.opset import NEWEST, OLDEST, convert
 
 if TYPE_CHECKING:
     import onnx
@@ -116,13 +115,17 @@ class OpsetTooOld(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         if 0 < view.opset < options.min_opset and any("::" not in op for op in view.ops):
+            from onnxlint.rulekit import NEWEST_OPSET, OLDEST_OPSET
+
             yield self.found(
                 view.at(),
                 f"opset {view.opset} is older than {options.min_opset}",
                 opset=view.opset,
                 min=options.min_opset,
-                fix=SAFE if view.opset >= OLDEST and options.min_opset <= NEWEST else None,
+                fix=SAFE if view.opset >= OLDEST_OPSET and options.min_opset <= NEWEST_OPSET else None,
             )
 
     def rewrite(self, finding: Finding, view: GraphView, request: Request) -> onnx.ModelProto:
-        return convert(view, request.opset or int(dict(finding.evidence)["min"]))
+        from onnxlint.rulekit import convert_opset
+
+        return convert_opset(view, request.opset or int(dict(finding.evidence)["min"]))

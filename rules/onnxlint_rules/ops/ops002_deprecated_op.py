@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
-from onnxlint.errors import printable
+from onnxlint import (
+    SAFE,
+    Example,
+    Finding,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    counted,
+    printable,
+)
 from onnxlint_rules._patching import each
-from onnxlint_rules.ops._common import count_text, own_functions, split_op
+from onnxlint_rules.ops._common import EXPERIMENTAL, own_functions, split_op
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 _INSTEAD = {
     "GroupNormalization": "GroupNormalization of opset 21, whose scale and bias are per channel",
@@ -22,20 +34,6 @@ _INSTEAD = {
 }
 _STILL_RUN = frozenset({"GroupNormalization"})
 """What ONNX Runtime loads all the same; onnx.checker refuses it."""
-
-EXPERIMENTAL = {
-    "Affine": "Mul and Add",
-    "ConstantFill": "ConstantOfShape",
-    "Crop": "Slice",
-    "DynamicSlice": "Slice",
-    "GRUUnit": "GRU",
-    "GivenTensorFill": "an initializer",
-    "ImageScaler": "Mul and Add",
-    "ParametricSoftplus": "Softplus and Mul",
-    "Scale": "Mul",
-    "ScaledTanh": "Mul and Tanh",
-}
-"""Experimental operators that ONNX had removed by 1.5, and what takes their place."""
 
 
 class DeprecatedOp(Rule):
@@ -162,7 +160,8 @@ class DeprecatedOp(Rule):
                 instead = _INSTEAD.get(name) or EXPERIMENTAL.get(name)
                 yield self.found(
                     view.at(nodes[0]),
-                    f"{printable(name)} ({count_text(nodes)}) {text}" + (f": use {instead}" if instead else ""),
+                    f"{printable(name)} ({counted(len(nodes), 'node')}) {text}"
+                    + (f": use {instead}" if instead else ""),
                     severity=severity,
                     nodes=len(nodes),
                     fix=SAFE if op in _REPLACED else None,

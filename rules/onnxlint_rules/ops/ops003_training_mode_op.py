@@ -18,15 +18,16 @@ from onnxlint import (
     Rule,
     Silent,
     Unfixable,
+    counted,
+    printable,
 )
-from onnxlint.errors import printable
 from onnxlint_rules._patching import each
-from onnxlint_rules.ops._common import count_text, first_constant
+from onnxlint_rules.ops._common import first_constant
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 _SOLVERS = tuple(
     f"{domain}::{op}"
@@ -190,7 +191,7 @@ class TrainingModeOp(Rule):
         for op, trains, why in kinds:
             nodes = [node for node in view.nodes(op) if trains(node)]
             if nodes:
-                message = f"{op} ({count_text(nodes)}) is in training mode: {why}"
+                message = f"{op} ({counted(len(nodes), 'node')}) is in training mode: {why}"
                 yield self.found(
                     view.at(nodes[0]), message, nodes=len(nodes), fix=Fix(Applicability.UNSAFE, flag="--unsafe")
                 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint_rules.ops._common import count_text, meant_only_for, own_functions, split_op
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, counted, printable
+from onnxlint_rules.ops._common import EXPERIMENTAL, meant_only_for, own_functions, split_op
 
 _PYTORCH = re.compile(r"aten|prim|org\.pytorch\..+|org\.pytorch|caffe2|onnx_c2|torch_scatter|torchvision|quantized")
 _PYTORCH_OPS = re.compile(r"ATen|PythonOp|(aten|prim)::.+")
@@ -162,7 +161,10 @@ class ForeignOp(Rule):
             inner = sorted({str(node.attribute("operator")) for node in nodes if node.attribute("operator")})
             shown = f"{printable(op)} {', '.join(repr(printable(one)) for one in inner[:3])}".rstrip()
             yield self.found(
-                view.at(nodes[0]), f"{shown} ({count_text(nodes)}) {text}", severity=severity, nodes=len(nodes)
+                view.at(nodes[0]),
+                f"{shown} ({counted(len(nodes), 'node')}) {text}",
+                severity=severity,
+                nodes=len(nodes),
             )
 
 
@@ -192,8 +194,6 @@ def _verdict(view: GraphView, domain: str, name: str, options: Options) -> tuple
 
 def _unknown_standard(view: GraphView, domain: str, name: str) -> tuple[Severity, str] | None:
     from onnx import defs
-
-    from onnxlint_rules.ops.ops002_deprecated_op import EXPERIMENTAL
 
     if (domain == "" and (name in EXPERIMENTAL or view.opset > defs.onnx_opset_version())) or (
         domain in ("ai.onnx.training", "ai.onnx.preview.training")

@@ -11,8 +11,7 @@ from onnxlint_rules._patching import UNHELD, is_held
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from onnxlint.graph.view import Graph
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Graph, Surgeon
 
 
 class ConstantCondition(Rule):
@@ -188,7 +187,7 @@ def _inline_loop(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
     """What the outputs of a Loop are that runs once, or never."""
     import numpy as np
 
-    from onnxlint.surgery.surgeon import detach
+    from onnxlint.rulekit import detach
 
     held, body = surgeon.node(node), _body(node, "body")
     carried = list(held.inputs[2:])

@@ -12,7 +12,9 @@ from onnxlint import (
     Example,
     Finding,
     Fix,
+    Graph,
     GraphView,
+    Location,
     Node,
     OnnxlintError,
     Options,
@@ -20,11 +22,9 @@ from onnxlint import (
     Rule,
     Silent,
     Unfixable,
+    printable,
 )
-from onnxlint.errors import printable
-from onnxlint.graph.location import Location
-from onnxlint.graph.view import Graph
-from onnxlint_rules.ops._common import some
+from onnxlint_rules._graph import names_shown
 
 if TYPE_CHECKING:
     import onnx
@@ -107,7 +107,7 @@ class Float64(Rule):
             }
             """,
             equal=False,
-            says="1 node computes in float64, which enters through a Cast and a constant: 'wide', 'mean'",
+            says="1 node computes in float64, which enters through a Cast and a constant: 'wide' and 'mean'",
         ),
         Example(
             bad="""
@@ -125,7 +125,7 @@ class Float64(Rule):
             }
             """,
             equal=False,
-            says="2 nodes compute in float64, which enters through an input and a constant: 'x', 'w'",
+            says="2 nodes compute in float64, which enters through an input and a constant: 'x' and 'w'",
         ),
     )
     silent = (
@@ -174,7 +174,7 @@ class Float64(Rule):
             return
         kinds = Counter(entry.kind for entry in entries)
         through = " and ".join(kind if n == 1 else f"{n} {_PLURALS[kind]}" for kind, n in kinds.items())
-        names = some(printable(entry.value) for entry in entries)
+        names = names_shown(repr(entry.value) for entry in entries)
         nodes = "1 node computes" if count == 1 else f"{count} nodes compute"
         yield self.found(
             _place(view, entries[0]),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 _PROBE = 64
 """Input pixels to compare the two readings on, where the size is not known."""

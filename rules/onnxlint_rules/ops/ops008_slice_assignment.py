@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
-from onnxlint.graph.view import Graph
-from onnxlint_rules.ops._common import count_text
+from onnxlint import Example, Finding, Graph, GraphView, Node, Options, Rule, Silent, counted
 
 _UNSTEADY = frozenset(
     """Bernoulli If Loop Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Scan
@@ -137,7 +135,7 @@ class SliceAssignment(Rule):
         for nodes in places.values():
             yield self.found(
                 view.at(nodes[0]),
-                f"ScatterND ({count_text(nodes)}) writes slices that are known before the model runs",
+                f"ScatterND ({counted(len(nodes), 'node')}) writes slices that are known before the model runs",
                 nodes=len(nodes),
             )
 

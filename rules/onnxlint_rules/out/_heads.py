@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from onnxlint.errors import printable
-from onnxlint.graph.view import Dim, Graph, GraphView, Node, Shape, is_invented
+from onnxlint import Graph, GraphView, Node, Shape, printable
+from onnxlint.rulekit import Dim, is_invented
 
 LAYOUT = frozenset(
     (

@@ -17,13 +17,12 @@ from onnxlint import (
     Severity,
     Silent,
     Unfixable,
+    printable,
 )
-from onnxlint.errors import printable
-from onnxlint.fixes.heads import join_heads
 from onnxlint_rules.out._heads import Heads, find_heads, show_shape
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class MultiHeadOutputs(Rule):
@@ -216,6 +215,8 @@ class MultiHeadOutputs(Rule):
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        from onnxlint.rulekit import join_heads
+
         heads = find_heads(view)
         if heads is None or heads.levels > 1:
             raise Unfixable("each feature map has outputs of its own")

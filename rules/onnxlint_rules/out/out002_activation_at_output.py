@@ -6,16 +6,27 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.fixes.heads import drop_activation
-from onnxlint.graph.view import Graph
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    Graph,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    printable,
+)
 from onnxlint_rules.out._heads import ACTIVATIONS, LAYOUT, show_shape
 
 _MAX_STEPS = 256
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class ActivationAtOutput(Rule):
@@ -209,6 +220,8 @@ class ActivationAtOutput(Rule):
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        from onnxlint.rulekit import drop_activation
+
         output = dict(finding.evidence)["output"]
         for node in _activations(view.main, output)[0]:
             drop_activation(surgeon, surgeon.node(node), [output])

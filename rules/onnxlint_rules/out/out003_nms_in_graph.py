@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent
-from onnxlint.errors import printable
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Silent, printable
 
 _NMS = re.compile(r"(^|[^a-z])(batched|efficient|multi_?class)?_?nms|non_?max_?suppression", re.IGNORECASE)
 _TENSORRT = re.compile(r"^(TRT|trt.*)::|_TRT$|TRT[A-Z].*NMS")

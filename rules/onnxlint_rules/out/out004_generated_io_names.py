@@ -6,9 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Rule, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.view import Graph
+from onnxlint import Applicability, Example, Finding, Fix, Graph, GraphView, Node, Options, Rule, Silent, printable
 
 _SHOWN = 5
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Silent, Unfixable
-from onnxlint.errors import printable
-from onnxlint.graph.view import Graph
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    Graph,
+    GraphView,
+    Options,
+    Request,
+    Rule,
+    Silent,
+    Unfixable,
+    printable,
+)
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 _MAX_STEPS = 64
 

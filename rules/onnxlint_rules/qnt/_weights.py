@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import OnnxlintError
-from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint import Graph, GraphView, Node, OnnxlintError
 from onnxlint_rules._graph import FLOATS, WEIGHT_OPERANDS, fixed_tensor, integer, integers
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from onnxlint import (
     Finding,
     Fix,
     GraphView,
+    Node,
     OnnxlintError,
     Options,
     Request,
@@ -19,9 +20,9 @@ from onnxlint import (
     Severity,
     Silent,
     Unfixable,
+    counted,
 )
-from onnxlint.graph.view import Node
-from onnxlint_rules._graph import FLOAT16, FLOATS, listed, plural
+from onnxlint_rules._graph import FLOAT16, FLOATS, names_shown
 from onnxlint_rules._patching import array_of, each, is_held
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
     from onnxlint_rules.qnt._weights import Weight
 
 CLAMP = Fix(Applicability.UNSAFE, flag="--clamp-fp16")
@@ -204,9 +205,9 @@ class Fp16Range(Rule):
             beyond = _count_beyond(view, weight.tensor)
             yield self.found(
                 place,
-                f"{beyond:,} of {plural(seen.count, 'weight')} {'is' if beyond == 1 else 'are'} infinite in float16 "
+                f"{beyond:,} of {counted(seen.count, 'weight')} {'is' if beyond == 1 else 'are'} infinite in float16 "
                 f"(largest {seen.largest:.3g})",
-                tensor=listed([weight.tensor.name]),
+                tensor=names_shown([weight.tensor.name]),
                 fix=CLAMP if is_held(weight.node.graph) and weight.node.input(weight.operand) else None,
             )
             return
@@ -221,9 +222,9 @@ class Fp16Range(Rule):
         left = 10 * math.log10(seen.energy / energy)
         yield self.found(
             place,
-            f"{100 * count / seen.count:.3g} % of {plural(seen.count, 'weight')} are subnormal in float16 "
+            f"{100 * count / seen.count:.3g} % of {counted(seen.count, 'weight')} are subnormal in float16 "
             f"(largest {seen.largest:.2g}): flushed to zero, they leave {left:.0f} dB",
-            tensor=listed([weight.tensor.name]),
+            tensor=names_shown([weight.tensor.name]),
             signal_to_noise_db=f"{left:.1f}",
             **why,
         )
@@ -239,7 +240,7 @@ class Fp16Range(Rule):
                 places = dict.fromkeys(text for _, _, text in found)
                 yield self.found(
                     view.at(found[0][0]),
-                    f"{plural(len(found), 'constant')} {verb} {what} in float16: {listed(places)}",
+                    f"{counted(len(found), 'constant')} {verb} {what} in float16: {names_shown(places)}",
                     severity=Severity.INFO,
                     help=help,
                     fix=CLAMP,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from onnxlint import Example, Finding, GraphView, OnnxlintError, Options, Rule, Silent
-from onnxlint_rules._graph import label, listed, plural
+from onnxlint import Example, Finding, GraphView, OnnxlintError, Options, Rule, Silent, counted
+from onnxlint_rules._graph import label, names_shown
 
 if TYPE_CHECKING:
     from onnxlint_rules.qnt._weights import Weight
@@ -120,12 +120,12 @@ class ChannelOutliers(Rule):
             return
         worst = max(layers, key=lambda layer: (layer.lost / layer.living, -layer.per_tensor))
         rest = len(layers) - 1
-        others = f"; {plural(rest, 'other layer')} {'loses' if rest == 1 else 'lose'} channels too" if rest else ""
+        others = f"; {counted(rest, 'other layer')} {'loses' if rest == 1 else 'lose'} channels too" if rest else ""
         yield self.found(
             view.at(worst.weight.node, value=worst.weight.tensor.name),
             f"int8 with one scale keeps less than {LOST_DB:.0f} dB in {worst.lost:,} of {worst.living:,} channels "
             f"(median of all: {worst.per_tensor:.0f} dB, with a scale each {worst.per_channel:.0f} dB){others}",
-            layers=listed((f"{label(layer.weight.node)} {layer.lost}/{layer.living}" for layer in layers), 10),
+            layers=names_shown((f"{label(layer.weight.node)} {layer.lost}/{layer.living}" for layer in layers), 10),
             dead_channels=worst.dead,
         )
 

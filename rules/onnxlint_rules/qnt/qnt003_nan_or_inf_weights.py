@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.graph.view import Graph, Node
-from onnxlint_rules._graph import FLOAT, FLOATS, constant_tensor, listed, plural
+from onnxlint import Example, Finding, Graph, GraphView, Node, Options, Rule, Severity, Silent, counted
+from onnxlint_rules._graph import FLOAT, FLOATS, constant_tensor, names_shown
 
 if TYPE_CHECKING:
     import onnx
@@ -126,8 +125,8 @@ class NanOrInfWeights(Rule):
                 node, name, _ = found[0]
                 yield self.found(
                     view.at(node, value=name),
-                    f"{plural(len(found), 'tensor')} of weights {'holds' if len(found) == 1 else 'hold'} {what} "
-                    f"({listed(text for _, _, text in found)})",
+                    f"{counted(len(found), 'tensor')} of weights {'holds' if len(found) == 1 else 'hold'} {what} "
+                    f"({names_shown(text for _, _, text in found)})",
                     count=len(found),
                 )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint_rules._graph import BFLOAT16, FLOAT16, FLOATS, listed, plural
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, counted, printable
+from onnxlint_rules._graph import BFLOAT16, FLOAT16, FLOATS, names_shown
 
 
 class AlreadyQuantized(Rule):
@@ -118,14 +117,14 @@ class AlreadyQuantized(Rule):
             if kinds[kind]:
                 verb = "is" if kinds[kind] == 1 else "are"
                 parts.append(
-                    f"half precision already: {kinds[kind]:,} of {plural(total, 'weight tensor')} {verb} {name}"
+                    f"half precision already: {kinds[kind]:,} of {counted(total, 'weight tensor')} {verb} {name}"
                 )
         if parts:
             first = next(iter(view.nodes(*counts)), None) if counts else None
             yield self.found(
                 view.at(first),
                 "; ".join(parts),
-                operators=listed((f"{count} {op}" for op, count in counts.most_common()), len(counts)),
+                operators=names_shown((f"{count} {op}" for op, count in counts.most_common()), len(counts)),
             )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.model.skeleton import External, locate_external
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import External, locate_external
 from onnxlint_rules._tensors import Stored, stored_tensors
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.location import Location
+from onnxlint import Example, Finding, GraphView, Location, Options, Rule, Silent, printable
 
 # C0 and C1 controls, bidirectional controls, invisible characters, line and paragraph separators. Joiners (U+200C, U+200D)
 # are left out: scripts need them.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
-from onnxlint.errors import printable
+from onnxlint import Example, Finding, GraphView, Options, Rule, Silent, printable
 from onnxlint_rules._tensors import Stored, stored_tensors
 
 # What the specification names, what onnx itself writes (basepath), and onnxruntime's packed copies of weights.

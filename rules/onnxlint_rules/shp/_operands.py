@@ -6,12 +6,22 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from onnxlint.errors import printable
-from onnxlint.graph.chains import SHAPE_OPERANDS, Chain, trace
-from onnxlint.graph.view import GraphView, Node
-from onnxlint.lint.finding import SAFE, Applicability, Fix
-from onnxlint.symbolic.inference import Number, Quotient, Sizes, Symbolic
-from onnxlint.symbolic.sizes import AnySize, ceil_div, ratio_of, substitute, symbols, when_equal
+from onnxlint import SAFE, Applicability, Fix, GraphView, Node, printable
+from onnxlint.rulekit import (
+    SHAPE_OPERANDS,
+    AnySize,
+    Chain,
+    Number,
+    Quotient,
+    Sizes,
+    Symbolic,
+    ceil_div,
+    ratio_of,
+    shape_chain,
+    substitute,
+    symbols,
+    when_equal,
+)
 
 MAX_DENOMINATOR = 64
 """A constant ratio is one of small numbers: `floor(h/8) + 1` against `floor(h/16) + 1` is almost 2, and never."""
@@ -55,7 +65,7 @@ def computed_operands(view: GraphView) -> list[Operand]:
     if any(True for _ in view.nodes("Shape", "Size")):
         for node in view.nodes(*SHAPE_OPERANDS):
             for index in SHAPE_OPERANDS[node.op]:
-                chain = trace(node, index)
+                chain = shape_chain(node, index)
                 if chain is not None:
                     operands.append(Operand(node, index, chain))
                     inside.update(id(member) for member in chain.nodes)

@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlint.graph.view import GraphView, Node
-from onnxlint.symbolic.inference import Number
-from onnxlint.symbolic.sizes import AnySize, Size
+from onnxlint import GraphView, Node
+from onnxlint.rulekit import AnySize, Number, Size
 from onnxlint_rules.shp._operands import Operand
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 MAX_OPERANDS = 100
 """In models with more operands that stay, they stay as they are."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable
-from onnxlint.errors import printable
-from onnxlint.graph.chains import trace
+from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable, printable
+from onnxlint.rulekit import shape_chain
 from onnxlint_rules.shp._operands import Scales, resize_factors, resize_scales
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class ResizeBySizes(Rule):
@@ -119,7 +118,7 @@ class ResizeBySizes(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for node in view.nodes("Resize", "Upsample"):
             index, kind = resize_factors(node)
-            chain = trace(node, index) if index >= 0 else None
+            chain = shape_chain(node, index) if index >= 0 else None
             if chain is None and kind != "sizes":
                 continue
             scales = resize_scales(node)

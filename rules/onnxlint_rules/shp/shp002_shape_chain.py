@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
-from onnxlint.surgery.surgeon import bypass, detach
-from onnxlint.symbolic.sizes import Step, constant_target, reshape_steps
+from onnxlint.rulekit import Step, bypass, constant_target, detach, reshape_steps
 from onnxlint_rules.shp._operands import (
     Operand,
     computed_operands,
@@ -22,7 +21,7 @@ from onnxlint_rules.shp._shortest import WHOLE, Part, put, shortest_forms
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class ShapeChain(Rule):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxlint import SAFE, Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Severity, Silent
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class ReshapeFixedBatch(Rule):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class ReshapeSpillsIntoBatch(Rule):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
-from onnxlint.errors import printable
-from onnxlint.surgery.surgeon import bypass
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent, printable
+from onnxlint.rulekit import bypass
 from onnxlint_rules.shp._operands import computed_operands, is_expand_by_shape
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class ExpandByShape(Rule):

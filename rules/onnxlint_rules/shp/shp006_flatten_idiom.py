@@ -9,7 +9,7 @@ from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, 
 from onnxlint_rules.shp._operands import computed_operands, is_flatten
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class FlattenIdiom(Rule):

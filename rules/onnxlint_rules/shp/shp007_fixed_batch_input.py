@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
+from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Rule, Severity, Silent, printable
 
 
 class FixedBatchInput(Rule):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.chains import origins
+from onnxlint import Example, Finding, GraphView, Options, Rule, Silent, printable
+from onnxlint.rulekit import operand_origins
 from onnxlint_rules.shp._operands import resize_factors
 
 
@@ -85,7 +84,7 @@ class RuntimeResizeScales(Rule):
         inputs = set(view.main.data_inputs)
         for node in view.nodes("Resize", "Upsample"):
             index, kind = resize_factors(node)
-            chain = origins(node, index) if index >= 0 else None
+            chain = operand_origins(node, index) if index >= 0 else None
             if chain is None:
                 continue
             fed = [name for name in chain.ends if name in inputs and not (chain.shapes and kind == "sizes")]

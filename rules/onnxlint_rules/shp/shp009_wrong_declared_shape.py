@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.view import Shape
+from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Shape, Silent, printable
 
 if TYPE_CHECKING:
-    from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint import Surgeon
 
 
 class WrongDeclaredShape(Rule):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
 
 
 class BrokenAssumption(Rule):
@@ -82,7 +81,7 @@ class BrokenAssumption(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         if not view.proto.metadata_props:
             return
-        from onnxlint.model.assumptions import assumptions
+        from onnxlint.rulekit import assumptions
 
         for one in assumptions(view.proto):
             shape = view.main.shape(one.input) or ()

@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.graph.view import GraphView
+from onnxlint import GraphView
 from onnxlint_rules._tensors import attribute_tensors, holders
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.graph.view import Graph, Node
+    from onnxlint import Graph, Node
 
-APART = "onnxlint.model.fork"
+PASSED_OVER = "onnxlint.unchecked"
 """Operator domain of nodes that the checker is to pass over."""
 
 _LABEL = re.compile(r"§\d+\.\d+§")
@@ -123,7 +123,7 @@ class Copy:
     def set_apart(self, node: Node) -> None:
         """Make the checker pass over one node: an operator of a domain of its own, without attributes."""
         copy = self.node(node)
-        copy.domain = APART
+        copy.domain = PASSED_OVER
         copy.op_type = copy.op_type or "Nameless"
         del copy.attribute[:]
         self._import_apart(node.graph)
@@ -136,8 +136,8 @@ class Copy:
             owner.opset_import,
             self.proto.opset_import,
         ):  # both have to know the domain of a function's node
-            if all(entry.domain != APART for entry in imports):
-                imports.add(domain=APART, version=1)
+            if all(entry.domain != PASSED_OVER for entry in imports):
+                imports.add(domain=PASSED_OVER, version=1)
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from onnxlint.errors import printable
-from onnxlint.graph.view import STANDARD_DOMAINS, Node
+from onnxlint import Node, printable
+from onnxlint.rulekit import STANDARD_DOMAINS
 from onnxlint_rules._tensors import type_name
 
 

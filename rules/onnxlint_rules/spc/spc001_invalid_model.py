@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.model.skeleton import inline_span, tensor_bytes
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import inline_span, tensor_bytes
 from onnxlint_rules._tensors import stored_tensors
 from onnxlint_rules.spc._copy import Copy, empty_tensor
 
 if TYPE_CHECKING:
-    from onnxlint.graph.location import Location
-    from onnxlint.graph.view import Graph
+    from onnxlint import Graph, Location
 
 MAX_FAULTS = 10
 """The checker stops at a fault; it is run again without the node that had it, so often at most."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
 from onnxlint_rules._tensors import type_name
 from onnxlint_rules.spc._copy import Copy
 from onnxlint_rules.spc._signatures import type_conflict
@@ -181,14 +180,14 @@ def _conflicts(copy: Copy) -> Iterator[tuple[str, Node | None]]:
     """What strict inference says, and of which node."""
     from onnx import shape_inference
 
-    from onnxlint.model.fork import Crashed, apart
+    from onnxlint.rulekit import Crashed, in_child
 
     def infer() -> bytes:
         shape_inference.infer_shapes(copy.proto, check_type=False, strict_mode=True, data_prop=True)  # types: SPC003
         return b""
 
     try:
-        apart(infer)
+        in_child(infer)
     except Crashed as error:
         yield f"onnx's shape inference does not survive this model: {error}", None
     except RuntimeError as error:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import GraphView, Node, Options
-from onnxlint.errors import printable
-from onnxlint.graph.view import GRAPH_OPS
-from onnxlint.lint.targets import Target, load
+from onnxlint import GraphView, Node, Options, printable
+from onnxlint.rulekit import GRAPH_OPS, Target, load_target
 
 
 def targets(options: Options) -> list[Target]:
     """The targets that the user named, each once."""
-    return list(dict.fromkeys(load(name) for name in options.targets))
+    return list(dict.fromkeys(load_target(name) for name in options.targets))
 
 
 def nodes_for(view: GraphView, target: Target, op: str) -> list[Node]:

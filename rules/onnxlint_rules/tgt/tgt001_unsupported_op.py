@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.lint.targets import Target, names
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import Target, target_names
 from onnxlint_rules.tgt._tables import count, names_of, nodes_for, operators, targets
 
 
@@ -58,7 +57,7 @@ class UnsupportedOp(Rule):
     name = "unsupported-op"
     severity = Severity.ERROR
     help = "express it with operators that the target has, or take it out of the model"
-    targets = frozenset(names())
+    targets = frozenset(target_names())
     examples = (
         Example(
             bad="""
@@ -130,7 +129,7 @@ class UnsupportedOp(Rule):
             Act (a) => (b) { b = Relu (a) }
             """,
             why="functions of the model are inlined",
-            options=Options(targets=tuple(names())),
+            options=Options(targets=tuple(target_names())),
         ),
     )
 

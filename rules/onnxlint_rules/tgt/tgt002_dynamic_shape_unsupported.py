@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.view import Shape, is_invented
-from onnxlint.lint.targets import Target, names
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Shape, Silent, printable
+from onnxlint.rulekit import Target, is_invented, target_names
 from onnxlint_rules.tgt._tables import targets
 
 
@@ -53,7 +51,7 @@ class DynamicShapeUnsupported(Rule):
     code = "TGT002"
     name = "dynamic-shape-unsupported"
     help = "export with the size that the device runs"
-    targets = frozenset(names())
+    targets = frozenset(target_names())
     examples = (
         Example(
             bad="""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.view import Graph
-from onnxlint.lint.targets import Target, names
+from onnxlint import Example, Finding, Graph, GraphView, Node, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import Target, target_names
 from onnxlint_rules.tgt._tables import targets
 
 if TYPE_CHECKING:
-    from onnxlint.graph.location import Location
+    from onnxlint import Location
 
 INT64 = 7
 LOW, HIGH = -(2**31), 2**31 - 1
@@ -66,7 +64,7 @@ class Int64Truncation(Rule):
     code = "TGT003"
     name = "int64-truncation"
     help = "keep integers within 32 bits, or compute with them outside the model"
-    targets = frozenset(names())
+    targets = frozenset(target_names())
     examples = (
         Example(
             bad="""

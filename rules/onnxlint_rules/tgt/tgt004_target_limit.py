@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.lint.targets import Limit, names
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import Limit, target_names
 from onnxlint_rules._tensors import type_name
 from onnxlint_rules.tgt._tables import count, data_nodes, names_of, nodes_for, operators, targets
 
@@ -54,7 +53,7 @@ class TargetLimit(Rule):
     name = "target-limit"
     severity = Severity.ERROR
     help = "use the operator as the target reads it; the message says how"
-    targets = frozenset(names())
+    targets = frozenset(target_names())
     examples = (
         Example(
             bad="""

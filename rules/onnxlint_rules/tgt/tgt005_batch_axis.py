@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent
-from onnxlint.errors import printable
-from onnxlint.graph.view import is_invented
-from onnxlint.lint.targets import names
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import is_invented, target_names
 from onnxlint_rules.tgt._tables import data_nodes, names_of, targets
 
 _AXIS = {
@@ -73,7 +71,7 @@ class BatchAxis(Rule):
     name = "batch-axis"
     severity = Severity.ERROR
     help = "let the model see one sample, and combine samples outside of it"
-    targets = frozenset(names())
+    targets = frozenset(target_names())
     examples = (
         Example(
             bad="""

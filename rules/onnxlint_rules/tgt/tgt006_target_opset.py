@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent
-from onnxlint.lint.targets import names
+from onnxlint.rulekit import target_names
 from onnxlint_rules.tgt._tables import targets
 
 
@@ -48,7 +48,7 @@ class TargetOpset(Rule):
     name = "target-opset"
     severity = Severity.ERROR
     help = "export with an opset_version that the target reads, or use a newer version of the target"
-    targets = frozenset(names())
+    targets = frozenset(target_names())
     examples = (
         Example(
             bad="""
@@ -83,7 +83,7 @@ class TargetOpset(Rule):
             g (float[1,3] x) => (float[1,3] y) { y = Relu (x) }
             """,
             why="every target reads opset 17",
-            options=Options(targets=tuple(names())),
+            options=Options(targets=tuple(target_names())),
         ),
     )
 

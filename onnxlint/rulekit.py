@@ -1,0 +1,132 @@
+"""What rules may use beside the names of `onnxlint` itself; docs/writing-rules.md describes each name.
+
+The names are imported when they are first used. Built-in rules import from here and from `onnxlint`, and from nowhere
+else in this package, so that whatever they can do a team's own rules can do, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxlint.fixes.heads import drop_activation, join_heads
+    from onnxlint.fixes.opset import NEWEST as NEWEST_OPSET
+    from onnxlint.fixes.opset import OLDEST as OLDEST_OPSET
+    from onnxlint.fixes.opset import convert as convert_opset
+    from onnxlint.graph.chains import SHAPE_OPERANDS, Chain
+    from onnxlint.graph.chains import origins as operand_origins
+    from onnxlint.graph.chains import trace as shape_chain
+    from onnxlint.graph.view import GRAPH_OPS, STANDARD_DOMAINS, Dim, is_invented
+    from onnxlint.lint.targets import Limit, Target
+    from onnxlint.lint.targets import load as load_target
+    from onnxlint.lint.targets import names as target_names
+    from onnxlint.model.assumptions import assumptions
+    from onnxlint.model.fork import Crashed
+    from onnxlint.model.fork import apart as in_child
+    from onnxlint.model.skeleton import External, inline_span, is_external, locate_external, tensor_bytes
+    from onnxlint.surgery.surgeon import Taken as AlreadyPatched
+    from onnxlint.surgery.surgeon import bypass, detach
+    from onnxlint.symbolic.inference import Number, Quotient, Sizes, Symbolic
+    from onnxlint.symbolic.sizes import (
+        AnySize,
+        Size,
+        Step,
+        ceil_div,
+        constant_target,
+        ratio_of,
+        reshape_steps,
+        substitute,
+        symbols,
+        when_equal,
+    )
+    from onnxlint.text import size as byte_size
+
+__all__ = [
+    "GRAPH_OPS",
+    "NEWEST_OPSET",
+    "OLDEST_OPSET",
+    "SHAPE_OPERANDS",
+    "STANDARD_DOMAINS",
+    "AlreadyPatched",
+    "AnySize",
+    "Chain",
+    "Crashed",
+    "Dim",
+    "External",
+    "Limit",
+    "Number",
+    "Quotient",
+    "Size",
+    "Sizes",
+    "Step",
+    "Symbolic",
+    "Target",
+    "assumptions",
+    "bypass",
+    "byte_size",
+    "ceil_div",
+    "constant_target",
+    "convert_opset",
+    "detach",
+    "drop_activation",
+    "in_child",
+    "inline_span",
+    "is_external",
+    "is_invented",
+    "join_heads",
+    "load_target",
+    "locate_external",
+    "operand_origins",
+    "ratio_of",
+    "reshape_steps",
+    "shape_chain",
+    "substitute",
+    "symbols",
+    "target_names",
+    "tensor_bytes",
+    "when_equal",
+]
+
+_HOMES = {
+    "onnxlint.fixes.heads": ("drop_activation", "join_heads"),
+    "onnxlint.fixes.opset": ("NEWEST_OPSET=NEWEST", "OLDEST_OPSET=OLDEST", "convert_opset=convert"),
+    "onnxlint.graph.chains": ("SHAPE_OPERANDS", "Chain", "operand_origins=origins", "shape_chain=trace"),
+    "onnxlint.graph.view": ("GRAPH_OPS", "STANDARD_DOMAINS", "Dim", "is_invented"),
+    "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
+    "onnxlint.model.assumptions": ("assumptions",),
+    "onnxlint.model.fork": ("Crashed", "in_child=apart"),
+    "onnxlint.model.skeleton": ("External", "inline_span", "is_external", "locate_external", "tensor_bytes"),
+    "onnxlint.surgery.surgeon": ("AlreadyPatched=Taken", "bypass", "detach"),
+    "onnxlint.symbolic.inference": ("Number", "Quotient", "Sizes", "Symbolic"),
+    "onnxlint.symbolic.sizes": (
+        *("AnySize", "Size", "Step", "ceil_div", "constant_target", "ratio_of", "reshape_steps"),
+        *("substitute", "symbols", "when_equal"),
+    ),
+    "onnxlint.text": ("byte_size=size",),
+}
+"""Module → names that it holds, as `name` or as `name=name there`."""
+
+_PLACES = {
+    name: (module, there or name)
+    for module, entries in _HOMES.items()
+    for name, _, there in (entry.partition("=") for entry in entries)
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name from the module that holds it.
+
+    Raises:
+        AttributeError: It is none of `__all__`.
+    """
+    import importlib
+
+    if name not in _PLACES:
+        raise AttributeError(f"module 'onnxlint.rulekit' has no attribute {name!r}")
+    module, there = _PLACES[name]
+    value = globals()[name] = getattr(importlib.import_module(module), there)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
