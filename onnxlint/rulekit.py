@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from onnxlint.model.fork import Crashed
     from onnxlint.model.fork import apart as in_child
     from onnxlint.model.skeleton import External, inline_span, is_external, locate_external, tensor_bytes
-    from onnxlint.surgery.surgeon import Taken as AlreadyPatched
-    from onnxlint.surgery.surgeon import bypass, detach
+    from onnxlint.surgery.surgeon import AlreadyPatched
+    from onnxlint.surgery.wiring import bypass, detach
     from onnxlint.symbolic.inference import Number, Quotient, Sizes, Symbolic
     from onnxlint.symbolic.sizes import (
         AnySize,
@@ -96,7 +96,8 @@ _HOMES = {
     "onnxlint.model.assumptions": ("assumptions",),
     "onnxlint.model.fork": ("Crashed", "in_child=apart"),
     "onnxlint.model.skeleton": ("External", "inline_span", "is_external", "locate_external", "tensor_bytes"),
-    "onnxlint.surgery.surgeon": ("AlreadyPatched=Taken", "bypass", "detach"),
+    "onnxlint.surgery.surgeon": ("AlreadyPatched",),
+    "onnxlint.surgery.wiring": ("bypass", "detach"),
     "onnxlint.symbolic.inference": ("Number", "Quotient", "Sizes", "Symbolic"),
     "onnxlint.symbolic.sizes": (
         *("AnySize", "Size", "Step", "ceil_div", "constant_target", "ratio_of", "reshape_steps"),

@@ -266,7 +266,7 @@ def _round(
         if rewritten is not None:
             run.applied.append(Applied(finding, number, rules[finding.code].arithmetic))
             return rewritten
-    from onnxlint.surgery.surgeon import Surgeon, Taken
+    from onnxlint.surgery.surgeon import AlreadyPatched, Surgeon
 
     while True:
         surgeon = Surgeon(view)
@@ -277,7 +277,7 @@ def _round(
             surgeon.begin()
             try:
                 rules[finding.code]().patch(finding, view, surgeon, request)
-            except Taken:
+            except AlreadyPatched:
                 continue
             except Unfixable as why:
                 run.failed[_key(finding)] = Left(finding, str(why))

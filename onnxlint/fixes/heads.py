@@ -275,7 +275,7 @@ def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> 
 
 def take_over(surgeon: Surgeon, node: gs.Node) -> None:
     """Take a node out whose first output is to be its first input; names of graph outputs stay."""
-    from onnxlint.surgery.surgeon import bypass, detach, replace
+    from onnxlint.surgery.wiring import bypass, detach, replace
 
     before, after = node.inputs[0], node.outputs[0]
     maker = before.inputs[0] if before.inputs else None

@@ -197,7 +197,7 @@ class DeadNode(Rule):
         if place.op_type and place.op_type != "Constant":
             end = view.find(place)
             tail = next(tail for tail in _tails(_dead(state, end.graph), state) if tail.end is end)
-            each(surgeon, tail.nodes, surgeon.bury)
+            each(surgeon, tail.nodes, surgeon.remove_dead)
             return
         graph = next(graph for graph in view.graphs if graph.path == place.graph)
         interface = overridable(view) if graph is view.main else frozenset()
@@ -206,7 +206,7 @@ class DeadNode(Rule):
                 surgeon.drop_initializer(graph, name)
         for tail in _tails(_dead(state, graph), state):
             if tail.nodes[-1].op == "Constant":
-                surgeon.bury(tail.nodes[-1])
+                surgeon.remove_dead(tail.nodes[-1])
 
 
 def _dead(state: Liveness, graph: Graph) -> list[Node]:

@@ -218,7 +218,7 @@ class NoOpNode(Rule):
             before = node.producer(0) if _undoes(node) else None
             held = surgeon.node(node)
             source = surgeon.node(before).inputs[0] if before is not None else held.inputs[_data_operand(node)]
-            surgeon.supply(held.outputs[0], source, node)
+            surgeon.replace_value(held.outputs[0], source, node)
 
         each(surgeon, nodes, remove)
 

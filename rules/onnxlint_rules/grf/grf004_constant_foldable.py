@@ -232,7 +232,7 @@ class ConstantFoldable(Rule):
                 for name in node.outputs:
                     if name in values:
                         constant = surgeon.constant(f"{name}_folded", values[name], node.graph)
-                        surgeon.supply(surgeon.tensor(node, name), constant, node)
+                        surgeon.replace_value(surgeon.tensor(node, name), constant, node)
 
         each(surgeon, (region.ends[-1] for region in same), fold)
 

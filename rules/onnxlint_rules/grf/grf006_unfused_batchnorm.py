@@ -209,7 +209,7 @@ def _fold(surgeon: Surgeon, norm: Node, layer: Node) -> None:
     constant = surgeon.constant(f"{base}_bias", results[1], layer.graph)
     if added is not None and held_add is not None:
         held_add.inputs[operand] = constant
-        surgeon.supply(held.outputs[0], held_add.outputs[0], norm)
+        surgeon.replace_value(held.outputs[0], held_add.outputs[0], norm)
     elif layer.op == "MatMul":
         held.op, held.inputs = "Add", [held.inputs[0], constant]
         held.attrs.clear()
@@ -218,7 +218,7 @@ def _fold(surgeon: Surgeon, norm: Node, layer: Node) -> None:
         held_layer.inputs = [*held_layer.inputs[:2], constant]
         if layer.op == "Gemm":
             held_layer.attrs.pop("beta", None)
-        surgeon.supply(held.outputs[0], held_layer.outputs[0], norm)
+        surgeon.replace_value(held.outputs[0], held_layer.outputs[0], norm)
 
 
 def _doubles(node: Node, i: int) -> Doubles:

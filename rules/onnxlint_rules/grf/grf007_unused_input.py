@@ -124,7 +124,7 @@ class UnusedInput(Rule):
         unused = set(_unused(view))
         for node in liveness(view).dead.values():
             if node.graph is view.main:
-                surgeon.bury(node)  # it may read the input
+                surgeon.remove_dead(node)  # it may read the input
         surgeon.graph.inputs = [tensor for tensor in surgeon.graph.inputs if tensor.name not in unused]
 
 

@@ -224,7 +224,7 @@ def _drop_nothing(surgeon: Surgeon, node: Node) -> None:
     if _extra_outputs_are_read(node):
         raise Unfixable("its mask is read")
     held = surgeon.node(node)
-    surgeon.supply(held.outputs[0], held.inputs[0], node)
+    surgeon.replace_value(held.outputs[0], held.inputs[0], node)
 
 
 def _use_statistics(surgeon: Surgeon, node: Node) -> None:

@@ -172,7 +172,7 @@ class ConstantCondition(Rule):
         made = list(surgeon.node(node).outputs)
         given = _inline_if(surgeon, node) if node.op == "If" else _inline_loop(surgeon, node)
         for before, after in zip(made, given, strict=False):
-            surgeon.supply(before, after, node)
+            surgeon.replace_value(before, after, node)
 
 
 def _body(node: Node, attribute: str) -> Graph:
