@@ -58,10 +58,23 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return folded[near[0]] if near else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, to be put after what is wrong; empty where no known word is close."""
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a message about an unknown word: `; did you mean 'x'?`.
+
+    Args:
+        word: What was written.
+        known: What could have been meant.
+        otherwise: The hint where no known word is close, such as `choices(known)`; empty for none.
+    """
     near = nearest(word, known)
-    return f"; did you mean {printable(near)!r}?" if near else ""
+    if near is not None:
+        return f"; did you mean {printable(near)!r}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def choices(known: Iterable[str]) -> str:
+    """A hint that lists all known words: `choose from a, b, c`."""
+    return f"choose from {', '.join(map(printable, known))}"
 
 
 def db(value: float | None) -> str:

@@ -23,9 +23,9 @@ from onnxlint.accuracy.match import Activation, End, Matched, ends_of, match, sp
 from onnxlint.accuracy.metrics import Meter, mean_db
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport, ImageAccuracy, Latency
 from onnxlint.backends import Array, Backend, Progress, Session, backend_for, silent
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe
-from onnxlint.text import quantity
+from onnxlint.text import printable, quantity
 from onnxlint.version import __version__
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import CandidateReport, OutputAccuracy
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import choices, did_you_mean, printable
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -92,9 +92,8 @@ def parse_conditions(texts: Sequence[str], known: Iterable[str] | None = ()) -> 
         if name not in METRICS and known is not None:
             names = [*METRICS, *map(_folded, known)]
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-                raise OnnxlintError(f"--fail-if {printable(text)!r}: no such metric: {printable(name)}; {hint}")
+                hint = did_you_mean(name, names, choices(names))
+                raise OnnxlintError(f"--fail-if {printable(text)!r}: no such metric: {printable(name)!r}{hint}")
         try:
             number = float(bound) * _UNITS[(unit or "").lower()]
         except ValueError:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from onnxlint.backends import Array, Port, Session
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe, Unreadable, find_images, tensors
+from onnxlint.text import printable
 from onnxlint.text import shape as show
 
 Feeds = dict[str, Array]

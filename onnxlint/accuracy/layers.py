@@ -24,7 +24,7 @@ from onnxlint.accuracy.metrics import ChannelScale, Ratio, mean_db
 from onnxlint.accuracy.results import LayerAccuracy, Suggestion
 from onnxlint.accuracy.wiring import Wiring, read_wiring
 from onnxlint.backends import Array, Progress, Session
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 MAX_TENSORS = 2000
 """Tensors of each model that are looked at; of more, every second, third, …"""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxlint.accuracy.results import Suggestion
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.accuracy.layers import LayerComparison, Link

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import ImageSet, Recipe
@@ -239,8 +240,6 @@ def find_target(name: str) -> tuple[Backend, Target]:
     Raises:
         OnnxlintError: There is none.
     """
-    import difflib
-
     wanted = name.lower().replace("_", "-")
     known: list[str] = []
     for backend, target in targets():
@@ -248,9 +247,8 @@ def find_target(name: str) -> tuple[Backend, Target]:
         if wanted in (one.replace("_", "-") for one in names):
             return backend, target
         known += names
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(target.name for _, target in targets())}"
-    raise OnnxlintError(f"no such target: {printable(name)}; {hint}")
+    hint = did_you_mean(wanted, known, choices(target.name for _, target in targets()))
+    raise OnnxlintError(f"no such target: {printable(name)!r}{hint}")
 
 
 def backend_for(path: str) -> Backend:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from onnxlint.cli import console
 from onnxlint.cli.options import UsageError
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import choices, did_you_mean, printable
 from onnxlint.version import __version__
 
 ABOUT = "Find, explain and fix what will hurt an exported ONNX model in deployment."
@@ -108,10 +109,7 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
 
 
 def _unknown(what: str, word: str, known: Sequence[str], otherwise: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"{what} {word}; {f'did you mean {near[0]}?' if near else otherwise}"
+    return f"{what} {word}{did_you_mean(word, known, otherwise)}"
 
 
 def _overview() -> str:
@@ -139,7 +137,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if any(map(_is_path, words if name.startswith("-") else [name])):
         raise UsageError(f"{name} is not a command; did you mean 'onnxlint check {' '.join(words)}'?")
     known = [*COMMANDS, "--help", "--version"]
-    raise UsageError(_unknown("no such command:", name, known, f"there are {', '.join(COMMANDS)}"))
+    raise UsageError(_unknown("no such command:", name, known, choices(COMMANDS)))
 
 
 def _is_path(word: str) -> bool:

@@ -14,6 +14,7 @@ from onnxlint.cli.options import (
     recipe_options,
 )
 from onnxlint.report.compare import FORMATS, render
+from onnxlint.text import choices, did_you_mean
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -48,16 +49,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    import difflib
-
     from onnxlint.accuracy.compare import compare
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.files import check_writable, write_atomically
 
     if options.format not in FORMATS:
-        near = difflib.get_close_matches(options.format.lower(), FORMATS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FORMATS)}"
-        raise UsageError(f"no report format is called {options.format!r}; {hint}")
+        hint = did_you_mean(options.format, FORMATS, choices(FORMATS))
+        raise UsageError(f"no report format is called {options.format!r}{hint}")
     if options.output is not None:
         check_writable(options.output)
     chosen = recipe_of(options)

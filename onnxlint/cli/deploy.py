@@ -15,7 +15,7 @@ from onnxlint.cli.options import (
     recipe_options,
     split,
 )
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.deployment.pipeline import Deployment

@@ -7,7 +7,7 @@ import os
 
 from onnxlint.cli import console
 from onnxlint.cli.options import UsageError, split
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 _SHOWN = 10
 

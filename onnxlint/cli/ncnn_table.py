@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from onnxlint.cli import console
 from onnxlint.cli.options import UsageError, config_options, number, recipe_of
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.ncnn.calibrate import Method

@@ -10,7 +10,8 @@ from typing import Any
 
 from onnxlint.cli import console
 from onnxlint.cli.options import number
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 _HOST = "localhost"
 

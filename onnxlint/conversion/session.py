@@ -15,12 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.lint.files import write_atomically
 from onnxlint.lint.finding import Applicability
 from onnxlint.model.assumptions import assumptions
 from onnxlint.model.skeleton import Model, is_external, locate_external, open_model, walk_tensors
+from onnxlint.text import printable
 from onnxlint.version import __version__
 
 ALL = "all"

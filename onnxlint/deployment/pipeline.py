@@ -25,7 +25,7 @@ import numpy as np
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Array, Artifact, Decision, Progress, Target, backend_for, silent
 from onnxlint.conversion.session import Failure, convert, find_targets, fitted, read_manifest
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import GraphView
 from onnxlint.images.recipe import PRESETS, ImageSet, Recipe, find_images, tensors
 from onnxlint.lint.configuration import Configs, Settings
@@ -33,7 +33,7 @@ from onnxlint.lint.files import write_atomically
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.targets import names as target_names
 from onnxlint.model.skeleton import Model, is_external, locate_external, open_model, walk_tensors
-from onnxlint.text import size
+from onnxlint.text import counted, printable, size
 from onnxlint.version import __version__
 
 if TYPE_CHECKING:
@@ -607,7 +607,7 @@ def _counted(findings: Sequence[Finding]) -> tuple[str, ...]:
     for finding in findings:
         codes[finding.code] = codes.get(finding.code, 0) + 1
     shown = ", ".join(f"{code} ×{count}" if count > 1 else code for code, count in codes.items())
-    return (f"{len(findings)} finding{'s' * (len(findings) > 1)}: {shown}" if findings else "nothing found",)
+    return (f"{counted(len(findings), 'finding')}: {shown}" if findings else "nothing found",)
 
 
 def _fix(path: str, fixed: str, configs: Configs, key: Mapping[str, Any], step: _Open) -> None:

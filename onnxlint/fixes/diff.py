@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.lint.rule import Request, Rule, Unfixable
 from onnxlint.model.assumptions import note_assumptions
 from onnxlint.model.skeleton import Model
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx

@@ -14,11 +14,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import Graph, GraphView, Node, Shape
 from onnxlint.model.assumptions import ASSUMES_KEY, clause_symbols, note_assumptions, note_symbols
 from onnxlint.symbolic.inference import _HANDLERS, Sizes, Symbolic, _elementwise
 from onnxlint.symbolic.sizes import AnySize, Size, constant_target, divide, product, substitute, when_equal
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.model.assumptions import SYMBOLS_KEY
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx

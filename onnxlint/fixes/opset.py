@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.opset_changes import CHANGES, NEWEST, OLDEST, STEPS
 from onnxlint.graph.view import STANDARD_DOMAINS, Graph, GraphView, Shape
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.engine import FixReport, fix_model
 from onnxlint.fixes.heads import changed_interface
 from onnxlint.graph.view import GraphView
@@ -16,6 +16,7 @@ from onnxlint.lint.rule import Request
 from onnxlint.lint.session import Plans, fail_level
 from onnxlint.model.assumptions import ASSUMES_KEY
 from onnxlint.model.skeleton import Model, open_model
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx

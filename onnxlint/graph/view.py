@@ -12,9 +12,10 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location
 from onnxlint.model.skeleton import LARGE, Model, inline_span
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

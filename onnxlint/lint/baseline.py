@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.lint.files import STDIN
 from onnxlint.lint.finding import CheckResult, Finding
+from onnxlint.text import printable
 
 DEFAULT_NAME = "onnxlint-baseline.json"
 VERSION = 1

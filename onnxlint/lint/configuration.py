@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.lint.files import STDIN, matches_any
 from onnxlint.lint.finding import Severity
 from onnxlint.report import FORMATS, unknown_format
+from onnxlint.text import choices, did_you_mean, printable
 
 FAIL_ON = ("error", "warning", "info", "never")
 MIN_OPSET = 11
@@ -168,9 +169,8 @@ class Configs:
         if command.format is not None and command.format not in FORMATS:
             raise unknown_format(command.format)
         if command.fail_on is not None and command.fail_on not in FAIL_ON:
-            raise OnnxlintError(
-                f"--fail-on: {printable(command.fail_on)!r} is not a level{_did_you_mean(command.fail_on, FAIL_ON)}"
-            )
+            hint = did_you_mean(command.fail_on, FAIL_ON, choices(FAIL_ON))
+            raise OnnxlintError(f"--fail-on: {printable(command.fail_on)!r} is not a level{hint}")
         self._command = command
         self._fixed: Config | None = None
         if isolated:
@@ -253,7 +253,7 @@ def read(path: str) -> Settings:
     values: dict[str, Any] = {"path": shown, "root": root}
     for key, value in table.items():
         if key not in _KEYS:
-            raise OnnxlintError(f"{shown}: unknown key {printable(key)!r}{_did_you_mean(key, _KEYS)}")
+            raise OnnxlintError(f"{shown}: unknown key {printable(key)!r}{did_you_mean(key, _KEYS, choices(_KEYS))}")
         wanted, convert = _KEYS[key]
         converted = convert(value, root)
         if converted is None:
@@ -287,13 +287,6 @@ def _parse(path: str) -> Mapping[str, Any]:
     except OSError as error:
         raise OnnxlintError(f"{shown}: cannot be read: {error.strerror or error}; check its permissions") from None
     return parsed
-
-
-def _did_you_mean(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word.lower().replace("_", "-"), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
 
 
 # Values of keys: each function gives None for what is of the wrong type.

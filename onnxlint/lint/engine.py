@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location
 from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView

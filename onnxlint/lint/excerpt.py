@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import Graph, GraphView, Node, Shape, is_invented
 from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.model.assumptions import CLAUSE
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.lint.rule import Rule

@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.lint.finding import FileError
+from onnxlint.text import printable
 
 SUFFIXES = (".onnx", ".onnxtxt", ".onnxtext")
 """What counts as a model in a folder. A file that is named itself may be called anything."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from onnxlint.errors import printable
 from onnxlint.lint import baseline as baselines
 from onnxlint.lint.baseline import Baseline
 from onnxlint.lint.configuration import Config, Configs
@@ -15,6 +14,7 @@ from onnxlint.lint.finding import CheckResult, FileError, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Rule
 from onnxlint.lint.selection import Selection, check_selectors, ignored_rules, select
+from onnxlint.text import counted, printable
 
 FILES_PER_WORKER = 8
 """Starting a worker costs as much CPU as checking about this many models of ordinary size."""
@@ -179,11 +179,11 @@ class Ledger:
             if self._write is not None:
                 self._baselines[path] = self._baselines[path].updated(added)
                 baselines.save(self._baselines[path])
-                self.notes.append(f"{shown} now holds {_count(self._baselines[path].total, 'known finding')}")
+                self.notes.append(f"{shown} now holds {counted(self._baselines[path].total, 'known finding')}")
                 continue
             gone = sum(self._baselines[path].stale(result, codes) for result, codes in added)
             if gone:
-                self.notes.append(f"{_count(gone, 'finding')} of {shown} no longer there; --write-baseline updates it")
+                self.notes.append(f"{counted(gone, 'finding')} of {shown} no longer there; --write-baseline updates it")
 
     def without_known(self, result: CheckResult) -> CheckResult:
         """A result without its known findings."""
@@ -265,7 +265,3 @@ def _workers(configs: Configs, models: int) -> int:
 
 def _reaches(least: Severity | None, result: CheckResult) -> bool:
     return least is not None and any(finding.severity.rank >= least.rank for finding in result.findings)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import choices, did_you_mean, printable
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,8 @@ def load(name: str) -> Target:
     aliases = {alias: target.name for target in map(_read, names()) for alias in target.aliases}
     if key in aliases:
         return _read(aliases[key])
-    import difflib
-
-    near = difflib.get_close_matches(key, [*names(), *aliases], n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise OnnxlintError(f"no target is called {printable(name)!r}; {hint}the targets are {', '.join(names())}")
+    hint = did_you_mean(key, [*names(), *aliases], choices(names()))
+    raise OnnxlintError(f"no target is called {printable(name)!r}{hint}")
 
 
 def _folder() -> Path:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.model.skeleton import (
     CHILDREN,
     DATA_LOCATION,
@@ -35,6 +35,7 @@ from onnxlint.model.skeleton import (
     read_varint,
     walk_tensors,
 )
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.lint.finding import CheckResult, Severity
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.lint.rule import Rule
@@ -70,8 +71,5 @@ def render(format: str, report: Report) -> str:
 
 def unknown_format(format: str) -> OnnxlintError:
     """The error for a format that does not exist."""
-    import difflib
-
-    near = difflib.get_close_matches(format.lower(), FORMATS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FORMATS)}"
-    return OnnxlintError(f"no report format is called {printable(format)!r}; {hint}")
+    hint = did_you_mean(format, FORMATS, choices(FORMATS))
+    return OnnxlintError(f"no report format is called {printable(format)!r}{hint}")

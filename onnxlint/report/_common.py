@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import printable
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.finding import Applicability, Finding, Fix, Severity
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     from onnxlint.report import Report
@@ -47,11 +47,6 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 finding`, `2 findings`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 @dataclass(frozen=True)
 class Totals:
     """Sums over a report.
@@ -83,7 +78,7 @@ class Totals:
         for severity in Severity:
             number = self.severities[severity]
             if number:
-                words.append(f"{number} info" if severity is Severity.INFO else count(number, severity.value))
+                words.append(f"{number} info" if severity is Severity.INFO else counted(number, severity.value))
         return ", ".join(words)
 
 
@@ -104,18 +99,18 @@ def headline(report: Report) -> str:
     """The summary of a report in one line. That all is well it says only where rules ran over models."""
     total = totals(report)
     if total.findings:
-        models = count(len(report.results), "model")
+        models = counted(len(report.results), "model")
         where = models if total.models == len(report.results) else f"{total.models} of {models}"
-        line = f"Found {count(total.findings, 'finding')} ({total.by_severity}) in {where}"
+        line = f"Found {counted(total.findings, 'finding')} ({total.by_severity}) in {where}"
     elif total.checked and report.rules:
-        line = f"No findings in {count(total.checked, 'model')}" if total.failed else "All checks passed"
+        line = f"No findings in {counted(total.checked, 'model')}" if total.failed else "All checks passed"
     else:
         line = "No model was checked" if report.rules or not report.results else "No rule ran"
     notes = [f"{total.fixable} fixable"] if total.fixable else []
     if total.suppressed:
         notes.append(f"{total.suppressed} suppressed")
     if total.failed:
-        notes.append(f"checking failed on {count(total.failed, 'model')}")
+        notes.append(f"checking failed on {counted(total.failed, 'model')}")
     return "; ".join([line, *notes])
 
 

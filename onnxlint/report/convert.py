@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import printable
-from onnxlint.text import size
+from onnxlint.text import printable, size
 
 if TYPE_CHECKING:
     from onnxlint.backends import Artifact

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from onnxlint.errors import printable
 from onnxlint.fixes.engine import FixReport, Left
+from onnxlint.text import counted, printable
 
 
 def render_fix(report: FixReport, output: str | None) -> str:
@@ -27,7 +27,9 @@ def render_fix(report: FixReport, output: str | None) -> str:
     lines.append(f"  verified {_verified(report)}")
     before, after = report.nodes
     size = f"{before} nodes → {after}" if before != after else f"{after} nodes"
-    done = f"Fixed {_count(len(report.applied), 'finding')}" if report.applied or report.shortened else "Nothing to fix"
+    done = (
+        f"Fixed {counted(len(report.applied), 'finding')}" if report.applied or report.shortened else "Nothing to fix"
+    )
     tail = f", {len(report.left)} left" if report.left else ""
     wrote = f"; wrote {printable(output)}" if output is not None else ""
     lines += ["", f"{done}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
@@ -72,7 +74,3 @@ def _verified(report: FixReport) -> str:
     if report.verification is None:
         return "not: --no-verify leaves open whether both models compute the same"
     return str(report.verification.summary())
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model, open_model, walk_tensors
+from onnxlint.text import printable
 from onnxlint.verification.contract import common_contract
 from onnxlint.verification.inputs import Input
 from onnxlint.verification.interface import UNCHANGED, Incomparable, Interface, LostOutput, bound, restored

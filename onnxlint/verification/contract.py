@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from onnxlint.errors import printable
 from onnxlint.graph.view import Graph, GraphView, Node, Shape
+from onnxlint.text import printable
 from onnxlint.verification.inputs import Contract, Input, names_in
 from onnxlint.verification.interface import Incomparable
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.model.skeleton import (
     DATA_NUMBERS,
     Model,
@@ -22,6 +22,7 @@ from onnxlint.model.skeleton import (
     locate_external,
     walk_tensors,
 )
+from onnxlint.text import printable
 from onnxlint.verification.interface import Incomparable
 from onnxlint.verification.results import Tolerance, Trial, Verification
 from onnxlint.verification.worker import Task

@@ -164,10 +164,10 @@ def test_latency_is_measured(reference: str, pictures: str) -> None:
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        (["snt<20"], "no such metric: snt; did you mean snr?"),
+        (["snt<20"], "no such metric: 'snt'; did you mean 'snr'?"),
         (["snr"], "write it as METRIC<NUMBER"),
         (["snr<1.2.3"], "1.2.3 is not a number"),
-        (["found<3"], "no such metric: found"),
+        (["found<3"], "no such metric: 'found'"),
     ],
 )
 def test_a_condition_that_is_none(reference: str, conditions: list[str], message: str) -> None:

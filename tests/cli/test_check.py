@@ -233,13 +233,13 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("chek bad.onnx", "no such command: chek; did you mean check?"),
-        ("zzz", "no such command: zzz; there are check, "),
+        ("chek bad.onnx", "no such command: chek; did you mean 'check'?"),
+        ("zzz", "no such command: zzz; choose from check, "),
         ("bad.onnx", "bad.onnx is not a command; did you mean 'onnxlint check bad.onnx'?"),
         ("nope.onnx -j 2", "nope.onnx is not a command; did you mean 'onnxlint check nope.onnx -j 2'?"),
         ("--select SHP bad.onnx", "--select is not a command; did you mean 'onnxlint check --select SHP bad.onnx'?"),
-        ("check --selct SHP", "no such option: --selct; did you mean --select?"),
-        ("check --statistic", "no such option: --statistic; did you mean --statistics?"),
+        ("check --selct SHP", "no such option: --selct; did you mean '--select'?"),
+        ("check --statistic", "no such option: --statistic; did you mean '--statistics'?"),
         ("check --zzz", "no such option: --zzz; 'onnxlint check --help' lists what there is"),
         ("check --fail-on wrn", "--fail-on: 'wrn' is not a level; did you mean 'warning'?"),
         (

@@ -47,11 +47,11 @@ def test_a_condition_that_holds_is_exit_code_1(models: tuple[str, str, str]) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--fail-if", "cosin<1"), "no such metric: cosin; did you mean cosine?"),
+        (("--fail-if", "cosin<1"), "no such metric: 'cosin'; did you mean 'cosine'?"),
         (("--format", "htm"), "did you mean 'html'?"),
-        (("--task", "detecton"), "did you mean detection?"),
+        (("--task", "detecton"), "did you mean 'detection'?"),
         (("--labels", "x.txt"), "give --task too"),
-        (("--layer",), "did you mean --layers?"),
+        (("--layer",), "did you mean '--layers'?"),
         (("--preset", "yolo"), "there is no 'yolo'"),
         (("-o", "none/report.json"), "there is no folder"),
     ],

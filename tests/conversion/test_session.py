@@ -109,7 +109,7 @@ def test_one_target_that_fails_does_not_stop_another(place: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--to", "ncnn-int9"], "no such target: ncnn-int9; did you mean ncnn-int8?"),
+        (["--to", "ncnn-int9"], "no such target: 'ncnn-int9'; did you mean 'ncnn-int8'?"),
         (["--to", "ncnn-int8"], "ncnn-int8 is calibrated with images"),
         (["--to", ","], "no target is named"),
         ([], "to what? --to"),

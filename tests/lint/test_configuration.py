@@ -127,7 +127,7 @@ def test_a_misspelt_key_names_the_nearest(here: Path) -> None:
     assert problem('selct = ["SHP"]') == "onnxlint.toml: unknown key 'selct'; did you mean 'select'?"
     assert problem("min_opset = 13") == "onnxlint.toml: unknown key 'min_opset'; did you mean 'min-opset'?"
     assert problem("target = []").endswith("did you mean 'targets'?")
-    assert problem("zzzzzz = 1").startswith("onnxlint.toml: unknown key 'zzzzzz'; there are select, extend-select")
+    assert problem("zzzzzz = 1").startswith("onnxlint.toml: unknown key 'zzzzzz'; choose from select, extend-select")
     message = problem('[tool.onnxlint]\nselct = ["SHP"]', "pyproject.toml")
     assert message == "pyproject.toml: unknown key 'selct'; did you mean 'select'?"
     assert "the keys stand at the top level" in problem('[tool.onnxlint]\nselect = ["SHP"]')

@@ -64,7 +64,7 @@ def on_file(tmp_path: Path, **changes: object) -> Report:
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(OnnxlintError, match="did you mean 'sarif'"):
         render("serif", Report(()))
-    with pytest.raises(OnnxlintError, match="there are text, json"):
+    with pytest.raises(OnnxlintError, match="choose from text, json"):
         render("\x1b[31m", Report(()))
 
 

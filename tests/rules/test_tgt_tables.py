@@ -95,9 +95,7 @@ def test_aliases_and_case_do_not_matter() -> None:
 
 
 def test_an_unknown_target_is_an_error_with_the_nearest_name() -> None:
-    with pytest.raises(
-        OnnxlintError, match=r"no target is called 'tensort'; did you mean 'tensorrt'\? the targets are"
-    ):
+    with pytest.raises(OnnxlintError, match=r"no target is called 'tensort'; did you mean 'tensorrt'\?"):
         load("tensort")
     with pytest.raises(OnnxlintError) as error:
         load("\x1b[2J")

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy.typing as npt
 
 from onnxlint.accuracy.results import Detection, TaskResult
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined
@@ -106,13 +107,10 @@ def make_task(
     Raises:
         OnnxlintError: There is no such task, or the labels or the table cannot be used.
     """
-    import difflib
-
     wanted = name.lower().replace("_", "-")
     if wanted not in TASKS:
-        near = difflib.get_close_matches(wanted, list(TASKS), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TASKS)}"
-        raise OnnxlintError(f"--task: no such task: {printable(name)}; {hint}")
+        hint = did_you_mean(wanted, TASKS, choices(TASKS))
+        raise OnnxlintError(f"--task: no such task: {printable(name)!r}{hint}")
     if wanted == "detection":
         from onnxlint.accuracy.tasks.detection import DetectionTask
 

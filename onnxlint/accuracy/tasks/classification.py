@@ -14,7 +14,8 @@ from onnxlint.accuracy.results import TaskResult
 from onnxlint.accuracy.tasks import Answer
 from onnxlint.accuracy.tasks.labels import ByName, ClassLabels, match, read_classes
 from onnxlint.accuracy.tasks.vector import pick_vector
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined

@@ -6,7 +6,6 @@ amdegroot/ssd.pytorch, qfgaohao/pytorch-ssd and torchvision do; YOLO as ultralyt
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.tasks.heads import ROLES, Part, describe, guess_roles, named_roles, take_apart
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined
@@ -198,9 +198,8 @@ def read_table(table: Mapping[str, Any]) -> Decoder | None:
         return None
     for key in table:
         if key not in KEYS:
-            near = difflib.get_close_matches(key.lower().replace("_", "-"), KEYS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KEYS)}"
-            raise OnnxlintError(f"[detection]: unknown key {printable(key)!r}; {hint}")
+            hint = did_you_mean(key, KEYS, choices(KEYS))
+            raise OnnxlintError(f"[detection]: unknown key {printable(key)!r}{hint}")
     preset = table.get("preset", "")
     if preset and (not isinstance(preset, str) or preset not in PRESETS):
         raise OnnxlintError(f"[detection] preset: {printable(repr(preset))} is not one of {', '.join(PRESETS)}")

@@ -17,7 +17,8 @@ from onnxlint.accuracy.tasks import Answer
 from onnxlint.accuracy.tasks.decoder import Decoder, Found, choose, decode, overlaps, read_table
 from onnxlint.accuracy.tasks.labels import Boxes, BoxLabels, ByName, match, read_boxes
 from onnxlint.accuracy.tasks.optional import optional
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined

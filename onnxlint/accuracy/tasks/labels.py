@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import EXTENSIONS
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import ImageSet

@@ -15,8 +15,9 @@ from onnxlint.accuracy.results import TaskResult
 from onnxlint.accuracy.tasks import Answer
 from onnxlint.accuracy.tasks.labels import is_image, match
 from onnxlint.accuracy.tasks.optional import optional
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe, decode
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined

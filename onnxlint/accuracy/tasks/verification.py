@@ -15,7 +15,8 @@ from onnxlint.accuracy.tasks import Answer
 from onnxlint.accuracy.tasks.labels import Pair, match, read_pairs
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.accuracy.tasks.vector import pick_vector
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined

@@ -24,7 +24,8 @@ from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 

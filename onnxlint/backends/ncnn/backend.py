@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, silent
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.ncnn import quantize
@@ -285,8 +285,7 @@ def kept_layers(net: Network, names: Sequence[str]) -> frozenset[str]:
     known = [layer.name for layer in net.layers]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {printable(near[0])}?" if near else f"; the names are in {printable(net.path)}"
+            hint = did_you_mean(name, known, f"the names are in {printable(net.path)}")
             raise OnnxlintError(f"--keep {printable(name)}: no layer of the ncnn net has that name{hint}")
     return frozenset(names)
 

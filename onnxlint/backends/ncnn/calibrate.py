@@ -21,7 +21,8 @@ from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Layer, Network
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

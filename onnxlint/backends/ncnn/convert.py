@@ -22,7 +22,8 @@ import numpy as np
 from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
 from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
 from onnxlint.backends.ncnn.run import wheel
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import Graph, GraphView, Node

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import TAG_INT8, Blob, Layer, Network, half_blob
 from onnxlint.backends.ncnn.table import QUANTIZABLE, SUFFIX, Table, diagnose, weight_groups
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 State = Literal["int8", "fp16", "fp32"]
 

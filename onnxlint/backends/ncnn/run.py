@@ -16,7 +16,8 @@ import numpy.typing as npt
 from onnxlint.backends import Port
 from onnxlint.backends.ncnn.format import Network, dump_bin, dump_param, load
 from onnxlint.backends.ncnn.table import source_blobs
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 

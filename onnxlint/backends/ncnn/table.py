@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import Layer, Network, write_atomically
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 

@@ -31,7 +31,8 @@ from onnxlint.backends.ort.static import (
     size_of,
     without_types,
 )
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 IMAGES = 16
 """Calibration images that choices are made on and weights are rounded by: they are held in memory, evenly taken from all."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, silent
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -138,13 +139,10 @@ def _some_inputs(
 
 
 def _check_kept(model: onnx.ModelProto, keep: Collection[str], name: str) -> None:
-    import difflib
-
     known = [node.name for node in model.graph.node]
     for one in keep:
         if one not in known:
-            near = difflib.get_close_matches(one, known, n=1, cutoff=0.3)
-            hint = f"; did you mean {printable(near[0])!r}?" if near else ""
+            hint = did_you_mean(one, known)
             raise OnnxlintError(f"{printable(name)}: has no node {printable(one)!r} that could be kept in float{hint}")
 
 

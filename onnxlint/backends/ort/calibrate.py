@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends import Array, Progress, silent
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 Doubles = npt.NDArray[np.float64]
 Feeds = Mapping[str, Array]

@@ -11,7 +11,8 @@ import onnx
 from onnxlint.backends import Array
 from onnxlint.backends.ort.session import first_line, run, start
 from onnxlint.backends.ort.static import NOTHING, quiet
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 
 def quantize(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlint.backends import Array, Job, Port
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView

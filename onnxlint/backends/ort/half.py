@@ -18,7 +18,8 @@ from onnx import TensorProto, numpy_helper
 from onnxlint.backends import Array, Progress, silent
 from onnxlint.backends.ort.half_graph import half_slots, opset_version
 from onnxlint.backends.ort.session import OrtSession, size_nodes
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 LARGEST = 65504.0
 """Of float16."""

@@ -17,7 +17,8 @@ import onnx
 from onnxlint.backends import Array
 from onnxlint.backends.ort.calibrate import Ranges
 from onnxlint.backends.ort.session import first_line, run, runtime, start
-from onnxlint.errors import OnnxlintError, printable
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 OLDEST = 13
 """The first operator set whose QuantizeLinear has a scale for each channel."""

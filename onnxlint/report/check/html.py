@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from onnxlint.errors import printable
 from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
 from onnxlint.lint.finding import CheckResult, Finding, Severity
 from onnxlint.report import Report
-from onnxlint.report._common import count, fix_terms, headline, shortened, shown, totals
+from onnxlint.report._common import fix_terms, headline, shortened, shown, totals
 from onnxlint.report.page import page, table, text
+from onnxlint.text import counted, printable
 from onnxlint.version import __version__
 
 PICTURES = 500
@@ -97,7 +97,7 @@ def _controls(severities: Mapping[Severity, int]) -> str:
 
 def _file(result: CheckResult, unfolded: bool, room: int) -> Iterator[str]:
     yield f'<section class="file"><h2>{_text(result.model)}</h2>'
-    yield f'<p class="soft">{count(len(result.findings), "finding")}</p>'
+    yield f'<p class="soft">{counted(len(result.findings), "finding")}</p>'
     for i, finding in enumerate(result.findings):
         yield _finding(finding, unfolded, drawn=i < room)
     yield "</section>"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from onnxlint.lint.finding import CheckResult, Finding
 from onnxlint.report import Report
-from onnxlint.report._common import advice, count, described, shown
+from onnxlint.report._common import advice, described, shown
+from onnxlint.text import counted
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -50,7 +51,7 @@ def _suite(result: CheckResult, report: Report) -> Element:
         rest = [finding for finding in findings if not report.fails(finding.severity)]
         if failing:
             worst = max((finding.severity for finding in failing), key=lambda severity: severity.rank)
-            message = shown(failing[0].message) if len(failing) == 1 else count(len(failing), "finding")
+            message = shown(failing[0].message) if len(failing) == 1 else counted(len(failing), "finding")
             SubElement(case, "failure", message=message, type=worst.value).text = _text(failing)
         if rest:
             SubElement(case, "system-out").text = _text(rest)

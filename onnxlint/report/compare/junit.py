@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
-from onnxlint.errors import printable
 from onnxlint.report._common import shown
 from onnxlint.report.compare import tables
-from onnxlint.text import cosine, db, magnitude
+from onnxlint.text import cosine, db, magnitude, printable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

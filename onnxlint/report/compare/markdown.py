@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
-from onnxlint.errors import printable
 from onnxlint.report.compare import tables
+from onnxlint.text import printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@$!-])")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import ROUNDING_DB, AccuracyReport, CandidateReport, LayerAccuracy, first_fall
-from onnxlint.errors import printable
+from onnxlint.text import printable
 
 MAX_LAYERS = 12
 """Layers that are shown: those that cause most of the loss. JSON and HTML have all."""
@@ -160,7 +160,7 @@ def headline(report: AccuracyReport) -> str:
     source = report.source
     if os.path.isabs(source) and not os.path.relpath(source).startswith(".."):
         source = os.path.relpath(source)
-    inputs = f"{numbers.quantity(report.inputs)} {'input' if report.inputs == 1 else 'inputs'}"
+    inputs = numbers.counted(report.inputs, "input")
     recipe = f" ({report.recipe})" if report.recipe else ""
     return f"{inputs} from {printable(source)}{recipe}"
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
-from onnxlint.errors import printable
 from onnxlint.report.compare import tables
+from onnxlint.text import printable
 
 _Paint = Callable[[str, str], str]
 

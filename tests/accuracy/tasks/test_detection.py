@@ -217,7 +217,7 @@ def test_labels_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_misspelt_task() -> None:
-    with pytest.raises(OnnxlintError, match="no such task: detecton; did you mean detection"):
+    with pytest.raises(OnnxlintError, match="no such task: 'detecton'; did you mean 'detection'"):
         make_task("detecton", recipe=rec.Recipe())
 
 
