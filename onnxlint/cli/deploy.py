@@ -18,7 +18,7 @@ from onnxlint.cli.options import (
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
-    from onnxlint.deployment.pipeline import Deployment
+    from onnxlint.deployment.results import Deployment
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    from onnxlint.deployment.pipeline import Stopped, deploy
+    from onnxlint.deployment.pipeline import StepError, deploy
     from onnxlint.lint.configuration import Configs, Settings
 
     chosen = recipe_of(options)
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
                 isolated=options.isolated,
                 progress=progress,
             )
-    except Stopped as stopped:
+    except StepError as stopped:
         console.notes([f"'onnxlint check' found: {line}" for line in stopped.findings])
         raise
     if not options.quiet:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.heads import HeadsError
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Applicability, Finding, Fix
@@ -160,7 +161,7 @@ def fix_model(
         guilty = _bisect(model, plan, request, rules, banned, run, verify, progress)
         banned[_key(guilty.finding)] = f"with it the outputs differ: {verification.summary()}"
     if request.concat_heads == () and not any(_flag(applied) == "--concat-heads" for applied in run.applied):
-        raise OnnxlintError(
+        raise HeadsError(
             f"{printable(model.path)}: --concat-heads: no heads were found that fit together; "
             f"name them: --concat-heads {','.join(printable(o.name) for o in model.proto.graph.output)}"
         )

@@ -27,6 +27,10 @@ DROPPED_KEY = "onnxlint.dropped_activations"
 """Key of `metadata_props`: output (or head) name → activation that post-processing has to apply, as JSON."""
 
 
+class HeadsError(OnnxlintError):
+    """Outputs cannot be concatenated as asked: those that are named, or none that the model has."""
+
+
 @dataclass(frozen=True)
 class Head:
     """One part of a joined output.
@@ -169,10 +173,10 @@ def pick_heads(view: GraphView, names: Sequence[str]) -> list[str]:
         if len(found) != 1:
             what = "several outputs" if found else "no output"
             known = ", ".join(map(printable, graph.outputs))
-            raise OnnxlintError(f"--concat-heads: {name!r} fits {what}; the model has {known}")
+            raise HeadsError(f"--concat-heads: {name!r} fits {what}; the model has {known}")
         picked.append(found[0])
     if len(set(picked)) < len(picked):
-        raise OnnxlintError("--concat-heads: an output is named twice")
+        raise HeadsError("--concat-heads: an output is named twice")
     return picked
 
 
@@ -206,10 +210,10 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes) or len({len(shape) for shape in known}) != 1:
         ranks = ", ".join(f"{printable(n)} {'?' if s is None else len(s)}" for n, s in zip(names, shapes, strict=True))
-        raise OnnxlintError(f"--concat-heads: the outputs do not have one rank ({ranks})")
+        raise HeadsError(f"--concat-heads: the outputs do not have one rank ({ranks})")
     rank = len(known[0])
     if len({view.main.dtype(name) for name in names}) != 1:
-        raise OnnxlintError("--concat-heads: the outputs do not have one element type")
+        raise HeadsError("--concat-heads: the outputs do not have one element type")
     if axis is None:
         differing = [i for i in range(rank) if len({shape[i] for shape in known}) > 1 and _numbers(known, i)]
         axis = differing[0] if len(differing) == 1 else rank - 1
@@ -219,10 +223,10 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     for i in range(rank):
         across = {size for shape in known if isinstance(size := shape[i], int)}
         if i != axis and len(across) > 1:
-            raise OnnxlintError(f"--concat-heads: the outputs differ in axis {i} too ({sorted(across)})")
+            raise HeadsError(f"--concat-heads: the outputs differ in axis {i} too ({sorted(across)})")
     sizes = [shape[axis] for shape in known]
     if not all(isinstance(size, int) for size in sizes):
-        raise OnnxlintError(f"--concat-heads: the sizes of axis {axis} are not constant")
+        raise HeadsError(f"--concat-heads: the sizes of axis {axis} are not constant")
     others = set(view.main.outputs) - set(names)
     if output in others or (output not in names and view.main.owner(output) is not None):
         raise OnnxlintError(f"--concat-name {output!r}: the model has a value of that name; choose another")

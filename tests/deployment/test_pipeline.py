@@ -16,7 +16,7 @@ import onnx
 import onnx.parser
 import pytest
 
-from onnxlint.deployment.pipeline import Deployment, Stopped, deploy
+from onnxlint.deployment.pipeline import Deployment, StepError, deploy
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from tests.support.command import onnxlint
@@ -225,7 +225,7 @@ def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"task": "clasification"}, "did you mean 'classification"),
-        ({"task": None, "labels": "x"}, "give --task too"),
+        ({"task": None, "labels": "x"}, "add --task"),
         ({"to": ["onnx-fp61"]}, "did you mean 'onnx-fp16"),
         ({"fail_if": ["snr"]}, "snr"),
         ({"images": None}, "is calibrated with images"),
@@ -261,7 +261,7 @@ def test_it_stops_with_the_findings(place: Path, tmp_path: Path) -> None:
         """
     )
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(Stopped, match="nothing could be made: ncnn: ") as stopped:
+    with pytest.raises(StepError, match="no target could be made: ncnn: ") as stopped:
         deploy(tmp_path / "odd.onnx", ["ncnn"], images=place / "images", recipe=RECIPE, isolated=True)
     assert any("NonZero" in line for line in stopped.value.findings)
     assert (tmp_path / "odd_deploy" / "odd.onnx").exists()

@@ -1,0 +1,160 @@
+"""What can be known before anything is written: whether targets can be made, inputs prepared and the model run."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlint.backends import Progress, backend_for
+from onnxlint.conversion.session import find_targets, fitted
+from onnxlint.deployment.options import Options
+from onnxlint.errors import OnnxlintError
+from onnxlint.images.recipe import PRESETS, Recipe
+from onnxlint.model.skeleton import Model, open_model
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    from onnxlint.accuracy.tasks import Task
+
+
+def preflight(path: str, folder: str | None, to: Sequence[str], options: Options, progress: Progress) -> Recipe:
+    """Find out what would fail later, without writing anything.
+
+    Args:
+        path: The model.
+        folder: Where everything is to be written; None: the default beside the model.
+        to: Names of targets.
+        options: As given.
+        progress: Told what is being done.
+
+    Returns:
+        The recipe, with the model's own input size where none was given.
+
+    Raises:
+        OnnxlintError: The first thing that is wrong.
+    """
+    wanted = [target for _, target in find_targets(to)]
+    model = open_model(path)
+    _, fixed = places(path, folder)
+    if os.path.exists(fixed) and os.path.samefile(fixed, path):
+        raise OnnxlintError(
+            f"--out-dir {printable(os.path.dirname(fixed))}: the fixed model would replace the original; choose another"
+        )
+    calibrated = [target.name for target in wanted if target.calibrates]
+    if calibrated and options.images is None:
+        raise OnnxlintError(
+            f"{calibrated[0]} is calibrated with images: add --images with a folder, a list or an .npz file"
+        )
+    task = _task(options)
+    known = _known_recipe(model, options)
+    images = options.images
+    recipe = fitted(model, known, options.shapes, reads_images=images is not None and images.arrays is None)
+    progress("a first run", 0, None)
+    _run_once(model, recipe, options, task)
+    return recipe
+
+
+def places(path: str, folder: str | None) -> tuple[str, str]:
+    """The folder of a deployment (by default `NAME_deploy` beside the model), and the path of the fixed model in it."""
+    stem = os.path.splitext(path)[0]
+    folder = folder if folder is not None else f"{stem}_deploy"
+    return folder, os.path.join(folder, f"{os.path.basename(stem)}.onnx")
+
+
+def shared_multiple(wanted: int | None, recipe: Recipe) -> int | None:
+    """The largest divisor of the assumed multiple that the recipe's size is a multiple of; None where that is 1."""
+    if wanted is None or recipe.size is None:
+        return wanted
+    shared = math.gcd(wanted, *recipe.size)
+    return shared if shared > 1 else None
+
+
+def _task(options: Options) -> Task | None:
+    """The task that outputs are judged by; conditions and labels are checked too.
+
+    Raises:
+        OnnxlintError: The comparison could not begin.
+    """
+    from onnxlint.accuracy.conditions import parse_conditions
+    from onnxlint.accuracy.tasks import make_task
+
+    parse_conditions(options.fail_if, None if options.task else ())
+    if options.task is None:
+        if options.labels is not None:
+            raise OnnxlintError("--labels needs a task to judge by: add --task")
+        return None
+    if options.images is None:
+        raise OnnxlintError("--task needs images to judge by: add --images")
+    return make_task(
+        options.task,
+        recipe=options.recipe,
+        images=options.images,
+        labels=options.labels,
+        detection=options.detection,
+    )
+
+
+def _run_once(model: Model, recipe: Recipe, options: Options, task: Task | None) -> None:
+    """Run the model on one input: a model that does not run, or does not fit the task, need not be converted.
+
+    Raises:
+        OnnxlintError: It does not run on such inputs, or its outputs do not fit the task.
+    """
+    from onnxlint.accuracy.inputs import fed, make_inputs
+
+    session = backend_for(model.path).open(model.path, options.threads)
+    inputs = make_inputs(model.path, session, options.images, recipe, options.shapes, options.threads)
+    _, feeds = next(iter(inputs.few(1)))
+    arrays = session.run(fed(feeds, session, model.path))
+    if task is not None:
+        outputs = {port.name: array for port, array in zip(session.outputs, arrays, strict=True)}
+        shape = next(iter(feeds.values())).shape
+        task.read(outputs, (int(shape[-1]), int(shape[-2])), _heads(model))
+
+
+def _known_recipe(model: Model, options: Options) -> Recipe:
+    """The recipe as given, or RetinaFace's for a detector with its outputs.
+
+    Raises:
+        OnnxlintError: Images are given, and no recipe.
+    """
+    recipe, images = options.recipe, options.images
+    if recipe.mean or recipe.norm or images is None or images.arrays is not None:
+        return recipe
+    if options.task == "detection" and replace(recipe, size=None) == Recipe() and not options.detection:
+        known = replace(PRESETS["retinaface"], size=recipe.size or PRESETS["retinaface"].size)
+        if _is_retinaface(model, replace(known, size=None) if recipe.size is None else known, options.threads):
+            return known if recipe.size is not None else fitted(model, replace(known, size=None), {})
+    raise OnnxlintError(
+        f"{printable(model.path)}: how do images become its input? Give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
+        "--norm (--mean 0,0,0 for pixels as they are)"
+    )
+
+
+def _is_retinaface(model: Model, recipe: Recipe, threads: int) -> bool:
+    """Whether a model takes images and gives as many boxes, classes and landmarks as RetinaFace has priors."""
+    from onnxlint.accuracy.tasks.decoder import choose
+
+    size = fitted(model, recipe, {}).size
+    if size is None:
+        return False
+    session = backend_for(model.path).open(model.path, threads)
+    if len(session.inputs) != 1:
+        return False
+    arrays = session.run({session.inputs[0].name: np.zeros((1, 3, size[1], size[0]), np.float32)})
+    outputs = {port.name: array for port, array in zip(session.outputs, arrays, strict=True)}
+    try:
+        return choose(outputs, size, _heads(model)).preset == "retinaface"
+    except OnnxlintError:  # no decoder fits the outputs
+        return False
+
+
+def _heads(model: Model) -> Any:
+    from onnxlint.fixes.heads import read_heads
+
+    return read_heads(model.proto)
