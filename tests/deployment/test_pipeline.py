@@ -226,7 +226,7 @@ def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> Non
     [
         ({"task": "clasification"}, "did you mean 'classification"),
         ({"task": None, "labels": "x"}, "add --task"),
-        ({"to": ["onnx-fp61"]}, "did you mean 'onnx-fp16"),
+        ({"to": ["onnx-fp61"]}, r"did you mean 'onnx.fp16"),
         ({"fail_if": ["snr"]}, "snr"),
         ({"images": None}, "is calibrated with images"),
         ({"images": "nowhere"}, "no such file or folder"),

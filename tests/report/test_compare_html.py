@@ -15,7 +15,7 @@ from onnxlint.accuracy.results import AccuracyReport, Detection, ImageAccuracy, 
 from onnxlint.report.compare import tables as compare_tables
 from onnxlint.report.compare.html import render
 from onnxlint.report.page import POLICY
-from tests.report.test_compare_reports import REPORT, model, output
+from tests.support.accuracy_reports import REPORT, model, output
 from tests.support.pages import Strict, opened, overflow
 
 HOSTILE = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\u202eevil\x1b[31m\x00"
