@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import open_model
+from onnxlint.symbolic.view import make_view
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "retinaface"
 CHAINS = ("SHP001", "SHP002", "SHP005", "SHP006")
@@ -47,7 +47,7 @@ class Counts:
 def count(path: Path) -> Counts:
     registry = load_registry()
     plan = Plan(tuple(registry.find(code) for code in CHAINS))
-    view = GraphView(open_model(path))
+    view = make_view(open_model(path))
     findings, _, _ = check_view(view, plan)
     nodes = sum(node.op not in ("Constant",) for graph in view.graphs for node in graph.nodes)
     chains = [f for f in findings if "computed" in f.message or f.code in ("SHP005", "SHP006")]

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from onnxlint.model.skeleton import External, inline_span, is_external, locate_external, tensor_bytes
     from onnxlint.surgery.surgeon import AlreadyPatched
     from onnxlint.surgery.wiring import bypass, detach
-    from onnxlint.symbolic.inference import Number, Quotient, Sizes, Symbolic
+    from onnxlint.symbolic.batch import batch_axis
+    from onnxlint.symbolic.inference import Number, Quotient, Sizes, Symbolic, assumed_sizes, exact_sizes
     from onnxlint.symbolic.sizes import (
         AnySize,
         Size,
@@ -61,7 +62,9 @@ __all__ = [
     "Step",
     "Symbolic",
     "Target",
+    "assumed_sizes",
     "assumptions",
+    "batch_axis",
     "bypass",
     "byte_size",
     "ceil_div",
@@ -69,6 +72,7 @@ __all__ = [
     "convert_opset",
     "detach",
     "drop_activation",
+    "exact_sizes",
     "in_child",
     "inline_span",
     "is_external",
@@ -98,7 +102,8 @@ _HOMES = {
     "onnxlint.model.skeleton": ("External", "inline_span", "is_external", "locate_external", "tensor_bytes"),
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),
     "onnxlint.surgery.wiring": ("bypass", "detach"),
-    "onnxlint.symbolic.inference": ("Number", "Quotient", "Sizes", "Symbolic"),
+    "onnxlint.symbolic.batch": ("batch_axis",),
+    "onnxlint.symbolic.inference": ("Number", "Quotient", "Sizes", "Symbolic", "assumed_sizes", "exact_sizes"),
     "onnxlint.symbolic.sizes": (
         *("AnySize", "Size", "Step", "ceil_div", "constant_target", "ratio_of", "reshape_steps"),
         *("substitute", "symbols", "when_equal"),

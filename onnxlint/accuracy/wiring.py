@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from onnxlint.symbolic.view import make_view
+
 if TYPE_CHECKING:
     import onnx
 
@@ -91,10 +93,9 @@ def read_wiring(path: str) -> Wiring:
 def _of_onnx(path: str) -> tuple[Layer, ...]:
     import math
 
-    from onnxlint.graph.view import GraphView
     from onnxlint.model.skeleton import open_model
 
-    view = GraphView(open_model(path))
+    view = make_view(open_model(path))
     sizes = {name: math.prod(tensor.dims) for name, tensor in view.main.initializers.items()}
     found = []
     for node in view.main.order:

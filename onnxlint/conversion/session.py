@@ -21,6 +21,7 @@ from onnxlint.lint.files import write_atomically
 from onnxlint.lint.finding import Applicability
 from onnxlint.model.assumptions import assumptions
 from onnxlint.model.skeleton import Model, is_external, locate_external, open_model, walk_tensors
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 from onnxlint.version import __version__
 
@@ -149,9 +150,8 @@ def fitted(model: Model, recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], 
     Raises:
         OnnxlintError: The two do not fit.
     """
-    from onnxlint.graph.view import GraphView
 
-    main = GraphView(model).main
+    main = make_view(model).main
     for name in shapes:
         if name not in main.data_inputs:
             known = ", ".join(map(printable, main.data_inputs))

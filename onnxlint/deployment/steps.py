@@ -23,6 +23,7 @@ from onnxlint.images.recipe import ImageSet, Recipe, tensors
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.targets import names as target_names
 from onnxlint.model.skeleton import is_external, locate_external, open_model, walk_tensors
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable, size
 
 SAMPLES = "samples"
@@ -228,7 +229,7 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
     model = open_model(fixed)
     images = options.images
     classes = _class_names(options.labels) if options.task == "classification" else ()
-    photo, x = _first_input(images, recipe, GraphView(model), options.shapes)
+    photo, x = _first_input(images, recipe, make_view(model), options.shapes)
     if images is None or images.arrays is not None:
         step.lines += (
             "the preprocessing of photos is not known: set MEAN, NORM and the order of pixels in the samples",

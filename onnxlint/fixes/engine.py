@@ -20,6 +20,7 @@ from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.lint.rule import Request, Rule, Unfixable
 from onnxlint.model.assumptions import note_assumptions
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _to_fixed_point(
     for stage in ("asked", "proved"):
         for number in range(1, MAX_ROUNDS + 1):
             if view is None or view.proto is not run.proto:
-                view = GraphView(replace(model, proto=run.proto), multiples=request.multiples)
+                view = make_view(replace(model, proto=run.proto), multiples=request.multiples)
                 run.left = _findings(view, plan)
             todo = [
                 finding
@@ -234,7 +235,7 @@ def _join(model: Model, request: Request, run: _Run) -> None:
     from onnxlint.fixes.heads import join_heads, pick_heads
     from onnxlint.surgery.surgeon import Surgeon
 
-    view = GraphView(replace(model, proto=run.proto))
+    view = make_view(replace(model, proto=run.proto))
     surgeon = Surgeon(view)
     names = pick_heads(view, request.concat_heads or ())
     joined = join_heads(view, surgeon, names, request.concat_axis, request.concat_name)

@@ -19,6 +19,7 @@ from onnxlint.graph.view import Graph, GraphView, Node, Shape
 from onnxlint.model.assumptions import ASSUMES_KEY, clause_symbols, note_assumptions, note_symbols
 from onnxlint.symbolic.inference import _HANDLERS, Sizes, Symbolic, _elementwise
 from onnxlint.symbolic.sizes import AnySize, Size, constant_target, divide, product, substitute, when_equal
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
                 size.dim_value = bound[size.dim_param]
             elif axis < len(given):
                 size.dim_value = int(given[axis])
-    after = GraphView(replace(view.model, proto=model))
+    after = make_view(replace(view.model, proto=model))
     _refuse_contradictions(view, after)
     for graph in after.graphs:
         if not graph.is_function:
@@ -116,7 +117,7 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
                 size.dim_param = renamed[size.dim_param]
     if not freed:
         return model
-    after = GraphView(replace(view.model, proto=model))
+    after = make_view(replace(view.model, proto=model))
     found = _Freeing(after, view, freed)
     _write(after, found)
     if found.needed:

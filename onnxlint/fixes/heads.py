@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.assumptions import SYMBOLS_KEY
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -71,21 +72,20 @@ def changed_interface(model: Model, request: Request) -> tuple[onnx.ModelProto, 
     Raises:
         OnnxlintError: Something is asked for that the model does not allow.
     """
-    from onnxlint.graph.view import GraphView
 
     proto, done = model.proto, []
     if request.dynamic:
         from onnxlint.fixes.free_sizes import make_dynamic
 
-        proto = make_dynamic(GraphView(replace(model, proto=proto)), request.dynamic)
+        proto = make_dynamic(make_view(replace(model, proto=proto)), request.dynamic)
         done += [f"set free: {printable(shape)}" for shape in request.dynamic]
     if request.static:
         from onnxlint.fixes.free_sizes import make_static
 
-        proto = make_static(GraphView(replace(model, proto=proto)), request.static)
+        proto = make_static(make_view(replace(model, proto=proto)), request.static)
         done += [f"fixed: {printable(shape)}" for shape in request.static]
     if request.rename:
-        proto = rename_ends(GraphView(replace(model, proto=proto)), dict(request.rename))
+        proto = rename_ends(make_view(replace(model, proto=proto)), dict(request.rename))
         done += [f"renamed {printable(old)!r} to {printable(new)!r}" for old, new in request.rename]
     return proto, done
 

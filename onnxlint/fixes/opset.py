@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.opset_changes import CHANGES, NEWEST, OLDEST, STEPS
 from onnxlint.graph.view import STANDARD_DOMAINS, Graph, GraphView, Shape
+from onnxlint.symbolic.inference import exact_sizes
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class _Place:
         from onnxlint.symbolic.inference import Quotient
         from onnxlint.symbolic.sizes import lower_bound
 
-        value = self.work.view.symbolic.value(self.graph, name) if name else None
+        value = exact_sizes(self.work.view).value(self.graph, name) if name else None
         if value is None:
             return False
         for number in value.numbers:

@@ -12,6 +12,7 @@ from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.rule import Example, Options, Request, Rule
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 if TYPE_CHECKING:
     import onnx
@@ -56,12 +57,11 @@ def findings_in(rule: type[Rule], text: str, options: Options) -> list[Finding]:
     Raises:
         AssertionError: The text does not parse, or the rule failed on it.
     """
-    from onnxlint.graph.view import GraphView
 
     model = Model(path="example.onnx", proto=parse(text), size=0)
     if rule.needs_weights:
         options = replace(options, weights=True)
-    findings, _, failures = check_view(GraphView(model), Plan((rule,), options))
+    findings, _, failures = check_view(make_view(model), Plan((rule,), options))
     if failures:
         raise AssertionError("; ".join(failures))
     return findings

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.engine import FixReport, fix_model
 from onnxlint.fixes.heads import changed_interface
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.rule import Request
 from onnxlint.lint.session import Plans, fail_level
 from onnxlint.model.assumptions import ASSUMES_KEY
 from onnxlint.model.skeleton import Model, open_model
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def noted_multiples(
     known = {entry.key: entry.value for entry in proto.metadata_props}.get(ASSUMES_KEY, "")
     if not assumptions and multiple_of is None and not known:
         return {}
-    view = GraphView(Model("", proto, 0))
+    view = make_view(Model("", proto, 0))
     symbols: dict[str, None] = {}
     spatial: dict[str, None] = {}
     letters: dict[str, dict[str, None]] = {"N": {}, "H": {}, "W": {}}

@@ -7,13 +7,14 @@ is made when a rule first asks for it, and kept.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location
+from onnxlint.graph.source import Sources
 from onnxlint.model.skeleton import LARGE, Model, inline_span
 from onnxlint.text import printable
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import onnx
-
-    from onnxlint.graph.source import Sources
-    from onnxlint.symbolic.inference import Symbolic
 
 Dim = int | str | None
 """A dimension: known, symbolic (a name or an expression; equal texts are equal sizes), or unknown."""
@@ -301,8 +299,18 @@ class Graph:
         return entry[1] if entry else None
 
 
+class ShapeInference(Protocol):
+    """Shapes of values, found by other means than onnx's inference."""
+
+    def shape(self, graph: Graph, name: str) -> tuple[object, ...] | None:
+        """Sizes of a value: numbers, and expressions that `str` makes symbols of; None where the rank is unknown."""
+
+
 class GraphView:
     """A read-only index over a model.
+
+    Args:
+        refine: Gives the inference that completes the shapes that onnx's loses (`onnxlint.symbolic.view.make_view`).
 
     Attributes:
         model: The opened model.
@@ -315,16 +323,19 @@ class GraphView:
     """
 
     def __init__(
-        self, model: Model, sources: Sources | None = None, multiples: tuple[tuple[str, int], ...] = ()
+        self,
+        model: Model,
+        sources: Sources | None = None,
+        multiples: tuple[tuple[str, int], ...] = (),
+        refine: Callable[[GraphView], ShapeInference] | None = None,
     ) -> None:
-        from onnxlint.graph.source import Sources
-
         self.model = model
         self.proto = model.proto
         self.sources = sources or Sources()
         self.multiples = dict(multiples)
         self.inference_error = ""
         self.refused = False
+        self._refine = refine
         self.memo: dict[str, Any] = {}  # what rules share about this model, made once; keys are theirs
         self._by_op: dict[str, list[Node]] = {}
         self._nearest: dict[int, dict[int, str]] = {}
@@ -447,12 +458,12 @@ class GraphView:
     def inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
         """(element type, shape) of a value as inference finds them, looked up outwards through the graphs.
 
-        Ranks that onnx's inference loses, and in a model that computes shapes also sizes, are those of `symbolic`:
-        numbers, symbols of the inputs, or expressions of them (`ceil(h/16)`).
+        Ranks that onnx's inference loses, and in a model that computes shapes also sizes, are those of symbolic
+        inference: numbers, symbols of the inputs, or expressions of them (`ceil(h/16)`).
         """
         kind, shape = self.onnx_inferred(graph, name)
-        if shape is None or (self._has_sizes and any(is_invented(dim) for dim in shape)):
-            sizes = self.symbolic.shape(graph, name)
+        if self._refine and (shape is None or (self._has_sizes and any(is_invented(dim) for dim in shape))):
+            sizes = self._refine(self).shape(graph, name)
             if sizes is not None:
                 return kind, tuple(size if isinstance(size, int) else str(size) for size in sizes)
         return kind, shape
@@ -464,7 +475,7 @@ class GraphView:
 
     @cached_property
     def _has_sizes(self) -> bool:
-        """Whether `symbolic` may know sizes that onnx's inference does not."""
+        """Whether symbolic inference may know sizes that onnx's inference does not."""
         return self.computes_shapes or bool(self._rounding_resizes)
 
     @cached_property
@@ -477,20 +488,6 @@ class GraphView:
             if scales is not None and scales.dtype.kind == "f" and any(s * 64 % 1 for s in scales.reshape(-1).tolist()):
                 found.append((node.index, index))
         return found
-
-    @cached_property
-    def symbolic(self) -> Symbolic:
-        """Every size as an expression of the inputs' symbols."""
-        from onnxlint.symbolic.inference import Symbolic
-
-        return Symbolic(self)
-
-    @cached_property
-    def assumed(self) -> Symbolic:
-        """Every size, under the assumptions that the user makes about the inputs (`multiples`)."""
-        from onnxlint.symbolic.inference import Symbolic
-
-        return Symbolic(self, self.multiples) if self.multiples else self.symbolic
 
     def onnx_inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
         """(element type, shape) of a value as `onnx.shape_inference` finds them, without the file's claims."""
@@ -654,20 +651,6 @@ class GraphView:
                     queue.append(producer)
         self._nearest[id(graph)] = nearest
         return nearest
-
-    def batch_axis(self, graph: Graph, name: str) -> int | None:
-        """The axis of a value that is the batch, traced from the graph inputs; None where there is none."""
-        if graph is not self.main:
-            owner = graph.owner(name)
-            if owner is not self.main:
-                return None
-        return self._batch_axes.get(name)
-
-    @cached_property
-    def _batch_axes(self) -> dict[str, int]:
-        from onnxlint.graph.batch import trace_batch
-
-        return trace_batch(self)
 
 
 def _body(proto: Any, child: Graph) -> Any:

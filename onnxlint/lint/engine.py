@@ -13,6 +13,7 @@ from onnxlint.graph.location import Location
 from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -105,11 +106,10 @@ def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[st
 
 def check_model(model: Model, plan: Plan) -> CheckResult:
     """Run the plan's rules over an opened model."""
-    from onnxlint.graph.view import GraphView
 
     started = time.perf_counter()
     try:
-        findings, suppressed, failures = check_view(GraphView(model), plan)
+        findings, suppressed, failures = check_view(make_view(model), plan)
     except OnnxlintError as error:
         return CheckResult(model.path, error=FileError(model.path, str(error)))
     return CheckResult(

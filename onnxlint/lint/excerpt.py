@@ -11,6 +11,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import Graph, GraphView, Node, Shape, is_invented
 from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.model.assumptions import CLAUSE
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -319,12 +320,12 @@ def _patched(view: GraphView, finding: Finding, rule: type[Rule]) -> GraphView:
         raise Unfixable("the fix concerns the model as a whole")
     multiples = _multiples(finding.fix)
     request = Request(multiples=multiples)
-    assumed = GraphView(view.model, view.sources, multiples) if multiples else view
+    assumed = make_view(view.model, view.sources, multiples) if multiples else view
     surgeon = Surgeon(assumed)
     surgeon.begin()
     rule().patch(finding, assumed, surgeon, request)
     surgeon.end()
-    return GraphView(replace(view.model, proto=surgeon.close()), view.sources)
+    return make_view(replace(view.model, proto=surgeon.close()), view.sources)
 
 
 def _multiples(fix: Fix | None) -> tuple[tuple[str, int], ...]:

@@ -75,6 +75,23 @@ class Value:
     floating: bool = False
 
 
+def exact_sizes(view: GraphView) -> Symbolic:
+    """Every size of a model as an expression of its inputs' symbols; inferred once for a view."""
+    return _inferred(view, "onnxlint.symbolic.exact", {})
+
+
+def assumed_sizes(view: GraphView) -> Symbolic:
+    """Every size under the assumptions that the user makes about the inputs (`view.multiples`)."""
+    return _inferred(view, "onnxlint.symbolic.assumed", view.multiples) if view.multiples else exact_sizes(view)
+
+
+def _inferred(view: GraphView, key: str, multiples: Mapping[str, int]) -> Symbolic:
+    known: Symbolic | None = view.memo.get(key)
+    if known is None:
+        known = view.memo[key] = Symbolic(view, multiples)
+    return known
+
+
 _MISUSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What evaluating an operator raises where its operands or attributes are not those of the specification."""
 

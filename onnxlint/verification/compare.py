@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model, open_model, walk_tensors
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 from onnxlint.verification.contract import common_contract
 from onnxlint.verification.inputs import Input
@@ -133,7 +134,7 @@ def _verify(
     interface: Interface = UNCHANGED,
 ) -> Verification:
     _demand_runtime()
-    view = GraphView(replace(original[0], proto=original[1]))
+    view = make_view(replace(original[0], proto=original[1]))
     half = _half(view)
     if tolerance != EXACT and half is not None:
         tolerance = half
@@ -141,8 +142,8 @@ def _verify(
         before = bound(original[1], interface.bound)
         after = restored(original[1], fixed[1], interface)
         if interface.bound:
-            view = GraphView(replace(original[0], proto=before))
-        contract = common_contract(view, GraphView(replace(fixed[0], proto=after)), multiples, interface.renamed)
+            view = make_view(replace(original[0], proto=before))
+        contract = common_contract(view, make_view(replace(fixed[0], proto=after)), multiples, interface.renamed)
     except LostOutput as why:
         return Verification((Trial("", "normal", "different", math.inf, "", str(why)),), "", tolerance)
     except Incomparable as why:

@@ -8,16 +8,16 @@ import pytest
 
 from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.location import Location
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import MOST, Box, Neighbourhood, with_neighbourhoods
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 from tests.support.report_samples import DETECTOR, rules
 
 
 def around(text: str, place: Location, operand: str = "") -> Neighbourhood | None:
-    view = GraphView(Model("m.onnx", parse(text), size=0))
+    view = make_view(Model("m.onnx", parse(text), size=0))
     evidence = (("operand", operand),) if operand else ()
     finding = Finding("ABC001", "a", Severity.INFO, "m", place, evidence=evidence)
     return with_neighbourhoods(view, [finding])[0].neighbourhood
@@ -110,7 +110,7 @@ def test_a_picture_stays_small_and_cheap() -> None:
 
 
 def test_the_plan_decides_and_results_can_be_sent_to_other_processes() -> None:
-    view = GraphView(Model("m.onnx", parse(DETECTOR), size=0))
+    view = make_view(Model("m.onnx", parse(DETECTOR), size=0))
     plan = Plan(rules("SHP001"), neighbourhoods=True)
     assert pickle.loads(pickle.dumps(plan)) == plan
     found, _, _ = check_view(view, plan)

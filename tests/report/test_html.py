@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 
 from onnxlint.fixes.rule_tests import parse
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
 from onnxlint.lint.finding import SAFE, Finding, Severity
@@ -23,6 +22,7 @@ from onnxlint.model.skeleton import Model
 from onnxlint.report import Report, render
 from onnxlint.report.check.html import PICTURES, _placed
 from onnxlint.report.page import POLICY
+from onnxlint.symbolic.view import make_view
 from tests.report.test_hostile import bland, reports, run
 from tests.support.command import onnxlint
 from tests.support.pages import Strict, opened, overflow
@@ -33,7 +33,7 @@ HOSTILE = "</script><script>document.title='hit'</script><img src=x onerror=aler
 
 def checked(text: str, *codes: str) -> list[Finding]:
     rules = tuple(rule for rule in load_registry() if rule.code in codes)
-    view = GraphView(Model("m.onnx", parse(text), size=0))
+    view = make_view(Model("m.onnx", parse(text), size=0))
     found, _, failures = check_view(view, Plan(rules, neighbourhoods=True, fixes=True))
     assert not failures
     return found

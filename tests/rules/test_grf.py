@@ -14,17 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlint_rules.grf._liveness import liveness
 
 from onnxlint.fixes.rule_tests import findings_in
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 
 def findings(code: str, model: onnx.ModelProto, weights: bool = False) -> list[Finding]:
     rule = load_registry().find(code)
-    found, _, failures = check_view(GraphView(Model("m.onnx", model, 0)), Plan((rule,), Options(weights=weights)))
+    found, _, failures = check_view(make_view(Model("m.onnx", model, 0)), Plan((rule,), Options(weights=weights)))
     assert not failures
     return found
 
@@ -95,7 +95,7 @@ def living_names(model: onnx.ModelProto) -> set[str]:
 @settings(max_examples=150, deadline=None)
 @given(random_graphs())
 def test_dead_nodes_are_those_that_a_walk_from_the_outputs_misses(model: onnx.ModelProto) -> None:
-    view = GraphView(Model("m.onnx", model, 0))
+    view = make_view(Model("m.onnx", model, 0))
     state = liveness(view)
     alive = {
         node.name

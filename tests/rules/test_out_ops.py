@@ -14,10 +14,10 @@ from onnxlint_rules.ops.ops007_implicit_resize_mode import _pixels
 
 from onnxlint import Finding, Options
 from onnxlint.fixes.rule_tests import parse
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 RETINAFACE = Path(__file__).parents[3] / "shared" / "data" / "retinaface"
 
@@ -25,7 +25,7 @@ RETINAFACE = Path(__file__).parents[3] / "shared" / "data" / "retinaface"
 def findings(model: onnx.ModelProto, *codes: str) -> list[Finding]:
     registry = load_registry()
     plan = Plan(tuple(registry.find(code) for code in codes))
-    found, _, failures = check_view(GraphView(Model("model.onnx", model, 0)), plan)
+    found, _, failures = check_view(make_view(Model("model.onnx", model, 0)), plan)
     assert not failures
     return found
 

@@ -21,6 +21,7 @@ from onnxlint.lint.finding import Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 Array = npt.NDArray[np.generic]
 
@@ -30,7 +31,7 @@ def view_of(nodes: list[onnx.NodeProto], arrays: dict[str, Array], rank: int = 2
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None] * rank)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors))
-    return GraphView(Model("m.onnx", model, 0))
+    return make_view(Model("m.onnx", model, 0))
 
 
 def findings(code: str, view: GraphView, read: bool = True) -> list[Finding]:

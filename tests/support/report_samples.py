@@ -7,7 +7,6 @@ from pathlib import Path
 from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.graph.source import Sources
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import Box, Neighbourhood
 from onnxlint.lint.finding import SAFE, Applicability, CheckResult, FileError, Finding, Fix, Severity
@@ -15,6 +14,7 @@ from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Rule
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report
+from onnxlint.symbolic.view import make_view
 
 DETECTOR = """
 <ir_version: 8, opset_import: ["": 13]>
@@ -69,7 +69,7 @@ def detector(root: Path) -> Report:
     for name, node in nodes.items():
         node.name = node.name or f"/head/{node.op_type}_{name}"
     plan = Plan(rules(*CODES), neighbourhoods=True)
-    view = GraphView(Model(str(path), proto, size=0), Sources(root))
+    view = make_view(Model(str(path), proto, size=0), Sources(root))
     found, suppressed, failures = check_view(view, plan)
     assert not failures, failures
     results = (

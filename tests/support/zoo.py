@@ -15,8 +15,9 @@ import onnx.parser
 
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model
-from onnxlint.symbolic.inference import Number, Quotient, Symbolic
+from onnxlint.symbolic.inference import Number, Quotient, Symbolic, exact_sizes
 from onnxlint.symbolic.sizes import AnySize, Size, substitute, symbols
+from onnxlint.symbolic.view import make_view
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +35,7 @@ def parse(text: str) -> onnx.ModelProto:
 def view(model: onnx.ModelProto | str, **options: Any) -> GraphView:
     """A view of a model that lies in memory."""
     proto = parse(model) if isinstance(model, str) else model
-    return GraphView(Model("model.onnx", proto, proto.ByteSize()), **options)
+    return make_view(Model("model.onnx", proto, proto.ByteSize()), **options)
 
 
 def session(proto: onnx.ModelProto | bytes) -> Any:
@@ -176,7 +177,7 @@ def compare(
 ) -> Comparison:
     """Run a model and compare every size and every shape value on the way with symbolic inference."""
     real = run_all(proto, feeds) if values is None else values
-    return Comparison(view(proto).symbolic, bindings(proto, feeds)).compare(real)
+    return Comparison(exact_sizes(view(proto)), bindings(proto, feeds)).compare(real)
 
 
 def feeds_for(proto: onnx.ModelProto, dims: Mapping[str, int], seed: int = 0, high: int = 3) -> dict[str, Array]:

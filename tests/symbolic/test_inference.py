@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from fixtures import pitfalls
-from onnxlint.symbolic.inference import Quotient, Symbolic
+from onnxlint.symbolic.inference import Quotient, Symbolic, exact_sizes
 from tests.support import zoo
 
 SIZES = st.one_of(st.integers(1, 12), st.sampled_from([13, 16, 17, 23, 24, 31, 32, 37, 49, 64, 97]))
@@ -383,7 +383,7 @@ SMALL = {
 def loaded(name: str) -> tuple[onnx.ModelProto, Any, Symbolic]:
     """A model, a session that shows all its values, and its symbolic inference."""
     proto = SMALL[name].proto()
-    return proto, zoo.session(zoo.exposed(proto)), zoo.view(proto).symbolic
+    return proto, zoo.session(zoo.exposed(proto)), exact_sizes(zoo.view(proto))
 
 
 def symbols_of(proto: onnx.ModelProto) -> list[str]:
@@ -439,14 +439,14 @@ def test_elementwise_along_an_axis_at_opset_6() -> None:
     # onnxruntime cannot run it.
     body = Small(IMAGE, "y = Add<broadcast=1, axis=1>(x, b)", "float[3] b = {1,2,3}", 6)
     view = zoo.view(body.proto())
-    assert str(view.symbolic.shape(view.main, "y")) == "(N, 3, H, W)"
+    assert str(exact_sizes(view).shape(view.main, "y")) == "(N, 3, H, W)"
 
 
 def test_what_is_not_a_number_is_unknown() -> None:
     model = zoo.parse("m (float[N] x) => (y) { y = Add(x, big) }")
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([np.inf, np.nan, 0.5, 2], np.float32), "big"))
     view = zoo.view(model)
-    value = view.symbolic.value(view.main, "big")
+    value = exact_sizes(view).value(view.main, "big")
     assert value is not None
     assert value.numbers == (None, None, Quotient(1, 2), 2)
 
@@ -457,7 +457,7 @@ def test_sizes_without_a_name_are_not_equal(dim: str) -> None:
     for size in model.graph.input[0].type.tensor_type.shape.dim:
         size.dim_param = dim
     view = zoo.view(model)
-    sizes = view.symbolic.shape(view.main, "y")
+    sizes = exact_sizes(view).shape(view.main, "y")
     assert sizes is not None
     assert sizes[0] != sizes[1]
 
@@ -467,7 +467,7 @@ DYNAMIC = {"batch": st.integers(1, 3), "height": st.integers(1, 160), "width": s
 
 def check_network(proto: onnx.ModelProto, dims: st.SearchStrategy[dict[str, int]], examples: int) -> None:
     """Compare a network at many sizes, a few of which it has to run at."""
-    runner, symbolic = zoo.session(zoo.exposed(proto)), zoo.view(proto).symbolic
+    runner, symbolic = zoo.session(zoo.exposed(proto)), exact_sizes(zoo.view(proto))
     exact = []
 
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck))

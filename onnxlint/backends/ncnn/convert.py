@@ -23,6 +23,7 @@ from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
 from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
 from onnxlint.backends.ncnn.run import wheel
 from onnxlint.errors import OnnxlintError
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -83,12 +84,11 @@ def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
             something else.
         OnnxlintError: The model cannot be read, the shape is missing, or the tools are.
     """
-    from onnxlint.graph.view import GraphView
     from onnxlint.model.skeleton import open_model
 
     wheel()
     model = open_model(source)
-    view = GraphView(model)
+    view = make_view(model)
     shapes = input_shapes(view, job)
     with tempfile.TemporaryDirectory(prefix="onnxlint-ncnn-") as folder:
         progress("writing the model for pnnx", 0, None)

@@ -13,6 +13,7 @@ import numpy as np
 from onnxlint.backends import Array, Job, Port
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -102,13 +103,12 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     Raises:
         OnnxlintError: It runs on none that were tried.
     """
-    from onnxlint.graph.view import GraphView
     from onnxlint.model.skeleton import open_model
     from onnxlint.verification.contract import common_contract
     from onnxlint.verification.inputs import candidates, feeds_for
     from onnxlint.verification.interface import Incomparable
 
-    view = GraphView(open_model(path))
+    view = make_view(open_model(path))
     try:
         contract = common_contract(view, view, _multiples(view))
     except Incomparable as why:

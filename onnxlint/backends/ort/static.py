@@ -18,6 +18,7 @@ from onnxlint.backends import Array
 from onnxlint.backends.ort.calibrate import Ranges
 from onnxlint.backends.ort.session import first_line, run, runtime, start
 from onnxlint.errors import OnnxlintError
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 OLDEST = 13
@@ -52,7 +53,6 @@ def prepare(source: str) -> onnx.ModelProto:
         OnnxlintError: It cannot be read, is too large, or cannot be raised or pre-processed.
     """
     from onnxlint.fixes import opset
-    from onnxlint.graph.view import GraphView
     from onnxlint.model.save import save
     from onnxlint.model.skeleton import open_model
 
@@ -67,7 +67,7 @@ def prepare(source: str) -> onnx.ModelProto:
             f"{shown}: has {size:,} bytes of weights; onnxruntime's quantizer cannot handle more than 2 GiB in one model, "
             "split it first"
         )
-    view = GraphView(opened)
+    view = make_view(opened)
     proto = opset.convert(view, OLDEST) if 0 < view.opset < OLDEST else opened.proto
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
         raised, ready = os.path.join(folder, "raised.onnx"), os.path.join(folder, "ready.onnx")

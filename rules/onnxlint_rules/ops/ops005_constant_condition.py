@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable
+from onnxlint.rulekit import exact_sizes
 from onnxlint_rules._patching import UNHELD, is_held
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _loop(node: Node) -> str:
 def _number(node: Node, i: int) -> int | None:
     """Value of input `i`, where it is the same for all inputs that the model declares."""
     name = node.input(i)
-    value = node.graph.view.symbolic.value(node.graph, name) if name else None
+    value = exact_sizes(node.graph.view).value(node.graph, name) if name else None
     if value is None or len(value.numbers) != 1:
         return None
     number = value.numbers[0]

@@ -24,6 +24,7 @@ from onnxlint import (
     Unfixable,
     printable,
 )
+from onnxlint.rulekit import exact_sizes
 from onnxlint_rules._graph import names_shown
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def _suspects(view: GraphView) -> Iterator[_Entry]:
 def _is_small(node: Node) -> bool:
     """Whether a Cast converts a shape or a few factors."""
     view, graph = node.graph.view, node.graph
-    if view.symbolic.value(graph, node.input(0)) is not None:
+    if exact_sizes(view).value(graph, node.input(0)) is not None:
         return True
     size = _size(graph, node.output())
     return size is not None and size <= _SMALL and graph.dtype(node.input(0)) in (2, 3, 4, 5, 6, 7, 9, 12, 13)

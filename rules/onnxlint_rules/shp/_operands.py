@@ -15,7 +15,9 @@ from onnxlint.rulekit import (
     Quotient,
     Sizes,
     Symbolic,
+    assumed_sizes,
     ceil_div,
+    exact_sizes,
     ratio_of,
     shape_chain,
     substitute,
@@ -43,12 +45,12 @@ class Operand:
 
     def numbers(self) -> tuple[Number | None, ...] | None:
         """The operand's numbers, sizes among them; None where it cannot be followed."""
-        value = self.node.graph.view.symbolic.val(self.node, self.index)
+        value = exact_sizes(self.node.graph.view).val(self.node, self.index)
         return None if value is None else value.numbers
 
     def data(self) -> Sizes | None:
         """Sizes of the consumer's first input."""
-        return self.node.graph.view.symbolic.of(self.node, 0)
+        return exact_sizes(self.node.graph.view).of(self.node, 0)
 
     def describe(self) -> str:
         """`Shape → Gather → Unsqueeze → Concat → Reshape`, one way through the chain."""
@@ -121,7 +123,7 @@ def resize_scales(node: Node) -> Scales:
     index, _ = resize_factors(node)
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         return Scales(why="it keeps the aspect ratio, so its factors depend on the input")
-    sides = _sides(view.symbolic, node, index)
+    sides = _sides(exact_sizes(view), node, index)
     if isinstance(sides, str):
         return Scales(why=sides)
     ratios = [ratio_of(out, size) for out, size in sides]
@@ -133,7 +135,7 @@ def resize_scales(node: Node) -> Scales:
                 )
         return Scales(tuple(ratio for ratio in ratios if ratio is not None))
     if view.multiples:
-        assumed = _sides(view.assumed, node, index)
+        assumed = _sides(assumed_sizes(view), node, index)
         factors = [] if isinstance(assumed, str) else [ratio_of(out, size) for out, size in assumed]
         if factors and None not in factors:
             names = set().union(*(symbols(out) | symbols(size) for out, size in sides if ratio_of(out, size) is None))
@@ -226,7 +228,7 @@ def is_expand_by_shape(operand: Operand) -> bool:
     node, graph = operand.node, operand.node.graph
     if node.op != "Expand" or graph.is_output(node.output()):
         return False
-    symbolic = graph.view.symbolic
+    symbolic = exact_sizes(graph.view)
     expanded = symbolic.shape(graph, node.output())
     readers = node.consumers()
     return bool(readers and expanded) and all(

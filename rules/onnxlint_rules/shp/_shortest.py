@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import GraphView, Node
-from onnxlint.rulekit import AnySize, Number, Size
+from onnxlint.rulekit import AnySize, Number, Size, exact_sizes
 from onnxlint_rules.shp._operands import Operand
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _key(operand: Operand) -> tuple[int, int]:
 def _form(operand: Operand, finder: _Finder) -> tuple[Part, ...] | None:
     """The parts of one operand; None where a size of it is that of no axis."""
     node, numbers, data = operand.node, operand.numbers(), operand.data()
-    value = node.graph.view.symbolic.val(node, operand.index)
+    value = exact_sizes(node.graph.view).val(node, operand.index)
     if numbers is None or value is None or len(value.dims) != 1:
         return None
     places: list[Number | None] = list(numbers)
@@ -146,7 +146,7 @@ class _Finder:
         made = [(-1, name) for name in graph.data_inputs]
         made += [(places[id(node)], name) for node in graph.order for name in node.outputs if name]
         for place, name in made:
-            for axis, size in enumerate(view.symbolic.shape(graph, name) or ()):
+            for axis, size in enumerate(exact_sizes(view).shape(graph, name) or ()):
                 if isinstance(size, Size):
                     self._axes.setdefault(size, []).append((place, name, axis))
 
@@ -157,7 +157,7 @@ class _Finder:
         for place, name, axis in self._axes.get(first, ()) if isinstance(first, Size) else ():
             if place >= self.places[id(node)]:
                 break
-            shape = self.view.symbolic.shape(self.view.main, name) or ()
+            shape = exact_sizes(self.view).shape(self.view.main, name) or ()
             length = 1
             while (
                 length < min(len(sizes), len(shape) - axis)
@@ -197,7 +197,7 @@ def _nodes_of(view: GraphView, piece: Piece) -> Iterator[object]:
         yield piece
         return
     yield piece.value
-    if piece.start or piece.stop < len(view.symbolic.shape(view.main, piece.value) or ()):
+    if piece.start or piece.stop < len(exact_sizes(view).shape(view.main, piece.value) or ()):
         yield piece
 
 
@@ -213,7 +213,7 @@ def _sizes(surgeon: Surgeon, node: Node, made: dict[object, gs.Tensor], piece: P
     import numpy as np
 
     view = node.graph.view
-    rank = len(view.symbolic.shape(view.main, piece.value) or ())
+    rank = len(exact_sizes(view).shape(view.main, piece.value) or ())
     data = made[piece.value]
     if view.opset >= 15:
         bounds = {"start": piece.start} if piece.start else {}

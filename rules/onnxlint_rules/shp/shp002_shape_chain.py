@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
-from onnxlint.rulekit import Step, bypass, constant_target, detach, reshape_steps
+from onnxlint.rulekit import Step, bypass, constant_target, detach, exact_sizes, reshape_steps
 from onnxlint_rules.shp._operands import (
     Operand,
     computed_operands,
@@ -195,7 +195,7 @@ class ShapeChain(Rule):
                     raise Unfixable(answer.why)
                 put(surgeon, operand, parts, base)
             else:
-                value = view.symbolic.val(node, operand.index)
+                value = exact_sizes(view).val(node, operand.index)
                 kind = node.graph.dtype(node.input(operand.index))
                 array = np.array(answer.constant, helper.tensor_dtype_to_np_dtype(kind) if kind else np.int64)
                 array = array.reshape(value.dims if value is not None else -1)
@@ -255,7 +255,7 @@ def simplest(operand: Operand) -> Answer:
         target = constant_target(data or (), numbers)
         if target is not None:
             return Answer(target)
-        sizes = node.graph.view.symbolic.shape(node.graph, node.output())
+        sizes = exact_sizes(node.graph.view).shape(node.graph, node.output())
         steps = reshape_steps(data, sizes) if data is not None and sizes is not None else None
         if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
             return Answer(steps=tuple(steps))
@@ -292,6 +292,6 @@ def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...
 
 def is_no_op(operand: Operand) -> bool:
     """Whether an Expand gives back what it gets."""
-    symbolic, node = operand.node.graph.view.symbolic, operand.node
+    symbolic, node = exact_sizes(operand.node.graph.view), operand.node
     data = operand.data()
     return node.op == "Expand" and data is not None and symbolic.shape(node.graph, node.output()) == data

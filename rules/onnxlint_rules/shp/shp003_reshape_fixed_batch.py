@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Severity, Silent
+from onnxlint.rulekit import batch_axis
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -113,7 +114,7 @@ class ReshapeFixedBatch(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for node in view.nodes("Reshape"):
             target = node.constant(1)
-            if target is None or target.size < 2 or view.batch_axis(node.graph, node.input(0)) != 0:
+            if target is None or target.size < 2 or batch_axis(node.graph, node.input(0)) != 0:
                 continue
             elements = target.reshape(-1).tolist()
             shape = node.shape(0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
+from onnxlint.rulekit import batch_axis
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -98,7 +99,7 @@ class ReshapeSpillsIntoBatch(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for node in view.nodes("Reshape"):
             target = node.constant(1)
-            if target is None or target.size < 2 or view.batch_axis(node.graph, node.input(0)) != 0:
+            if target is None or target.size < 2 or batch_axis(node.graph, node.input(0)) != 0:
                 continue
             elements = target.reshape(-1).tolist()
             if elements[0] != -1 or any(element <= 0 for element in elements[1:]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
-from onnxlint.rulekit import is_invented, target_names
+from onnxlint.rulekit import batch_axis, is_invented, target_names
 from onnxlint_rules.tgt._tables import data_nodes, names_of, targets
 
 _AXIS = {
@@ -152,7 +152,7 @@ class BatchAxis(Rule):
         for target in wanted:
             for op, nodes in found.items():
                 first = nodes[0]
-                axis = view.batch_axis(first.graph, first.input(0))
+                axis = batch_axis(first.graph, first.input(0))
                 dims = ("?" if is_invented(dim) else printable(str(dim)) for dim in first.shape(0) or ())
                 where = f"axis {axis} of [{', '.join(dims)}]"
                 more = f", and {len(nodes) - 1} more like it" if len(nodes) > 1 else ""
@@ -167,7 +167,7 @@ class BatchAxis(Rule):
 
 def _along_batch(view: GraphView, node: Node) -> bool:
     """Whether a node certainly works along the batch axis of its first input."""
-    batch = view.batch_axis(node.graph, node.input(0))
+    batch = batch_axis(node.graph, node.input(0))
     shape = node.shape(0)
     if batch is None or shape is None:
         return False

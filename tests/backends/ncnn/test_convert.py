@@ -18,9 +18,9 @@ from onnxlint.backends.ncnn.convert import clean, convert, run_apart, snr, trace
 from onnxlint.backends.ncnn.format import parse_bin, parse_param, save
 from onnxlint.backends.ncnn.run import NcnnSession
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.view import GraphView
 from onnxlint.images.recipe import Recipe
 from onnxlint.model.skeleton import open_model
+from onnxlint.symbolic.view import make_view
 from tests.support.ncnn_nets import DATA, REFERENCE, needs_data, small
 
 pytest.importorskip("pnnx", reason="the pnnx wheel is not installed")
@@ -112,7 +112,7 @@ def test_of_several_the_right_nodes_are_named(tmp_path: Path) -> None:
     nodes = [helper.make_node("Resize", ["x", "", "twice"], [f"y{i}"], name=f"resize {i}") for i in range(3)]
     nodes.insert(1, helper.make_node("Concat", ["y0", "y0"], ["c"], name="concat", axis=1))
     path = write(tmp_path, nodes, {"x": [1, 3, 8, 8]}, {"y2": [1, 3, 16, 16]}, twice=np.array([1, 1, 2, 2], np.float32))
-    graph = GraphView(open_model(path)).main
+    graph = make_view(open_model(path)).main
     converted = [("F.interpolate", f"F.interpolate_{i}") for i in (3, 5, 7)] + [("torch.cat", "cat_1")]
     found = trace(graph, [("F.interpolate", "F.interpolate_5"), ("torch.cat", "cat_1")], converted)
     assert {kind: [node.name for node in nodes] for kind, nodes in found.items()} == {

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from onnxlint.symbolic.inference import exact_sizes
+
 if TYPE_CHECKING:
     from onnxlint.graph.view import Dim, Graph, GraphView, Node, Shape
 
@@ -47,6 +49,18 @@ def input_batch_axis(graph: Graph, name: str) -> int | None:
     if len(shape) >= 4:
         return 0
     return 0 if len(shape) >= 2 and (shape[0] == 1 or not isinstance(shape[0], int)) else None
+
+
+def batch_axis(graph: Graph, name: str) -> int | None:
+    """The axis of a value that is the batch, traced from the graph inputs; None where there is none."""
+    view = graph.view
+    if graph is not view.main and graph.owner(name) is not view.main:
+        return None
+    key = "onnxlint.symbolic.batch"
+    axes: dict[str, int] | None = view.memo.get(key)
+    if axes is None:
+        axes = view.memo[key] = trace_batch(view)
+    return axes.get(name)
 
 
 def trace_batch(view: GraphView) -> dict[str, int]:
@@ -135,7 +149,7 @@ def _reshape(node: Node, first: int) -> int | None:
         return None
     constant = node.constant(1)
     if constant is None:
-        symbolic = node.graph.view.symbolic
+        symbolic = exact_sizes(node.graph.view)
         data, value = symbolic.of(node, 0), symbolic.val(node, 1)
         if data is None or value is None or not value.numbers:
             return None

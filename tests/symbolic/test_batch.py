@@ -7,15 +7,15 @@ import onnx
 import pytest
 
 from fixtures import pitfalls
-from onnxlint.graph.batch import input_batch_axis
-from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import open_model
+from onnxlint.symbolic.batch import batch_axis, input_batch_axis
+from onnxlint.symbolic.view import make_view
 from tests.support.zoo import RETINAFACE, exposed, parse, session, view
 
 
 def batch_of(body: str, name: str = "y", opset: int = 17) -> int | None:
     held = view(parse(f'<ir_version: 8, opset_import: ["": {opset}]>\nnet {body}'))
-    return held.batch_axis(held.main, name)
+    return batch_axis(held.main, name)
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,16 @@ def test_inside_a_branch_the_outer_values_have_theirs() -> None:
         }""")
     )
     inner = held.graphs[1]
-    assert held.batch_axis(inner, "x") == 0
-    assert held.batch_axis(inner, "p") is None
+    assert batch_axis(inner, "x") == 0
+    assert batch_axis(inner, "p") is None
 
 
 def test_attributes_of_another_type_lose_the_batch_and_nothing_else() -> None:
     proto = parse("net (float[N,3,4,4] x) => (float[N,4,4,3] y) { t = Transpose <perm=[0,2,3,1]> (x) y = Relu (t) }")
     proto.graph.node[0].attribute[0].CopyFrom(onnx.helper.make_attribute("perm", "text"))
     held = view(proto)
-    assert held.batch_axis(held.main, "y") is None
-    assert held.batch_axis(held.main, "x") == 0
+    assert batch_axis(held.main, "y") is None
+    assert batch_axis(held.main, "x") == 0
 
 
 @pytest.mark.parametrize("name", ["pitfalls_safe", "original_op17_dyn"])
@@ -131,14 +131,14 @@ def test_against_runs(name: str, tmp_path_factory: pytest.TempPathFactory) -> No
     path = folder / f"{name}.onnx"
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    held = GraphView(open_model(path))
+    held = make_view(open_model(path))
     runner = session(exposed(onnx.load(path)))
     names = [output.name for output in runner.get_outputs()]
     found = 0
     for batch in (2, 5):
         image = np.zeros((batch, 3, 64, 96), np.float32)
         for value, array in zip(names, runner.run(names, {held.main.data_inputs[0]: image}), strict=True):
-            axis = held.batch_axis(held.main, value)
+            axis = batch_axis(held.main, value)
             if axis is not None:
                 assert array.shape[axis] == batch, value
                 found += 1
