@@ -261,8 +261,8 @@ def test_markdown(report: Report) -> None:
 @run
 @given(neighbourhoods)
 def test_mermaid(around: Neighbourhood) -> None:
-    from onnxlint.report.check.markdown import _picture
+    from onnxlint.report.markup import picture
 
     label = r"(?:[\w _/,.()?×→…]|<br/>|#\d+;)*"
-    for line in _picture(around).strip().split("\n")[2:-3]:
+    for line in picture(around).strip().split("\n")[2:-3]:
         assert re.fullmatch(rf' {{4}}n\d(?:\["{label}"\]|\(\["{label}"\]\)| -->\|"{label}"\| n\d)', line), line
