@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxlint.fixes.heads import drop_activation, join_heads
+    from onnxlint.fixes.activations import drop_activation
+    from onnxlint.fixes.join import join_heads
     from onnxlint.fixes.opset import NEWEST as NEWEST_OPSET
     from onnxlint.fixes.opset import OLDEST as OLDEST_OPSET
     from onnxlint.fixes.opset import convert as convert_opset
@@ -92,7 +93,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnxlint.fixes.heads": ("drop_activation", "join_heads"),
+    "onnxlint.fixes.activations": ("drop_activation",),
+    "onnxlint.fixes.join": ("join_heads",),
     "onnxlint.fixes.opset": ("NEWEST_OPSET=NEWEST", "OLDEST_OPSET=OLDEST", "convert_opset=convert"),
     "onnxlint.graph.chains": ("SHAPE_OPERANDS", "Chain", "operand_origins=origins", "shape_chain=trace"),
     "onnxlint.graph.view": ("GRAPH_OPS", "STANDARD_DOMAINS", "Dim", "is_invented"),

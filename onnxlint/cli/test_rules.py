@@ -14,7 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
-    from onnxlint.lint.session import run_examples
+    from onnxlint.fixes.rule_tests import run_examples
 
     failed = 0
     for name, problem in run_examples(options.paths):

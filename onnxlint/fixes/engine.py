@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.edits import apply_edits, edits_of, join
 from onnxlint.fixes.heads import HeadsError
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
@@ -143,12 +144,8 @@ def fix_model(
     banned: dict[Key, str] = {}
     rules = {rule.code: rule for rule in plan.rules}
     original = model.proto
-    done: list[str] = []
-    if request.dynamic or request.static or request.rename:
-        from onnxlint.fixes.heads import changed_interface
-
-        proto, done = changed_interface(model, request)
-        model = replace(model, proto=proto)
+    edited = apply_edits(model, edits_of(request))
+    model = replace(model, proto=edited.proto)
     while True:
         progress("fixing")
         run = _to_fixed_point(model, plan, request, rules, banned, limit=None)
@@ -174,7 +171,7 @@ def fix_model(
     in_order = list(patched.items())[::-1]
     return proto, FixReport(
         model=model.path,
-        asked=(*done, *run.asked),
+        asked=(*edited.done, *run.asked),
         applied=tuple(applied for key, applied in in_order if key not in left),
         shortened=tuple(applied for key, applied in in_order if key in left),
         left=tuple(Left(f, _why_left(f, run.failed.get(_key(f)), banned.get(_key(f)), request)) for f in run.left),
@@ -225,23 +222,11 @@ def _to_fixed_point(
             run.proto = proto
         if stage == "asked":
             if request.concat_heads:
-                _join(model, request, run)
+                edited = join(make_view(replace(model, proto=run.proto)), request)
+                run.proto = edited.proto
+                run.asked += edited.done
             run.reference = run.proto
     return run
-
-
-def _join(model: Model, request: Request, run: _Run) -> None:
-    """Join the outputs that the user names, whether a rule takes them for heads or not."""
-    from onnxlint.fixes.heads import join_heads, pick_heads
-    from onnxlint.surgery.surgeon import Surgeon
-
-    view = make_view(replace(model, proto=run.proto))
-    surgeon = Surgeon(view)
-    names = pick_heads(view, request.concat_heads or ())
-    joined = join_heads(view, surgeon, names, request.concat_axis, request.concat_name)
-    run.proto = surgeon.close()
-    parts = ", ".join(f"{printable(h.name)} {h.start}:{h.stop}" for h in joined.heads)
-    run.asked.append(f"joined into {printable(joined.output)!r} along axis {joined.axis}: {parts}")
 
 
 def _is_unsafe(applied: Applied) -> bool:

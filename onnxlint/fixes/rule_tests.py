@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,31 @@ def cases(rule: type[Rule]) -> Iterator[Case]:
             f"{rule.code} silent {i} ({silent.why})",
             lambda s=silent: _is_silent(rule, s.model, s.options),  # type: ignore[misc]
         )
+
+
+def run_examples(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Run the examples of the rules in files and folders.
+
+    Yields:
+        (name of the test, what is wrong or nothing).
+
+    Raises:
+        OnnxlintError: A file cannot be imported, or a rule is incomplete.
+    """
+    from pathlib import Path
+
+    from onnxlint.lint.registry import Registry, rules_at
+
+    for rule in Registry(rule for path in paths for rule in rules_at(Path(path))):
+        for case in cases(rule):
+            problem = ""
+            try:
+                case.run()
+            except AssertionError as error:
+                problem = str(error) or "an assertion failed"
+            except Exception as error:  # noqa: BLE001 - whatever a rule under test raises is its author's to see
+                problem = f"{type(error).__name__}: {error}"
+            yield case.name, problem
 
 
 def findings_in(rule: type[Rule], text: str, options: Options) -> list[Finding]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.edits import apply_edits, edits_of
 from onnxlint.fixes.engine import FixReport, fix_model
-from onnxlint.fixes.heads import changed_interface
 from onnxlint.lint.rule import Request
 from onnxlint.lint.session import Plans, fail_level
 from onnxlint.model.assumptions import ASSUMES_KEY
@@ -71,7 +71,7 @@ def fix_path(
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
     model = open_model(path)
-    multiples = noted_multiples(changed_interface(model, request)[0], assumptions, multiple_of)
+    multiples = noted_multiples(apply_edits(model, edits_of(request)).proto, assumptions, multiple_of)
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:

@@ -227,32 +227,6 @@ def describe(configs: Configs, path: str) -> str:
     return "".join(f"{key}: {printable(str(value))}\n" for key, value in lines.items())
 
 
-def run_examples(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Run the examples of the rules in files and folders.
-
-    Yields:
-        (name of the test, what is wrong or nothing).
-
-    Raises:
-        OnnxlintError: A file cannot be imported, or a rule is incomplete.
-    """
-    from pathlib import Path
-
-    from onnxlint.fixes.rule_tests import cases
-    from onnxlint.lint.registry import Registry, rules_at
-
-    for rule in Registry(rule for path in paths for rule in rules_at(Path(path))):
-        for case in cases(rule):
-            problem = ""
-            try:
-                case.run()
-            except AssertionError as error:
-                problem = str(error) or "an assertion failed"
-            except Exception as error:  # noqa: BLE001 - whatever a rule under test raises is its author's to see
-                problem = f"{type(error).__name__}: {error}"
-            yield case.name, problem
-
-
 def fail_level(config: Config) -> Severity | None:
     """The severity from which on findings make the check fail; None where none does."""
     return None if config.fail_on == "never" else Severity(config.fail_on)

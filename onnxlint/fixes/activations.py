@@ -1,0 +1,42 @@
+"""The activation at an output goes, and callers apply it themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from onnxlint.fixes.heads import DROPPED_KEY, metadata_of
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+    from onnxlint.surgery.surgeon import Surgeon
+
+
+def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> None:
+    """Let an activation go; what it made, its input's maker makes."""
+    take_over(surgeon, node)
+    dropped = json.loads(surgeon.metadata.get(DROPPED_KEY) or metadata_of(surgeon.view.proto).get(DROPPED_KEY) or "{}")
+    axis = node.attrs.get("axis")
+    for output in outputs:
+        dropped[output] = {"op": node.op, **({"axis": axis} if axis is not None else {})}
+    surgeon.metadata[DROPPED_KEY] = json.dumps(dropped)
+
+
+def take_over(surgeon: Surgeon, node: gs.Node) -> None:
+    """Take a node out whose first output is to be its first input; names of graph outputs stay."""
+    from onnxlint.surgery.wiring import bypass, detach, replace
+
+    before, after = node.inputs[0], node.outputs[0]
+    maker = before.inputs[0] if before.inputs else None
+    if not surgeon.is_returned(after):
+        bypass(node)
+    elif maker is None or surgeon.is_returned(before):
+        node.op = "Identity"  # an output that is an input, a constant or another output needs a node of its own
+        node.attrs.clear()
+        node.inputs = node.inputs[:1]
+    else:
+        detach(node)
+        replace(before, after)
+        maker.outputs = [after if tensor is before else tensor for tensor in maker.outputs]

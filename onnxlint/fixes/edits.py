@@ -1,0 +1,98 @@
+"""Changes that a user asks for in so many words: functions from a model to a model, applied in order.
+
+They make the reference that all later patches are measured against; see `onnxlint.fixes.engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from onnxlint.graph.view import GraphView
+from onnxlint.symbolic.view import make_view
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.lint.rule import Request
+    from onnxlint.model.skeleton import Model
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What an edit made.
+
+    Attributes:
+        proto: The new skeleton.
+        done: What was done, in words; one line each.
+    """
+
+    proto: onnx.ModelProto
+    done: tuple[str, ...] = ()
+
+
+Edit = Callable[[GraphView], Edited]
+"""Makes a new model of one; raises OnnxlintError where the model does not allow it. The view is not changed."""
+
+
+def edits_of(request: Request) -> Iterator[Edit]:
+    """The edits that a request asks for, in the order in which they are applied."""
+    if request.dynamic:
+        yield lambda view: _dynamic(view, request.dynamic)
+    if request.static:
+        yield lambda view: _static(view, request.static)
+    if request.rename:
+        yield lambda view: _renamed(view, request.rename)
+
+
+def apply_edits(model: Model, edits: Iterator[Edit]) -> Edited:
+    """The model after all edits; the original skeleton where there are none.
+
+    Raises:
+        OnnxlintError: The model does not allow one of them.
+    """
+    proto = model.proto
+    done: list[str] = []
+    for edit in edits:
+        edited = edit(make_view(replace(model, proto=proto)))
+        proto = edited.proto
+        done += edited.done
+    return Edited(proto, tuple(done))
+
+
+def _dynamic(view: GraphView, shapes: Sequence[str]) -> Edited:
+    from onnxlint.fixes.dynamic_sizes import make_dynamic
+
+    return Edited(make_dynamic(view, shapes), tuple(f"set free: {printable(shape)}" for shape in shapes))
+
+
+def _static(view: GraphView, shapes: Sequence[str]) -> Edited:
+    from onnxlint.fixes.static_sizes import make_static
+
+    return Edited(make_static(view, shapes), tuple(f"fixed: {printable(shape)}" for shape in shapes))
+
+
+def _renamed(view: GraphView, names: Sequence[tuple[str, str]]) -> Edited:
+    from onnxlint.fixes.rename import rename_ends
+
+    done = (f"renamed {printable(old)!r} to {printable(new)!r}" for old, new in names)
+    return Edited(rename_ends(view, dict(names)), tuple(done))
+
+
+def join(view: GraphView, request: Request) -> Edited:
+    """Join the outputs that the user names, whether a rule takes them for heads or not.
+
+    Raises:
+        OnnxlintError: They do not fit together.
+    """
+    from onnxlint.fixes.join import join_heads, pick_heads
+    from onnxlint.surgery.surgeon import Surgeon
+
+    surgeon = Surgeon(view)
+    names = pick_heads(view, request.concat_heads or ())
+    joined = join_heads(view, surgeon, names, request.concat_axis, request.concat_name)
+    parts = ", ".join(f"{printable(head.name)} {head.start}:{head.stop}" for head in joined.heads)
+    done = f"joined into {printable(joined.output)!r} along axis {joined.axis}: {parts}"
+    return Edited(surgeon.close(), (done,))

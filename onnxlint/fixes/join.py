@@ -1,0 +1,127 @@
+"""Several outputs become one: detection heads, joined along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.heads import HEADS_KEY, Head, HeadsError, Joined, read_heads, to_json
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    from onnxlint.graph.view import GraphView
+    from onnxlint.surgery.surgeon import Surgeon
+
+
+def pick_heads(view: GraphView, names: Sequence[str]) -> list[str]:
+    """Output names for what a user calls them: a name, or a part of a name or of the module that makes it.
+
+    Raises:
+        OnnxlintError: One of them fits no output, or several.
+    """
+    graph = view.main
+    scopes = {output: _scopes(view, output) for output in graph.outputs}
+    picked = []
+    for name in names:
+        if name in graph.outputs:
+            picked.append(name)
+            continue
+        folded = name.lower()
+        found = [output for output, texts in scopes.items() if any(folded in text.lower() for text in texts)]
+        if len(found) != 1:
+            what = "several outputs" if found else "no output"
+            known = ", ".join(map(printable, graph.outputs))
+            raise HeadsError(f"--concat-heads: {name!r} fits {what}; the model has {known}")
+        picked.append(found[0])
+    if len(set(picked)) < len(picked):
+        raise HeadsError("--concat-heads: an output is named twice")
+    return picked
+
+
+def _scopes(view: GraphView, output: str) -> set[str]:
+    """The output's name, and the modules that its values come from."""
+    texts = {output}
+    node = view.main.producer(output)
+    for _ in range(8):
+        if node is None:
+            break
+        producers = [p for p in (node.producer(i) for i in range(len(node.inputs))) if p is not None]
+        texts |= {view.sources.scope(n.proto) for n in (node, *producers)}
+        node = producers[0] if len(producers) == 1 else None
+    return texts - {""}
+
+
+def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: int | None, output: str) -> Joined:
+    """Put a Concat of some outputs in their place.
+
+    Args:
+        names: The outputs, in the order in which they are to be joined.
+        axis: Along which; None for the only one in which they differ.
+        output: Name of the new output.
+
+    Raises:
+        OnnxlintError: They do not fit together.
+    """
+    import onnx_graphsurgeon as gs
+
+    shapes = [view.main.shape(name) for name in names]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes) or len({len(shape) for shape in known}) != 1:
+        ranks = ", ".join(f"{printable(n)} {'?' if s is None else len(s)}" for n, s in zip(names, shapes, strict=True))
+        raise HeadsError(f"--concat-heads: the outputs do not have one rank ({ranks})")
+    rank = len(known[0])
+    if len({view.main.dtype(name) for name in names}) != 1:
+        raise HeadsError("--concat-heads: the outputs do not have one element type")
+    if axis is None:
+        differing = [i for i in range(rank) if len({shape[i] for shape in known}) > 1 and _numbers(known, i)]
+        axis = differing[0] if len(differing) == 1 else rank - 1
+    if not -rank <= axis < rank:
+        raise OnnxlintError(f"--axis {axis}: the outputs have {rank} axes")
+    axis %= rank
+    for i in range(rank):
+        across = {size for shape in known if isinstance(size := shape[i], int)}
+        if i != axis and len(across) > 1:
+            raise HeadsError(f"--concat-heads: the outputs differ in axis {i} too ({sorted(across)})")
+    sizes = [shape[axis] for shape in known]
+    if not all(isinstance(size, int) for size in sizes):
+        raise HeadsError(f"--concat-heads: the sizes of axis {axis} are not constant")
+    others = set(view.main.outputs) - set(names)
+    if output in others or (output not in names and view.main.owner(output) is not None):
+        raise OnnxlintError(f"--concat-name {output!r}: the model has a value of that name; choose another")
+    graph = surgeon.graph
+    tensors = {tensor.name: tensor for tensor in graph.outputs}
+    parts = [tensors[name] for name in names]
+    place = min(graph.outputs.index(part) for part in parts)
+    if output in names:
+        part = tensors[output]
+        part.name = surgeon.name(f"{output}_head")
+    total = sum(size for size in sizes if isinstance(size, int))
+    merged = [
+        total if i == axis else next((shape[i] for shape in known if isinstance(shape[i], int)), _shared(known, i))
+        for i in range(rank)
+    ]
+    joined = gs.Variable(output, dtype=parts[0].dtype, shape=merged)
+    graph.nodes.append(gs.Node("Concat", surgeon.name(f"{output}_concat"), {"axis": axis}, parts, [joined]))
+    kept = [tensor for tensor in graph.outputs if not any(tensor is part for part in parts)]
+    kept.insert(place, joined)
+    graph.outputs = kept
+    heads, start = [], 0
+    for name, size in zip(names, sizes, strict=True):
+        assert isinstance(size, int)
+        heads.append(Head(name, start, start + size))
+        start += size
+    result = Joined(output, axis, tuple(heads))
+    surgeon.metadata[HEADS_KEY] = to_json([*read_heads(view.proto), result])
+    return result
+
+
+def _numbers(shapes: Sequence[tuple[Any, ...]], axis: int) -> bool:
+    return all(isinstance(shape[axis], int) for shape in shapes)
+
+
+def _shared(shapes: Sequence[tuple[Any, ...]], axis: int) -> str | None:
+    """A symbol that all shapes have for an axis."""
+    names = {shape[axis] for shape in shapes}
+    name = names.pop() if len(names) == 1 else None
+    return name if isinstance(name, str) and name.isidentifier() else None

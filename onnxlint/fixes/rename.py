@@ -1,0 +1,82 @@
+"""Inputs and outputs get other names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.heads import DROPPED_KEY, HEADS_KEY
+from onnxlint.model.assumptions import SYMBOLS_KEY
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.graph.view import GraphView
+
+
+def rename_ends(view: GraphView, names: Mapping[str, str]) -> onnx.ModelProto:
+    """Give inputs and outputs other names: old → new.
+
+    Raises:
+        OnnxlintError: There is no such input or output, or a new name is in use.
+    """
+    import onnx
+
+    ends = (*view.main.inputs, *view.main.outputs)
+    for old in names:
+        if old not in ends:
+            known = ", ".join(map(printable, (*view.main.data_inputs, *view.main.outputs)))
+            raise OnnxlintError(f"--rename {printable(old)}: no input or output has that name (there are: {known})")
+    used = {name for graph in view.graphs for node in graph.nodes for name in (*node.inputs, *node.outputs)}
+    used |= {name for graph in view.graphs for name in (*graph.inputs, *graph.outputs, *graph.initializers)}
+    for new in names.values():
+        if not new or (new in used - names.keys()) or list(names.values()).count(new) > 1:
+            raise OnnxlintError(
+                f"--rename: the model has a value called {printable(new)!r} already; choose another name"
+            )
+    model = onnx.ModelProto()
+    model.CopyFrom(view.proto)
+    pending: list[tuple[Any, Mapping[str, str]]] = [(model.graph, names)]
+    while pending:
+        graph, here = pending.pop()
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.name = here.get(value.name, value.name)
+        for sparse in graph.sparse_initializer:
+            sparse.values.name = here.get(sparse.values.name, sparse.values.name)
+        for annotation in graph.quantization_annotation:
+            annotation.tensor_name = here.get(annotation.tensor_name, annotation.tensor_name)
+            for entry in annotation.quant_parameter_tensor_names:
+                entry.value = here.get(entry.value, entry.value)
+        for node in graph.node:
+            for side in (node.input, node.output):
+                for i, name in enumerate(side):
+                    if name in here:
+                        side[i] = here[name]
+            for attribute in node.attribute:
+                for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                    own = {value.name for value in (*body.input, *body.initializer)}
+                    own.update(name for inner in body.node for name in inner.output)
+                    pending.append((body, {old: new for old, new in here.items() if old not in own}))
+    for entry in model.metadata_props:
+        if entry.key in (HEADS_KEY, DROPPED_KEY, SYMBOLS_KEY):
+            entry.value = _renamed(entry.value, names)
+    return model
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Names in onnxlint's own metadata, which is JSON."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {names.get(key, key): walk(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [walk(part) for part in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    try:
+        return json.dumps(walk(json.loads(text)))
+    except ValueError:
+        return text
