@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxlint.lint.targets import Limit, Target
     from onnxlint.lint.targets import load as load_target
     from onnxlint.lint.targets import names as target_names
-    from onnxlint.model.assumptions import assumptions
+    from onnxlint.model.assumptions import assumptions, unusable_assumptions
     from onnxlint.model.fork import Crashed
     from onnxlint.model.fork import apart as in_child
     from onnxlint.model.skeleton import External, inline_span, is_external, locate_external, tensor_bytes
@@ -89,6 +89,7 @@ __all__ = [
     "symbols",
     "target_names",
     "tensor_bytes",
+    "unusable_assumptions",
     "when_equal",
 ]
 
@@ -99,7 +100,7 @@ _HOMES = {
     "onnxlint.graph.chains": ("SHAPE_OPERANDS", "Chain", "operand_origins=origins", "shape_chain=trace"),
     "onnxlint.graph.view": ("GRAPH_OPS", "STANDARD_DOMAINS", "Dim", "is_invented"),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
-    "onnxlint.model.assumptions": ("assumptions",),
+    "onnxlint.model.assumptions": ("assumptions", "unusable_assumptions"),
     "onnxlint.model.fork": ("Crashed", "in_child=apart"),
     "onnxlint.model.skeleton": ("External", "inline_span", "is_external", "locate_external", "tensor_bytes"),
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),

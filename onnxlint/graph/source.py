@@ -18,7 +18,10 @@ from onnxlint.graph.location import SourceLine
 if TYPE_CHECKING:
     import onnx
 
-_FRAME = re.compile(r'File "([^"\n]+)", line (\d+)(?:, in ([^\n]+))?(?:\n[ \t]+([^\n]*))?')
+_FRAME = re.compile(r'File "([^"\n]+)", line ([0-9]{1,9})(?![0-9])(?:, in ([^\n]+))?(?:\n[ \t]+([^\n]*))?')
+MAX_LIST = 100_000
+"""Characters of a list in a node's metadata that are read at most."""
+
 _TORCH = re.compile(r"(^|(site|dist)-packages/)torch/")
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
@@ -85,9 +88,9 @@ class Sources:
         # Exported on another machine: the file is the one in this repository whose path has the same end.
         for i in range(1 if path.startswith("/") else 0, len(parts) - 1):
             tail = "/".join(parts[i:])
-            if ".." not in parts[i:] and (root / tail).is_file():
+            if ".." not in parts[i:] and _is_file(root / tail):
                 return tail
-        if os.path.isabs(path) and os.path.isfile(path):
+        if os.path.isabs(path) and _is_file(Path(path)):
             repository = repository_of(Path(path).parent)
             if repository is not None:
                 return str(Path(path).relative_to(repository))
@@ -100,6 +103,14 @@ class Sources:
             if package in parts[:-1] and "." in name:
                 return "/".join(parts[parts.index(package) :])
         return path
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path that a model names is a file here; it may be too long, or no path at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 @cache
@@ -116,6 +127,8 @@ def _properties(node: onnx.NodeProto) -> dict[str, str]:
 
 
 def _string_list(text: str) -> list[str]:
+    if len(text) > MAX_LIST:
+        return []
     try:
         values = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

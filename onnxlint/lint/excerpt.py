@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import Graph, GraphView, Node, Shape, is_invented
 from onnxlint.lint.finding import Applicability, Finding, Fix
-from onnxlint.model.assumptions import CLAUSE
+from onnxlint.model.assumptions import read_clause
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -331,8 +331,7 @@ def _patched(view: GraphView, finding: Finding, rule: type[Rule]) -> GraphView:
 def _multiples(fix: Fix | None) -> tuple[tuple[str, int], ...]:
     """What the condition of a fix says about symbols."""
     clauses = (fix.condition or "").split(" and ") if fix is not None else []
-    found = (CLAUSE.fullmatch(clause) for clause in clauses)
-    return tuple((match[1], int(match[2])) for match in found if match is not None)
+    return tuple(found for clause in clauses if (found := read_clause(clause)) is not None)
 
 
 class _Nodes:

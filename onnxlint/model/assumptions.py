@@ -17,7 +17,13 @@ ASSUMES_KEY = "onnxlint.assumes"
 SYMBOLS_KEY = "onnxlint.symbols"
 """Key of `metadata_props`: symbol of those conditions → [input, axis] pairs where it stood, as JSON."""
 
-CLAUSE = re.compile(r"\s*(.+?)\s*%\s*(\d+)\s*==\s*0\s*")
+MAX_MULTIPLE = 10**9
+"""Largest number of a condition: no axis of a tensor that fits a machine has more elements."""
+
+MAX_AXES = 1024
+"""Axes of an input at most, as far as damaged metadata is believed."""
+
+_REMAINDER = re.compile(r"\s*([0-9]{1,10})\s*==\s*0\s*")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,16 @@ class Assumption:
     axis: int
 
 
+def read_clause(text: str) -> tuple[str, int] | None:
+    """(symbol, number) of a condition like `H % 32 == 0`; None for anything else, in time linear in its length."""
+    symbol, percent, rest = text.rpartition("%")
+    match = _REMAINDER.fullmatch(rest)
+    symbol = symbol.strip()
+    if not percent or not symbol or match is None or not 0 < int(match[1]) <= MAX_MULTIPLE:
+        return None
+    return symbol, int(match[1])
+
+
 def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
     """What the model's metadata says that it assumes, at each place that is known."""
     properties = {entry.key: entry.value for entry in model.metadata_props}
@@ -44,10 +60,26 @@ def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
         return
     known = _places(model, properties.get(SYMBOLS_KEY, ""))
     for clause in properties[ASSUMES_KEY].split(" and "):
-        match = CLAUSE.fullmatch(clause)
-        if match is not None and int(match[2]) > 0:
-            for name, axis in known.get(match[1], ()):
-                yield Assumption(clause.strip(), int(match[2]), name, axis)
+        condition = read_clause(clause)
+        if condition is not None:
+            for name, axis in known.get(condition[0], ()):
+                yield Assumption(clause.strip(), condition[1], name, axis)
+
+
+def unusable_assumptions(model: onnx.ModelProto) -> list[tuple[str, str]]:
+    """Conditions in the model's metadata that nothing can be done with: (condition, why)."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if ASSUMES_KEY not in properties:
+        return []
+    known = _places(model, properties.get(SYMBOLS_KEY, ""))
+    found: list[tuple[str, str]] = []
+    for clause in properties[ASSUMES_KEY].split(" and "):
+        condition = read_clause(clause)
+        if condition is None:
+            found.append((clause.strip(), "is not of the form 'H % 32 == 0'"))
+        elif condition[0] not in known:
+            found.append((clause.strip(), "is about a size that no input has"))
+    return found
 
 
 def note_assumptions(model: onnx.ModelProto, clauses: Sequence[str]) -> None:
@@ -75,7 +107,7 @@ def note_symbols(model: onnx.ModelProto, symbols: Iterable[str]) -> None:
 
 def clause_symbols(text: str) -> list[str]:
     """Symbols that conditions are about."""
-    return [match[1] for clause in text.split(" and ") if (match := CLAUSE.fullmatch(clause))]
+    return [condition[0] for clause in text.split(" and ") if (condition := read_clause(clause))]
 
 
 def _places(model: onnx.ModelProto, noted: str) -> dict[str, Sequence[tuple[str, int]]]:
@@ -83,9 +115,12 @@ def _places(model: onnx.ModelProto, noted: str) -> dict[str, Sequence[tuple[str,
     places: dict[str, dict[tuple[str, int], None]] = {}
     try:
         pairs = [
-            (symbol, str(name), int(axis)) for symbol, all_of in json.loads(noted).items() for name, axis in all_of
+            (symbol, str(name), axis)
+            for symbol, all_of in json.loads(noted).items()
+            for name, axis in all_of
+            if isinstance(axis, int) and 0 <= axis < MAX_AXES
         ]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         pairs = []  # absent, or damaged: the inputs' own symbols are left
     for symbol, name, axis in pairs:
         places.setdefault(symbol, {})[(name, axis)] = None

@@ -73,6 +73,18 @@ def integers(node: Node, name: str) -> list[int] | None:
     return value if isinstance(value, list) and all(isinstance(item, int) for item in value) else None
 
 
+def constant_integers(node: Node, i: int) -> list[int] | None:
+    """Integers of a small constant input; None where it is absent, no constant or, in a broken file, of another type."""
+    value = node.constant(i)
+    return None if value is None or value.dtype.kind not in "iu" else [int(item) for item in value.reshape(-1)]
+
+
+def constant_reals(node: Node, i: int) -> list[float] | None:
+    """Numbers of a small constant input; None where it is absent, no constant or, in a broken file, of another type."""
+    value = node.constant(i)
+    return None if value is None or value.dtype.kind not in "iuf" else [float(item) for item in value.reshape(-1)]
+
+
 def constant_tensor(node: Node) -> onnx.TensorProto | None:
     """The tensor that a Constant node holds; None where it holds something else."""
     return next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)

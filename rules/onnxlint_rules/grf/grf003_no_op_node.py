@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
-from onnxlint_rules._graph import hides, integer, integers, is_fixed, label, names_shown
+from onnxlint_rules._graph import constant_reals, hides, integer, integers, is_fixed, label, names_shown
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules.grf._folding import foldable_nodes, shape_nodes
 from onnxlint_rules.shp._operands import resize_factors
@@ -425,8 +425,7 @@ def _resize(node: Node) -> str:
     scales: Any = node.attribute("scales")
     if not isinstance(scales, list):
         index, kind = resize_factors(node)
-        constant = node.constant(index) if kind == "scales" else None
-        scales = constant.reshape(-1).tolist() if constant is not None else None
+        scales = constant_reals(node, index) if kind == "scales" else None
     return "the scale is 1" if scales and all(scale == 1 for scale in scales) else ""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
+from onnxlint_rules._graph import constant_integers, constant_reals
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -186,14 +187,12 @@ def _scales(node: Node) -> list[tuple[float, int]] | None:
     An input size that is not known comes as one that is large enough to tell two readings apart.
     """
     shape = node.shape(0)
-    constant = node.constant(2)
-    if constant is not None and constant.size:
-        scales = [float(scale) for scale in constant.reshape(-1).tolist()]
-    else:
-        target = node.constant(3)
-        if target is None or shape is None or len(shape) != target.size:
+    scales = constant_reals(node, 2)
+    if not scales:
+        target = constant_integers(node, 3)
+        if target is None or shape is None or len(shape) != len(target):
             return None
-        pairs = list(zip(target.reshape(-1).tolist(), shape, strict=True))
+        pairs = list(zip(target, shape, strict=True))
         if not all(isinstance(dim, int) and dim > 0 for _, dim in pairs):
             return None
         scales = [size / dim for size, dim in pairs if isinstance(dim, int)]

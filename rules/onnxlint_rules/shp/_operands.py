@@ -24,6 +24,7 @@ from onnxlint.rulekit import (
     symbols,
     when_equal,
 )
+from onnxlint_rules._graph import integers
 
 MAX_DENOMINATOR = 64
 """A constant ratio is one of small numbers: `floor(h/8) + 1` against `floor(h/16) + 1` is almost 2, and never."""
@@ -160,7 +161,7 @@ def _sides(symbolic: Symbolic, node: Node, index: int) -> list[tuple[AnySize, An
     data, value = symbolic.of(node, 0), symbolic.val(node, index)
     if data is None or value is None:
         return "its size cannot be followed through the graph"
-    axes = node.attribute("axes") or range(len(data))
+    axes = integers(node, "axes") or range(len(data))
     if len(axes) != len(value.numbers) or not all(-len(data) <= axis < len(data) for axis in axes):
         return "its sizes are not for the axes that it has"
     sides: list[tuple[AnySize, AnySize]] = []

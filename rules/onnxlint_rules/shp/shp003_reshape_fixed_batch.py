@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Severity, Silent
 from onnxlint.rulekit import batch_axis
+from onnxlint_rules._graph import constant_integers
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -113,10 +114,9 @@ class ReshapeFixedBatch(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for node in view.nodes("Reshape"):
-            target = node.constant(1)
-            if target is None or target.size < 2 or batch_axis(node.graph, node.input(0)) != 0:
+            elements = constant_integers(node, 1)
+            if elements is None or len(elements) < 2 or batch_axis(node.graph, node.input(0)) != 0:
                 continue
-            elements = target.reshape(-1).tolist()
             shape = node.shape(0)
             batch = shape[0] if shape else None
             free = not isinstance(batch, int)
@@ -136,8 +136,7 @@ class ReshapeFixedBatch(Rule):
         import numpy as np
 
         node = view.find(finding.location)
-        held, constant = surgeon.node(node), node.constant(1)
-        assert constant is not None
-        target = np.array([0, *constant.reshape(-1)[1:].tolist()], np.int64)
+        held, elements = surgeon.node(node), constant_integers(node, 1) or []
+        target = np.array([0, *elements[1:]], np.int64)
         held.attrs.pop("allowzero", None)
         held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)

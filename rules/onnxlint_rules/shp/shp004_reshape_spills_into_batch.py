@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
 from onnxlint.rulekit import batch_axis
+from onnxlint_rules._graph import constant_integers
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -98,10 +99,9 @@ class ReshapeSpillsIntoBatch(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for node in view.nodes("Reshape"):
-            target = node.constant(1)
-            if target is None or target.size < 2 or batch_axis(node.graph, node.input(0)) != 0:
+            elements = constant_integers(node, 1)
+            if elements is None or len(elements) < 2 or batch_axis(node.graph, node.input(0)) != 0:
                 continue
-            elements = target.reshape(-1).tolist()
             if elements[0] != -1 or any(element <= 0 for element in elements[1:]):
                 continue
             shape = node.shape(0)
@@ -120,10 +120,9 @@ class ReshapeSpillsIntoBatch(Rule):
         import numpy as np
 
         node = view.find(finding.location)
-        held, constant = surgeon.node(node), node.constant(1)
-        assert constant is not None
+        held, elements = surgeon.node(node), constant_integers(node, 1) or []
         # The free sizes come first after the batch: the heads of detectors end in constants.
-        target = np.array([0, -1, *constant.reshape(-1)[2:].tolist()], np.int64)
+        target = np.array([0, -1, *elements[2:]], np.int64)
         held.attrs.pop("allowzero", None)
         held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)
 

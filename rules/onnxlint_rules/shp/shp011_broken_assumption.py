@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, counted, printable
 
 
 class BrokenAssumption(Rule):
@@ -14,7 +14,8 @@ class BrokenAssumption(Rule):
 
     Some fixes are exact only for some sizes: a Resize that follows another map becomes one by a constant 2 where height
     and width are multiples of 32. `onnxlint fix` writes such a condition into the model's metadata (`onnxlint.assumes`).
-    Reports each input that has a fixed size which breaks one.
+    Reports each input that has a fixed size which breaks one, and conditions that cannot be used: damaged ones, and those
+    about a size that no input has.
 
     ## Why it hurts
 
@@ -65,6 +66,21 @@ class BrokenAssumption(Rule):
             equal=False,
             says="axis 2 of input 'x' is 600, and the model was fixed under H % 32 == 0",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13], metadata_props: ["onnxlint.assumes": "H % 0 == 0 and W % 8 == 0"]>
+            g (float[1,3,H,H] x) => (float[1,3,H,H] y) {
+                y = Relu (x)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13], metadata_props: ["onnxlint.assumes": "H % 8 == 0"]>
+            g (float[1,3,H,H] x) => (float[1,3,H,H] y) {
+                y = Relu (x)
+            }
+            """,
+            says="condition 'H % 0 == 0' in the model's metadata is not of the form 'H % 32 == 0'; 1 other cannot be used",
+        ),
     )
     silent = (
         Silent(
@@ -81,8 +97,19 @@ class BrokenAssumption(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         if not view.proto.metadata_props:
             return
-        from onnxlint.rulekit import assumptions
+        from onnxlint.rulekit import assumptions, unusable_assumptions
 
+        unusable = unusable_assumptions(view.proto)
+        if unusable:
+            clause, why = unusable[0]
+            shown = printable(clause if len(clause) <= _SHOWN else f"{clause[:_SHOWN]}…")
+            more = f"; {counted(len(unusable) - 1, 'other')} cannot be used either" if len(unusable) > 1 else ""
+            yield self.found(
+                view.at(),
+                f"condition '{shown}' in the model's metadata {why}{more}: nothing checks it",
+                severity=Severity.WARNING,
+                help="remove onnxlint.assumes from metadata_props, or fix the original model again",
+            )
         for one in assumptions(view.proto):
             shape = view.main.shape(one.input) or ()
             size = shape[one.axis] if one.axis < len(shape) else None
@@ -92,3 +119,7 @@ class BrokenAssumption(Rule):
                     f"axis {one.axis} of input {printable(one.input)!r} is {size}, and the model was fixed under "
                     f"{printable(one.clause)}",
                 )
+
+
+_SHOWN = 80
+"""Characters of a condition that are shown."""

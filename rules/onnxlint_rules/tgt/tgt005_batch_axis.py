@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
 from onnxlint.rulekit import batch_axis, is_invented, target_names
+from onnxlint_rules._graph import constant_integers
 from onnxlint_rules.tgt._tables import data_nodes, names_of, targets
 
 _AXIS = {
@@ -175,17 +176,16 @@ def _along_batch(view: GraphView, node: Node) -> bool:
     if node.op in _REDUCE:
         axes = node.attribute("axes")
         if axes is None and node.input(1):
-            constant = node.constant(1)
-            if constant is None:
+            axes = constant_integers(node, 1)
+            if axes is None:
                 return False
-            axes = constant.reshape(-1).tolist()
         if not axes:
             return not node.attribute("noop_with_empty_axes", 0)
         return rank > 0 and isinstance(axes, list) and batch in [axis % rank for axis in axes if isinstance(axis, int)]
     default = _AXIS[node.op]
     if node.op == "CumSum":
-        constant = node.constant(1)
-        axis = int(constant.reshape(-1)[0]) if constant is not None and constant.size else None
+        axes = constant_integers(node, 1)
+        axis = axes[0] if axes else None
     elif node.op in ("Softmax", "LogSoftmax") and view.opset < 13:
         return False  # works on a matrix made of all axes from `axis` on
     else:
