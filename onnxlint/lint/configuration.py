@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.files import STDIN, matches_any
 from onnxlint.lint.finding import Severity
-from onnxlint.report import FORMATS, unknown_format
+from onnxlint.lint.formats import FORMATS, unknown_format
 from onnxlint.text import choices, did_you_mean, printable
 
 FAIL_ON = ("error", "warning", "info", "never")

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxlint.errors import OnnxlintError
 from onnxlint.lint.finding import CheckResult, Severity
-from onnxlint.text import choices, did_you_mean, printable
+from onnxlint.lint.formats import FORMATS as FORMATS
+from onnxlint.lint.formats import unknown_format
 
 if TYPE_CHECKING:
     from onnxlint.lint.rule import Rule
-
-FORMATS: tuple[str, ...] = ("text", "json", "sarif", "github", "gitlab", "junit", "markdown", "html")
-"""Names of the formats; each is the name of its module too."""
 
 NEEDS_NEIGHBOURHOODS: frozenset[str] = frozenset({"markdown", "html"})
 """Formats that draw the graph around a finding: `Plan(neighbourhoods=True)` makes the engine add it."""
@@ -67,9 +64,3 @@ def render(format: str, report: Report) -> str:
         raise unknown_format(format)
     text: str = importlib.import_module(f"onnxlint.report.check.{format}").render(report)
     return text
-
-
-def unknown_format(format: str) -> OnnxlintError:
-    """The error for a format that does not exist."""
-    hint = did_you_mean(format, FORMATS, choices(FORMATS))
-    return OnnxlintError(f"no report format is called {printable(format)!r}{hint}")

@@ -28,7 +28,7 @@ OPEN = 12
 
 def render(report: Report) -> str:
     """The whole page."""
-    return page("onnxlint check", _body(report), STYLE, SCRIPT)
+    return page("onnxlint check", _body(report), ("check.css", "check.js"))
 
 
 def _text(value: str) -> str:
@@ -305,52 +305,3 @@ def _levels(around: Neighbourhood) -> list[int]:
         if box not in read and below:
             level[box] = max(min(below) - 1, 0)
     return level
-
-
-STYLE = """
-#controls{position:sticky;top:0;background:var(--back);padding:.6rem 0;display:flex;flex-wrap:wrap;gap:.4rem 1rem;
-align-items:center;border-bottom:1px solid var(--line);margin-top:1.5rem;z-index:1}
-#words,#fold{font:inherit;padding:.2rem .5rem;border:1px solid var(--soft);border-radius:6px;background:var(--back);
-color:var(--ink)}#words{width:min(16rem,50vw)}#fold{cursor:pointer}#shown{color:var(--soft)}
-.badge{display:inline-block;padding:0 .45rem;border-radius:4px;font-size:.85rem;font-weight:600;border:1px solid}
-.badge.error{color:var(--bad)}.badge.warning{color:var(--c1)}.badge.info{color:var(--c0)}
-.finding summary{overflow-wrap:anywhere}dl{margin:.5rem 0}dl div{display:flex;gap:.8rem;padding:.1rem 0}
-dt{flex:0 0 5.5rem;color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;min-width:0}
-.graphs{display:flex;flex-wrap:wrap;gap:1rem;align-items:flex-start}.graphs figure{margin:.4rem 0;min-width:0;max-width:100%}
-.graphs .scroll{background:var(--back)}.graphs svg{max-width:none}.graphs svg text{text-anchor:middle}
-.graphs path{fill:none;stroke:var(--soft);stroke-width:1.3}.graphs .tip{fill:var(--soft);stroke:none}
-.graphs rect{fill:var(--panel);stroke:var(--soft)}.graphs text.ink{font-weight:600}.graphs text.name{font-size:11px}
-.graphs text.edge{font-size:11px;paint-order:stroke;stroke:var(--back);stroke-width:4px}
-.graphs .center rect{stroke:var(--accent);stroke-width:3}.graphs .gone rect{stroke:var(--bad);stroke-dasharray:5 3}
-.graphs .new rect{stroke:var(--good);stroke-width:3}
-@media print{#controls{display:none}code,.badge{font-size:inherit}
-.graphs .scroll{overflow:visible}.graphs svg{max-width:100%}
-details::details-content{display:block;content-visibility:visible}}
-"""
-
-SCRIPT = """
-const words = document.getElementById("words");
-if (words) {
-  const boxes = [...document.querySelectorAll("#controls input[type=checkbox]")];
-  const all = [...document.querySelectorAll("details.finding")].map(item => [item, item.textContent.toLowerCase()]);
-  const update = () => {
-    const wanted = words.value.toLowerCase(), on = new Set(boxes.filter(box => box.checked).map(box => box.value));
-    let shown = 0;
-    for (const [item, said] of all) {
-      item.hidden = !on.has(item.dataset.severity) || !said.includes(wanted);
-      shown += !item.hidden;
-    }
-    for (const file of document.querySelectorAll(".file")) {
-      file.hidden = !file.querySelector("details.finding:not([hidden])");
-    }
-    document.getElementById("shown").textContent = shown + " of " + all.length;
-  };
-  words.addEventListener("input", update);
-  for (const box of boxes) box.addEventListener("change", update);
-  document.getElementById("fold").addEventListener("click", () => {
-    const open = all.some(([item]) => !item.hidden && !item.open);
-    for (const [item] of all) if (!item.hidden) item.open = open;
-  });
-  update();
-}
-"""
