@@ -31,7 +31,7 @@ from onnxlint.verification.results import HALF as HALF
 from onnxlint.verification.results import Tolerance as Tolerance
 from onnxlint.verification.results import Trial as Trial
 from onnxlint.verification.results import Verification as Verification
-from onnxlint.verification.worker import Task
+from onnxlint.verification.trials import Task
 
 if TYPE_CHECKING:
     import onnx
@@ -71,6 +71,7 @@ def verify_models(
     multiples: Mapping[str, int] | None = None,
     inputs: str | None = None,
     interface: Interface = UNCHANGED,
+    allow_empty: bool = False,
     seconds: float = 300.0,
 ) -> Verification:
     """Compare two skeletons of one model.
@@ -90,6 +91,7 @@ def verify_models(
         multiples: Symbol of an input → number that its size has to be a multiple of.
         inputs: An .npz file with inputs of the user's own, by the reference's names.
         interface: How the result's inputs and outputs differ from the reference's.
+        allow_empty: Whether they have to agree for a batch of 0 as well; else a difference there is only noted.
         seconds: Time limit.
 
     Raises:
@@ -97,7 +99,7 @@ def verify_models(
     """
     tolerance = EXACT if exact else ARITHMETIC
     sides = (model, reference), (model, result)
-    return _verify(*sides, tolerance, multiples or {}, inputs, seconds, interface)
+    return _verify(*sides, tolerance, multiples or {}, inputs, seconds, interface, allow_empty)
 
 
 def load_problem(model: Model, proto: onnx.ModelProto, seconds: float = 300.0) -> str:
@@ -132,6 +134,7 @@ def _verify(
     inputs: str | None,
     seconds: float,
     interface: Interface = UNCHANGED,
+    allow_empty: bool = False,
 ) -> Verification:
     _demand_runtime()
     view = make_view(replace(original[0], proto=original[1]))
@@ -171,6 +174,7 @@ def _verify(
             outputs=outputs,
             renamed={old: new for old, new in interface.renamed.items() if old not in outputs},
             rounded=tuple(name for name in outputs if name in interface.dropped),
+            allow_empty=allow_empty,
         )
         return run_worker(task, os.path.join(folder, "task.json"), tolerance)
 

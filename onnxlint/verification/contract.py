@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from onnxlint.graph.view import Graph, GraphView, Node, Shape
 from onnxlint.text import printable
-from onnxlint.verification.inputs import Contract, Input, names_in
+from onnxlint.verification.inputs import Contract, Input
 from onnxlint.verification.interface import Incomparable
+from onnxlint.verification.sizes import names_in
 
 
 def common_contract(
@@ -29,8 +32,53 @@ def common_contract(
     old = {new: name for name, new in (renamed or {}).items()}
     others = tuple(replace(one, name=old.get(one.name, one.name)) for one in _inputs(fixed))
     inputs, known = _merged(_inputs(original), others)
-    free = {symbol: m for symbol, m in multiples.items() if symbol not in known}
-    return Contract(inputs, free, _hints(original, inputs))
+    hints = _hints(original, inputs)
+    is_free = any(isinstance(dim, str) for one in inputs for dim in one.dims or ())
+    numbers, pairs = _sizes_in(original) if is_free else ((), ())
+    wide, freed = _freed(inputs, others)
+    symbols = _symbols(original, (*inputs, *wide))
+    free = {
+        symbol: multiples.get(symbol) or multiples[written]
+        for symbol, written in symbols.items()
+        if symbol not in known and (symbol in multiples or written in multiples)
+    }
+    return Contract(inputs, free, hints, numbers, pairs, wide, freed)
+
+
+_UNKNOWN = re.compile(r"-?\d+|\?.*|none|null|nan|unknown|unk_*\d+|dynamic|any|", re.IGNORECASE)
+"""Names that exporters write for a size that they do not know; two axes that bear one need not have one size."""
+
+
+def symbol_of(written: str, name: str, axis: int) -> str:
+    """The symbol of an input's axis: the name in the file, or one of its own where that means no more than "unknown"."""
+    return f"{name}[{axis}]" if _UNKNOWN.fullmatch(written.strip()) else written
+
+
+def _symbols(view: GraphView, inputs: Iterable[Input]) -> dict[str, str]:
+    """Symbol → the name in the file, by which assumptions are given."""
+    found = {dim: dim for one in inputs for dim in one.dims or () if isinstance(dim, str)}
+    for value in view.proto.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            symbol = symbol_of(dim.dim_param, value.name, axis)
+            if symbol in found and dim.dim_param:
+                found[symbol] = dim.dim_param
+    return found
+
+
+def _freed(inputs: Sequence[Input], fixed: Sequence[Input]) -> tuple[tuple[Input, ...], dict[str, int]]:
+    """The inputs with the sizes that only the fixed model leaves free, and the numbers that these were."""
+    others = {one.name: one for one in fixed}
+    freed: dict[str, int] = {}
+    wide = []
+    for one in inputs:
+        other = others.get(one.name)
+        dims = one.dims
+        if other is not None and dims is not None and other.dims is not None:
+            both = list(zip(dims, other.dims, strict=True))
+            freed |= {b: a for a, b in both if isinstance(a, int) and isinstance(b, str) and names_in(b) == (b,)}
+            dims = tuple(b if isinstance(b, str) and b in freed else a for a, b in both)
+        wide.append(replace(one, dims=dims))
+    return (tuple(wide), freed) if freed else ((), {})
 
 
 _DTYPES = {
@@ -76,6 +124,12 @@ _SIZE_INPUTS = {
 MAX_FOLLOWED = 200
 """Nodes that are looked at behind one input."""
 
+MAX_SEARCHED = 5000
+"""Nodes and declared shapes that are searched for sizes."""
+
+MAX_RANK = 8
+"""Longest constant that is taken for a shape."""
+
 
 def _inputs(view: GraphView) -> tuple[Input, ...]:
     """What a model takes.
@@ -101,7 +155,7 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
             dims = tuple(
                 dim.dim_value
                 if dim.HasField("dim_value") and dim.dim_value >= 0
-                else dim.dim_param or f"{name}[{axis}]"
+                else symbol_of(dim.dim_param, name, axis)
                 for axis, dim in enumerate(tensor.shape.dim)
             )
         else:
@@ -187,6 +241,43 @@ def _hints(view: GraphView, inputs: Iterable[Input]) -> dict[str, int]:
             if size is not None and isinstance(dim, str) and names_in(dim) == (dim,):
                 hints[dim] = size
     return hints
+
+
+_BROADCAST = frozenset("Add Concat Div Mul Sub Where".split())
+"""Operators through which the shape of a constant fixes sizes: a table of positions, a grid, a mask."""
+
+_RECURRENT = frozenset("GRU LSTM RNN".split())
+
+MOST_NUMBERS, MOST_PAIRS = 12, 8
+"""Sizes from the graph that are tried, the most frequent first."""
+
+_LARGEST = 16_384
+"""Larger numbers in the graph are no sizes of inputs."""
+
+
+def _sizes_in(view: GraphView) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Numbers, and pairs of height and width, in constants that shapes are made of and in declared shapes."""
+    shapes: list[tuple[int, ...]] = []
+    for node in view.main.order[:MAX_SEARCHED]:
+        for i in _SIZE_INPUTS.get(node.op, ()):
+            value = node.constant(i) if i < len(node.inputs) else None
+            if value is not None and value.dtype.kind in "iu" and value.size <= MAX_RANK:
+                shapes.append(tuple(map(int, value.reshape(-1))))
+        operands = range(len(node.inputs)) if node.op in _BROADCAST else (5, 6) if node.op in _RECURRENT else ()
+        for i in operands:
+            owner = node.graph.owner(node.input(i)) if i < len(node.inputs) and node.input(i) else None
+            if owner is not None and node.input(i) in owner.initializers:
+                shapes.append(tuple(owner.initializers[node.input(i)].dims))
+    declared = list(view.proto.graph.value_info)[:MAX_SEARCHED]
+    shapes += [tuple(dim.dim_value for dim in one.type.tensor_type.shape.dim) for one in declared]
+    numbers = Counter(size for shape in shapes for size in shape if 1 < size <= _LARGEST)
+    pairs = Counter(
+        shape[-2:] for shape in shapes if len(shape) >= 3 and all(1 < size <= _LARGEST for size in shape[-2:])
+    )
+    return (
+        tuple(size for size, _ in numbers.most_common(MOST_NUMBERS)),
+        tuple((height, width) for (height, width), _ in pairs.most_common(MOST_PAIRS)),
+    )
 
 
 def _rank_for(node: Node) -> int | None:

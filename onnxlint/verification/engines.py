@@ -82,14 +82,25 @@ class ReferenceSession:
 Engine = OrtSession | ReferenceSession
 
 
-def load(path: str, folder: str, engine: str, threads: int, is_bare: bool = False) -> tuple[Engine, bool]:
+def load(
+    path: str, folder: str, engine: str, threads: int, is_bare: bool = False, *, is_loose: bool = False
+) -> tuple[Engine, bool]:
     """The model, and whether its declared shapes had to be removed for it to load.
+
+    Args:
+        path, folder: The file, and the folder that its external data is relative to.
+        engine: `onnxruntime` or `onnx.reference`.
+        threads: Threads of the runtime.
+        is_bare: Whether to remove the shapes that it declares for what it computes.
+        is_loose: Whether to remove those of its inputs as well, so that it can be run at other sizes.
 
     Raises:
         Unrunnable: It cannot be loaded.
     """
     with open(path, "rb") as file:
         data = file.read()
+    if is_loose:
+        data = without_claims(data, inputs=True)
     if engine != "onnxruntime":
         return ReferenceSession(data, folder), False
     if not is_bare:
@@ -104,8 +115,13 @@ def load(path: str, folder: str, engine: str, threads: int, is_bare: bool = Fals
     return OrtSession(without_claims(data), folder, threads), True
 
 
-def without_claims(data: bytes) -> bytes:
-    """The model without the shapes that it declares for what it computes: they may contradict the truth."""
+def without_claims(data: bytes, *, inputs: bool = False) -> bytes:
+    """The model without the shapes that it declares for what it computes: they may contradict the truth.
+
+    Args:
+        data: The model.
+        inputs: Whether the sizes of its inputs go too; their ranks stay.
+    """
     import onnx
 
     proto = onnx.ModelProto.FromString(data)
@@ -113,6 +129,9 @@ def without_claims(data: bytes) -> bytes:
     for value in proto.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
+    for value in proto.graph.input if inputs else ():
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
     return proto.SerializeToString()
 
 

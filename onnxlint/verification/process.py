@@ -25,7 +25,7 @@ from onnxlint.model.skeleton import (
 from onnxlint.text import printable
 from onnxlint.verification.interface import Incomparable
 from onnxlint.verification.results import Tolerance, Trial, Verification
-from onnxlint.verification.worker import Task
+from onnxlint.verification.trials import Task
 
 if TYPE_CHECKING:
     import onnx
@@ -137,9 +137,12 @@ def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
             if death == _TOO_SLOW and ran:
                 return Verification(trials, engine, tolerance)
             return Verification(trials, "", tolerance, f"{engine} {death}")
-        if last["begin"] == "fixed":
+        if last["begin"] == "loose":  # the original, at a size that it is not made for
+            return Verification(trials, engine, tolerance)
+        if last["begin"] in ("fixed", "alone"):
             dims, kind = last.get("dims", ""), last.get("kind", "normal")
-            trial = Trial(dims, kind, "different", math.inf, "", f"{engine} {death} where the original ran")
+            where = "where the original ran" if last["begin"] == "fixed" else "at a size that was set free"
+            trial = Trial(dims, kind, "different", math.inf, "", f"{engine} {death} {where}")
             return Verification((*trials, trial), engine, tolerance)
         if last["trial"] < 0:
             if engine != "onnxruntime":

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxlint.text import printable
+from onnxlint.text import counted, printable
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ BRAIN = Tolerance(5e-2, 5e-3)
 """The same for models with bfloat16 tensors (7 bits of mantissa: one rounding is 4e-3)."""
 
 Kind = Literal["normal", "zeros", "large", "user"]
-Outcome = Literal["equal", "close", "different", "original failed"]
+Outcome = Literal["equal", "close", "different", "original failed", "excluded", "ran"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Trial:
     Attributes:
         dims: Sizes of the free dimensions (`N=3, H=96, W=160`); empty for static models; for `user` the file's name.
         kind: What the inputs were.
-        outcome: `equal` bit by bit, `close` within the tolerance, `different`; `original failed` says nothing about the fix.
+        outcome: `equal` bit by bit, `close` within the tolerance, `different`. The others say nothing about the fix:
+            `original failed`; `excluded`: different for a batch of 0, which is not claimed to be equal; `ran`: the
+            fixed model alone, at a size that was set free.
         worst: Largest absolute difference; infinite where outputs cannot be compared (shapes, a failed run).
         output: The output that differs most; empty where none does.
         why: What happened, where it is more than other numbers.
@@ -99,7 +101,7 @@ class Verification:
 
     @property
     def _ran(self) -> list[Trial]:
-        return [trial for trial in self.trials if trial.outcome != "original failed"]
+        return [trial for trial in self.trials if trial.outcome in ("equal", "close", "different")]
 
     def summary(self) -> str:
         """One line for users, after the word "verified"."""
@@ -118,5 +120,11 @@ class Verification:
         how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else "bit-equal"
         names = [printable(dims) for dims in self.shapes if dims]
         shown = "; ".join(names[:6]) + ("; …" if len(names) > 6 else "")
-        runs = len(self._ran)
-        return f"{how} in {self.engine} on {runs} input{'s' * (runs > 1)}{f' ({shown})' if shown else ''}"
+        text = f"{how} in {self.engine} on {counted(len(self._ran), 'input')}{f' ({shown})' if shown else ''}"
+        excluded = next((trial for trial in self.trials if trial.outcome == "excluded"), None)
+        if excluded is not None:
+            text += f"; not for an empty batch ({printable(excluded.dims)})"
+        alone = [printable(trial.dims) for trial in self.trials if trial.outcome == "ran"]
+        if alone:
+            text += f"; runs at {'; '.join(alone)}, where the original does not, so that nothing could be compared"
+        return text

@@ -12,13 +12,26 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.verification.differences import Difference, compare, severity
-from onnxlint.verification.engines import Unrunnable, load
-from onnxlint.verification.inputs import Contract, Input, Sizes, candidates, dtype_of, feeds_for, variations
+from onnxlint.verification.differences import Difference, compare
+from onnxlint.verification.engines import Engine, Unrunnable, load
+from onnxlint.verification.freed_sizes import at_freed_sizes
+from onnxlint.verification.inputs import Contract, Input, Sizes, dtype_of
+from onnxlint.verification.sizes import candidates, feeds_for, variations
+from onnxlint.verification.trials import (
+    SEED,
+    Message,
+    Setting,
+    Task,
+    begin,
+    dims_shown,
+    impossible,
+    result,
+    worst_output,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,172 +41,130 @@ if TYPE_CHECKING:
 ENOUGH = 4
 """Shapes on which a dynamic model is compared at least, where it runs on that many."""
 
-PLANNED = 5
+PLANNED = 7
 """Other shapes than the first that are always tried."""
 
-MAX_SHAPES = 40
+MAX_SHAPES = 60
 """Shapes that are tried in search of a first one on which the original runs."""
 
+HELD = 1 << 28
+"""Bytes of outputs of the original that are held until the fixed model has run; no further trial begins beyond that."""
 
-ROUNDING = (1e-4, 1e-5)
-"""Relative and absolute tolerance for outputs that the fixed model computes in another way on purpose."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be compared.
-
-    Attributes:
-        original, fixed: Files with the models; data of large initializers may lie elsewhere.
-        folders: For either, the folder that its external data is relative to.
-        contract: What both take.
-        rtol, atol: Tolerance; both 0 for bit-equal.
-        half: Tolerance in place of bit-equality, for models that compute in 16 bits; None for others.
-        user: An .npz file with the user's inputs; empty for none.
-        skip: Trials, by number, that crashed the original before.
-        engine: `onnxruntime` or `onnx.reference`.
-        seconds: After half of this no trial is begun that is not needed.
-        threads: Threads of the runtime.
-        outputs: Names of the original's outputs, for messages.
-        renamed: Input → its name in the fixed model, where that differs.
-        rounded: Outputs that may differ by rounding though the others are to be bit-equal.
-    """
-
-    original: str
-    fixed: str
-    folders: tuple[str, str]
-    contract: Contract
-    rtol: float = 0.0
-    atol: float = 0.0
-    half: tuple[float, float] | None = None
-    user: str = ""
-    skip: tuple[int, ...] = ()
-    engine: str = "onnxruntime"
-    seconds: float = 300.0
-    threads: int = 1
-    outputs: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    rounded: tuple[str, ...] = ()
+MEMORY = 12 << 30
+"""Bytes of address space that the process may take, beside six times the files: allocations beyond that fail."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One set of inputs.
+@dataclass
+class _Run:
+    """What the original made of a setting."""
 
-    Attributes:
-        number: Counts what was tried, for `Task.skip`.
-        sizes: Symbol → size.
-        kind: `normal`, `zeros`, `large` or `user`.
-        way: Which values the inputs get (see `fill`).
-        rank: The rank of inputs of unknown rank.
-    """
-
-    number: int
-    sizes: Sizes
-    kind: str
-    way: int = 0
-    rank: int = 4
+    setting: Setting
+    feeds: dict[str, Array]
+    outputs: list[Any]
 
 
-def compare_models(task: Task) -> Iterator[dict[str, Any]]:
+def compare_models(task: Task) -> Iterator[Message]:
     """Run both models; yield what happens as messages.
 
-    `{"begin": "original"|"fixed", "trial": n}` before each load and run; `{"trial": {...}}` for each result;
-    `{"skipped": reason}` where nothing can be compared.
+    `{"begin": "original"|"fixed"|"alone"|"loose", "trial": n}` before each load and run; `{"trial": {...}}` for each result;
+    `{"skipped": reason}` where nothing can be compared; `{"user": reason}` where the user's inputs cannot be used.
     """
-    started = time.monotonic()
     yield {"begin": "original", "trial": -1}
     try:
         original, is_bare = load(task.original, task.folders[0], task.engine, task.threads)
     except Unrunnable as why:
         yield {"skipped": f"{task.engine} cannot load the original: {why}", "engine": False}
         return
-    done: list[tuple[Setting, dict[str, Any], list[Any]]] = []
+    done: list[_Run] = []
+    for message in _run_original(task, original, done):
+        yield message
+        if "skipped" in message or "user" in message:
+            return
+    del original
+    yield {"begin": "fixed", "trial": -1}
+    try:
+        fixed, _ = load(task.fixed, task.folders[1], task.engine, task.threads, is_bare)
+    except Unrunnable as why:
+        yield result(task, done[0].setting, impossible(f"it cannot be loaded any more: {why}"), "")
+        return
+    first = done[0].setting
+    while done:
+        run = done.pop(0)
+        yield begin(task, "fixed", run.setting)
+        yield result(task, run.setting, *_compared(task, fixed, run))
+    if task.contract.freed:
+        yield from at_freed_sizes(task, fixed, first)
+
+
+def _run_original(task: Task, original: Engine, done: list[_Run]) -> Iterator[Message]:
+    """Run the original on all that the plan has; `done` gets the settings on which it ran."""
+    started = time.monotonic()
     plan = _Plan(task)
+    first_refusal = ""
+    held = 0
     while True:
-        setting = plan.next(time.monotonic() - started > task.seconds / 2)
+        setting = plan.next(time.monotonic() - started > task.seconds / 2 or held > HELD)
         if setting is None:
             break
         if setting.number in task.skip:
             continue
-        yield {"begin": "original", "trial": setting.number, "dims": _dims(task, setting), "kind": setting.kind}
-        feeds = _feeds(task, setting)
+        yield begin(task, "original", setting)
         try:
+            feeds = _feeds(task, setting)
             outputs = original(feeds)
-            if not done and not all(
-                compare(a, b, 0, 0).outcome == "equal" for a, b in zip(outputs, original(feeds), strict=True)
-            ):
+            if not done and not _is_repeatable(original, feeds, outputs):
                 yield {"skipped": "its outputs are random: two runs of the original differ"}
                 return
-            empty = _says_nothing(outputs)
-            if empty and setting.kind != "user":
+            empty = _uninformative(outputs)
+            if empty and setting.kind != "user" and not (done and 0 in setting.sizes.values()):
                 raise Unrunnable(empty)
         except Unrunnable as why:
             if setting.kind == "user":
                 yield {"user": f"the original does not run on them: {why}"}
                 return
-            yield _result(task, setting, Difference("original failed", 0.0, str(why)), "")
+            place = dims_shown(task, setting)
+            first_refusal = first_refusal or f"{f'at {place}: ' if place else ''}{why}"
+            yield result(task, setting, Difference("original failed", 0.0, str(why)), "")
             continue
         plan.succeeded(feeds)
-        done.append((setting, feeds, outputs))
-    del original
+        held += sum(array.nbytes for array in _arrays(outputs))
+        done.append(_Run(setting, feeds, outputs))
     if not done:
-        yield {"skipped": "the original runs on none of the inputs that were tried; give some with --inputs FILE.npz"}
-        return
-    yield {"begin": "fixed", "trial": -1}
-    try:
-        fixed, _ = load(task.fixed, task.folders[1], task.engine, task.threads, is_bare)
-    except Unrunnable as why:
-        yield _result(
-            task, done[0][0], Difference("different", float("inf"), f"it cannot be loaded any more: {why}"), ""
-        )
-        return
-    while done:
-        setting, feeds, outputs = done.pop(0)
-        yield {"begin": "fixed", "trial": setting.number, "dims": _dims(task, setting), "kind": setting.kind}
-        try:
-            others = fixed({task.renamed.get(name, name): x for name, x in feeds.items()})
-        except Unrunnable as why:
-            yield _result(task, setting, Difference("different", float("inf"), f"it does not run any more: {why}"), "")
-            continue
-        yield _result(task, setting, *_worst(task, task.outputs or fixed.outputs, outputs, others))
-
-
-def _worst(task: Task, names: Sequence[str], originals: list[Any], others: list[Any]) -> tuple[Difference, str]:
-    """The output that differs most, and its name."""
-    if len(originals) != len(others):
-        return Difference("different", float("inf"), f"{len(others)} outputs in place of {len(originals)}"), ""
-    found = Difference("equal"), ""
-    for name, a, b in zip(names, originals, others, strict=True):
-        difference = compare(a, b, task.rtol, task.atol)
-        if difference.outcome == "different" and task.half is not None and task.rtol == task.atol == 0:
-            difference = compare(a, b, *task.half)
-        elif difference.outcome == "different" and name in task.rounded:
-            difference = compare(a, b, *ROUNDING)
-        if severity(difference) > severity(found[0]):
-            found = difference, name
-    return found
-
-
-def _result(task: Task, setting: Setting, difference: Difference, output: str) -> dict[str, Any]:
-    return {
-        "trial": {
-            "dims": _dims(task, setting),
-            "kind": setting.kind,
-            "outcome": difference.outcome,
-            "worst": difference.worst,
-            "output": output,
-            "why": difference.why,
+        why_not = f" ({first_refusal})" if first_refusal else ""
+        yield {
+            "skipped": f"the original runs on none of the inputs that were tried{why_not}; give some with --inputs FILE.npz"
         }
-    }
 
 
-def _says_nothing(outputs: list[Any]) -> str:
+def _is_repeatable(engine: Engine, feeds: dict[str, Array], outputs: list[Any]) -> bool:
+    return all(compare(a, b, 0, 0).outcome == "equal" for a, b in zip(outputs, engine(feeds), strict=True))
+
+
+def _compared(task: Task, fixed: Engine, run: _Run) -> tuple[Difference, str]:
+    """How the fixed model's outputs differ from the original's; where that is in a batch of 0, it may be excluded."""
+    try:
+        others = fixed({task.renamed.get(name, name): x for name, x in run.feeds.items()})
+        difference, output = worst_output(task, task.outputs or fixed.outputs, run.outputs, others)
+    except Unrunnable as why:
+        difference, output = impossible(f"it does not run any more: {why}"), ""
+    if difference.outcome == "different" and 0 in run.setting.sizes.values() and not task.allow_empty:
+        return replace(difference, outcome="excluded"), output
+    return difference, output
+
+
+def _arrays(outputs: list[Any]) -> list[Array]:
+    """All arrays among outputs, those inside sequences included."""
+    import numpy as np
+
+    parts = [x for part in outputs for x in (part if isinstance(part, list) else [part]) if x is not None]
+    return [np.asarray(x) for x in parts]
+
+
+def _uninformative(outputs: list[Any]) -> str:
     """Why outputs cannot tell two models apart; empty where they can."""
     import numpy as np
 
-    arrays = [x for part in outputs for x in (part if isinstance(part, list) else [part]) if x is not None]
-    arrays = [np.asarray(x) for x in arrays]
+    arrays = _arrays(outputs)
     if all(x.size == 0 for x in arrays):
         return "all its outputs are empty"
     floats = [x for x in arrays if x.dtype.kind == "f" and x.size]
@@ -202,7 +173,7 @@ def _says_nothing(outputs: list[Any]) -> str:
     return ""
 
 
-# Sizes
+# The plan
 
 
 class _Plan:
@@ -221,8 +192,8 @@ class _Plan:
         self._queue = self._all()
 
     def next(self, is_late: bool) -> Setting | None:
-        """The next setting; None where it is enough, or where it is late and there is something to show."""
-        self._current = None if is_late and self._shapes else next(self._queue, None)
+        """The next setting; None where there are enough, or where it is late."""
+        self._current = None if is_late else next(self._queue, None)
         return self._current
 
     def succeeded(self, feeds: Mapping[str, Array]) -> None:
@@ -266,36 +237,70 @@ def _search(task: Task) -> Iterator[tuple[Sizes, int, int]]:
             yield sizes, way, rank
 
 
-def _dims(task: Task, setting: Setting) -> str:
-    if setting.kind == "user":
-        return os.path.basename(task.user)
-    return ", ".join(f"{symbol}={size}" for symbol, size in setting.sizes.items())
-
-
 # Values
 
 
 def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
+    """The inputs of a setting.
+
+    Raises:
+        Unrunnable: The user's file cannot be read.
+    """
+    if setting.kind == "user":
+        return _user_feeds(task)
+    seed = SEED + setting.number
+    return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
+
+
+def _user_feeds(task: Task) -> dict[str, Array]:
+    import zipfile
+    import zlib
+
     import numpy as np
 
-    if setting.kind == "user":
+    try:
         with np.load(task.user, allow_pickle=False) as file:
             return {one.name: file[one.name].astype(dtype_of(one), copy=False) for one in task.contract.inputs}
-    seed = 20260 + setting.number
-    return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
+    except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise Unrunnable(f"an array cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _limit_memory(task: Task) -> None:
+    """Have allocations fail that no model needs for small inputs, rather than take the whole machine."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows
+    files = sum(os.path.getsize(path) for path in (task.original, task.fixed))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY + 6 * files
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def main(path: str) -> None:
     """Do what a task file says; messages go to standard output."""
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
-    inputs = (
-        Input(**{**one, "dims": None if one["dims"] is None else tuple(one["dims"])})
-        for one in raw["contract"]["inputs"]
-    )
-    contract = Contract(**{**raw["contract"], "inputs": tuple(inputs)})
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
-    task = Task(**{**raw, **lists, "contract": contract})
+    task = Task(**{**raw, **lists, "contract": _contract(raw["contract"])})
+    _limit_memory(task)
     for message in compare_models(task):
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
+
+
+def _contract(raw: dict[str, Any]) -> Contract:
+    def inputs(entries: list[dict[str, Any]]) -> tuple[Input, ...]:
+        return tuple(Input(**{**one, "dims": None if one["dims"] is None else tuple(one["dims"])}) for one in entries)
+
+    pairs = tuple((height, width) for height, width in raw["pairs"])
+    return Contract(
+        **{
+            **raw,
+            "inputs": inputs(raw["inputs"]),
+            "wide": inputs(raw["wide"]),
+            "numbers": tuple(raw["numbers"]),
+            "pairs": pairs,
+        }
+    )

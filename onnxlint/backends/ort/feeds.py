@@ -105,8 +105,8 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     """
     from onnxlint.model.skeleton import open_model
     from onnxlint.verification.contract import common_contract
-    from onnxlint.verification.inputs import candidates, feeds_for
     from onnxlint.verification.interface import Incomparable
+    from onnxlint.verification.sizes import candidates, feeds_for
 
     view = make_view(open_model(path))
     try:
