@@ -91,6 +91,11 @@ def with_neighbourhoods(
     return out
 
 
+def around(node: Node) -> Neighbourhood:
+    """What is around a node."""
+    return _Picture(node).drawn()
+
+
 def _to_fix(view: GraphView, findings: list[Finding], rules: Mapping[str, type[Rule]]) -> list[int]:
     """Indices of the findings whose fix is drawn: one of each rule, then a second of each, as many as the model allows."""
     seen: Counter[str] = Counter()

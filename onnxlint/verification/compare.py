@@ -44,6 +44,7 @@ def verify(
     tolerance: Tolerance = EXACT,
     multiples: Mapping[str, int] | None = None,
     inputs: str | None = None,
+    interface: Interface = UNCHANGED,
     seconds: float = 300.0,
 ) -> Verification:
     """Compare two model files that are to give the same outputs in the same order.
@@ -53,13 +54,14 @@ def verify(
         tolerance: What is demanded; for models in 16 bits anything but EXACT becomes HALF or BRAIN.
         multiples: Symbol of an input → number that its size has to be a multiple of.
         inputs: An .npz file with inputs of the user's own, by name, to compare on as well.
+        interface: How the inputs and outputs of the second differ from those of the first.
         seconds: Time limit.
 
     Raises:
         OnnxlintError: A file cannot be read, or onnxruntime is not installed.
     """
     first, second = open_model(original), open_model(fixed)
-    return _verify((first, first.proto), (second, second.proto), tolerance, multiples or {}, inputs, seconds)
+    return _verify((first, first.proto), (second, second.proto), tolerance, multiples or {}, inputs, seconds, interface)
 
 
 def verify_models(

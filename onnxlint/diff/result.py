@@ -1,0 +1,210 @@
+"""What a comparison of two models' structures found, as plain data. Names are not yet escaped."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.graph.location import Location
+from onnxlint.lint.finding import CheckResult, Finding
+
+if TYPE_CHECKING:
+    from onnxlint.lint.excerpt import Neighbourhood
+
+
+class Change(str, enum.Enum):
+    """What became of a node, a weight or a value."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One thing that differs, before and after.
+
+    Attributes:
+        what: `attribute mode`, `input 1`, `opset`, `inputs`, …
+        before: As text; empty where it was not there.
+        after: As text; empty where it is not there any more.
+    """
+
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class NodeChange:
+    """A node that came, went or differs.
+
+    Attributes:
+        change: Which of these.
+        location: In the new model; in the old one for nodes that went.
+        op: Its operator (the new one, where that changed).
+        module: Its module path (`fpn.merge1`), from whichever model has one; empty where the exporters kept none.
+        details: What differs; empty for nodes that came or went.
+        before: The graph around it in the old model, where pictures were asked for.
+        after: The same in the new one.
+    """
+
+    change: Change
+    location: Location
+    op: str
+    module: str = ""
+    details: tuple[Detail, ...] = ()
+    before: Neighbourhood | None = None
+    after: Neighbourhood | None = None
+
+    @property
+    def top(self) -> str:
+        """The outermost module that it is in (`fpn`)."""
+        return self.module.split(".", 1)[0]
+
+
+@dataclass(frozen=True)
+class WeightChange:
+    """A weight that came, went, was renamed or holds other values.
+
+    Attributes:
+        change: Added, removed or changed; a weight that was only renamed is in `GraphDiff.renamed`.
+        name: In the new model; in the old one for weights that went.
+        details: Name, type and shape where they differ.
+        elements: Number of elements (of the new one, where both are there).
+        differing: Elements with other values; None where type or shape differ, or the data cannot be read.
+        relative: Euclidean norm of the difference over that of the old values; None where it was not computed.
+        largest: Largest absolute difference; None where it was not computed.
+    """
+
+    change: Change
+    name: str
+    details: tuple[Detail, ...] = ()
+    elements: int = 0
+    differing: int | None = None
+    relative: float | None = None
+    largest: float | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What became of the weights, over all graphs.
+
+    Attributes:
+        compared: Weights that both models have, with the same type and shape.
+        changes: Those that came, went or differ, in the order of the new model.
+        renamed: (old name, new name) of weights with the same values.
+        relative: Norm of the difference of all that changed over the norm of their old values.
+        unread: Weights whose data could not be read, and why; they are not among `compared`.
+    """
+
+    compared: int = 0
+    changes: tuple[WeightChange, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    relative: float | None = None
+    unread: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> tuple[WeightChange, ...]:
+        """Those that hold other values."""
+        return tuple(one for one in self.changes if one.change is Change.CHANGED)
+
+    @property
+    def retrained(self) -> bool:
+        """Whether practically all weights hold other values: four of five, and more than three."""
+        count = sum(one.differing is not None and one.differing > 0 for one in self.changes)
+        return count > 3 and count >= 0.8 * self.compared
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a check says about the new model that it did not say about the old one, and the other way round.
+
+    Attributes:
+        new: Findings of the new model alone.
+        fixed: Findings of the old model alone.
+        remaining: Findings of the new model that the old one has too.
+    """
+
+    new: tuple[Finding, ...] = ()
+    fixed: tuple[Finding, ...] = ()
+    remaining: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large a model is.
+
+    Attributes:
+        nodes: Constants aside, subgraphs and functions included.
+        parameters: Elements of its weights.
+        bytes: Of the file and of the external data that it refers to.
+    """
+
+    nodes: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What running both models on the same inputs said.
+
+    Attributes:
+        equal: Whether all outputs were equal bit by bit; None where nothing could be compared.
+        words: The result in one line.
+        worst: Largest absolute difference of an output; None where nothing was compared, infinite where shapes differ.
+    """
+
+    equal: bool | None
+    words: str
+    worst: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelDiff:
+    """All that differs between two models.
+
+    Attributes:
+        old: The first model as the user named it.
+        new: The second one.
+        header: What differs in inputs, outputs, operator sets, producer and metadata.
+        sizes: Of the old and of the new model.
+        operators: Operator → difference in number, where there is one.
+        nodes: Changed nodes, in the order of the new model; those that went stand where they stood.
+        weights: What became of the weights.
+        findings: None where no check was asked for.
+        checks: Results of the two checks that `findings` comes from.
+        verified: None where it was not asked for.
+        unaligned: Whether the graphs were too different, or too large, to be aligned node by node everywhere.
+    """
+
+    old: str
+    new: str
+    header: tuple[Detail, ...] = ()
+    sizes: tuple[Sizes, Sizes] = (Sizes(0, 0, 0), Sizes(0, 0, 0))
+    operators: Mapping[str, int] = field(default_factory=dict)
+    nodes: tuple[NodeChange, ...] = ()
+    weights: Weights = Weights()
+    findings: Findings | None = None
+    checks: tuple[CheckResult, CheckResult] | None = None
+    verified: Verified | None = None
+    unaligned: bool = False
+
+    @property
+    def same(self) -> bool:
+        """Whether the models have the same interface, nodes and weights; names of inner values and nodes do not count."""
+        different = self.header or self.nodes or self.weights.changes or self.operators
+        return not different and not (self.verified is not None and self.verified.equal is False)
+
+    def __repr__(self) -> str:
+        state = "same" if self.same else f"{len(self.nodes)} nodes, {len(self.weights.changes)} weights"
+        return f"<ModelDiff {self.old!r} → {self.new!r}: {state}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dicts, as `onnxlint diff --format json` writes them."""
+        from onnxlint.diff.plain import as_dict
+
+        return as_dict(self)
