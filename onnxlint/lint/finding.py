@@ -63,6 +63,10 @@ class Finding:
         help: One line; what to do about it.
         evidence: Facts behind the message, as (key, value) pairs of text.
         fix: Present where onnxlint can fix it.
+        actionable: False where neither a fix nor another export can remove it (a size that has to be computed): reports for
+            people count these at the end.
+        group: What it has in common with others of its kind, as a sentence in the plural, for reports that show those
+            together (`Reshape targets are computed from shapes, and could be constants`); empty: show it by itself.
         fingerprint: Identity that survives re-export: rule, scope, operator and ordinal, no node numbers.
         neighbourhood: What is around it in the graph; only where the plan asks for it.
         after: What its fix makes of that, or in words why it cannot be drawn; None where that was not tried.
@@ -76,6 +80,8 @@ class Finding:
     help: str = ""
     evidence: tuple[tuple[str, str], ...] = ()
     fix: Fix | None = None
+    actionable: bool = True
+    group: str = ""
     fingerprint: str = ""
     neighbourhood: Neighbourhood | None = None
     after: Neighbourhood | str | None = None

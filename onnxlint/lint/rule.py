@@ -182,11 +182,23 @@ class Rule(ABC):
         fix: Fix | None = None,
         help: str | None = None,
         severity: Severity | None = None,
+        actionable: bool = True,
+        group: str = "",
         **evidence: object,
     ) -> Finding:
-        """A finding of this rule. `evidence` holds the facts behind the message, as text.
+        """A finding of this rule.
 
         Control characters in the message are escaped, should a name have got in as it is.
+
+        Args:
+            location: Where, from `view.at`.
+            message: One line: what is wrong here, with the values that show it.
+            fix: Where it can be fixed: on which terms.
+            help: What to do about it, where the rule's `help` does not fit.
+            severity: Where it is not the rule's.
+            actionable: False where neither a fix nor another export can remove it.
+            group: What it has in common with others of its kind, as a sentence in the plural.
+            evidence: The facts behind the message, as text.
         """
         return Finding(
             code=self.code,
@@ -197,6 +209,8 @@ class Rule(ABC):
             help=self.help if help is None else printable(help),
             evidence=tuple((key, str(value)) for key, value in evidence.items()),
             fix=fix,
+            actionable=actionable,
+            group=printable(group),
         )
 
     @classmethod
