@@ -184,6 +184,7 @@ class Rule(ABC):
         severity: Severity | None = None,
         actionable: bool = True,
         group: str = "",
+        not_fixed: str = "",
         **evidence: object,
     ) -> Finding:
         """A finding of this rule.
@@ -198,8 +199,10 @@ class Rule(ABC):
             severity: Where it is not the rule's.
             actionable: False where neither a fix nor another export can remove it.
             group: What it has in common with others of its kind, as a sentence in the plural.
+            not_fixed: What stood in the way of a fix; becomes the evidence `not fixed`.
             evidence: The facts behind the message, as text.
         """
+        facts = {**evidence, "not fixed": not_fixed} if not_fixed else evidence
         return Finding(
             code=self.code,
             name=self.name,
@@ -207,7 +210,7 @@ class Rule(ABC):
             message=printable(message),
             location=location,
             help=self.help if help is None else printable(help),
-            evidence=tuple((key, str(value)) for key, value in evidence.items()),
+            evidence=tuple((key, str(value)) for key, value in facts.items()),
             fix=fix,
             actionable=actionable,
             group=printable(group),

@@ -205,7 +205,7 @@ class ConstantFoldable(Rule):
                 nodes=names_shown(map(label, nodes), 10),
                 count=len(same),
                 fix=SAFE if fixable else None,
-                **({} if fixable else {"not fixed": UNHELD}),
+                not_fixed="" if fixable else UNHELD,
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

@@ -165,7 +165,7 @@ class DeprecatedOp(Rule):
                     severity=severity,
                     nodes=len(nodes),
                     fix=SAFE if op in _REPLACED else None,
-                    **({} if op in _REPLACED else {"not fixed": "no single operator does the same"}),
+                    not_fixed="" if op in _REPLACED else "no single operator does the same",
                 )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

@@ -161,7 +161,6 @@ class ShapeChain(Rule):
             strict = fixable or "ncnn" in options.targets
             can = "; it can be shorter" if id(node) in shorter else "; no shorter one was found"
             looked = node.op in WHOLE and node.graph is view.main
-            evidence = {} if fixable else {"not fixed": f"{answer.why}: the chain has to stay{can if looked else ''}"}
             # A nameless node goes by what it makes: its position changes where others go.
             yield self.found(
                 view.at(node, "" if node.name else node.output()),
@@ -172,7 +171,7 @@ class ShapeChain(Rule):
                 fix=SAFE if fixable or id(node) in shorter else None,
                 operand=node.input(operand.index),
                 chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
-                **evidence,
+                not_fixed="" if fixable else f"{answer.why}: the chain has to stay{can if looked else ''}",
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
