@@ -22,11 +22,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.api import convert
 from onnxlint.backends import backend_for
 from onnxlint.backends.ncnn.calibrate import make_table
 from onnxlint.backends.ncnn.format import load
 from onnxlint.backends.ncnn.run import Runner
-from onnxlint.conversion.session import convert
 from onnxlint.images.recipe import PRESETS, find_images, tensors
 
 Floats = npt.NDArray[np.float32]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.compare import compare as compare
     from onnxlint.api import check as check
+    from onnxlint.api import compare as compare
+    from onnxlint.api import convert as convert
+    from onnxlint.api import deploy as deploy
     from onnxlint.api import fix as fix
-    from onnxlint.conversion.session import convert as convert
-    from onnxlint.deployment.pipeline import deploy as deploy
     from onnxlint.errors import OnnxlintError as OnnxlintError
     from onnxlint.graph.location import Location as Location
     from onnxlint.graph.view import Graph as Graph
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check": "onnxlint.api",
-    "compare": "onnxlint.accuracy.compare",
+    "compare": "onnxlint.api",
     "fix": "onnxlint.api",
-    "convert": "onnxlint.conversion.session",
-    "deploy": "onnxlint.deployment.pipeline",
+    "convert": "onnxlint.api",
+    "deploy": "onnxlint.api",
     "OnnxlintError": "onnxlint.errors",
     "SAFE": "onnxlint.lint.finding",
     "Applicability": "onnxlint.lint.finding",

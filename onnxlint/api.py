@@ -1,23 +1,82 @@
-"""The public functions, for Python programs."""
+"""The public functions, for Python programs: what the commands of the same names do.
+
+Errors name the functions' arguments where the command line's name its options.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.finding import CheckResult, Severity
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     import onnx
 
+    from onnxlint.accuracy.results import AccuracyReport
+    from onnxlint.conversion.session import Conversion
+    from onnxlint.deployment.pipeline import Deployment
     from onnxlint.fixes.engine import FixReport
+    from onnxlint.images.options import ImageOptions
+    from onnxlint.images.recipe import ImageSet, Recipe
+
+_Path = str | os.PathLike[str]
+_Progress = Callable[[str, int, int | None], None]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 IN_MEMORY = "<model>"
 """What findings call a model that is not a file."""
 
+_COMMAND = re.compile(r"('onnxlint [^']*'|onnxlint (?:check|fix|convert|compare|deploy) .*)")
+_FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
+_RECIPE_FLAG = re.compile(r"--(preset|shape|mean|norm|pixel|resize)(?: (?=[A-Za-z0-9\[])([^\s;:]+))?")
+_RENAMED = {
+    "axis": "concat_axis",
+    "heads": "concat_heads",
+    "input-shape": "shapes",
+    "ncnn-tools": "tools",
+    "no-latency": "time",
+    "no-verify": "verify",
+    "target": "targets",
+}
+"""Options of the command line whose argument has another name."""
 
+
+def _names_arguments(function: _Function) -> _Function:
+    """Let the errors of a function name its arguments (`images`) where they name options (`--images`)."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except OnnxlintError as error:
+            error.args = (_in_python(str(error)),)
+            raise
+
+    return cast("_Function", wrapped)
+
+
+def _in_python(message: str) -> str:
+    """A message with arguments in place of options; commands that it quotes stay as they are."""
+    parts = _COMMAND.split(message)
+    parts[::2] = [_FLAG.sub(_argument, _RECIPE_FLAG.sub(_recipe_part, part)) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _recipe_part(match: re.Match[str]) -> str:
+    return f"recipe[{match[1]!r}]" if match[2] is None else f"recipe={{{match[1]!r}: {match[2]!r}}}"
+
+
+def _argument(match: re.Match[str]) -> str:
+    return _RENAMED.get(match[1], match[1].replace("-", "_"))
+
+
+@_names_arguments
 def check(
     model: str | os.PathLike[str] | onnx.ModelProto,
     *,
@@ -73,9 +132,9 @@ def check(
             f"{rule}={getattr(level, 'value', level)}" for rule, level in (severity or {}).items()
         ),
         weights=weights,
-        baseline=None if baseline is None else os.fspath(baseline),
+        baseline=_text(baseline),
     )
-    configs = Configs(command, None if config is None else os.fspath(config), isolated)
+    configs = Configs(command, _text(config), isolated)
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else IN_MEMORY
     plan = Plans(configs).of(name)
     ledger = Ledger(configs)
@@ -89,6 +148,7 @@ def check(
     return ledger.without_known(result)
 
 
+@_names_arguments
 def fix(
     model: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
@@ -116,7 +176,7 @@ def fix(
     config: str | os.PathLike[str] | None = None,
     isolated: bool = False,
 ) -> FixReport:
-    """Fix what can be proved or measured, as `onnxlint fix` does.
+    """Apply fixes that are proved, or verified by running both models, as `onnxlint fix` does.
 
         report = onnxlint.fix("model.onnx", "fixed.onnx", multiple_of=32)
         print([left.why for left in report.left])
@@ -151,6 +211,7 @@ def fix(
     Raises:
         OnnxlintError: The model cannot be read or written, or an argument is wrong; nothing was written.
     """
+    from onnxlint.fixes.options import FixOptions
     from onnxlint.fixes.session import fix_path, write
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.rule import Request
@@ -177,16 +238,239 @@ def fix(
     )
     fixed = fix_path(
         os.fspath(model),
-        Configs(settings, None if config is None else os.fspath(config), isolated),
-        request,
-        assumptions=_names(assume),
-        multiple_of=multiple_of,
-        verify=verify,
-        inputs=None if inputs is None else os.fspath(inputs),
+        Configs(settings, _text(config), isolated),
+        FixOptions(request, _names(assume), multiple_of, verify, _text(inputs)),
     )
     if output is not None:
         write(fixed, os.fspath(output), external_data, inline)
     return fixed.report
+
+
+@_names_arguments
+def convert(
+    path: _Path,
+    to: str | Iterable[str],
+    *,
+    images: _Path | ImageSet | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
+    shapes: Mapping[str, Iterable[int]] | None = None,
+    method: str = "auto",
+    mixed: bool = False,
+    budget: float = 0.08,
+    keep: str | Iterable[str] = (),
+    threads: int = 2,
+    tools: _Path | None = None,
+    out_dir: _Path | None = None,
+    progress: _Progress | None = None,
+) -> Conversion:
+    """Convert and quantize a model, and write the files and a manifest, as `onnxlint convert` does.
+
+        made = onnxlint.convert("fixed.onnx", ["onnx-fp16", "ncnn-int8"], images="calibration/", recipe="imagenet")
+
+    Args:
+        path: The ONNX model.
+        to: Names of targets, or `all`.
+        images: What to calibrate with: a folder, a glob, a list, an .npz or .npy file.
+        recipe: How images become the input: a `Recipe`, the name of a preset, or the arguments of `make_recipe` as a
+            dictionary (`{"mean": (104, 117, 123), "pixel": "BGR"}`). The size is the model's own where it is fixed and
+            none is given.
+        shapes: Input → whole shape, for inputs with free sizes that are no images.
+        method: How activations are calibrated: `auto`, or what a target knows (ncnn: kl, aciq, eq; onnxruntime: minmax,
+            percentile, entropy).
+        mixed: Whether layers that int8 hurts may stay in floating point.
+        budget: By how much that may let the weights grow, as a fraction of the pure int8 ones.
+        keep: Layers that stay in floating point.
+        threads: How many to use.
+        tools: Folder with the real tools of ncnn, to be used in place of ours.
+        out_dir: Where to write; beside the model where it is None.
+        progress: Called with what is being done, how many steps of it are done, and of how many.
+
+    Raises:
+        OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is no error
+            here but a `Failure` in the result.
+    """
+    from onnxlint.backends import silent
+    from onnxlint.backends.options import ConvertOptions
+    from onnxlint.conversion import session
+
+    return session.convert(
+        path,
+        _names(to),
+        _image_options(images, recipe, shapes),
+        ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools)),
+        out_dir=_text(out_dir),
+        progress=progress or silent,
+    )
+
+
+@_names_arguments
+def compare(
+    reference: _Path,
+    candidates: _Path | Iterable[_Path],
+    *,
+    images: _Path | ImageSet | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
+    shapes: Mapping[str, Iterable[int]] | None = None,
+    task: str | None = None,
+    labels: _Path | None = None,
+    detection: Mapping[str, Any] | None = None,
+    layers: bool = False,
+    suggest: bool = False,
+    threads: int = 2,
+    fail_if: str | Iterable[str] = (),
+    time: bool = True,
+    progress: _Progress | None = None,
+) -> AccuracyReport:
+    """Compare the accuracy of models against a reference, as `onnxlint compare` does.
+
+        report = onnxlint.compare("model.onnx", ["model_int8.param"], images="photos/", recipe="imagenet")
+        print([(one.name, one.snr_db) for one in report.candidates])
+
+    Args:
+        reference: The reference model.
+        candidates: The others: ONNX files, ncnn .param files, whatever a backend opens.
+        images: A folder, a glob, a list of files, an .npz or .npy file; None: seeded random inputs, which say little.
+        recipe, shapes: As for `convert`.
+        task: The task that outputs are judged by: detection, classification, verification or super-resolution.
+        labels: Ground-truth labels; None: the reference's answers.
+        detection: The table `[detection]` of the configuration.
+        layers: Whether to compare intermediate values too, and to measure how much of the loss each layer causes.
+        suggest: Whether to try out settings that may reduce the loss.
+        threads: How many each model may use.
+        fail_if: Conditions (`snr<20`) on each candidate; what meets one is in the report's `failures`.
+        time: Whether to measure latency.
+        progress: As for `convert`.
+
+    Raises:
+        OnnxlintError: A file cannot be read or run, no output of a candidate has a partner, or an argument is wrong.
+    """
+    from onnxlint.accuracy.compare import compare as compare_models
+    from onnxlint.accuracy.options import CompareOptions
+    from onnxlint.backends import silent
+
+    models = (candidates,) if isinstance(candidates, str | os.PathLike) else tuple(candidates)
+    options = CompareOptions(
+        task, _text(labels), detection or {}, layers, suggest, _names(fail_if), threads=threads, time=time
+    )
+    return compare_models(reference, models, _image_options(images, recipe, shapes), options, progress or silent)
+
+
+@_names_arguments
+def deploy(
+    path: _Path,
+    to: str | Iterable[str],
+    *,
+    images: _Path | ImageSet | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | None = None,
+    shapes: Mapping[str, Iterable[int]] | None = None,
+    task: str | None = None,
+    labels: _Path | None = None,
+    detection: Mapping[str, Any] | None = None,
+    multiple_of: int | None = 32,
+    concat_heads: bool = True,
+    drop_output_activations: bool = True,
+    method: str = "auto",
+    mixed: bool = False,
+    budget: float = 0.08,
+    keep: str | Iterable[str] = (),
+    layers: bool = False,
+    suggest: bool = False,
+    fail_if: str | Iterable[str] = (),
+    threads: int = 2,
+    tools: _Path | None = None,
+    out_dir: _Path | None = None,
+    resume: bool = False,
+    config: _Path | None = None,
+    isolated: bool = False,
+    progress: _Progress | None = None,
+) -> Deployment:
+    """Check, fix, convert, quantize and compare into one folder with samples, as `onnxlint deploy` does.
+
+        done = onnxlint.deploy("model.onnx", "ncnn-int8", images="images", recipe="imagenet")
+        print(done.report.candidates[-1].snr_db)
+
+    Args:
+        path: The ONNX model; it is not touched.
+        to: Targets, or `all`.
+        images: What to calibrate with, and to compare on.
+        recipe, shapes: As for `convert`. For a RetinaFace (`task="detection"`) its own recipe is known.
+        task, labels, detection: What the outputs are judged by, as for `compare`.
+        multiple_of: Height and width of images are multiples of this, as far as the recipe's size is; None: assume
+            nothing.
+        concat_heads: Whether detection heads are joined into one output.
+        drop_output_activations: Whether a Softmax or Sigmoid at an output goes; the samples apply it.
+        method, mixed, budget, keep, tools: As for `convert`.
+        layers, suggest, fail_if: As for `compare`.
+        threads: How many to use.
+        out_dir: The folder; `NAME_deploy` beside the model where it is None.
+        resume: Whether steps are skipped whose inputs are unchanged.
+        config, isolated: As for `check`.
+        progress: As for `convert`.
+
+    Raises:
+        StepError: A step failed, and the deployment cannot continue.
+        OnnxlintError: An argument, the model or the images are wrong. What earlier steps wrote stays.
+    """
+    from onnxlint.accuracy.options import CompareOptions
+    from onnxlint.backends import silent
+    from onnxlint.backends.options import ConvertOptions
+    from onnxlint.deployment import pipeline
+    from onnxlint.fixes.options import FixOptions
+    from onnxlint.lint.rule import Request
+
+    heads = () if concat_heads else None
+    request = Request(concat_heads=heads, drop_output_activations=drop_output_activations)
+    return pipeline.deploy(
+        path,
+        _names(to),
+        _image_options(images, recipe, shapes),
+        FixOptions(request, multiple_of=multiple_of),
+        ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools)),
+        CompareOptions(task, _text(labels), detection or {}, layers, suggest, _names(fail_if), threads),
+        out_dir=_text(out_dir),
+        resume=resume,
+        config=_text(config),
+        isolated=isolated,
+        progress=progress or silent,
+    )
+
+
+def _image_options(
+    images: _Path | ImageSet | None,
+    recipe: Recipe | Mapping[str, Any] | str | None,
+    shapes: Mapping[str, Iterable[int]] | None,
+) -> ImageOptions:
+    from onnxlint.images.options import ImageOptions
+
+    whole = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    return ImageOptions(images, _as_recipe(recipe), whole)
+
+
+def _as_recipe(recipe: Recipe | Mapping[str, Any] | str | None) -> Recipe | None:
+    """A recipe from a preset's name or the arguments of `make_recipe`, whose numbers may be a list."""
+    from onnxlint.images.recipe import make_recipe
+
+    if isinstance(recipe, str):
+        return make_recipe(preset=recipe)
+    if not isinstance(recipe, Mapping):
+        return recipe
+    for key in recipe:
+        if key not in _RECIPE_KEYS:
+            hint = did_you_mean(str(key), _RECIPE_KEYS, choices(_RECIPE_KEYS))
+            raise OnnxlintError(f"recipe: no such key: {printable(str(key))!r}{hint}")
+    parts = {
+        key: value if isinstance(value, str) else ",".join(map(str, value if isinstance(value, Iterable) else [value]))
+        for key, value in recipe.items()
+        if value is not None
+    }
+    return make_recipe(**parts)
+
+
+_RECIPE_KEYS = ("preset", "shape", "mean", "norm", "pixel", "resize")
+
+
+def _text(path: _Path | None) -> str | None:
+    return None if path is None else os.fspath(path)
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:

@@ -53,7 +53,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a misspelt one most likely means (case and `_` do not matter); None where none is close."""
     import difflib
 
-    folded = {key.lower().replace("_", "-"): key for key in known}
+    folded: dict[str, str] = {}
+    for key in known:
+        folded.setdefault(key.lower().replace("_", "-"), key)
     near = difflib.get_close_matches(word.lower().replace("_", "-"), folded, n=1, cutoff=0.5)
     return folded[near[0]] if near else None
 

@@ -21,9 +21,11 @@ from onnxlint.accuracy.inputs import Feeds, Inputs, fed, make_inputs
 from onnxlint.accuracy.latency import measure
 from onnxlint.accuracy.match import Activation, End, Matched, ends_of, match, split_like
 from onnxlint.accuracy.metrics import Meter, mean_db
+from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport, ImageAccuracy, Latency
 from onnxlint.backends import Array, Backend, Progress, Session, backend_for, silent
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe
 from onnxlint.text import printable, quantity
 from onnxlint.version import __version__
@@ -46,57 +48,40 @@ _ACTIVATIONS = ("Softmax", "Sigmoid", "LogSoftmax")
 def compare(
     reference: str | os.PathLike[str],
     candidates: Sequence[str | os.PathLike[str]],
-    *,
-    images: str | os.PathLike[str] | ImageSet | None = None,
-    recipe: Recipe | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    task: str | None = None,
-    labels: str | None = None,
-    detection: Mapping[str, Any] | None = None,
-    layers: bool = False,
-    suggest: bool = False,
-    threads: int = 2,
-    fail_if: Sequence[str] = (),
-    time: bool = True,
+    inputs: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    options: CompareOptions = CompareOptions(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> AccuracyReport:
     """Compare models with a reference.
 
     Args:
-        reference: The model that is right.
+        reference: The reference model.
         candidates: The others: ONNX files, ncnn .param files, whatever a backend opens.
-        images: A folder, a glob, a list of files, an .npz or .npy file; None: seeded random inputs, which say little.
-        recipe: How images become the input; the size is the models' own where it is fixed and none is given.
-        shapes: Input → whole shape, for inputs with free sizes that are no images.
-        task: What the models are for (`onnxlint.accuracy.tasks.TASKS`).
-        labels: The truth; None: what the reference finds.
-        detection: The table `[detection]` of the configuration.
-        layers: Whether to compare what is inside, and measure how much of the loss each layer causes.
-        suggest: Whether to try out what would help.
-        threads: How many each model may use.
-        fail_if: Conditions (`snr<20`) on each candidate.
-        time: Whether to measure latency.
-        progress: Told how far it is.
+        inputs: What the models are run on; without images: seeded random inputs, which say little. The size is the
+            models' own where it is fixed and the recipe has none.
+        options: What is measured, and which results fail.
+        progress: Called with what is being done.
 
     Raises:
         OnnxlintError: A file cannot be read or run, no output of a candidate has a partner, or a condition is wrong.
     """
-    conditions = parse_conditions(fail_if, None if task else ())
+    conditions = parse_conditions(options.fail_if, None if options.task else ())
     if not candidates:
         raise OnnxlintError("compare what? Give a reference and at least one candidate")
     models = _models(os.fspath(reference), [os.fspath(path) for path in candidates])
+    images, recipe, shapes, threads = inputs.images, inputs.recipe, inputs.shapes, options.threads
     with_images = images is not None
     are_arrays = not isinstance(images, ImageSet) and os.fspath(images or "").lower().endswith((".npz", ".npy"))
-    recipe = _sized(models, recipe or Recipe(), shapes or {}, with_images and not are_arrays)
+    recipe = _sized(models, recipe or Recipe(), shapes, with_images and not are_arrays)
     first = models[0]
-    inputs = make_inputs(first.path, first.open(threads), images, recipe, shapes or {}, threads)
-    judge = _judge(task, labels, detection, recipe, inputs)
-    comparison = _Comparison(models, inputs, judge, conditions, threads, progress)
-    comparison.run(time)
+    fed = make_inputs(first.path, first.open(threads), images, recipe, shapes, threads)
+    judge = _judge(options.task, options.labels, options.detection, recipe, fed)
+    comparison = _Comparison(models, fed, judge, conditions, threads, progress)
+    comparison.run(options.time)
     reports = [comparison.report(model) for model in models]
-    if layers or suggest:
+    if options.layers or options.suggest:
         reports[1:] = [
-            comparison.explained(model, report, layers, suggest)
+            comparison.explained(model, report, options.layers, options.suggest)
             for model, report in zip(models[1:], reports[1:], strict=True)
         ]
     failures = tuple(text for report in reports[1:] for one in conditions if (text := one.failure(report)))
@@ -104,11 +89,11 @@ def compare(
         reference=reports[0],
         candidates=tuple(reports[1:]),
         inputs=comparison.count,
-        source=inputs.source,
+        source=fed.source,
         recipe=describe(recipe) if with_images else "",
         failures=failures,
         versions=_versions(models),
-        notes=tuple(_notes(inputs, with_images, reports)),
+        notes=tuple(_notes(fed, with_images, reports)),
     )
 
 

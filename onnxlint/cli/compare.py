@@ -50,6 +50,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
     from onnxlint.accuracy.compare import compare
+    from onnxlint.accuracy.options import CompareOptions
+    from onnxlint.images.options import ImageOptions
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.files import check_writable, write_atomically
 
@@ -65,18 +67,18 @@ def run(options: argparse.Namespace) -> int:
         report = compare(
             options.reference,
             options.candidates,
-            images=chosen.images,
-            recipe=chosen.recipe,
-            shapes=input_shapes(options.input_shape),
-            task=task,
-            labels=options.labels if options.labels is not None or task is None else chosen.labels,
-            detection=detection,
-            layers=options.layers,
-            suggest=options.suggest,
-            threads=options.threads,
-            fail_if=options.fail_if,
-            time=not options.no_latency,
-            progress=progress,
+            ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+            CompareOptions(
+                task,
+                options.labels if options.labels is not None or task is None else chosen.labels,
+                detection,
+                options.layers,
+                options.suggest,
+                tuple(options.fail_if),
+                options.threads,
+                not options.no_latency,
+            ),
+            progress,
         )
     color = options.output is None and console.has_color(options.no_color)
     text = render(options.format, report, color)

@@ -44,7 +44,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
+    from onnxlint.backends.options import ConvertOptions
     from onnxlint.conversion.session import convert, repeat
+    from onnxlint.images.options import ImageOptions
     from onnxlint.report.convert import render_conversion, render_json, render_targets
 
     if options.list:
@@ -68,15 +70,15 @@ def run(options: argparse.Namespace) -> int:
             done = convert(
                 options.model,
                 split(options.to),
-                images=chosen.images,
-                recipe=chosen.recipe,
-                shapes=input_shapes(options.input_shape),
-                method=options.method or chosen.method or "auto",
-                mixed=options.mixed,
-                budget=options.budget / 100,
-                keep=split(options.keep),
-                threads=options.threads,
-                tools=options.ncnn_tools,
+                ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+                ConvertOptions(
+                    options.method or chosen.method or "auto",
+                    options.mixed,
+                    options.budget / 100,
+                    split(options.keep),
+                    options.threads,
+                    options.ncnn_tools,
+                ),
                 out_dir=options.out_dir,
                 progress=progress,
             )

@@ -70,34 +70,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
+    from onnxlint.accuracy.options import CompareOptions
+    from onnxlint.backends.options import ConvertOptions
     from onnxlint.deployment.pipeline import StepError, deploy
+    from onnxlint.fixes.options import FixOptions
+    from onnxlint.images.options import ImageOptions
     from onnxlint.lint.configuration import Configs, Settings
+    from onnxlint.lint.rule import Request
 
     chosen = recipe_of(options)
     task = options.task if options.task is not None else chosen.task
+    request = Request(
+        concat_heads=None if options.no_concat_heads else (),
+        drop_output_activations=not options.keep_output_activations,
+    )
     try:
         with console.steps(options.quiet) as progress:
             done = deploy(
                 options.model,
                 split(options.to),
-                images=chosen.images,
-                recipe=chosen.recipe,
-                shapes=input_shapes(options.input_shape),
-                task=task,
-                labels=options.labels if options.labels is not None or task is None else chosen.labels,
-                detection=Configs(Settings(), options.config, options.isolated).of_folder(".").detection,
-                multiple_of=options.multiple_of or None,
-                concat_heads=not options.no_concat_heads,
-                drop_output_activations=not options.keep_output_activations,
-                method=options.method or chosen.method or "auto",
-                mixed=options.mixed,
-                budget=options.budget / 100,
-                keep=split(options.keep),
-                layers=options.layers,
-                suggest=options.suggest,
-                fail_if=options.fail_if,
-                threads=options.threads,
-                tools=options.ncnn_tools,
+                ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+                FixOptions(request, multiple_of=options.multiple_of or None),
+                ConvertOptions(
+                    options.method or chosen.method or "auto",
+                    options.mixed,
+                    options.budget / 100,
+                    split(options.keep),
+                    options.threads,
+                    options.ncnn_tools,
+                ),
+                CompareOptions(
+                    task,
+                    options.labels if options.labels is not None or task is None else chosen.labels,
+                    Configs(Settings(), options.config, options.isolated).of_folder(".").detection,
+                    options.layers,
+                    options.suggest,
+                    tuple(options.fail_if),
+                    options.threads,
+                ),
                 out_dir=options.out_dir,
                 resume=options.resume,
                 config=options.config,

@@ -64,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
+    from onnxlint.fixes.options import FixOptions
     from onnxlint.fixes.session import fix_path, write
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.files import check_writable
@@ -104,12 +105,8 @@ def run(options: argparse.Namespace) -> int:
         fixed = fix_path(
             options.model,
             Configs(command, options.config, options.isolated),
-            request,
-            assumptions=split(options.assume),
-            multiple_of=options.multiple_of,
-            verify=not options.no_verify,
-            inputs=options.inputs,
-            progress=progress,
+            FixOptions(request, split(options.assume), options.multiple_of, not options.no_verify, options.inputs),
+            progress,
         )
         if wanted:
             progress("writing")

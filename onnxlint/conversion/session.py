@@ -15,7 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
+from onnxlint.backends.options import ConvertOptions
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.lint.files import write_atomically
 from onnxlint.lint.finding import Applicability
@@ -72,16 +74,9 @@ class Conversion:
 def convert(
     path: str | os.PathLike[str],
     to: Sequence[str],
+    inputs: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    options: ConvertOptions = ConvertOptions(),  # noqa: B008 - frozen
     *,
-    images: str | os.PathLike[str] | ImageSet | None = None,
-    recipe: Recipe | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
-    method: str = "auto",
-    mixed: bool = False,
-    budget: float = 0.08,
-    keep: Sequence[str] = (),
-    threads: int = 2,
-    tools: str | None = None,
     out_dir: str | None = None,
     progress: Progress = silent,
 ) -> Conversion:
@@ -90,18 +85,10 @@ def convert(
     Args:
         path: The ONNX model.
         to: Names of targets, or `all`.
-        images: What to calibrate with: a folder, a glob, a list, an .npz or .npy file.
-        recipe: How images become the input; the size is the model's own where it is fixed and none is given.
-        shapes: Input → whole shape, for inputs with free sizes that are no images.
-        method: How activations are calibrated: `auto`, or what a target knows (ncnn: kl, aciq, eq; onnxruntime: minmax,
-            percentile, entropy).
-        mixed: Whether layers that int8 hurts may stay in floating point.
-        budget: By how much that may let the weights grow, as a fraction of the pure int8 ones.
-        keep: Layers that stay in floating point.
-        threads: How many to use.
-        tools: Folder with the real tools of ncnn, to be used in place of ours.
+        inputs: What to calibrate with; the size is the model's own where it is fixed and the recipe has none.
+        options: How targets are made.
         out_dir: Where to write; beside the model where it is None.
-        progress: Told how far it is.
+        progress: Called with what is being done.
 
     Raises:
         OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is no error
@@ -109,20 +96,21 @@ def convert(
     """
     wanted = find_targets(to)
     model = _open(os.fspath(path))
+    images, recipe, shapes = inputs.images, inputs.recipe, inputs.shapes
     images = images if images is None or isinstance(images, ImageSet) else find_images(images)
     calibrated = [target.name for _, target in wanted if target.calibrates]
     if calibrated and images is None:
         raise OnnxlintError(f"{calibrated[0]} is calibrated with images: give --images a folder, a list or an .npz")
     job = Job(
-        fitted(model, recipe or Recipe(), shapes or {}, reads_images=bool(calibrated)),
+        fitted(model, recipe or Recipe(), shapes, reads_images=bool(calibrated)),
         images,
-        dict(shapes or {}),
-        method,
-        mixed,
-        budget,
-        threads,
-        tools,
-        tuple(keep),
+        dict(shapes),
+        options.method,
+        options.mixed,
+        options.budget,
+        options.threads,
+        options.tools,
+        options.keep,
     )
     folder = out_dir if out_dir is not None else os.path.dirname(model.path) or "."
     with _workshop(folder, made=out_dir is not None) as scratch:
@@ -391,15 +379,14 @@ def repeat(
                 convert(
                     model.path,
                     names,
-                    images=images,
-                    recipe=_recipe(job["recipe"]),
-                    shapes={name: tuple(shape) for name, shape in job["shapes"].items()},
-                    method=job["method"],
-                    mixed=job["mixed"],
-                    budget=job["budget"],
-                    keep=job["keep"],
-                    threads=threads,
-                    tools=tools,
+                    ImageOptions(
+                        images,
+                        _recipe(job["recipe"]),
+                        {name: tuple(shape) for name, shape in job["shapes"].items()},
+                    ),
+                    ConvertOptions(
+                        job["method"], job["mixed"], job["budget"], tuple(job["keep"]), threads=threads, tools=tools
+                    ),
                     out_dir=out_dir if out_dir is not None else folder,
                     progress=progress,
                 )

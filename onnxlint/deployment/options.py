@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxlint.accuracy.options import CompareOptions
+from onnxlint.backends.options import ConvertOptions
+from onnxlint.fixes.options import FixOptions
 from onnxlint.images.recipe import ImageSet, Recipe
 from onnxlint.lint.configuration import Configs, Settings
+from onnxlint.lint.rule import Request
+
+FIXING = FixOptions(Request(concat_heads=(), drop_output_activations=True), multiple_of=32)
+"""The fixes of a deployment: heads are joined and activations dropped where there are any."""
 
 
 @dataclass(frozen=True)
@@ -19,34 +26,19 @@ class Options:
         images: What to calibrate with and to compare on; None: made-up inputs.
         recipe: How images become the input, as the user gave it.
         shapes: Input → whole shape.
-        task, labels, detection: How outputs are judged.
-        multiple_of: Height and width of images are assumed to be multiples of this; None: nothing is assumed.
-        concat_heads, drop_output_activations: Fixes that change the interface.
-        method, mixed, budget, keep: How int8 targets are calibrated.
-        layers, suggest, fail_if: What the comparison includes.
-        threads: How many to use.
-        tools: Folder with the real tools of ncnn.
+        fixing: What is fixed beside what is exact for every input; `multiple_of` holds as far as the recipe's size is such
+            a multiple.
+        converting: How targets are made.
+        comparing: What the comparison includes, and how outputs are judged.
         config, isolated: Where the configuration comes from.
     """
 
     images: ImageSet | None = None
     recipe: Recipe = field(default_factory=Recipe)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    task: str | None = None
-    labels: str | None = None
-    detection: Mapping[str, Any] = field(default_factory=dict)
-    multiple_of: int | None = 32
-    concat_heads: bool = True
-    drop_output_activations: bool = True
-    method: str = "auto"
-    mixed: bool = False
-    budget: float = 0.08
-    keep: Sequence[str] = ()
-    layers: bool = False
-    suggest: bool = False
-    fail_if: Sequence[str] = ()
-    threads: int = 2
-    tools: str | None = None
+    fixing: FixOptions = FIXING
+    converting: ConvertOptions = field(default_factory=ConvertOptions)
+    comparing: CompareOptions = field(default_factory=CompareOptions)
     config: str | os.PathLike[str] | None = None
     isolated: bool = False
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Artifact, Progress, silent
+from onnxlint.backends.options import ConvertOptions
 from onnxlint.conversion.session import Failure, find_targets
 from onnxlint.deployment import steps
 from onnxlint.deployment.journal import (
@@ -24,10 +26,12 @@ from onnxlint.deployment.journal import (
     model_digest,
     read_json,
 )
-from onnxlint.deployment.options import Options
+from onnxlint.deployment.options import FIXING, Options
 from onnxlint.deployment.preflight import places, preflight, shared_multiple
 from onnxlint.deployment.results import Deployment, Step, StepError
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.options import FixOptions
+from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.lint.finding import Finding
 from onnxlint.model.skeleton import open_model
@@ -39,37 +43,32 @@ _CALIBRATION = ("method", "mixed", "budget", "keep")
 def deploy(
     path: str | os.PathLike[str],
     to: Sequence[str],
+    inputs: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    fixing: FixOptions = FIXING,
+    converting: ConvertOptions = ConvertOptions(),  # noqa: B008 - frozen
+    comparing: CompareOptions = CompareOptions(),  # noqa: B008 - frozen
     *,
-    images: str | os.PathLike[str] | ImageSet | None = None,
-    recipe: Recipe | None = None,
     out_dir: str | None = None,
     resume: bool = False,
+    config: str | os.PathLike[str] | None = None,
+    isolated: bool = False,
     progress: Progress = silent,
-    **options: Any,
 ) -> Deployment:
     """Take a model from its export to files that run on devices, and measure what each of them lost.
 
-        done = onnxlint.deploy("model.onnx", ["ncnn-int8"], images="images", recipe=make_recipe(preset="imagenet"))
+        done = deploy("model.onnx", ["ncnn-int8"], ImageOptions("images", make_recipe(preset="imagenet")))
         print(done.report.candidates[-1].snr_db)
 
     Args:
         path: The ONNX model; it is not changed.
         to: Names of targets, or `all`.
-        images: What to calibrate with and to compare on: a folder, a glob, a list, an .npz or .npy file.
-        recipe: How images become the input. For a RetinaFace (`task="detection"`) its own is known.
+        inputs: What to calibrate with and to compare on, and how images become the input. For a RetinaFace (task
+            detection) its own recipe is known.
+        fixing, converting, comparing: How; see `onnxlint.deployment.options.Options`.
         out_dir: The folder; `NAME_deploy` beside the model where it is None.
         resume: Whether steps are skipped whose inputs are unchanged.
-        progress: Told which step is under way.
-        shapes: Input → whole shape, for inputs with free sizes that are not images.
-        task, labels, detection: How outputs are judged, as for `onnxlint.compare`.
-        multiple_of: Height and width of images are assumed to be multiples of this (32), as far as the recipe's size
-            is; None: nothing is assumed.
-        concat_heads: Whether detection heads are concatenated into one output (True).
-        drop_output_activations: Whether a Softmax or Sigmoid at an output is removed (True); the samples apply it.
-        method, mixed, budget, keep, tools: As for `onnxlint.convert`.
-        layers, suggest, fail_if: As for `onnxlint.compare`.
-        threads: How many to use (2).
         config, isolated: As for `onnxlint.check`.
+        progress: Told which step is under way.
 
     Raises:
         StepError: A step failed, and the deployment cannot continue.
@@ -78,8 +77,10 @@ def deploy(
     path = os.fspath(path)
     if path == "-":
         raise OnnxlintError("deploy names its files after the model: name a file, not stdin")
+    images = inputs.images
     found = images if images is None or isinstance(images, ImageSet) else find_images(images)
-    asked = Options(images=found, recipe=recipe or Recipe(), **options)
+    recipe = inputs.recipe or Recipe()
+    asked = Options(found, recipe, inputs.shapes, fixing, converting, comparing, config, isolated)
     known = preflight(path, out_dir, to, asked, progress)
     folder, fixed = places(path, out_dir)
     try:
@@ -123,7 +124,7 @@ class _Pipeline:
         job["files"] = {
             name: digest_of(os.path.join(self.folder, name)) for name in self.journal.files_of(("fix", "convert"))
         }
-        job |= {"task": self.options.task, "detection": steps.plain(self.options.detection)}
+        job |= {"task": self.options.comparing.task, "detection": steps.plain(self.options.comparing.detection)}
         report = self._compare(job, artifacts)
         with self.journal.step("samples", job) as step:
             if step.todo:
@@ -139,10 +140,11 @@ class _Pipeline:
 
     def _fix(self, findings: Sequence[Finding], said: tuple[str, ...]) -> None:
         codes = {finding.code for finding in findings}
+        wanted = self.options.fixing.request
         fixes = steps.Fixes(
-            multiple_of=shared_multiple(self.options.multiple_of, self.recipe),
-            concat_heads=self.options.concat_heads and "OUT001" in codes,
-            drop_output_activations=self.options.drop_output_activations and "OUT002" in codes,
+            multiple_of=shared_multiple(self.options.fixing.multiple_of, self.recipe),
+            concat_heads=wanted.concat_heads is not None and "OUT001" in codes,
+            drop_output_activations=wanted.drop_output_activations and "OUT002" in codes,
         )
         key = {
             **asdict(fixes),
@@ -161,21 +163,22 @@ class _Pipeline:
         source = model_digest(open_model(self.fixed))
         for targets in steps.by_backend(self.to):
             names = [target.name for target in targets]
-            key: dict[str, Any] = {**job, "model": source, "tools": self.options.tools}
+            key: dict[str, Any] = {**job, "model": source, "tools": self.options.converting.tools}
             if any(target.calibrates for target in targets):
-                key |= {name: steps.plain(getattr(self.options, name)) for name in _CALIBRATION}
+                key |= {name: steps.plain(getattr(self.options.converting, name)) for name in _CALIBRATION}
             with self.journal.step(f"convert {', '.join(names)}", key) as step:
                 if step.todo:
                     failures += steps.convert_model(self.fixed, self.folder, names, self.recipe, self.options, step)
         return failures
 
     def _compare(self, job: Mapping[str, Any], artifacts: Sequence[Artifact]) -> AccuracyReport:
+        comparing = self.options.comparing
         candidates = [self.fixed, *(artifact.files[0] for artifact in artifacts)]
         key = {
             **job,
             "reference": self._source_digest(),
-            "labels": labels_digest(self.options.labels),
-            "asked": [self.options.layers, self.options.suggest, list(self.options.fail_if)],
+            "labels": labels_digest(comparing.labels),
+            "asked": [comparing.layers, comparing.suggest, list(comparing.fail_if)],
         }
         with self.journal.step("compare", key) as step:
             if step.todo:

@@ -83,19 +83,19 @@ def _task(options: Options) -> Task | None:
     from onnxlint.accuracy.conditions import parse_conditions
     from onnxlint.accuracy.tasks import make_task
 
-    parse_conditions(options.fail_if, None if options.task else ())
-    if options.task is None:
-        if options.labels is not None:
+    parse_conditions(options.comparing.fail_if, None if options.comparing.task else ())
+    if options.comparing.task is None:
+        if options.comparing.labels is not None:
             raise OnnxlintError("--labels needs a task to judge by: add --task")
         return None
     if options.images is None:
         raise OnnxlintError("--task needs images to judge by: add --images")
     return make_task(
-        options.task,
+        options.comparing.task,
         recipe=options.recipe,
         images=options.images,
-        labels=options.labels,
-        detection=options.detection,
+        labels=options.comparing.labels,
+        detection=options.comparing.detection,
     )
 
 
@@ -107,8 +107,8 @@ def _run_once(model: Model, recipe: Recipe, options: Options, task: Task | None)
     """
     from onnxlint.accuracy.inputs import fed, make_inputs
 
-    session = backend_for(model.path).open(model.path, options.threads)
-    inputs = make_inputs(model.path, session, options.images, recipe, options.shapes, options.threads)
+    session = backend_for(model.path).open(model.path, options.converting.threads)
+    inputs = make_inputs(model.path, session, options.images, recipe, options.shapes, options.converting.threads)
     _, feeds = next(iter(inputs.few(1)))
     arrays = session.run(fed(feeds, session, model.path))
     if task is not None:
@@ -126,9 +126,15 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
     recipe, images = options.recipe, options.images
     if recipe.mean or recipe.norm or images is None or images.arrays is not None:
         return recipe
-    if options.task == "detection" and replace(recipe, size=None) == Recipe() and not options.detection:
+    if (
+        options.comparing.task == "detection"
+        and replace(recipe, size=None) == Recipe()
+        and not options.comparing.detection
+    ):
         known = replace(PRESETS["retinaface"], size=recipe.size or PRESETS["retinaface"].size)
-        if _is_retinaface(model, replace(known, size=None) if recipe.size is None else known, options.threads):
+        if _is_retinaface(
+            model, replace(known, size=None) if recipe.size is None else known, options.converting.threads
+        ):
             return known if recipe.size is not None else fitted(model, replace(known, size=None), {})
     raise OnnxlintError(
         f"{printable(model.path)}: how do images become its input? Give --preset {'|'.join(sorted(PRESETS))}, or --mean and "

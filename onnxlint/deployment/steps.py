@@ -18,7 +18,9 @@ from onnxlint.conversion.session import Failure, convert, find_targets, read_man
 from onnxlint.deployment.journal import OpenStep
 from onnxlint.deployment.options import Options
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.options import FixOptions
 from onnxlint.graph.view import GraphView
+from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, tensors
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.targets import names as target_names
@@ -94,17 +96,16 @@ def fix_model(path: str, fixed: str, fixes: Fixes, options: Options, step: OpenS
         step.progress(f"fix: {what}")
 
     request = Request(
-        unsafe=False,
-        concat_heads=() if fixes.concat_heads else None,
-        drop_output_activations=fixes.drop_output_activations,
+        concat_heads=() if fixes.concat_heads else None, drop_output_activations=fixes.drop_output_activations
     )
+    wanted = FixOptions(request, multiple_of=fixes.multiple_of)
     configs = options.configs()
     try:
-        done = fix_path(path, configs, request, multiple_of=fixes.multiple_of, progress=told)
+        done = fix_path(path, configs, wanted, told)
     except HeadsError as error:
         step.lines += (f"heads stay separate outputs: {error}",)
-        request = replace(request, concat_heads=None)
-        done = fix_path(path, configs, request, multiple_of=fixes.multiple_of, progress=told)
+        wanted = replace(wanted, request=replace(request, concat_heads=None))
+        done = fix_path(path, configs, wanted, told)
     write(done, fixed)
     step.files += (fixed, *_weights_of(fixed))
     step.lines += tuple(line for line in render_fix(done.report, fixed).splitlines()[1:] if line.strip())
@@ -124,21 +125,8 @@ def convert_model(
     fixed: str, folder: str, names: Sequence[str], recipe: Recipe, options: Options, step: OpenStep
 ) -> tuple[Failure, ...]:
     """Make the files of some targets; returns those that failed."""
-    made = convert(
-        fixed,
-        names,
-        images=options.images,
-        recipe=recipe,
-        shapes=options.shapes,
-        method=options.method,
-        mixed=options.mixed,
-        budget=options.budget,
-        keep=options.keep,
-        threads=options.threads,
-        tools=options.tools,
-        out_dir=folder,
-        progress=step.journal.progress,
-    )
+    inputs = ImageOptions(options.images, recipe, options.shapes)
+    made = convert(fixed, names, inputs, options.converting, out_dir=folder, progress=step.journal.progress)
     for failure in made.failures:
         step.fail(f"{failure.target}: {failure.message}")
     for artifact in made.artifacts:
@@ -186,22 +174,8 @@ def compare_artifacts(
     from onnxlint.accuracy.compare import compare
     from onnxlint.report.compare import render
 
-    report = compare(
-        path,
-        candidates,
-        images=options.images,
-        recipe=recipe,
-        shapes=options.shapes,
-        task=options.task,
-        labels=options.labels,
-        detection=options.detection,
-        layers=options.layers,
-        suggest=options.suggest,
-        fail_if=options.fail_if,
-        threads=options.threads,
-        progress=step.journal.progress,
-    )
-    report = _named(report)
+    inputs = ImageOptions(options.images, recipe, options.shapes)
+    report = _named(compare(path, candidates, inputs, options.comparing, step.journal.progress))
     for format in ("json", "html"):
         step.write(f"report.{format}", render(format, report))
     return report
@@ -228,7 +202,7 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
 
     model = open_model(fixed)
     images = options.images
-    classes = _class_names(options.labels) if options.task == "classification" else ()
+    classes = _class_names(options.comparing.labels) if options.comparing.task == "classification" else ()
     photo, x = _first_input(images, recipe, make_view(model), options.shapes)
     if images is None or images.arrays is not None:
         step.lines += (
@@ -237,7 +211,7 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
     for artifact in artifacts:
         step.progress(f"samples: {artifact.target}")
         try:
-            session = backend_for(artifact.files[0]).open(artifact.files[0], options.threads)
+            session = backend_for(artifact.files[0]).open(artifact.files[0], options.converting.threads)
             texts = sample_texts(
                 artifact.target,
                 artifact.files,
@@ -245,8 +219,8 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
                 model.proto,
                 recipe,
                 x,
-                task=options.task,
-                detection=options.detection,
+                task=options.comparing.task,
+                detection=options.comparing.detection,
                 classes=classes,
             )
         except OnnxlintError as error:

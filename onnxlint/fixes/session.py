@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.edits import apply_edits, edits_of
 from onnxlint.fixes.engine import FixReport, fix_model
-from onnxlint.lint.rule import Request
+from onnxlint.fixes.options import FixOptions
 from onnxlint.lint.session import Plans, fail_level
 from onnxlint.model.assumptions import ASSUMES_KEY
 from onnxlint.model.skeleton import Model, open_model
@@ -47,12 +47,7 @@ class Fixed:
 def fix_path(
     path: str,
     configs: Configs,
-    request: Request,
-    *,
-    assumptions: Sequence[str] = (),
-    multiple_of: int | None = None,
-    verify: bool = True,
-    inputs: str | None = None,
+    options: FixOptions,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Fixed:
     """Fix one model, without writing anything.
@@ -60,25 +55,23 @@ def fix_path(
     Args:
         path: The model.
         configs: Where its configuration comes from.
-        request: What is wanted beside what is safe.
-        assumptions: `H % 32 == 0` and the like; symbols of the inputs, or N, H and W for the axes of images.
-        multiple_of: The same for the height and width of all images.
-        verify: Whether both models are run and compared.
-        inputs: An .npz file with inputs of the user's own to compare on.
-        progress: Told what is being done.
+        options: What to change, what to assume, and how to verify it.
+        progress: Called with what is being done.
 
     Raises:
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
     model = open_model(path)
-    multiples = noted_multiples(apply_edits(model, edits_of(request)).proto, assumptions, multiple_of)
+    request = options.request
+    edited = apply_edits(model, edits_of(request)).proto
+    multiples = noted_multiples(edited, options.assumptions, options.multiple_of)
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:
         plan = replace(plan, options=replace(plan.options, min_opset=request.opset))
-    comparer = _comparer(model, multiples, inputs) if verify else None
+    comparer = _comparer(model, multiples, options.inputs) if options.verify else None
     proto, report = fix_model(model, plan, request, comparer, progress)
-    if verify and report.changed and not (report.verification and report.verification.verified):
+    if options.verify and report.changed and not (report.verification and report.verification.verified):
         progress("loading")
         _demand_loadable(model, proto, bool(request.dynamic or request.static))
     level = fail_level(configs.of(path))

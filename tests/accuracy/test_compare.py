@@ -13,7 +13,8 @@ import onnx
 import pytest
 
 from onnxlint.accuracy import compare as module
-from onnxlint.accuracy.compare import compare, picture
+from onnxlint.accuracy.compare import picture
+from onnxlint.api import compare
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, Recipe, make_recipe, preprocess
 from tests.support.accuracy_models import SIZE, detector, images, rough
@@ -225,7 +226,7 @@ def test_a_size_that_the_model_does_not_take(reference: str, pictures: str) -> N
 
 MEMORY = """
 import resource, sys
-from onnxlint.accuracy.compare import compare
+from onnxlint.api import compare
 from onnxlint.images.recipe import Recipe
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 report = compare(sys.argv[1], [sys.argv[1]], images=sys.argv[2], recipe=Recipe(), time=False)

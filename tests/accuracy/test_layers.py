@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxlint.accuracy.compare import compare
 from onnxlint.accuracy.layers import Tensor, align
 from onnxlint.accuracy.results import CandidateReport, LayerAccuracy, first_fall
 from onnxlint.accuracy.wiring import read_wiring
+from onnxlint.api import compare
 from onnxlint.images.recipe import Recipe, preprocess
 from tests.support.accuracy_models import SIZE, detector, images, rough
 from tests.support.zoo import SHARED

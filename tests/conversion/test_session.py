@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fixtures import pictures, pitfalls
-from onnxlint.conversion.session import convert, find_targets, read_manifest, repeat
+from onnxlint.api import convert
+from onnxlint.conversion.session import find_targets, read_manifest, repeat
 from onnxlint.errors import OnnxlintError
 from tests.support.command import onnxlint
 

@@ -16,7 +16,8 @@ import onnx
 import onnx.parser
 import pytest
 
-from onnxlint.deployment.pipeline import Deployment, StepError, deploy
+from onnxlint.api import deploy
+from onnxlint.deployment.pipeline import Deployment, StepError
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from tests.support.command import onnxlint
@@ -225,7 +226,7 @@ def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"task": "clasification"}, "did you mean 'classification"),
-        ({"task": None, "labels": "x"}, "add --task"),
+        ({"task": None, "labels": "x"}, "add task"),
         ({"to": ["onnx-fp61"]}, r"did you mean 'onnx.fp16"),
         ({"fail_if": ["snr"]}, "snr"),
         ({"images": None}, "is calibrated with images"),

@@ -1,0 +1,27 @@
+"""How artifacts are made; conversion and deployment take it as one argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How models are converted and quantized.
+
+    Attributes:
+        method: How activations are calibrated: `auto`, or what a target knows (ncnn: kl, aciq, eq; onnxruntime: minmax,
+            percentile, entropy).
+        mixed: Whether layers that int8 hurts may stay in floating point.
+        budget: By how much that may let the weights grow, as a fraction of the pure int8 ones.
+        keep: Layers or nodes that stay in floating point.
+        threads: How many to use. Does not change the result.
+        tools: Folder with the real tools of ncnn, used in place of ours.
+    """
+
+    method: str = "auto"
+    mixed: bool = False
+    budget: float = 0.08
+    keep: tuple[str, ...] = ()
+    threads: int = 2
+    tools: str | None = None
