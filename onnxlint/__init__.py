@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from onnxlint.api import deploy as deploy
     from onnxlint.api import fix as fix
     from onnxlint.errors import OnnxlintError as OnnxlintError
+    from onnxlint.graph.dims import Shape as Shape
     from onnxlint.graph.location import Location as Location
     from onnxlint.graph.view import Graph as Graph
     from onnxlint.graph.view import GraphView as GraphView
     from onnxlint.graph.view import Node as Node
-    from onnxlint.graph.view import Shape as Shape
     from onnxlint.lint.finding import SAFE as SAFE
     from onnxlint.lint.finding import Applicability as Applicability
     from onnxlint.lint.finding import CheckResult as CheckResult
@@ -62,7 +62,7 @@ _HOMES = {
     "Graph": "onnxlint.graph.view",
     "GraphView": "onnxlint.graph.view",
     "Node": "onnxlint.graph.view",
-    "Shape": "onnxlint.graph.view",
+    "Shape": "onnxlint.graph.dims",
     "Status": "onnxlint.lint.rule",
     "Surgeon": "onnxlint.surgery.surgeon",
     "counted": "onnxlint.text",

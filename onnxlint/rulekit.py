@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from onnxlint.graph.chains import SHAPE_OPERANDS, Chain
     from onnxlint.graph.chains import origins as operand_origins
     from onnxlint.graph.chains import trace as shape_chain
-    from onnxlint.graph.view import GRAPH_OPS, STANDARD_DOMAINS, Dim, is_invented
+    from onnxlint.graph.dims import Dim, is_invented
+    from onnxlint.graph.onnx_inference import GRAPH_OPS
+    from onnxlint.graph.view import STANDARD_DOMAINS
     from onnxlint.lint.targets import Limit, Target
     from onnxlint.lint.targets import load as load_target
     from onnxlint.lint.targets import names as target_names
@@ -98,7 +100,9 @@ _HOMES = {
     "onnxlint.fixes.join": ("join_heads",),
     "onnxlint.fixes.opset": ("NEWEST_OPSET=NEWEST", "OLDEST_OPSET=OLDEST", "convert_opset=convert"),
     "onnxlint.graph.chains": ("SHAPE_OPERANDS", "Chain", "operand_origins=origins", "shape_chain=trace"),
-    "onnxlint.graph.view": ("GRAPH_OPS", "STANDARD_DOMAINS", "Dim", "is_invented"),
+    "onnxlint.graph.dims": ("Dim", "is_invented"),
+    "onnxlint.graph.onnx_inference": ("GRAPH_OPS",),
+    "onnxlint.graph.view": ("STANDARD_DOMAINS",),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
     "onnxlint.model.assumptions": ("assumptions", "unusable_assumptions"),
     "onnxlint.model.fork": ("Crashed", "in_child=apart"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.graph.constants import constant_node_value
 from onnxlint.graph.view import Graph, GraphView, Node
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Constant:
         """
         if self.tensor is not None:
             return self.graph.view.model.array(self.tensor)
-        value = self.graph.view.constant_node_value(self.node) if self.node is not None else None
+        value = constant_node_value(self.node.proto) if self.node is not None else None
         if value is None:
             raise OnnxlintError(f"{self.graph.view.model.path}: the value of constant {self.name!r} cannot be read")
         return value
@@ -136,7 +137,7 @@ def constant_of(graph: Graph, name: str) -> Constant | None:
     for attribute in node.proto.attribute:
         if attribute.name == "value" and attribute.HasField("t"):
             return Constant(owner, name, attribute.t.data_type, tuple(attribute.t.dims), attribute.t, node)
-    value = owner.view.constant_node_value(node)
+    value = constant_node_value(node.proto)
     if value is None:
         return None
     from onnx import helper

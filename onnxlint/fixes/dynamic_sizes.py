@@ -17,7 +17,8 @@ from onnxlint.fixes.freeing import Freeing
 from onnxlint.fixes.freeing_checks import CHECKS
 from onnxlint.fixes.shapes import parse_shape
 from onnxlint.fixes.static_sizes import copied, declare
-from onnxlint.graph.view import GraphView, Shape
+from onnxlint.graph.dims import Shape
+from onnxlint.graph.view import GraphView
 from onnxlint.model.assumptions import note_assumptions
 from onnxlint.symbolic.inference import Sizes
 from onnxlint.symbolic.view import make_view

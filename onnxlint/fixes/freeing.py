@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.view import Graph, GraphView, Node, Shape
+from onnxlint.graph.dims import Shape
+from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.inference import Sizes, Symbolic
 from onnxlint.symbolic.sizes import AnySize, Size, divide, product, substitute
 from onnxlint.text import printable

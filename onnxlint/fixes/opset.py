@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.opset_changes import CHANGES, NEWEST, OLDEST, STEPS
-from onnxlint.graph.view import STANDARD_DOMAINS, Graph, GraphView, Shape
+from onnxlint.graph.dims import Shape
+from onnxlint.graph.view import STANDARD_DOMAINS, Graph, GraphView
 from onnxlint.symbolic.inference import exact_sizes
 from onnxlint.text import printable
 

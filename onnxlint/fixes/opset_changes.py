@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-    from onnxlint.graph.view import Shape
+    from onnxlint.graph.dims import Shape
 
 OLDEST, NEWEST = 7, 28
 """Operator sets that the tables cover; onnxruntime runs none before 7."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.shapes import parse_shape
-from onnxlint.graph.view import Graph, GraphView, Shape
+from onnxlint.graph.dims import Shape
+from onnxlint.graph.view import Graph, GraphView
 from onnxlint.model.assumptions import ASSUMES_KEY, clause_symbols, note_symbols
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable

@@ -6,35 +6,30 @@ is made when a rule first asks for it, and kept.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.graph.attributes import attribute_value, nested_graphs
+from onnxlint.graph.constants import constant_node_value, small_array
+from onnxlint.graph.dims import Shape, is_invented, type_of
 from onnxlint.graph.location import Location
+from onnxlint.graph.onnx_inference import GRAPH_OPS, OnnxInference, infer, without_claims
+from onnxlint.graph.order import nearest_outputs, topological_order
 from onnxlint.graph.source import Sources
-from onnxlint.model.skeleton import LARGE, Model, inline_span
-from onnxlint.text import printable
+from onnxlint.model.skeleton import Model
+from onnxlint.text import listed, printable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import onnx
 
-Dim = int | str | None
-"""A dimension: known, symbolic (a name or an expression; equal texts are equal sizes), or unknown."""
-Shape = tuple[Dim, ...]
-
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 _NAME = attrgetter("name")
-GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-
-
-MAX_EXTERNAL_VECTOR = 2**24
-"""Elements that a vector in another file may claim to have: nobody has looked at the file yet."""
 
 
 class Node:
@@ -79,7 +74,7 @@ class Node:
         """Value of an attribute: int, float, str, list, TensorProto or GraphProto; `default` where it is absent."""
         for attribute in self.proto.attribute:
             if attribute.name == name:
-                return _attribute_value(attribute)
+                return attribute_value(attribute)
         return default
 
     def producer(self, i: int) -> Node | None:
@@ -238,7 +233,17 @@ class Graph:
         Raises:
             OnnxlintError: The graph has a cycle.
         """
-        return self.nodes if self.is_sorted else _sorted(self)
+        if self.is_sorted:
+            return self.nodes
+        order, stuck = topological_order([node.inputs for node in self.nodes], [node.outputs for node in self.nodes])
+        if stuck:
+            some = [self.nodes[i] for i in stuck]
+            names = listed([printable(node.name or f"{node.op} #{node.index}") for node in some], 3)
+            raise OnnxlintError(
+                f"{printable(self.view.model.path)}: the graph has a cycle through {names}; "
+                "no runtime can execute it: export the model again"
+            )
+        return [self.nodes[i] for i in order]
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """A small constant's value: an initializer, a Constant node or an Identity of one.
@@ -252,7 +257,7 @@ class Graph:
         if name in self.initializers:
             overridable = name in self.inputs and self.view.model.proto.ir_version >= 4
             if not overridable:
-                value = self.view.small_array(self.initializers[name])
+                value = small_array(self.initializers[name])
         elif name in self._producers:
             value = self._node_constant(self._producers[name])
         elif self.parent is not None and name not in self.inputs:
@@ -273,7 +278,7 @@ class Graph:
             node, seen = producer, seen + 1
         if node.op != "Constant":
             return None
-        return self.view.constant_node_value(node)
+        return constant_node_value(node.proto)
 
     def is_constant(self, name: str) -> bool:
         """Whether a value is an initializer or comes from a Constant node, of any size."""
@@ -318,8 +323,6 @@ class GraphView:
         graphs: The main graph, then nested ones in order of appearance, then functions and what is nested in them.
         opset: Version of the standard operator set; 0 where the model imports none.
         multiples: Assumptions: symbol of an input → number that it is a multiple of.
-        inference_error: Why shape inference gave up, where it did; one line.
-        refused: Whether inference, run strictly, found operators that contradict their inputs (`is_contradictory`).
     """
 
     def __init__(
@@ -333,8 +336,6 @@ class GraphView:
         self.proto = model.proto
         self.sources = sources or Sources()
         self.multiples = dict(multiples)
-        self.inference_error = ""
-        self.refused = False
         self._refine = refine
         self.memo: dict[str, Any] = {}  # what rules share about this model, made once; keys are theirs
         self._by_op: dict[str, list[Node]] = {}
@@ -366,12 +367,9 @@ class GraphView:
                 else:
                     nodes.append(node)
                 if op in GRAPH_OPS or "::" in op:
-                    for attribute in node.proto.attribute:
-                        bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
-                        for k, body in enumerate(bodies):
-                            label = attribute.name + (f"[{k}]" if attribute.graphs else "")
-                            path = f"{graph.path}/{node.name or f'{op} #{node.index}'}.{label}"
-                            nested.append(Graph(self, body, path, parent=graph, parent_node=node))
+                    for label, body in nested_graphs(node.proto):
+                        path = f"{graph.path}/{node.name or f'{op} #{node.index}'}.{label}"
+                        nested.append(Graph(self, body, path, parent=graph, parent_node=node))
             graph.children = nested
             pending.extend((child, depth + 1) for child in reversed(nested))
 
@@ -405,41 +403,9 @@ class GraphView:
 
     # Values
 
-    def small_array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic] | None:
-        """Value of a tensor whose data is in the skeleton; None for larger ones and for broken ones."""
-        from onnx import numpy_helper
-
-        if tensor.data_location == 1 or tensor.ByteSize() > 2 * LARGE:
-            return None
-        try:
-            return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError, KeyError):
-            return None  # dims that do not fit the data: SPC001 reports it
-
-    def constant_node_value(self, node: Node) -> npt.NDArray[np.generic] | None:
-        """Value of a Constant node; None where it is large, sparse or a string."""
-        import numpy as np
-
-        for attribute in node.proto.attribute:
-            if attribute.name == "value" and attribute.HasField("t"):
-                return self.small_array(attribute.t)
-            if attribute.name == "value_int":
-                return np.array(attribute.i, dtype=np.int64)
-            if attribute.name == "value_float":
-                return np.array(attribute.f, dtype=np.float32)
-            if attribute.name == "value_ints":
-                return np.array(attribute.ints, dtype=np.int64)
-            if attribute.name == "value_floats":
-                return np.array(attribute.floats, dtype=np.float32)
-        return None
-
     def array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """Value of any tensor, read from the file where it has to be: only for rules that need weights."""
         return self.model.array(tensor)
-
-    def is_inline(self, tensor: onnx.TensorProto) -> bool:
-        """Whether a tensor's data is in the model file (in the skeleton, or left there by opening)."""
-        return tensor.data_location != 1 or inline_span(tensor) is not None
 
     # Shapes
 
@@ -451,7 +417,7 @@ class GraphView:
             proto: Any = graph.proto
             for values in (proto.value_info,) if graph.is_function else (proto.value_info, proto.output, proto.input):
                 for value in values:
-                    known[value.name] = _type_of(value)
+                    known[value.name] = type_of(value)
             self._declared[id(graph)] = known
         return known
 
@@ -497,7 +463,7 @@ class GraphView:
             entry = known.get(name)
             if entry is not None:
                 if not isinstance(entry, tuple):
-                    entry = known[name] = _type_of(entry)
+                    entry = known[name] = type_of(entry)
                 return entry
             tensor = here.initializers.get(name)
             if tensor is not None:
@@ -532,24 +498,24 @@ class GraphView:
         return lost
 
     @cached_property
+    def _inference(self) -> OnnxInference:
+        return infer(self.proto, self._rounding_resizes)
+
+    @cached_property
     def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:
-        bare = _without_claims(self.proto)
-        for i, index in self._rounding_resizes:
-            bare.graph.node[i].input[index] = _HIDDEN
-        if self._rounding_resizes:
-            bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = 1
-        result = self._infer(bare)
         known: dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]] = {
             id(graph): {} for graph in self.graphs
         }
-        pairs: list[tuple[Graph, Any]] = [(self.main, result.graph)]
+        pairs: list[tuple[Graph, Any]] = [(self.main, self._inference.model.graph)]
         while pairs:
             graph, proto = pairs.pop()
             values = known[id(graph)]
             for group in (proto.output, proto.value_info, proto.input):
                 values.update(zip(map(_NAME, group), group, strict=True))
             for child in graph.children:
-                body = _body(proto, child)
+                assert child.parent_node is not None
+                bodies = dict(nested_graphs(proto.node[child.parent_node.index]))
+                body = bodies.get(child.path.rsplit(".", 1)[1])
                 if body is not None:
                     pairs.append((child, body))
         return known
@@ -557,35 +523,16 @@ class GraphView:
     @property
     def is_contradictory(self) -> bool:
         """Whether strict inference refuses the model, whatever shapes the file declares for computed values."""
-        _ = self._inferred
-        return self.refused
+        return self._inference.refused
+
+    @property
+    def inference_error(self) -> str:
+        """Why onnx's inference gave up, where it did; one line."""
+        return self._inference.error
 
     def without_claims(self) -> onnx.ModelProto:
         """A copy of the model whose declared shapes are gone, but for the inputs' (which are its contract)."""
-        return _without_claims(self.proto)
-
-    def _infer(self, bare: onnx.ModelProto) -> onnx.ModelProto:
-        import onnx
-        from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
-
-        from onnxlint.model.fork import apart
-
-        data = bare.SerializeToString()
-        # Strict first: it costs the same, and for models that it accepts it finds the same. What it refuses is malformed.
-        for strict, data_prop in ((True, True), (False, True), (False, False)):
-            try:
-                # Some malformed models crash the library (onnx 1.23): a Split with another number of outputs than it
-                # says, an axis out of range.
-                call = partial(
-                    shape_inference.infer_shapes, data, check_type=strict, strict_mode=strict, data_prop=data_prop
-                )
-                return onnx.ModelProto.FromString(apart(call))
-            except RuntimeError as error:
-                if strict:
-                    self.refused = True  # SPC002 says why
-                else:  # invalid models make it raise even when it is not strict
-                    self.inference_error = printable(" ".join(str(error).split()))[:500]
-        return bare
+        return without_claims(self.proto)
 
     # Places
 
@@ -635,185 +582,8 @@ class GraphView:
     def _nearest_outputs(self, graph: Graph) -> dict[int, str]:
         if id(graph) in self._nearest:
             return self._nearest[id(graph)]
-        nearest: dict[int, str] = {}
-        queue: deque[Node] = deque()
-        for name in graph.outputs:
-            node = graph.producer(name)
-            if node is not None and node.index not in nearest:
-                nearest[node.index] = name
-                queue.append(node)
-        while queue:
-            node = queue.popleft()
-            for i in range(len(node.inputs)):
-                producer = node.producer(i)
-                if producer is not None and producer.graph is graph and producer.index not in nearest:
-                    nearest[producer.index] = nearest[node.index]
-                    queue.append(producer)
+        nearest = nearest_outputs(
+            graph.outputs, [node.inputs for node in graph.nodes], [node.outputs for node in graph.nodes]
+        )
         self._nearest[id(graph)] = nearest
         return nearest
-
-
-def _body(proto: Any, child: Graph) -> Any:
-    """The body in an inferred graph that belongs to a nested graph of the view."""
-    assert child.parent_node is not None
-    label = child.path.rsplit(".", 1)[1]
-    for attribute in proto.node[child.parent_node.index].attribute:
-        if attribute.HasField("g") and attribute.name == label:
-            return attribute.g
-        for k, body in enumerate(attribute.graphs):
-            if f"{attribute.name}[{k}]" == label:
-                return body
-    return None
-
-
-_HIDDEN = "onnxlint.hidden"
-
-
-def _without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose declared shapes are gone, but for the inputs' (which are the model's contract)."""
-    import onnx
-
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    for function in bare.functions:
-        for node in function.node:
-            _disarm(node)
-    pending = [bare.graph]
-    while pending:
-        graph = pending.pop()
-        for tensor in graph.initializer:
-            _disarm_tensor(tensor)
-        # Shapes of optional, sequence and map types stay: inference needs the element type.
-        del graph.value_info[:]
-        for value in graph.output:
-            if value.type.HasField("tensor_type"):
-                value.type.tensor_type.ClearField("shape")
-        if graph is not bare.graph:
-            # A body's sizes may change from one round of a Loop to the next, and its symbols are not the model's.
-            for value in graph.input:
-                for dim in value.type.tensor_type.shape.dim:
-                    dim.Clear()
-        for node in graph.node:
-            _disarm(node)
-            if node.op_type in GRAPH_OPS:
-                for attribute in node.attribute:
-                    if attribute.HasField("g"):
-                        pending.append(attribute.g)
-                    pending.extend(attribute.graphs)
-    return bare
-
-
-def _disarm(node: onnx.NodeProto) -> None:
-    """Take away what makes onnx's inference crash or run for ever (seen in onnx 1.23)."""
-    kind = node.op_type
-    if kind == "TreeEnsemble":
-        node.domain = "onnxlint.model.fork"  # it reads the type of its input without asking whether there is one
-    elif kind == "Constant":
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                _disarm_tensor(attribute.t)
-
-
-def _disarm_tensor(tensor: onnx.TensorProto) -> None:
-    """Empty a vector that claims more elements than it can hold: inference would count them out, one by one."""
-    if len(tensor.dims) != 1 or tensor.dims[0] <= LARGE:
-        return
-    span = inline_span(tensor)
-    if span is not None:
-        held = 4 * span.length  # the smallest types have four elements in a byte
-    elif tensor.data_location == 1:
-        held = MAX_EXTERNAL_VECTOR
-    else:
-        held = max(
-            4 * len(tensor.raw_data),
-            16 * len(tensor.int32_data),
-            len(tensor.float_data),
-            len(tensor.int64_data),
-            len(tensor.double_data),
-            len(tensor.uint64_data),
-            len(tensor.string_data),
-        )
-    if tensor.dims[0] > held:
-        kind, name = tensor.data_type, tensor.name
-        tensor.Clear()
-        tensor.data_type = kind
-        tensor.name = name
-        tensor.dims.append(0)
-
-
-def is_invented(dim: Dim) -> bool:
-    """Whether a dim is unknown, or a symbol that inference made up for an unknown one."""
-    return dim is None or (isinstance(dim, str) and dim.startswith(("unk__", "?")))
-
-
-def _type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
-    kind = value.type
-    if not kind.HasField("tensor_type"):
-        return 0, None
-    tensor = kind.tensor_type
-    if not tensor.HasField("shape"):
-        return tensor.elem_type, None
-    dims: list[Dim] = []
-    for dim in tensor.shape.dim:
-        if dim.HasField("dim_value"):
-            dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
-        else:
-            # `?` is what some exporters call all that they do not know: no two of them are the same size.
-            dims.append(None if dim.dim_param.startswith("?") else dim.dim_param or None)
-    return tensor.elem_type, tuple(dims)
-
-
-def _attribute_value(attribute: onnx.AttributeProto) -> Any:
-    kind = attribute.type
-    if kind == 1:
-        return attribute.f
-    if kind == 2:
-        return attribute.i
-    if kind == 3:
-        return attribute.s.decode("utf-8", "replace")
-    if kind == 4:
-        return attribute.t
-    if kind == 5:
-        return attribute.g
-    if kind == 6:
-        return list(attribute.floats)
-    if kind == 7:
-        return list(attribute.ints)
-    if kind == 8:
-        return [s.decode("utf-8", "replace") for s in attribute.strings]
-    if kind == 9:
-        return list(attribute.tensors)
-    if kind == 10:
-        return list(attribute.graphs)
-    return None
-
-
-def _sorted(graph: Graph) -> list[Node]:
-    """Kahn's algorithm; raises where a cycle is left."""
-    waiting: dict[int, int] = {}
-    ready: deque[Node] = deque()
-    for node in graph.nodes:
-        names = {name for name in node.inputs if name in graph._producers}
-        waiting[node.index] = len(names)
-        if not names:
-            ready.append(node)
-    order: list[Node] = []
-    while ready:
-        node = ready.popleft()
-        order.append(node)
-        for name in set(node.outputs):
-            if graph._producers.get(name) is not node:
-                continue
-            for user in graph._consumers.get(name, ()):
-                if user.graph is graph:
-                    waiting[user.index] -= 1
-                    if waiting[user.index] == 0:
-                        ready.append(user)
-    if len(order) < len(graph.nodes):
-        stuck = [node for node in graph.nodes if waiting[node.index] > 0]
-        names_shown = ", ".join(printable(n.name or f"{n.op} #{n.index}") for n in stuck[:3])
-        raise OnnxlintError(
-            f"{printable(graph.view.model.path)}: the graph has a cycle through {names_shown}; "
-            "no runtime can execute it: export the model again"
-        )
-    return order

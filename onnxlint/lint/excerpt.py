@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.view import Graph, GraphView, Node, Shape, is_invented
+from onnxlint.graph.dims import Shape, is_invented
+from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.model.assumptions import read_clause
 from onnxlint.symbolic.view import make_view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxlint.graph.view import GRAPH_OPS
+from onnxlint.graph.onnx_inference import GRAPH_OPS
 
 if TYPE_CHECKING:
     import onnx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.graph.view import GRAPH_OPS
+from onnxlint.graph.onnx_inference import GRAPH_OPS
 from onnxlint.surgery.order import is_graph
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from onnxlint.symbolic.inference import exact_sizes
 
 if TYPE_CHECKING:
-    from onnxlint.graph.view import Dim, Graph, GraphView, Node, Shape
+    from onnxlint.graph.dims import Dim, Shape
+    from onnxlint.graph.view import Graph, GraphView, Node
 
 _SAME_AXIS = frozenset(
     """Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh CumSum

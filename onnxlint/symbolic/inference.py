@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, TypeGuard, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.graph.view import GRAPH_OPS, Graph, GraphView, Node, is_invented
+from onnxlint.graph.constants import small_array
+from onnxlint.graph.dims import is_invented
+from onnxlint.graph.onnx_inference import GRAPH_OPS
+from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, ceil_div, divide, lower_bound, product, ratio_of
 
 if TYPE_CHECKING:
-    from onnxlint.graph.view import Shape
+    from onnxlint.graph.dims import Shape
 
 Sizes = tuple[AnySize, ...]
 Places = npt.NDArray[np.int64]
@@ -1189,7 +1192,7 @@ def _value_fill(s: Symbolic, node: Node) -> Value | None:
     if dims is None or len(known) != len(dims) or math.prod(known) > MAX_VALUES:
         return None
     tensor = node.attribute("value")
-    array = s.view.small_array(tensor) if tensor is not None else None
+    array = small_array(tensor) if tensor is not None else None
     if tensor is not None and array is None:
         return None
     fill = _number(array.reshape(-1).tolist()[0]) if array is not None else 0

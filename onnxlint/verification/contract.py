@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from onnxlint.graph.view import Graph, GraphView, Node, Shape
+from onnxlint.graph.dims import Shape
+from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.text import printable
 from onnxlint.verification.inputs import Contract, Input
 from onnxlint.verification.interface import Incomparable

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from onnx.parser import parse_model as parse
 
-from onnxlint.graph.view import GraphView, is_invented
+from onnxlint.graph.dims import is_invented
+from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
 

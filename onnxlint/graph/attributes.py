@@ -1,0 +1,41 @@
+"""Values of attributes as Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.model.onnx_types import AttributeKind
+
+if TYPE_CHECKING:
+    import onnx
+
+_READERS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
+    AttributeKind.FLOAT: lambda attribute: attribute.f,
+    AttributeKind.INT: lambda attribute: attribute.i,
+    AttributeKind.STRING: lambda attribute: attribute.s.decode("utf-8", "replace"),
+    AttributeKind.TENSOR: lambda attribute: attribute.t,
+    AttributeKind.GRAPH: lambda attribute: attribute.g,
+    AttributeKind.FLOATS: lambda attribute: list(attribute.floats),
+    AttributeKind.INTS: lambda attribute: list(attribute.ints),
+    AttributeKind.STRINGS: lambda attribute: [s.decode("utf-8", "replace") for s in attribute.strings],
+    AttributeKind.TENSORS: lambda attribute: list(attribute.tensors),
+    AttributeKind.GRAPHS: lambda attribute: list(attribute.graphs),
+}
+
+
+def attribute_value(attribute: onnx.AttributeProto) -> Any:
+    """Value of an attribute: int, float, str, TensorProto, GraphProto or a list of them; None for other kinds."""
+    read = _READERS.get(attribute.type)
+    return read(attribute) if read is not None else None
+
+
+def nested_graphs(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:
+    """Graphs in a node's attributes with their labels: the attribute's name, `name[k]` for one of a list."""
+    found = []
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            found.append((attribute.name if not attribute.graphs else f"{attribute.name}[0]", attribute.g))
+        else:
+            found.extend((f"{attribute.name}[{k}]", graph) for k, graph in enumerate(attribute.graphs))
+    return found

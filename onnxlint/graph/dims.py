@@ -1,0 +1,38 @@
+"""Dimensions of values: known, symbolic or unknown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+Dim = int | str | None
+"""A dimension: known, symbolic (a name or an expression; equal texts are equal sizes), or unknown."""
+Shape = tuple[Dim, ...]
+
+
+def is_invented(dim: Dim) -> bool:
+    """Whether a dim is unknown, or a symbol that inference made up for an unknown one."""
+    return dim is None or (isinstance(dim, str) and dim.startswith(("unk__", "?")))
+
+
+def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
+    """(element type, shape) that a ValueInfoProto claims; the shape is None where it has none.
+
+    The element type is 0 for what is not a tensor.
+    """
+    kind = value.type
+    if not kind.HasField("tensor_type"):
+        return 0, None
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    dims: list[Dim] = []
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value"):
+            dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
+        else:
+            # `?` is what some exporters call all that they do not know: no two of them are the same size.
+            dims.append(None if dim.dim_param.startswith("?") else dim.dim_param or None)
+    return tensor.elem_type, tuple(dims)

@@ -1,0 +1,149 @@
+"""onnx's own shape inference, on models that it may crash on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from onnxlint.model.onnx_types import ElementType
+from onnxlint.model.skeleton import LARGE, inline_span
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    import onnx
+
+GRAPH_OPS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators whose attributes hold graphs."""
+
+MAX_EXTERNAL_VECTOR = 2**24
+"""Elements that a vector in another file may claim to have: nobody has looked at the file yet."""
+
+
+_HIDDEN = "onnxlint.hidden"
+"""Input that stands for operands that inference must not see."""
+
+
+@dataclass(frozen=True)
+class OnnxInference:
+    """What `onnx.shape_inference` says about a model.
+
+    Attributes:
+        model: The model without its claims, with inferred value_info.
+        refused: Whether strict inference refuses it: an operator contradicts its inputs.
+        error: Why inference gave up, where it did; one line.
+    """
+
+    model: onnx.ModelProto
+    refused: bool
+    error: str
+
+
+def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxInference:
+    """Infer shapes in a child process.
+
+    Args:
+        proto: The model; it is copied, and what it declares of computed values is not believed.
+        hide: (node of the main graph, operand) of operands that inference is not to see.
+    """
+    import onnx
+    from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
+
+    from onnxlint.model.fork import apart
+
+    bare = without_claims(proto)
+    hidden = list(hide)
+    for i, operand in hidden:
+        bare.graph.node[i].input[operand] = _HIDDEN
+    if hidden:
+        bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = ElementType.FLOAT
+    data = bare.SerializeToString()
+    refused, error_line = False, ""
+    # Strict first: it costs the same, and for models that it accepts it finds the same. What it refuses is malformed.
+    for strict, data_prop in ((True, True), (False, True), (False, False)):
+        try:
+            # Some malformed models crash the library (onnx 1.23): a Split with another number of outputs than it
+            # says, an axis out of range.
+            call = partial(
+                shape_inference.infer_shapes, data, check_type=strict, strict_mode=strict, data_prop=data_prop
+            )
+            return OnnxInference(onnx.ModelProto.FromString(apart(call)), refused, error_line)
+        except RuntimeError as error:
+            if strict:
+                refused = True  # SPC002 says why
+            else:  # invalid models make it raise even when it is not strict
+                error_line = printable(" ".join(str(error).split()))[:500]
+    return OnnxInference(bare, refused, error_line)
+
+
+def without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose declared shapes are gone, but for the inputs' (which are the model's contract)."""
+    import onnx
+
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for function in bare.functions:
+        for node in function.node:
+            _disarm(node)
+    pending = [bare.graph]
+    while pending:
+        graph = pending.pop()
+        for tensor in graph.initializer:
+            _disarm_tensor(tensor)
+        # Shapes of optional, sequence and map types stay: inference needs the element type.
+        del graph.value_info[:]
+        for value in graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+        if graph is not bare.graph:
+            # A body's sizes may change from one round of a Loop to the next, and its symbols are not the model's.
+            for value in graph.input:
+                for dim in value.type.tensor_type.shape.dim:
+                    dim.Clear()
+        for node in graph.node:
+            _disarm(node)
+            if node.op_type in GRAPH_OPS:
+                for attribute in node.attribute:
+                    if attribute.HasField("g"):
+                        pending.append(attribute.g)
+                    pending.extend(attribute.graphs)
+    return bare
+
+
+def _disarm(node: onnx.NodeProto) -> None:
+    """Take away what makes onnx's inference crash or run for ever (seen in onnx 1.23)."""
+    kind = node.op_type
+    if kind == "TreeEnsemble":
+        node.domain = "onnxlint.model.fork"  # it reads the type of its input without asking whether there is one
+    elif kind == "Constant":
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _disarm_tensor(attribute.t)
+
+
+def _disarm_tensor(tensor: onnx.TensorProto) -> None:
+    """Empty a vector that claims more elements than it can hold: inference would count them out, one by one."""
+    if len(tensor.dims) != 1 or tensor.dims[0] <= LARGE:
+        return
+    span = inline_span(tensor)
+    if span is not None:
+        held = 4 * span.length  # the smallest types have four elements in a byte
+    elif tensor.data_location == 1:
+        held = MAX_EXTERNAL_VECTOR
+    else:
+        held = max(
+            4 * len(tensor.raw_data),
+            16 * len(tensor.int32_data),
+            len(tensor.float_data),
+            len(tensor.int64_data),
+            len(tensor.double_data),
+            len(tensor.uint64_data),
+            len(tensor.string_data),
+        )
+    if tensor.dims[0] > held:
+        kind, name = tensor.data_type, tensor.name
+        tensor.Clear()
+        tensor.data_type = kind
+        tensor.name = name
+        tensor.dims.append(0)
