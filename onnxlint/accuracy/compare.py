@@ -261,7 +261,6 @@ class _Comparison:
         self.threads = threads
         self.progress = progress
         self.count = 0
-        self._patterns: dict[str, tuple[End, ...]] = {}
 
     def run(self, time: bool) -> None:
         """Run all models on all inputs."""
@@ -405,7 +404,7 @@ class _Comparison:
 
     def explained(self, model: _Model, report: CandidateReport, layers: bool, suggest: bool) -> CandidateReport:
         """The report with what is inside, and what would help."""
-        from onnxlint.accuracy.layers import explain
+        from onnxlint.accuracy.explain import explain
 
         assert model.matched is not None
         found = explain(

@@ -3,9 +3,6 @@
 What a layer costs is measured by replacing it alone: it is given the reference's values as its inputs, and what it makes of
 them takes the place of the reference's tensor, from which the reference computes on to its outputs. The noise that single
 layers cause this way nearly adds up (that of a candidate's run, where each layer gets what those before it left, does not).
-
-Tensors are matched by measured similarity, in order; equal names and module scopes speak for a match. Operators that one
-of the two has fused have no partner, and count with the next layer that has one.
 """
 
 from __future__ import annotations
@@ -13,16 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.accuracy.inputs import Feeds, Inputs, fed
+from onnxlint.accuracy.alignment import Link, Tensor
+from onnxlint.accuracy.inputs import Feeds, fed
 from onnxlint.accuracy.match import Pair, same_layout
 from onnxlint.accuracy.metrics import ChannelScale, Ratio, mean_db
-from onnxlint.accuracy.results import LayerAccuracy, Suggestion
-from onnxlint.accuracy.wiring import Wiring, read_wiring
+from onnxlint.accuracy.wiring import Wiring
 from onnxlint.backends import Array, Progress, Session
 from onnxlint.text import printable
 
@@ -38,82 +34,10 @@ AT_ONCE = 1 << 28
 SECONDS = 60.0
 """How long single layers are tried out, the suspicious ones first."""
 
-TRIED = 5
-"""Layers that suggestions are tried for."""
-
 RESCALED_DB = 6.0
 """How much better tensors have to agree when a scale for each channel is undone, for such scales to be believed."""
 
 _COPIES = frozenset("Cast Constant DequantizeLinear Dropout Identity Noop QuantizeLinear Shape Split".split())
-
-_ENOUGH = 0.5
-"""Cosine from which on tensors may be the same one."""
-
-
-@dataclass(frozen=True)
-class Explained:
-    """Layers in order of the candidate's computation, suggestions by their gain, and what the user should know."""
-
-    layers: tuple[LayerAccuracy, ...]
-    suggestions: tuple[Suggestion, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What is known of a tensor after one run.
-
-    Attributes:
-        name: Of the value.
-        known_as: The name that it has in a model that is not quantized.
-        op: The operator that makes it.
-        shape, dtype: Of the array.
-        sample: Some of its numbers.
-        bytes: Its size.
-    """
-
-    name: str
-    known_as: str
-    op: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    sample: npt.NDArray[np.float32]
-    bytes: int
-
-    def like(self, value: Array) -> Array:
-        """A value in this tensor's shape and type."""
-        return np.asarray(value, self.dtype).reshape(self.shape)
-
-
-@dataclass(frozen=True)
-class Link:
-    """A tensor of the reference and the candidate's that stands for it.
-
-    Attributes:
-        reference, candidate: The two.
-        scale: What the candidate's channels (axis 1) have to be multiplied by to be the reference's, in a model whose
-            channels were rescaled before it was quantized; None where they are the same.
-    """
-
-    reference: Tensor
-    candidate: Tensor
-    scale: Array | None = None
-
-    def to_reference(self, value: Array) -> Array:
-        """A value of the candidate as the reference would have it."""
-        value = self.reference.like(value)
-        return value if self.scale is None else np.asarray(value * self._along(value), value.dtype)
-
-    def to_candidate(self, value: Array) -> Array:
-        """A value of the reference as the candidate would have it."""
-        if self.scale is not None:
-            value = self.reference.like(value)
-            value = value / self._along(value)
-        return self.candidate.like(value)
-
-    def _along(self, value: Array) -> Array:
-        assert self.scale is not None
-        return self.scale.reshape(1, -1, *(1,) * (value.ndim - 2))
 
 
 @dataclass(frozen=True)
@@ -123,37 +47,6 @@ class Side:
     path: str
     session: Session
     wiring: Wiring
-
-
-def explain(
-    *,
-    reference: tuple[str, Session],
-    candidate: tuple[str, Session],
-    pairs: Sequence[Pair],
-    inputs: Inputs,
-    suggest: bool,
-    progress: Progress,
-) -> Explained:
-    """Compare the insides of two models.
-
-    Args:
-        reference, candidate: Path and session of each.
-        pairs: Their outputs.
-        inputs: A few: layers are compared on all of them, and replaced on the first.
-        suggest: Whether to try out what would help.
-        progress: Told how far it is.
-
-    Raises:
-        OnnxlintError: One cannot be run.
-    """
-    return LayerComparison(
-        Side(*reference, read_wiring(reference[0])),
-        Side(*candidate, read_wiring(candidate[0])),
-        pairs,
-        [feeds for _, feeds in inputs],
-        inputs.threads,
-        progress,
-    ).explain(suggest)
 
 
 class LayerComparison:
@@ -177,57 +70,17 @@ class LayerComparison:
         self.what = printable(candidate.path)
         self.theirs = [fed(feeds, candidate.session, candidate.path) for feeds in inputs]
 
-    def explain(self, suggest: bool) -> Explained:
-        self.progress(f"layers of {self.what}", 0, None)
-        mine = _tensors(self.reference, self.inputs[0])
-        theirs = _tensors(self.candidate, self.theirs[0])
-        links = align(mine, theirs, _scopes(self.reference.wiring), _scopes(self.candidate.wiring))
-        if not links:
-            return Explained(
-                (), (), ("no tensor inside it resembles one of the reference's: layers cannot be compared",)
-            )
-        snr, links = self._compare(links)
-        noise, notes = self._noise(links, snr)
-        rescaled = sum(link.scale is not None for link in links)
-        if rescaled:
-            notes.append(
-                f"{rescaled} of {len(links)} layers compute with rescaled channels, as int8 by 'auto' does: "
-                "the scales are undone before they are compared"
-            )
-        total = sum(noise.values())
-        layers = tuple(
-            LayerAccuracy(
-                reference=link.reference.known_as,
-                candidate=self._shown(link),
-                type=link.candidate.op,
-                snr_db=ratio,
-                share=noise[i] / total if i in noise and total > 0 else 0.0 if i in noise else None,
-                source=self._source(link),
-            )
-            for i, (link, ratio) in enumerate(zip(links, snr, strict=True))
-        )
-        suggestions: tuple[Suggestion, ...] = ()
-        if suggest:
-            from onnxlint.accuracy.suggest import WORTH
-            from onnxlint.accuracy.suggest import suggestions as tried
-
-            costly = sorted((i for i in noise if noise[i] > 0), key=lambda i: -noise[i])[:TRIED]
-            suggestions = tried(self, links, costly)
-            if not suggestions:
-                notes.append(f"nothing that was tried gains {WORTH} dB")
-        return Explained(layers, suggestions, tuple(notes))
-
-    def _shown(self, link: Link) -> str:
+    def shown(self, link: Link) -> str:
         """The candidate's tensor, or, where that is a mere number, the layer that makes it."""
         name = link.candidate.known_as
         maker = self.candidate.wiring.makers.get(name)
         return maker.name if maker is not None and name.isdigit() else name
 
-    def _source(self, link: Link) -> str:
+    def source(self, link: Link) -> str:
         maker = self.reference.wiring.makers.get(link.reference.known_as)
         return "" if maker is None else maker.source
 
-    def _compare(self, links: Sequence[Link]) -> tuple[list[float], list[Link]]:
+    def compare(self, links: Sequence[Link]) -> tuple[list[float], list[Link]]:
         """SNR of each tensor in the candidate's own run, over all inputs; and the links, with their scales."""
         meters = [Ratio() for _ in links]
         scales = [ChannelScale() if _has_channels(link.reference.shape) else None for link in links]
@@ -253,7 +106,7 @@ class LayerComparison:
                 found.append(link)
         return snr, found
 
-    def _noise(self, links: Sequence[Link], snr: Sequence[float]) -> tuple[dict[int, float], list[str]]:
+    def noise(self, links: Sequence[Link], snr: Sequence[float]) -> tuple[dict[int, float], list[str]]:
         """Noise at the outputs (part of the signal) that each layer alone causes, on the first input."""
         if not self.reference.wiring.layers or not self.candidate.wiring.layers:
             return {}, ["what single layers cost cannot be measured for files of this backend"]
@@ -337,79 +190,6 @@ class Values:
         return dict(zip(names, self._session.run(self._feeds, names), strict=True))
 
 
-# Matching
-
-
-def align(
-    reference: Sequence[Tensor],
-    candidate: Sequence[Tensor],
-    r_scopes: Mapping[str, str],
-    c_scopes: Mapping[str, str],
-) -> list[Link]:
-    """Pairs of tensors that stand for each other, in the candidate's order.
-
-    The best sequence of matches that keeps the order of both, then, for branches that the two compute in different
-    order, what is left and alike.
-    """
-    weight = _weights(reference, candidate, r_scopes, c_scopes)
-    n, m = weight.shape
-    best = np.zeros((n + 1, m + 1), np.float32)
-    for i in range(n):
-        # The best of leaving out the reference's tensor, or matching it with each of the candidate's, or leaving out
-        # that one: the last is a running maximum.
-        taken = np.where(weight[i] > 0, best[i, :-1] + weight[i], 0)
-        best[i + 1, 1:] = np.maximum.accumulate(np.maximum(best[i, 1:], taken))
-    found: dict[int, int] = {}
-    i, j = n, m
-    while i and j:
-        if best[i, j] == best[i - 1, j]:
-            i -= 1
-        elif best[i, j] == best[i, j - 1]:
-            j -= 1
-        else:
-            i, j = i - 1, j - 1
-            found[j] = i
-    left = weight.copy()
-    left[list(found.values()), :] = 0
-    left[:, list(found)] = 0
-    while left.size and left.max() >= 1:  # cosine 0.9
-        i, j = divmod(int(left.argmax()), m)
-        found[j] = i
-        left[i, :] = 0
-        left[:, j] = 0
-    return [Link(reference[found[j]], candidate[j]) for j in sorted(found)]
-
-
-def _weights(
-    reference: Sequence[Tensor], candidate: Sequence[Tensor], r_scopes: Mapping[str, str], c_scopes: Mapping[str, str]
-) -> npt.NDArray[np.float32]:
-    """How much speaks for each pair: the number of nines in their cosine, and more for names and scopes; 0: impossible."""
-    weight = np.zeros((len(reference), len(candidate)), np.float32)
-    sizes = sorted({tensor.sample.size for tensor in reference} & {tensor.sample.size for tensor in candidate})
-    for size in sizes:
-        rows = [i for i, tensor in enumerate(reference) if tensor.sample.size == size]
-        columns = [j for j, tensor in enumerate(candidate) if tensor.sample.size == size]
-        similar = _unit([reference[i] for i in rows]) @ _unit([candidate[j] for j in columns]).T
-        places = {reference[i].known_as: a for a, i in enumerate(rows)}
-        named = [(places[candidate[j].known_as], b) for b, j in enumerate(columns) if candidate[j].known_as in places]
-        for a, b in {*map(tuple, np.argwhere(similar >= _ENOUGH).tolist()), *named}:
-            r, c = reference[rows[a]], candidate[columns[b]]
-            cosine = float(similar[a, b])
-            is_named = r.known_as == c.known_as and not r.known_as.isdigit()  # ncnn's numbers are not the exporter's
-            if (cosine < _ENOUGH and not is_named) or not same_layout(r.shape, c.shape):
-                continue
-            scope = r_scopes.get(r.known_as, "")
-            is_scoped = bool(scope) and scope == c_scopes.get(c.known_as, "")
-            nines = -np.log10(max(1 - max(cosine, 0.0), 1e-6))
-            weight[rows[a], columns[b]] = max(nines, 0.01) + 2.0 * is_named + 0.5 * is_scoped
-    return weight
-
-
-def _unit(tensors: Sequence[Tensor]) -> npt.NDArray[np.float32]:
-    rows = np.stack([tensor.sample for tensor in tensors])
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-20), np.float32)
-
-
 def _has_channels(shape: tuple[int, ...]) -> bool:
     """Whether these are images with so many pixels that a factor for each channel cannot hide errors."""
     return len(shape) == 4 and shape[2] * shape[3] >= 64
@@ -421,12 +201,12 @@ def _noise_share(r: Array, c: Array) -> float:
     return float(10 ** (-ratio.snr_db / 10))
 
 
-def _scopes(wiring: Wiring) -> dict[str, str]:
+def scopes_of(wiring: Wiring) -> dict[str, str]:
     """Value → module scope and operator."""
     return {name: f"{layer.scope} {layer.type}" for name, layer in wiring.makers.items() if layer.scope}
 
 
-def _tensors(side: Side, feeds: Mapping[str, Array]) -> list[Tensor]:
+def tensors_of(side: Side, feeds: Mapping[str, Array]) -> list[Tensor]:
     """All tensors of a model that hold more than one number, with a sample of each."""
     wanted = list(_wanted(side))
     wanted = wanted[:: max(1, -(-len(wanted) // MAX_TENSORS))]

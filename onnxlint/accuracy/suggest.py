@@ -16,7 +16,8 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
-    from onnxlint.accuracy.layers import LayerComparison, Link
+    from onnxlint.accuracy.alignment import Link
+    from onnxlint.accuracy.layers import LayerComparison
     from onnxlint.backends.ncnn.format import Network
     from onnxlint.backends.ncnn.table import Table
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxlint.accuracy.layers import Tensor, align
+from onnxlint.accuracy.alignment import Tensor, align
 from onnxlint.accuracy.results import CandidateReport, LayerAccuracy, first_fall
 from onnxlint.accuracy.wiring import read_wiring
 from onnxlint.api import compare

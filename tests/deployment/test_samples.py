@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.accuracy.tasks import make_task
-from onnxlint.accuracy.tasks.decoder import PRESETS, decode, prior_boxes
+from onnxlint.accuracy.tasks.decoder import PRESETS, decode
+from onnxlint.accuracy.tasks.priors import prior_boxes
 from onnxlint.backends import backend_for
 from onnxlint.deployment.samples import sample_texts
 from onnxlint.deployment.samples.writing import comment, cpp_string, python_string

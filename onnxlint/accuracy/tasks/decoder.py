@@ -6,18 +6,17 @@ amdegroot/ssd.pytorch, qfgaohao/pytorch-ssd and torchvision do; YOLO as ultralyt
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.accuracy.tasks.boxes import suppress
 from onnxlint.accuracy.tasks.heads import ROLES, Part, describe, guess_roles, named_roles, take_apart
+from onnxlint.accuracy.tasks.priors import Priors, prior_boxes, prior_steps
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.heads import Joined
@@ -29,34 +28,6 @@ FLOOR = 0.02
 
 CANDIDATES = 5000
 """So many boxes, those with the highest scores, go through non-maximum suppression."""
-
-
-@dataclass(frozen=True)
-class Priors:
-    """Boxes that a network's offsets are relative to; sizes in pixels of the input.
-
-    For every level, row by row, in every cell: a square of each min size, with a max size one of √(min · max), then
-    for each aspect ratio r (r > 1) of each min size the wide and the tall box.
-
-    Attributes:
-        min_sizes: Of each level.
-        steps: Pixels between cells, of each level.
-        max_sizes: One of each level; empty: none.
-        aspect_ratios: Of each level; empty: none.
-        features: Cells along an edge, of each level; empty: the input's size by the step, rounded up.
-        variances: What offsets of centres and of sizes are multiplied by.
-        clip: Whether centres and sizes are kept within the image.
-        center: Where in its cell a box is centred.
-    """
-
-    min_sizes: tuple[tuple[float, ...], ...]
-    steps: tuple[float, ...] = ()
-    max_sizes: tuple[float, ...] = ()
-    aspect_ratios: tuple[tuple[float, ...], ...] = ()
-    features: tuple[int, ...] = ()
-    variances: tuple[float, float] = (0.1, 0.2)
-    clip: bool = False
-    center: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -174,186 +145,6 @@ PRESETS = {name: replace(decoder, preset=name) for name, decoder in PRESETS.item
 
 _CLASSES = {"ssd300-voc": (21,), "ssd300-coco": (81, 91)}
 """Two presets have as many priors: the number of classes tells which it is."""
-
-_CHOICES = {
-    "layout": ("rows", "columns"),
-    "box": ("offsets", "distances", "xyxy", "xywh", "cxcywh"),
-    "unit": ("pixels", "relative"),
-    "activation": ("softmax", "sigmoid", "none"),
-}
-_PRIOR_KEYS = tuple(field.name.replace("_", "-") for field in fields(Priors))
-KEYS = ("preset", *ROLES, *_CHOICES, "background", "threshold", "nms", "limit", "names", *_PRIOR_KEYS)
-
-
-# ---------------------------------------------------------------- configuration
-
-
-def read_table(table: Mapping[str, Any]) -> Decoder | None:
-    """The decoder that `[detection]` describes; None for an empty table.
-
-    Raises:
-        OnnxlintError: A key is unknown, or a value is not what it should be.
-    """
-    if not table:
-        return None
-    for key in table:
-        if key not in KEYS:
-            hint = did_you_mean(key, KEYS, choices(KEYS))
-            raise OnnxlintError(f"[detection]: unknown key {printable(key)!r}{hint}")
-    preset = table.get("preset", "")
-    if preset and (not isinstance(preset, str) or preset not in PRESETS):
-        raise OnnxlintError(f"[detection] preset: {printable(repr(preset))} is not one of {', '.join(PRESETS)}")
-    decoder = PRESETS[preset] if preset else Decoder()
-    changes: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in (*ROLES, "names"):
-            changes[key] = _strings(key, value)
-        elif key in _CHOICES:
-            if value not in _CHOICES[key]:
-                raise OnnxlintError(
-                    f"[detection] {key}: {printable(repr(value))} is not one of {', '.join(_CHOICES[key])}"
-                )
-            changes[key] = value
-        elif key == "background":
-            if value != "none" and not _is_whole(value):
-                raise OnnxlintError('[detection] background: should be the number of a class, or "none"')
-            changes[key] = None if value == "none" else value
-        elif key in ("threshold", "nms"):
-            if not _is_number(value) or not 0 <= value <= 1:
-                raise OnnxlintError(f"[detection] {key}: should be a number from 0 to 1")
-            changes[key] = float(value)
-        elif key == "limit":
-            if not _is_whole(value) or value < 1:
-                raise OnnxlintError("[detection] limit: should be a whole number from 1")
-            changes[key] = value
-    decoder = replace(decoder, priors=_priors(decoder.priors, table), **changes)
-    if decoder.box not in ("offsets", "distances"):
-        return replace(decoder, priors=None)
-    if decoder.priors is None:
-        raise OnnxlintError(f'[detection] box = "{decoder.box}" needs priors: min-sizes and steps, or a preset')
-    if decoder.box == "distances" and not decoder.priors.steps:
-        raise OnnxlintError('[detection] box = "distances" needs steps: pixels between cells, one for each level')
-    return decoder
-
-
-def _priors(known: Priors | None, table: Mapping[str, Any]) -> Priors | None:
-    given = {key: table[key] for key in _PRIOR_KEYS if key in table}
-    if not given:
-        return known
-    values: dict[str, Any] = {}
-    read: Callable[[Any], Any]
-    for key, value in given.items():
-        where = key.replace("-", "_")
-        if key in ("min-sizes", "aspect-ratios"):
-            good = isinstance(value, list) and all(isinstance(row, list) and _positive(row) for row in value)
-            what, read = "a list of lists of positive numbers, one a level", _table
-        elif key == "clip":
-            good, what, read = isinstance(value, bool), "true or false", bool
-        elif key == "center":
-            good, what, read = _is_number(value), "a number, such as 0.5", float
-        elif key == "features":
-            good = isinstance(value, list) and all(_is_whole(n) and n > 0 for n in value)
-            what, read = "a list of whole numbers, one a level", tuple
-        else:
-            good = isinstance(value, list) and _positive(value) and (key != "variances" or len(value) == 2)
-            what, read = "a list of positive numbers", _row
-        if not good:
-            raise OnnxlintError(f"[detection] {key}: should be {what}")
-        values[where] = read(value)
-    priors = replace(known or Priors(()), **values)
-    levels = len(priors.min_sizes)
-    for name in ("steps", "max_sizes", "aspect_ratios", "features"):
-        count = len(getattr(priors, name))
-        if count not in (0, levels) or not levels:
-            raise OnnxlintError(
-                f"[detection] {name.replace('_', '-')}: {count} levels, but min-sizes has {levels}; give one for each"
-            )
-    if not priors.steps and not priors.features:
-        raise OnnxlintError("[detection] min-sizes: needs steps (pixels between cells), one for each level")
-    return priors
-
-
-def _row(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _table(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
-    return tuple(_row(row) for row in rows)
-
-
-def _strings(key: str, value: Any) -> tuple[str, ...]:
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part for part in parts):
-        raise OnnxlintError(f"[detection] {key}: should be a name, or a list of names")
-    return tuple(parts)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _positive(values: Sequence[Any]) -> bool:
-    return all(_is_number(value) and value > 0 for value in values)
-
-
-# ---------------------------------------------------------------- priors
-
-
-@lru_cache(maxsize=16)
-def prior_boxes(priors: Priors, width: int, height: int) -> Array:
-    """(P, 4): centres and sizes, relative to an input of width × height pixels; float64."""
-    levels = []
-    for i, sizes in enumerate(priors.min_sizes):
-        if priors.features:
-            nx = ny = priors.features[i]
-            step_x, step_y = (priors.steps[i],) * 2 if priors.steps else (width / nx, height / ny)
-        else:
-            step_x = step_y = priors.steps[i]
-            nx, ny = math.ceil(width / step_x), math.ceil(height / step_y)
-        shapes = [(size, size) for size in sizes]
-        if priors.max_sizes:
-            shapes += [(math.sqrt(size * priors.max_sizes[i]),) * 2 for size in sizes]
-        for ratio in priors.aspect_ratios[i] if priors.aspect_ratios else ():
-            root = math.sqrt(ratio)
-            for size in sizes:
-                shapes += [(size * root, size / root), (size / root, size * root)]
-        cells = np.empty((ny, nx, len(shapes), 4))
-        cells[..., 0] = ((np.arange(nx) + priors.center) * step_x / width)[None, :, None]
-        cells[..., 1] = ((np.arange(ny) + priors.center) * step_y / height)[:, None, None]
-        cells[..., 2:] = np.asarray(shapes) / (width, height)
-        levels.append(cells.reshape(-1, 4))
-    boxes = np.concatenate(levels)
-    boxes = np.clip(boxes, 0, 1) if priors.clip else boxes
-    boxes.flags.writeable = False  # shared by all who ask
-    return boxes
-
-
-@lru_cache(maxsize=16)
-def _steps(priors: Priors, width: int, height: int) -> Array:
-    """(P,): the step of each prior's level, in pixels."""
-    counts = [len(prior_boxes(_level(priors, i), width, height)) for i in range(len(priors.min_sizes))]
-    return np.repeat(np.asarray(priors.steps), counts)
-
-
-def _level(priors: Priors, i: int) -> Priors:
-    def one(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return values[i : i + 1]
-
-    return replace(
-        priors,
-        min_sizes=one(priors.min_sizes),
-        steps=one(priors.steps),
-        max_sizes=one(priors.max_sizes),
-        aspect_ratios=one(priors.aspect_ratios),
-        features=one(priors.features),
-    )
-
-
-# ---------------------------------------------------------------- decoding
 
 
 @dataclass(frozen=True)
@@ -537,7 +328,7 @@ def _corners(boxes: Array, rows: Array, size: tuple[int, int], decoder: Decoder)
     if decoder.priors is not None:
         priors = prior_boxes(decoder.priors, *size)[rows]
         if decoder.box == "distances":
-            steps = _steps(decoder.priors, *size)[rows, None]
+            steps = prior_steps(decoder.priors, *size)[rows, None]
             centers = priors[:, :2] * scale
             return np.concatenate([centers - boxes[:, :2] * steps, centers + boxes[:, 2:] * steps], axis=1)
         around, along = decoder.priors.variances
@@ -560,44 +351,10 @@ def _landmarks(values: Array, rows: Array, size: tuple[int, int], decoder: Decod
     elif decoder.box == "distances":
         points = (
             prior_boxes(decoder.priors, *size)[rows, None, :2] * scale
-            + points * _steps(decoder.priors, *size)[rows, None, None]
+            + points * prior_steps(decoder.priors, *size)[rows, None, None]
         )
         scale = np.ones(2)
     else:
         priors = prior_boxes(decoder.priors, *size)[rows, None]
         points = priors[..., :2] + points * decoder.priors.variances[0] * priors[..., 2:]
     return np.asarray((points * scale).reshape(values.shape))
-
-
-def overlaps(one: Array, others: Array) -> Array:
-    """IoU of boxes (N, 4) with boxes (M, 4): (N, M)."""
-    low = np.maximum(one[:, None, :2], others[None, :, :2])
-    high = np.minimum(one[:, None, 2:], others[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    area = np.clip(one[:, 2:] - one[:, :2], 0, None).prod(axis=1)
-    areas = np.clip(others[:, 2:] - others[:, :2], 0, None).prod(axis=1)
-    union = area[:, None] + areas[None] - shared
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
-
-
-def suppress(boxes: Array, scores: Array, labels: Array, threshold: float, limit: int) -> Array:
-    """Non-maximum suppression in each class: indices of the boxes that stay, the best score first.
-
-    Args:
-        boxes: (K, 4).
-        scores: (K,).
-        labels: (K,).
-        threshold: Boxes that overlap a better one more than this (IoU) go; from 1 on all stay.
-        limit: How many may stay.
-    """
-    order = np.argsort(-scores, kind="stable")
-    if threshold >= 1:
-        return order[:limit]
-    kept: list[int] = []
-    while len(order) and len(kept) < limit:
-        first, order = order[0], order[1:]
-        kept.append(int(first))
-        if len(order):
-            gone = (overlaps(boxes[first : first + 1], boxes[order])[0] > threshold) & (labels[order] == labels[first])
-            order = order[~gone]
-    return np.asarray(kept, np.intp)

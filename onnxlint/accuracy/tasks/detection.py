@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from onnxlint.accuracy.results import Detection, TaskResult
 from onnxlint.accuracy.tasks import Answer
-from onnxlint.accuracy.tasks.decoder import Decoder, Found, choose, decode, overlaps, read_table
+from onnxlint.accuracy.tasks.boxes import overlaps
+from onnxlint.accuracy.tasks.decoder import Decoder, Found, choose, decode
+from onnxlint.accuracy.tasks.detection_table import read_table
 from onnxlint.accuracy.tasks.labels import Boxes, BoxLabels, ByName, match, read_boxes
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.errors import OnnxlintError

@@ -256,11 +256,12 @@ def plan_detection(
     Raises:
         OnnxlintError: It is not clear which outputs hold boxes and scores.
     """
-    from onnxlint.accuracy.tasks import decoder as decoders
     from onnxlint.accuracy.tasks import heads
+    from onnxlint.accuracy.tasks.decoder import choose
+    from onnxlint.accuracy.tasks.detection_table import read_table
 
     arrays = {part.name: part.of(outputs) for part in parts}
-    chosen = decoders.read_table(table) or decoders.choose(arrays, size)
+    chosen = read_table(table) or choose(arrays, size)
     pieces = [
         replace(piece, activation=part.activation)
         for part, piece in zip(parts, heads.take_apart(arrays, columns=chosen.layout == "columns"), strict=True)

@@ -11,18 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxlint.accuracy.tasks.decoder import (
-    KEYS,
-    PRESETS,
-    Decoder,
-    Priors,
-    choose,
-    decode,
-    overlaps,
-    prior_boxes,
-    read_table,
-    suppress,
-)
+from onnxlint.accuracy.tasks.boxes import overlaps, suppress
+from onnxlint.accuracy.tasks.decoder import PRESETS, Decoder, choose, decode
+from onnxlint.accuracy.tasks.detection_table import KEYS, read_table
+from onnxlint.accuracy.tasks.priors import Priors, prior_boxes
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.heads import Head, Joined
 
