@@ -95,7 +95,7 @@ def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[st
         if rule.code in severities:
             found = [replace(finding, severity=severities[rule.code]) for finding in found]
         findings += found
-    kept, suppressed = _without_ignored(view, findings)
+    kept, suppressed = _without_ignored(view, _without_covered(findings))
     ordered = _fingerprinted(_ordered(view, kept))
     if plan.neighbourhoods:
         from onnxlint.lint.excerpt import with_neighbourhoods
@@ -200,6 +200,28 @@ def _check_alone(path: str, plan: Plan) -> CheckResult:
         except BrokenProcessPool:
             message = f"{printable(path)}: checking it killed the worker process; please report this model"
             return CheckResult(path, error=FileError(path, message))
+
+
+ALWAYS_REPORTED = ("SEC", "SPC")
+"""Prefixes of rules that speak of files, not of what runs: nodes that never run matter to them all the same."""
+
+
+def _without_covered(findings: list[Finding]) -> list[Finding]:
+    """Leave out findings at places where nothing ever runs, as another finding says."""
+    nodes = {place for finding in findings for place in finding.covers if place[1] is not None}
+    graphs = {path for finding in findings for path, index in finding.covers if index is None}
+    if not nodes and not graphs:
+        return findings
+
+    def is_covered(finding: Finding) -> bool:
+        place = finding.location
+        if finding.code.startswith(ALWAYS_REPORTED):
+            return False
+        if (place.graph, place.index) in nodes and not finding.covers:
+            return True
+        return place.graph in graphs
+
+    return [finding for finding in findings if not is_covered(finding)]
 
 
 def _without_ignored(view: GraphView, findings: list[Finding]) -> tuple[list[Finding], int]:

@@ -184,6 +184,7 @@ class Rule(ABC):
         severity: Severity | None = None,
         actionable: bool = True,
         group: str = "",
+        covers: tuple[tuple[str, int | None], ...] = (),
         not_fixed: str = "",
         **evidence: object,
     ) -> Finding:
@@ -199,6 +200,7 @@ class Rule(ABC):
             severity: Where it is not the rule's.
             actionable: False where neither a fix nor another export can remove it.
             group: What it has in common with others of its kind, as a sentence in the plural.
+            covers: Places where nothing ever runs, so that other findings there are not reported (see `Finding`).
             not_fixed: What stood in the way of a fix; becomes the evidence `not fixed`.
             evidence: The facts behind the message, as text.
         """
@@ -214,6 +216,7 @@ class Rule(ABC):
             fix=fix,
             actionable=actionable,
             group=printable(group),
+            covers=covers,
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,29 @@ def fixed_tensor(graph: Graph, name: str) -> onnx.TensorProto | None:
             return None
         graph, name = node.graph, node.input(0)
     return None
+
+
+def places_of(view: GraphView, nodes: Iterable[Node]) -> tuple[tuple[str, int | None], ...]:
+    """Places of nodes, for `covers` of a finding; without those in graphs that share their path with another."""
+    paths = _paths(view)
+    return tuple((node.graph.path, node.index) for node in nodes if paths[node.graph.path] == 1)
+
+
+def whole_graphs(view: GraphView, graphs: Iterable[Graph]) -> tuple[tuple[str, int | None], ...]:
+    """Places of whole graphs and of all that are nested in them, for `covers` of a finding."""
+    paths, found = _paths(view), list(graphs)
+    for graph in found:
+        found += graph.children
+    return tuple((graph.path, None) for graph in found if paths[graph.path] == 1)
+
+
+def _paths(view: GraphView) -> Counter[str]:
+    """How many graphs have each path."""
+    key = "onnxlint_rules.paths"
+    known: Counter[str] | None = view.memo.get(key)
+    if known is None:
+        known = view.memo[key] = Counter(graph.path for graph in view.graphs)
+    return known
 
 
 def integer(node: Node, name: str, default: int) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxlint_rules.grf._liveness import liveness
 
-from onnxlint.fixes.rule_tests import findings_in
+from onnxlint.fixes.rule_tests import findings_in, parse
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.lint.registry import load_registry
@@ -254,3 +254,32 @@ def test_folding_a_long_chain_of_constants_is_linear() -> None:
     (found,) = findings("GRF004", model)
     assert found.message.startswith(f"{count:,} nodes (Neg → Neg → … → Neg) compute the same value")
     assert time.process_time() - started < 5
+
+
+def test_what_never_runs_has_one_finding() -> None:
+    """A shape chain in a branch that is never taken, and one that no output depends on: nothing but that is reported."""
+    chain = "s = Shape (x)  i = Constant <value_ints = [0]> ()  b = Gather (s, i)  r = Concat <axis = 0> (b, k)"
+    text = f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[b,4,6] x) => (float[m,n] y) <bool c = {{1}}, int64[1] k = {{-1}}> {{
+            y = If (c) <
+                then_branch = t () => (float[m,n] u) {{ u = Flatten (x) }},
+                else_branch = e () => (float[m2,n2] v) {{ {chain}  v = Reshape (x, r) }}
+            >
+        }}
+        """
+    plan = Plan(tuple(rule for rule in load_registry() if rule.default and not rule.targets), Options())
+    findings, _, _ = check_view(make_view(Model(path="m", proto=parse(text), size=0)), plan)
+    assert [finding.code for finding in findings] == ["OPS005"]
+    dead = text.replace("g (float", "g (bool z, float").replace("<bool c = {1}, ", "<").replace("If (c)", "If (z)")
+    findings, _, _ = check_view(make_view(Model(path="m", proto=parse(dead), size=0)), plan)
+    assert [finding.code for finding in findings] == ["SHP006"]
+    dead = f"""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[b,4,6] x) => (float[b,4,6] y) <int64[1] k = {{-1}}> {{
+            {chain}  v = Reshape (x, r)
+            y = Relu (x)
+        }}
+        """
+    findings, _, _ = check_view(make_view(Model(path="m", proto=parse(dead), size=0)), plan)
+    assert [finding.code for finding in findings] == ["GRF002"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from onnxlint import Graph, GraphView, Node
 
@@ -96,6 +96,10 @@ class Liveness:
             yield from ((name, reader) for name in dict.fromkeys(reader.inputs) if name)
             for body in self._bodies.get(id(reader), ()):
                 pending.extend(body.nodes)
+
+    def bodies_of(self, nodes: Iterable[Node]) -> list[Graph]:
+        """Graphs nested directly in some nodes."""
+        return [body for node in nodes for body in self._bodies.get(id(node), ())]
 
     def is_inside_dead(self, graph: Graph) -> bool:
         """Whether a graph is nested in a dead node."""

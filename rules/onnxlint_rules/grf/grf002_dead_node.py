@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import SAFE, Example, Finding, Graph, GraphView, Node, Options, Request, Rule, Severity, Silent, counted
 from onnxlint.rulekit import byte_size, tensor_bytes
-from onnxlint_rules._graph import constant_tensor, label, names_shown, overridable
+from onnxlint_rules._graph import constant_tensor, label, names_shown, overridable, places_of, whole_graphs
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules.grf._liveness import Liveness, liveness
 
@@ -143,10 +143,10 @@ class DeadNode(Rule):
                 if tail.nodes[-1].op == "Constant":
                     constants.append(tail.nodes[-1])
                 else:
-                    yield self._tail(view, tail)
+                    yield self._tail(view, tail, state)
             yield from self._unread(view, graph, state, constants)
 
-    def _tail(self, view: GraphView, tail: _Tail) -> Finding:
+    def _tail(self, view: GraphView, tail: _Tail, state: Liveness) -> Finding:
         ops = [node.op for node in tail.nodes if node.op != "Constant"]
         way = " → ".join(ops if len(ops) <= 4 else [ops[0], "…", ops[-1]])
         size = _weight_bytes(tail)
@@ -158,6 +158,7 @@ class DeadNode(Rule):
             nodes=names_shown((label(node) for node in tail.nodes), 10),
             bytes=size,
             fix=SAFE if is_held(tail.end.graph) else None,
+            covers=(*places_of(view, tail.nodes), *whole_graphs(view, state.bodies_of(tail.nodes))),
         )
 
     def _unread(self, view: GraphView, graph: Graph, state: Liveness, constants: list[Node]) -> Iterator[Finding]:

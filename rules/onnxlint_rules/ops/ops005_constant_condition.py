@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable
 from onnxlint.rulekit import exact_sizes
+from onnxlint_rules._graph import whole_graphs
 from onnxlint_rules._patching import UNHELD, is_held
 
 if TYPE_CHECKING:
@@ -165,8 +166,13 @@ class ConstantCondition(Rule):
             text = _if(node) if node.op == "If" else _loop(node)
             if text:
                 held = is_held(node.graph)
-                evidence: dict[str, Any] = {} if held else {"not fixed": UNHELD}
-                yield self.found(view.at(node), f"{node.op} {text}", fix=SAFE if held else None, **evidence)
+                yield self.found(
+                    view.at(node),
+                    f"{node.op} {text}",
+                    fix=SAFE if held else None,
+                    covers=whole_graphs(view, _never_run(node)),
+                    not_fixed="" if held else UNHELD,
+                )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         node = view.find(finding.location)
@@ -174,6 +180,13 @@ class ConstantCondition(Rule):
         given = _inline_if(surgeon, node) if node.op == "If" else _inline_loop(surgeon, node)
         for before, after in zip(made, given, strict=False):
             surgeon.replace_value(before, after, node)
+
+
+def _never_run(node: Node) -> list[Graph]:
+    """Bodies of an If or Loop that never run."""
+    if node.op == "Loop":
+        return [_body(node, "body")] if _loop(node) == _NEVER else []
+    return [_body(node, "else_branch" if _number(node, 0) else "then_branch")]
 
 
 def _body(node: Node, attribute: str) -> Graph:
