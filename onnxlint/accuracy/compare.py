@@ -187,12 +187,12 @@ def _sized(models: Sequence[_Model], recipe: Recipe, shapes: Mapping[str, tuple[
     Raises:
         OnnxlintError: A model and the recipe do not fit.
     """
-    from onnxlint.conversion.session import fitted
+    from onnxlint.images.sizes import recipe_for
     from onnxlint.model.skeleton import open_model
 
     for model in models:
         if model.path.lower().endswith(".onnx"):
-            recipe = fitted(open_model(model.path), recipe, shapes if model is models[0] else {}, reads)
+            recipe = recipe_for(open_model(model.path), recipe, shapes if model is models[0] else {}, reads)
     return recipe
 
 

@@ -167,6 +167,26 @@ class Backend(Protocol):
     name: str
     targets: tuple[Target, ...]
 
+    def available(self, target: Target, job: Job) -> str:
+        """What is missing on this machine to make a target, with the way to get it, in one line; empty: nothing.
+
+        Said before any work is done. A backend without this method is taken for available.
+        """
+
+    def preflight(self, target: Target, source: str, job: Job) -> None:
+        """Look for what stands in the way of making a target, in well under a second: nothing is loaded or run.
+
+        A backend without this method is asked to `make` at once.
+
+        Args:
+            target: One of `targets`.
+            source: The ONNX model, even where the target `needs` another one.
+            job: How.
+
+        Raises:
+            OnnxlintError: A shape, an option or images are missing or wrong.
+        """
+
     def make(
         self, target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress = silent
     ) -> Artifact:

@@ -1,38 +1,42 @@
-"""A whole conversion: targets in the order in which they need each other, files moved into place when they are whole, and
-the manifest that says how they were made; what `onnxlint convert` and `onnxlint.convert` share."""
+"""A whole conversion: targets in the order in which they need each other, files moved into place together with the manifest
+that says how they were made; what `onnxlint convert` and `onnxlint.convert` share."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
 from onnxlint.backends.options import ConvertOptions
+from onnxlint.conversion.manifest import (
+    ENDING,
+    differences,
+    manifest_text,
+    read_manifest,
+    recipe_from,
+    same_images,
+    same_model,
+)
+from onnxlint.conversion.preflight import demand_images, demand_targets, obstacles
+from onnxlint.conversion.worker import Request, Worker
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
-from onnxlint.lint.files import write_atomically
+from onnxlint.images.sizes import recipe_for
 from onnxlint.lint.finding import Applicability
-from onnxlint.model.assumptions import assumptions
-from onnxlint.model.skeleton import Model, is_external, locate_external, open_model, walk_tensors
-from onnxlint.symbolic.view import make_view
+from onnxlint.model.skeleton import Model, open_model
 from onnxlint.text import printable
-from onnxlint.version import __version__
 
 ALL = "all"
 """In place of the names of all targets."""
-
-ENDING = ".onnxlint.json"
-_FORMAT = 1
-_MADE_WITH = ("numpy", "onnx", "onnxruntime", "ncnn", "pnnx", "pillow")
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,11 @@ def convert(
     model = _open(os.fspath(path))
     images, recipe, shapes = inputs.images, inputs.recipe, inputs.shapes
     images = images if images is None or isinstance(images, ImageSet) else find_images(images)
-    calibrated = [target.name for _, target in wanted if target.calibrates]
-    if calibrated and images is None:
-        raise OnnxlintError(f"{calibrated[0]} is calibrated with images: give --images a folder, a list or an .npz")
+    calibrates = any(target.calibrates for _, target in wanted)
+    recipe = recipe_for(model, recipe or Recipe(), shapes, reads_images=calibrates and images is not None)
+    demand_images(wanted, model.path, images, recipe)
     job = Job(
-        fitted(model, recipe or Recipe(), shapes, reads_images=bool(calibrated)),
+        recipe,
         images,
         dict(shapes),
         options.method,
@@ -112,9 +116,14 @@ def convert(
         options.tools,
         options.keep,
     )
+    failures: dict[str, OnnxlintError] = {}
+    if any(name.lower() == ALL for name in to):
+        failures = {one.target: OnnxlintError(one.message) for one in obstacles(wanted, model.path, job)}
+    if len(failures) in (0, len(wanted)):
+        demand_targets(wanted, model.path, job)
     folder = out_dir if out_dir is not None else os.path.dirname(model.path) or "."
-    with _workshop(folder, made=out_dir is not None) as scratch:
-        return _Work(model, job, folder, scratch, progress).all(wanted)
+    with _work_folder(folder, make=out_dir is not None) as scratch, Worker() as worker:
+        return _Work(model, job, folder, scratch, worker, progress, failures).all(wanted)
 
 
 def find_targets(names: Sequence[str]) -> list[tuple[Backend, Target]]:
@@ -132,61 +141,6 @@ def find_targets(names: Sequence[str]) -> list[tuple[Backend, Target]]:
     return list(found.values())
 
 
-def fitted(model: Model, recipe: Recipe, shapes: Mapping[str, tuple[int, ...]], reads_images: bool = True) -> Recipe:
-    """The recipe with the model's own input size where it has none.
-
-    Raises:
-        OnnxlintError: The two do not fit.
-    """
-
-    main = make_view(model).main
-    for name in shapes:
-        if name not in main.data_inputs:
-            known = ", ".join(map(printable, main.data_inputs))
-            raise OnnxlintError(f"--input-shape {printable(name)}: no input has that name (there are: {known})")
-    pictures = [name for name in main.data_inputs if len(main.shape(name) or ()) == 4]
-    if len(pictures) != 1:
-        return recipe
-    name = pictures[0]
-    _, channels, height, width = main.shape(name) or ()
-    shown = f"{printable(model.path)}: input {printable(name)!r}"
-    if isinstance(channels, int) and channels != recipe.channels:
-        if isinstance(width, int) and width == recipe.channels:
-            if reads_images:
-                raise OnnxlintError(f"{shown} has its channels last; onnxlint feeds images as N×C×H×W: export it so")
-            return recipe
-        if reads_images:
-            way = {1: "--pixel GRAY", 3: "--pixel BGR or RGB"}.get(channels, "an .npz of inputs as --images")
-            if channels in (1, 3):
-                raise OnnxlintError(
-                    f"{shown} has {channels} channels, and --pixel {recipe.pixel} gives {recipe.channels}: use {way}"
-                )
-        return recipe
-    _demand_assumed(model, shown, name, recipe)
-    if isinstance(height, int) and isinstance(width, int):
-        if recipe.size is None:
-            return replace(recipe, size=(width, height))
-        if recipe.size != (width, height):
-            raise OnnxlintError(
-                f"{shown} is fixed to width {width} and height {height}, not {recipe.size[0]} and {recipe.size[1]}: "
-                f"use --shape {width},{height},{recipe.channels}, or set the sizes free with 'onnxlint fix --dynamic'"
-            )
-    return recipe
-
-
-def _demand_assumed(model: Model, shown: str, name: str, recipe: Recipe) -> None:
-    """Raise where the size breaks a condition that `onnxlint fix` wrote into the model."""
-    if recipe.size is None:
-        return
-    sizes = {2: recipe.size[1], 3: recipe.size[0]}
-    for one in assumptions(model.proto):
-        if one.input == name and sizes.get(one.axis, 0) % one.multiple:
-            raise OnnxlintError(
-                f"{shown}: {sizes[one.axis]} breaks what the model was fixed for ({printable(one.clause)}): "
-                f"choose a --shape of multiples of {one.multiple}"
-            )
-
-
 def _open(path: str) -> Model:
     if path == "-":
         raise OnnxlintError("convert names its files after the model: give it a file, not stdin")
@@ -194,10 +148,11 @@ def _open(path: str) -> Model:
 
 
 @contextmanager
-def _workshop(folder: str, made: bool) -> Iterator[str]:
-    """A temporary folder in `folder`, from which files can be moved into place in one step."""
+def _work_folder(folder: str, make: bool) -> Iterator[str]:
+    """A temporary folder in `folder`, from which files can be moved into place in one step. It goes whatever happens,
+    SIGTERM included."""
     try:
-        if made:
+        if make:
             os.makedirs(folder, exist_ok=True)
         scratch = tempfile.mkdtemp(prefix=".onnxlint-", dir=folder)
     except OSError as error:
@@ -205,22 +160,51 @@ def _workshop(folder: str, made: bool) -> Iterator[str]:
             f"{printable(folder)}: cannot be written to: {error.strerror or error}; choose another --out-dir"
         ) from None
     try:
-        yield scratch
+        with _terminated_politely():
+            yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _terminated_politely() -> Iterator[None]:
+    """SIGTERM ends the process through all `finally` clauses, with the exit code that a shell expects of it. Where somebody
+    handles the signal already, or we are not in the main thread, it stays as it is."""
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Work:
     """One conversion under way."""
 
-    def __init__(self, model: Model, job: Job, folder: str, scratch: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        model: Model,
+        job: Job,
+        folder: str,
+        scratch: str,
+        worker: Worker,
+        progress: Progress,
+        failures: Mapping[str, OnnxlintError],
+    ) -> None:
         self.model = model
         self.job = job
         self.folder = folder
         self.scratch = scratch
+        self.worker = worker
         self.progress = progress
         self.stem = os.path.splitext(os.path.basename(model.path))[0]
-        self._made: dict[str, Artifact | OnnxlintError] = {}
+        self._made: dict[str, Artifact | OnnxlintError] = dict(failures)
 
     def all(self, wanted: Sequence[tuple[Backend, Target]]) -> Conversion:
         artifacts: list[Artifact] = []
@@ -231,13 +215,12 @@ class _Work:
                 artifacts.append(made)
             else:
                 failures.append(self._failure(target, made))
-        kept = tuple(self._move(artifact) for artifact in artifacts)
-        path = ""
-        if kept:
-            path = os.path.join(self.folder, self.stem + ENDING)
+        manifest = ""
+        if artifacts:
             self.progress("writing the manifest", 0, None)
-            write_manifest(path, self.model, self.job, kept)
-        return Conversion(self.model.path, kept, tuple(failures), path)
+            manifest = os.path.join(self.folder, self.stem + ENDING)
+            artifacts = self._move(artifacts, manifest)
+        return Conversion(self.model.path, tuple(artifacts), tuple(failures), manifest)
 
     def _make(self, backend: Backend, target: Target) -> Artifact | OnnxlintError:
         """Make a target in the scratch folder, and what it needs before it; each once."""
@@ -254,23 +237,47 @@ class _Work:
             os.mkdir(place)
             files = tuple(os.path.join(place, self.stem + ending) for ending in target.files)
             self.progress(target.name, 0, None)
-            made: Artifact | OnnxlintError = backend.make(target, source, files, self.job, self.progress)
+            request = Request(backend.name, target, source, files, self.job)
+            made: Artifact | OnnxlintError = self.worker.make(request, self.progress)
         except OnnxlintError as error:
-            made = error
+            made = self._in_final_folder(error, target)
         except OSError as error:
             made = OnnxlintError(f"{printable(self.folder)}: cannot be written to: {error.strerror or error}")
         self._made[target.name] = made
         return made
 
-    def _move(self, artifact: Artifact) -> Artifact:
-        places = tuple(os.path.join(self.folder, os.path.basename(file)) for file in artifact.files)
+    def _in_final_folder(self, error: OnnxlintError, target: Target) -> OnnxlintError:
+        """The error, with the names that files would have had in place of those in the scratch folder."""
+        place = printable(os.path.join(self.scratch, target.name))
+        text = (
+            str(error)
+            .replace(place + os.sep, printable(os.path.join(self.folder, "")))
+            .replace(place, printable(self.folder))
+        )
+        return NotConvertible(text, error.lint_target) if isinstance(error, NotConvertible) else OnnxlintError(text)
+
+    def _move(self, artifacts: Sequence[Artifact], manifest: str) -> list[Artifact]:
+        """Move all files and the manifest into place: all of them, or none.
+
+        Raises:
+            OnnxlintError: They cannot be moved; what was there before is there again.
+        """
+        # Not every target writes all of its files.
+        written = [replace(one, files=tuple(file for file in one.files if os.path.exists(file))) for one in artifacts]
+        draft = os.path.join(self.scratch, "manifest")
         try:
-            for file, place in zip(artifact.files, places, strict=True):
-                if os.path.exists(file):  # not every target writes all of its files
-                    os.replace(file, place)
+            with open(draft, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(manifest_text(manifest, self.model, self.job, written, self.folder))
+            moves = [(file, os.path.join(self.folder, os.path.basename(file))) for one in written for file in one.files]
+            _move_together([*moves, (draft, manifest)], os.path.join(self.scratch, "before"))
         except OSError as error:
-            raise OnnxlintError(f"{printable(place)}: cannot be written: {error.strerror or error}") from None
-        return replace(artifact, files=tuple(place for place in places if os.path.exists(place)))
+            raise OnnxlintError(
+                f"{printable(self.folder)}: cannot be written to: {error.strerror or error}; nothing was changed in it"
+            ) from None
+        return [
+            replace(one, files=tuple(os.path.join(self.folder, os.path.basename(file)) for file in one.files))
+            for one in written
+        ]
 
     def _failure(self, target: Target, error: OnnxlintError) -> Failure:
         if not isinstance(error, NotConvertible):
@@ -279,6 +286,39 @@ class _Work:
         name = printable(os.path.join(os.path.dirname(self.model.path), f"{self.stem}_fixed.onnx"))
         advice = f"onnxlint fix {printable(self.model.path)} -o {name}{fixable}" if fixable is not None else ""
         return Failure(target.name, str(error), findings, advice)
+
+
+def _move_together(moves: Sequence[tuple[str, str]], before: str) -> None:
+    """Move files into place, with what was there before put back where one of them cannot be moved.
+
+    Args:
+        moves: (from, to).
+        before: A folder to be made, on the same disk, for what was there before.
+    """
+    os.mkdir(before)
+    done: list[tuple[str, str]] = []  # (where it is now, where it was kept; empty: nothing was there)
+    try:
+        for i, (file, place) in enumerate(moves):
+            kept = os.path.join(before, str(i)) if os.path.lexists(place) else ""
+            if kept:
+                _keep(place, kept)
+            os.replace(file, place)
+            done.append((place, kept))
+    except BaseException:
+        for place, kept in reversed(done):
+            if kept:
+                os.replace(kept, place)
+            else:
+                os.unlink(place)
+        raise
+
+
+def _keep(place: str, kept: str) -> None:
+    """Give a file a second name; where the file system has no links, copy it."""
+    try:
+        os.link(place, kept, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(place, kept, follow_symlinks=False)
 
 
 def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
@@ -296,63 +336,6 @@ def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
     return lines, "" if Applicability.SAFE in fixes else None
 
 
-# The manifest
-
-
-def write_manifest(path: str, model: Model, job: Job, artifacts: Sequence[Artifact]) -> None:
-    """Write how artifacts were made. What an older manifest says of other targets of the same model stays.
-
-    Raises:
-        OnnxlintError: It cannot be written.
-    """
-    folder = os.path.dirname(path) or "."
-    subject = _model_entry(model, folder)
-    before = _previous(path, subject)
-    images = _images_entry(job.images, folder)
-    entries: dict[str, Any] = {
-        artifact.target: {
-            "job": _job_entry(job, images, artifact),
-            "files": [_file_entry(file, folder) for file in artifact.files],
-            "decisions": [
-                {key: value for key, value in asdict(decision).items() if value is not None}
-                for decision in artifact.decisions
-            ],
-            "notes": list(artifact.notes),
-            "details": dict(artifact.details),
-        }
-        for artifact in artifacts
-    }
-    document: dict[str, Any] = {
-        "onnxlint": __version__,
-        "format": _FORMAT,
-        "model": subject,
-        "versions": _versions(),
-        "targets": {**before.get("targets", {}), **entries},
-        "images": {**before.get("images", {}), **({} if images is None else {images["sha256"]: images})},
-    }
-    used = {entry["job"].get("images") for entry in document["targets"].values()}
-    document["images"] = {digest: entry for digest, entry in document["images"].items() if digest in used}
-    write_atomically(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_manifest(path: str) -> dict[str, Any]:
-    """Read a manifest.
-
-    Raises:
-        OnnxlintError: It cannot be read, or is none.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except OSError as error:
-        raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise OnnxlintError(f"{printable(path)}: is no manifest of onnxlint; 'onnxlint convert' writes one") from None
-    if not isinstance(document, dict) or document.get("format") != _FORMAT or "targets" not in document:
-        raise OnnxlintError(f"{printable(path)}: is no manifest that this onnxlint can read; convert the model again")
-    return document
-
-
 def repeat(
     path: str, *, threads: int = 2, tools: str | None = None, out_dir: str | None = None, progress: Progress = silent
 ) -> Conversion:
@@ -363,150 +346,47 @@ def repeat(
     """
     document = read_manifest(path)
     folder = os.path.dirname(path) or "."
-    try:
-        model = _open(os.path.join(folder, document["model"]["path"]))
-        if _model_entry(model, folder)["sha256"] != document["model"]["sha256"]:
-            raise OnnxlintError(f"{printable(model.path)}: is not the model that {printable(path)} was made from")
-        jobs: dict[str, tuple[dict[str, Any], list[str]]] = {}
-        for name, entry in document["targets"].items():
-            jobs.setdefault(json.dumps(entry["job"], sort_keys=True), (entry["job"], []))[1].append(name)
-        done: list[Conversion] = []
-        for job, names in jobs.values():
-            images = None
-            if "images" in job:
-                images = _same_images(document["images"][job["images"]], folder)
-            done.append(
-                convert(
-                    model.path,
-                    names,
-                    ImageOptions(
-                        images,
-                        _recipe(job["recipe"]),
-                        {name: tuple(shape) for name, shape in job["shapes"].items()},
-                    ),
-                    ConvertOptions(
-                        job["method"], job["mixed"], job["budget"], tuple(job["keep"]), threads=threads, tools=tools
-                    ),
-                    out_dir=out_dir if out_dir is not None else folder,
-                    progress=progress,
-                )
-            )
-    except (KeyError, TypeError, AttributeError):
-        raise OnnxlintError(f"{printable(path)}: is a damaged manifest; convert the model again") from None
+    model = _open(os.path.join(folder, document["model"]["path"]))
+    if not same_model(document, model, folder):
+        raise OnnxlintError(f"{printable(model.path)}: is not the model that {printable(path)} was made from")
+    jobs: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for name, entry in document["targets"].items():
+        jobs.setdefault(json.dumps(entry["job"], sort_keys=True), (entry["job"], []))[1].append(name)
+    done = [
+        convert(
+            model.path,
+            names,
+            ImageOptions(
+                _recorded_images(document, job.get("images"), path),
+                _recorded_recipe(job["recipe"], path),
+                {name: tuple(shape) for name, shape in job["shapes"].items()},
+            ),
+            ConvertOptions(
+                job["method"], job["mixed"], job["budget"], tuple(job["keep"]), threads=threads, tools=tools
+            ),
+            out_dir=out_dir if out_dir is not None else folder,
+            progress=progress,
+        )
+        for job, names in jobs.values()
+    ]
     artifacts = tuple(artifact for one in done for artifact in one.artifacts)
-    notes = _differences(document, artifacts)
+    notes = differences(document, artifacts)
     failures = tuple(failure for one in done for failure in one.failures)
     return Conversion(model.path, artifacts, failures, next((one.manifest for one in done if one.manifest), ""), notes)
 
 
-def _differences(document: Mapping[str, Any], artifacts: Sequence[Artifact]) -> tuple[str, ...]:
-    now = _versions()
-    changed = [
-        f"{name} {was} then, {now.get(name, 'none')} now"
-        for name, was in document.get("versions", {}).items()
-        if now.get(name) != was
-    ]
-    notes = []
-    for artifact in artifacts:
-        recorded = {entry["path"]: entry["sha256"] for entry in document["targets"][artifact.target]["files"]}
-        for file in artifact.files:
-            name = os.path.basename(file)
-            if recorded.get(name) == _digest(file):
-                notes.append(f"{printable(name)}: the same bytes as recorded")
-            else:
-                why = f" ({', '.join(changed)})" if changed else ""
-                notes.append(f"{printable(name)}: other bytes than recorded{why}")
-    return tuple(notes)
-
-
-def _previous(path: str, subject: Mapping[str, Any]) -> dict[str, Any]:
-    if not os.path.exists(path):
-        return {}
-    try:
-        document = read_manifest(path)
-    except OnnxlintError:  # not ours to keep: it is written anew
-        return {}
-    return document if document["model"].get("sha256") == subject["sha256"] else {}
-
-
-def _model_entry(model: Model, folder: str) -> dict[str, Any]:
-    entry = _file_entry(model.path, folder)
-    located = (locate_external(model, tensor) for tensor in walk_tensors(model.proto) if is_external(tensor))
-    external = sorted({one.path for one in located} - {os.path.realpath(model.path), model.path})
-    if external:
-        entry["external"] = [_file_entry(file, folder) for file in external]
-        joined = "".join([entry["sha256"], *(one["sha256"] for one in entry["external"])])
-        entry["sha256"] = hashlib.sha256(joined.encode()).hexdigest()
-    return entry
-
-
-def _job_entry(job: Job, images: Mapping[str, Any] | None, artifact: Artifact) -> dict[str, Any]:
-    calibrates = find_target(artifact.target)[1].calibrates
-    entry: dict[str, Any] = {
-        "recipe": asdict(job.recipe),
-        "shapes": {name: list(shape) for name, shape in job.shape.items()},
-        "method": job.method,
-        "mixed": job.mixed,
-        "budget": job.budget,
-        "keep": list(job.keep),
-    }
-    if images is not None and (calibrates or artifact.target.endswith("fp16")):
-        entry["images"] = images["sha256"]
-    return entry
-
-
-def _recipe(entry: Mapping[str, Any]) -> Recipe:
-    lists: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-    return Recipe(**lists)
-
-
-def _images_entry(images: ImageSet | None, folder: str) -> dict[str, Any] | None:
-    if images is None:
+def _recorded_images(document: Mapping[str, Any], digest: Any, path: str) -> ImageSet | None:
+    if digest is None:
         return None
-    paths = images.paths or (images.source,)
-    files = [_file_entry(path, folder) if os.path.exists(path) else {"path": path, "sha256": ""} for path in paths]
-    digest = hashlib.sha256("".join(f"{file['sha256']}\n" for file in files).encode()).hexdigest()
-    return {"source": _relative(images.source, folder), "sha256": digest, "files": files}
+    entry = document["images"].get(digest) if isinstance(digest, str) else None
+    if entry is None:
+        raise OnnxlintError(
+            f"{printable(path)}: is a damaged manifest: its images are missing; convert the model again"
+        )
+    return same_images(entry, os.path.dirname(path) or ".")
 
 
-def _same_images(entry: Mapping[str, Any], folder: str) -> ImageSet:
-    """The images that a manifest names.
-
-    Raises:
-        OnnxlintError: One of them is not what it was.
-    """
-    for file in entry["files"]:
-        path = os.path.join(folder, file["path"])
-        if file["sha256"] and (not os.path.exists(path) or _digest(path) != file["sha256"]):
-            raise OnnxlintError(f"{printable(path)}: is not the image that the manifest names")
-    paths = tuple(os.path.join(folder, file["path"]) for file in entry["files"])
-    if len(paths) == 1 and paths[0].endswith((".npz", ".npy")):
-        return find_images(paths[0])
-    return ImageSet(os.path.join(folder, entry["source"]), paths)
-
-
-def _file_entry(path: str, folder: str) -> dict[str, Any]:
-    return {"path": _relative(path, folder), "bytes": os.path.getsize(path), "sha256": _digest(path)}
-
-
-def _relative(path: str, folder: str) -> str:
-    """As it is written into a manifest: relative to the manifest's folder, so that both can be moved together."""
-    return os.path.relpath(os.path.abspath(path), os.path.abspath(folder)).replace(os.sep, "/")
-
-
-def _digest(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"onnxlint": __version__}
-    for name in _MADE_WITH:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def _recorded_recipe(entry: Mapping[str, Any], path: str) -> Recipe:
+    """The recipe of a manifest: one that says nothing of pixel values meant them as they are."""
+    recipe = recipe_from(entry, path)
+    return recipe if recipe.says_values else replace(recipe, mean=(0.0,) * recipe.channels)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlint.backends import Progress, backend_for
-from onnxlint.conversion.session import find_targets, fitted
+from onnxlint.backends import Job, Progress, backend_for
+from onnxlint.conversion.preflight import demand_targets
+from onnxlint.conversion.session import find_targets
 from onnxlint.deployment.options import Options
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, Recipe
+from onnxlint.images.sizes import recipe_for
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.text import printable
 
@@ -38,14 +40,14 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     Raises:
         OnnxlintError: The first thing that is wrong.
     """
-    wanted = [target for _, target in find_targets(to)]
+    targets = find_targets(to)
     model = open_model(path)
     _, fixed = places(path, folder)
     if os.path.exists(fixed) and os.path.samefile(fixed, path):
         raise OnnxlintError(
             f"--out-dir {printable(os.path.dirname(fixed))}: the fixed model would replace the original; choose another"
         )
-    calibrated = [target.name for target in wanted if target.calibrates]
+    calibrated = [target.name for _, target in targets if target.calibrates]
     if calibrated and options.images is None:
         raise OnnxlintError(
             f"{calibrated[0]} is calibrated with images: add --images with a folder, a list or an .npz file"
@@ -53,7 +55,16 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     task = _task(options)
     known = _known_recipe(model, options)
     images = options.images
-    recipe = fitted(model, known, options.shapes, reads_images=images is not None and images.arrays is None)
+    recipe = recipe_for(model, known, options.shapes, reads_images=images is not None and images.arrays is None)
+    job = Job(
+        recipe,
+        images,
+        options.shapes,
+        options.converting.method,
+        threads=options.converting.threads,
+        tools=options.converting.tools,
+    )
+    demand_targets(targets, path, job)
     progress("a first run", 0, None)
     _run_once(model, recipe, options, task)
     return recipe
@@ -135,7 +146,7 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         if _is_retinaface(
             model, replace(known, size=None) if recipe.size is None else known, options.converting.threads
         ):
-            return known if recipe.size is not None else fitted(model, replace(known, size=None), {})
+            return known if recipe.size is not None else recipe_for(model, replace(known, size=None), {})
     raise OnnxlintError(
         f"{printable(model.path)}: how do images become its input? Give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
         "--norm (--mean 0,0,0 for pixels as they are)"
@@ -146,7 +157,7 @@ def _is_retinaface(model: Model, recipe: Recipe, threads: int) -> bool:
     """Whether a model takes images and gives as many boxes, classes and landmarks as RetinaFace has priors."""
     from onnxlint.accuracy.tasks.decoder import choose
 
-    size = fitted(model, recipe, {}).size
+    size = recipe_for(model, recipe, {}).size
     if size is None:
         return False
     session = backend_for(model.path).open(model.path, threads)

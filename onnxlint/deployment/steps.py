@@ -14,7 +14,8 @@ import numpy as np
 
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Array, Artifact, Decision, Target, backend_for
-from onnxlint.conversion.session import Failure, convert, find_targets, read_manifest
+from onnxlint.conversion.manifest import read_manifest
+from onnxlint.conversion.session import Failure, convert, find_targets
 from onnxlint.deployment.journal import OpenStep
 from onnxlint.deployment.options import Options
 from onnxlint.errors import OnnxlintError

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import glob
 import importlib
+import math
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import printable
+from onnxlint.images.lists import read_list
+from onnxlint.text import choices, did_you_mean, printable
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -39,6 +41,10 @@ class Recipe:
 
     `letterbox` scales an image to fit, puts it in the upper left corner, and fills the rest with the mean (0 after
     normalization); `center-crop` scales it to cover, and cuts the middle out.
+
+    Attributes:
+        suggested: Whether `size` is only what a preset suggests: what the model says of its size goes before it.
+        multiples: Where `size` is None, each image is brought to the nearest (width, height) that are multiples of these.
     """
 
     size: tuple[int, int] | None = None
@@ -46,34 +52,65 @@ class Recipe:
     norm: tuple[float, ...] = ()
     pixel: Pixel = "BGR"
     resize: Resize = "stretch"
+    suggested: bool = False
+    multiples: tuple[int, int] = (1, 1)
 
     @property
     def channels(self) -> int:
         """1 for GRAY, else 3."""
         return 1 if self.pixel == "GRAY" else 3
 
+    @property
+    def says_values(self) -> bool:
+        """Whether it says how pixel values become numbers: zeros for `mean` say that they are taken as they are."""
+        return bool(self.mean or self.norm)
+
 
 PRESETS: dict[str, Recipe] = {
-    "facenet": Recipe((160, 160), (127.5,) * 3, (1 / 128,) * 3, "RGB", "stretch"),
+    "facenet": Recipe((160, 160), (127.5,) * 3, (1 / 128,) * 3, "RGB", "stretch", suggested=True),
     "imagenet": Recipe(
-        (224, 224), (123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375), "RGB", "center-crop"
+        (224, 224),
+        (123.675, 116.28, 103.53),
+        (1 / 58.395, 1 / 57.12, 1 / 57.375),
+        "RGB",
+        "center-crop",
+        suggested=True,
     ),
-    "retinaface": Recipe((640, 640), (104.0, 117.0, 123.0), (1.0,) * 3, "BGR", "letterbox"),
-    "ssd": Recipe((300, 300), (127.0,) * 3, (1 / 128,) * 3, "RGB", "stretch"),
+    "retinaface": Recipe((640, 640), (104.0, 117.0, 123.0), (1.0,) * 3, "BGR", "letterbox", suggested=True),
+    "ssd": Recipe((300, 300), (127.0,) * 3, (1 / 128,) * 3, "RGB", "stretch", suggested=True),
 }
-"""Recipes by name; override parts with `make_recipe(preset=…, size=…)`."""
+"""Recipes by name; override parts with `make_recipe(preset=…, shape=…)`."""
+
+_NUMBER = r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?"
+_FRACTION = re.compile(rf"\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?")
+_MOST_NUMBERS = 64
 
 
 def parse_numbers(text: str, what: str) -> tuple[float, ...]:
-    """Numbers separated by commas, brackets around them and fractions allowed: `[1/128, 1/128, 0.5]`."""
+    """Numbers separated by commas, brackets around them and fractions allowed: `[1/127.5, 1/128, 0.5]`.
+
+    Raises:
+        OnnxlintError: It is none; the message begins with `what`.
+    """
     body = text.strip().removeprefix("[").removesuffix("]").strip()
-    try:
-        values = tuple(float(Fraction(part.strip())) for part in body.split(",")) if body else ()
-    except (ValueError, ZeroDivisionError, OverflowError):
+    parts = body.split(",", _MOST_NUMBERS) if body else []
+    values = [value for part in parts if (value := _number(part)) is not None]
+    if len(values) != len(parts) or len(values) > _MOST_NUMBERS:
+        shown = text if len(text) <= 80 else f"{text[:80]}…"
         raise OnnxlintError(
-            printable(f"{what}: cannot read '{text}'; write numbers such as 104,117,123 or 1/128")
-        ) from None
-    return values
+            printable(f"{what}: cannot read '{shown}'; write numbers such as 104,117,123 or fractions such as 1/128")
+        )
+    return tuple(values)
+
+
+def _number(text: str) -> float | None:
+    """A number or fraction; None where it is none, or is not finite."""
+    match = _FRACTION.fullmatch(text)
+    if match is None:
+        return None
+    over, under = float(match[1]), float(match[2] or 1)
+    value = over / under if under else math.inf
+    return value if math.isfinite(value) else None
 
 
 LARGEST = 1e6
@@ -98,7 +135,8 @@ def make_recipe(
 ) -> Recipe:
     """A recipe from command line words (`shape` is ncnn2table's width,height,channels). Raises OnnxlintError."""
     if preset is not None and preset not in PRESETS:
-        raise OnnxlintError(printable(f"--preset: there is no '{preset}'; choose from {', '.join(sorted(PRESETS))}"))
+        near = did_you_mean(preset, PRESETS, choices(sorted(PRESETS)))
+        raise OnnxlintError(f"--preset: no preset is called {printable(preset)!r}{near}")
     recipe = PRESETS[preset] if preset is not None else Recipe()
     if pixel is not None:
         orders: dict[str, Pixel] = {"BGR": "BGR", "RGB": "RGB", "GRAY": "GRAY"}
@@ -114,15 +152,17 @@ def make_recipe(
         dims = parse_numbers(shape, "--shape")
         if len(dims) not in (2, 3) or any(d != int(d) or not 0 < d < 65536 for d in dims):
             raise OnnxlintError(printable(f"--shape: '{shape}' should be width,height,channels, such as 640,640,3"))
-        recipe = replace(recipe, size=(int(dims[0]), int(dims[1])))
+        recipe = replace(recipe, size=(int(dims[0]), int(dims[1])), suggested=False)
         if len(dims) == 3 and dims[2] != recipe.channels:
+            way = {1: "; use --pixel GRAY", 3: "; use --pixel BGR or RGB"}.get(int(dims[2]), "")
             raise OnnxlintError(
-                f"--shape: {int(dims[2])} channels do not go with --pixel {recipe.pixel}, which has {recipe.channels}"
+                f"--shape: {int(dims[2])} channels do not go with --pixel {recipe.pixel}, which has "
+                f"{recipe.channels}{way}"
             )
     if mean is not None:
-        recipe = replace(recipe, mean=parse_numbers(mean, "--mean"))
+        recipe = replace(recipe, mean=_for_channels(parse_numbers(mean, "--mean"), recipe))
     if norm is not None:
-        recipe = replace(recipe, norm=parse_numbers(norm, "--norm"))
+        recipe = replace(recipe, norm=_for_channels(parse_numbers(norm, "--norm"), recipe))
     for what, values in (("--mean", recipe.mean), ("--norm", recipe.norm)):
         if values and len(values) != recipe.channels:
             raise OnnxlintError(f"{what}: {len(values)} numbers for the {recipe.channels} channels of {recipe.pixel}")
@@ -132,6 +172,11 @@ def make_recipe(
     if reach > LARGEST:
         raise OnnxlintError(f"--norm: inputs would reach {reach:.3g}; pixels are multiplied by it: 1/128, not 128")
     return recipe
+
+
+def _for_channels(values: tuple[float, ...], recipe: Recipe) -> tuple[float, ...]:
+    """One number holds for all channels."""
+    return values * recipe.channels if len(values) == 1 else values
 
 
 # ---------------------------------------------------------------- pixels
@@ -169,9 +214,11 @@ def resize_bilinear(image: Bytes, width: int, height: int) -> Bytes:
 
 def fit(image: Bytes, recipe: Recipe) -> Bytes:
     """Bring (H, W, 3) RGB pixels to the recipe's size."""
+    h, w = image.shape[:2]
     if recipe.size is None:
-        return image
-    (width, height), (h, w) = recipe.size, image.shape[:2]
+        across, down = recipe.multiples
+        return resize_bilinear(image, max(1, round(w / across)) * across, max(1, round(h / down)) * down)
+    width, height = recipe.size
     if recipe.resize == "stretch":
         return resize_bilinear(image, width, height)
     if recipe.resize == "center-crop":
@@ -245,7 +292,7 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
             return ImageSet(text, arrays=_load_arrays(path))
         if path.suffix.lower() in EXTENSIONS:
             return ImageSet(text, (text,))
-        return _some(text, _read_list(path), "the list names no image; write one path a line")
+        return _some(text, read_list(path), "the list names no image; write one path a line")
     if any(c in text for c in "*?["):
         found = sorted(p for p in glob.glob(text, recursive=True) if Path(p).suffix.lower() in EXTENSIONS)
         return _some(text, found, "the pattern matches no image")
@@ -256,20 +303,6 @@ def _some(source: str, paths: list[str], problem: str) -> ImageSet:
     if not paths:
         raise OnnxlintError(printable(f"{source}: {problem}"))
     return ImageSet(source, tuple(paths))
-
-
-def _read_list(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        raise OnnxlintError(printable(f"{path}: is neither an image nor a text list of images")) from None
-    out = []
-    for line in text.splitlines():
-        name = line.strip()
-        if name:
-            beside = path.parent / name
-            out.append(str(beside) if not os.path.exists(name) and beside.exists() else name)
-    return out
 
 
 def _load_arrays(path: Path) -> npt.NDArray[Any]:

@@ -11,9 +11,10 @@ import pytest
 
 from fixtures import pictures, pitfalls
 from onnxlint.api import convert
-from onnxlint.conversion.session import find_targets, read_manifest, repeat
+from onnxlint.conversion.manifest import read_manifest
+from onnxlint.conversion.session import find_targets, repeat
 from onnxlint.errors import OnnxlintError
-from tests.support.command import onnxlint
+from tests.support.command import onnxlint, save
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ncnn")
@@ -58,6 +59,8 @@ def test_all_targets_and_the_manifest_that_makes_them_again(
             "images",
             "--shape",
             "96,64,3",
+            "--mean",
+            "0,0,0",
             "--out-dir",
             str(tmp_path / "a"),
         )
@@ -97,14 +100,16 @@ def test_a_changed_model_is_not_converted_by_an_old_manifest(place: Path, tmp_pa
         repeat(done.manifest)
 
 
-def test_one_target_that_fails_does_not_stop_another(place: Path, tmp_path: Path) -> None:
-    out = onnxlint(
-        "convert", str(place / "bad.onnx"), "--to", "ncnn-fp16,onnx-int8-dynamic", "--out-dir", str(tmp_path)
+def test_one_target_that_fails_does_not_stop_another(tmp_path: Path) -> None:
+    save(
+        tmp_path / "m.onnx",
+        """<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,2] y)
+        <float[4,2] w = {1,2,3,4,5,6,7,8}> { a = MatMul(x, w) y = Hardmax(a) }""",
     )
+    out = onnxlint("convert", tmp_path / "m.onnx", "--to", "ncnn-fp16,onnx-int8-dynamic", "--out-dir", tmp_path / "out")
     assert out.code == 2
     assert "error: ncnn-fp16: " in out.err
-    assert "--shape" in out.err
-    assert {path.name for path in tmp_path.iterdir()} == {"bad_quan_dynamic.onnx", "bad.onnxlint.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"m_quan_dynamic.onnx", "m.onnxlint.json"}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,7 @@ def test_one_target_that_fails_does_not_stop_another(place: Path, tmp_path: Path
         (["--to", ","], "no target is named"),
         ([], "to what? --to"),
         (["--to", "onnx-int8-static", "--images", "nowhere"], "nowhere: no such file or folder"),
-        (["--to", "onnx-fp16", "--input-shape", "x=1,3"], "--input-shape x: no input has that name"),
+        (["--to", "onnx-fp16", "--input-shape", "x=1,3"], "m.onnx has no such input"),
         (
             ["--to", "onnx-int8-static", "--images", "IMAGES", "--pixel", "GRAY"],
             "has 3 channels, and --pixel GRAY gives 1",
@@ -145,9 +150,9 @@ def test_a_size_that_the_fix_did_not_allow(place: Path, tmp_path: Path) -> None:
 
 def test_damaged_manifests(place: Path, tmp_path: Path) -> None:
     for text, message in (
-        ("{", "is no manifest"),
-        ("[]", "is no manifest"),
-        (json.dumps({"format": 1, "targets": {}}), "is a damaged manifest"),
+        ("{", "is not a manifest"),
+        ("[]", "is not a manifest"),
+        (json.dumps({"format": 1, "targets": {}}), "is a damaged manifest: model is missing"),
     ):
         (tmp_path / "m.onnxlint.json").write_text(text)
         with pytest.raises(OnnxlintError, match=message):
@@ -171,5 +176,9 @@ def test_another_size_than_the_models_own(place: Path, tmp_path: Path) -> None:
     model = tmp_path / "s.onnx"
     onnxlint("fix", place / "m.onnx", "-o", model, "--static", "input0=1,3,64,96", "--no-verify", "--exit-zero")
     out = onnxlint("convert", model, "--to", "onnx-fp16", "--preset", "retinaface")
+    assert out.code == 0, out.err
+    entry = read_manifest(str(tmp_path / "s.onnxlint.json"))["targets"]["onnx-fp16"]
+    assert entry["job"]["recipe"]["size"] == [96, 64]
+    out = onnxlint("convert", model, "--to", "onnx-fp16", "--preset", "retinaface", "--shape", "640,640,3")
     assert out.code == 2
-    assert "is fixed to width 96 and height 64, not 640 and 640: use --shape 96,64,3, or set the sizes free" in out.err
+    assert "is fixed to width 96 and height 64, not 640 and 640: use --shape 96,64,3, or make the sizes free" in out.err

@@ -98,7 +98,7 @@ def test_words_of_ncnn2table() -> None:
         ({"shape": "640,640,1"}, "1 channels do not go with --pixel BGR"),
         ({"pixel": "YUV"}, "is not BGR, RGB or GRAY"),
         ({"resize": "zoom"}, "is not stretch, letterbox or center-crop"),
-        ({"preset": "yolo"}, "there is no 'yolo'; choose from facenet"),
+        ({"preset": "yolo"}, "no preset is called 'yolo'; choose from facenet"),
     ],
 )
 def test_recipes_that_make_no_sense(words: dict[str, str], problem: str) -> None:
@@ -182,3 +182,29 @@ def test_images_are_streamed(tmp_path: Path) -> None:
     assert sum(1 for _ in stream) == 400
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1/127.5", (1 / 127.5,) * 3),
+        ("1/58.395, 1/57.12, 1/57.375", (1 / 58.395, 1 / 57.12, 1 / 57.375)),
+        ("[.5,1e-2,2.]", (0.5, 0.01, 2.0)),
+    ],
+)
+def test_fractions_and_one_number_for_all_channels(text: str, values: tuple[float, ...]) -> None:
+    assert rec.make_recipe(norm=text).norm == values
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999999999,0,0", "1/1e999999999", "9" * 10000, "1/0", "1//2", "0x10", ",".join("1" * 9999)]
+)
+def test_numbers_that_cost_no_time(text: str) -> None:
+    with pytest.raises(OnnxlintError, match="--mean: ") as caught:
+        rec.make_recipe(mean=text)
+    assert len(str(caught.value)) < 300
+
+
+def test_the_way_out_of_a_wrong_number_of_channels() -> None:
+    with pytest.raises(OnnxlintError, match="use --pixel GRAY"):
+        rec.make_recipe(shape="32,32,1")

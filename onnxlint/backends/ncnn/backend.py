@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, silent
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import did_you_mean, printable
+from onnxlint.text import did_you_mean, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.ncnn import quantize
@@ -100,6 +100,34 @@ class NcnnBackend:
             calibrates=True,
         ),
     )
+
+    def available(self, target: Target, job: Job) -> str:
+        """What is missing: see `Backend.available`."""
+        from importlib.util import find_spec
+
+        from onnxlint.backends.ncnn.convert import pnnx_binary, real_tool
+
+        way = "install it with `pip install 'onnxlint[ncnn]'`"
+        if find_spec("ncnn") is None:
+            return f"{target.name}: ncnn is not installed; {way}"
+        if pnnx_binary(job.tools) is None and real_tool(job.tools, "onnx2ncnn") is None and pnnx_binary() is None:
+            return f"{target.name}: pnnx, which converts models, is not installed; {way}"
+        return ""
+
+    def preflight(self, target: Target, source: str, job: Job) -> None:
+        """What stands in the way: see `Backend.preflight`."""
+        from onnxlint.backends.ncnn.convert import input_shapes
+        from onnxlint.graph.view import GraphView
+        from onnxlint.model.skeleton import open_model
+
+        shapes = input_shapes(GraphView(open_model(source)), job)
+        if target.calibrates:
+            checked_method(job.method)
+            if len(shapes) != 1:
+                raise OnnxlintError(
+                    f"{printable(source)}: has {len(shapes)} inputs ({listed(map(printable, shapes), 4)}); {target.name} "
+                    "is calibrated with images, which can be fed to one"
+                )
 
     def make(
         self, target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress = silent
@@ -276,7 +304,9 @@ def int8(
 def checked_method(method: str, known: Sequence[str] = METHODS) -> str:
     """The method. Raises OnnxlintError for one that is not known."""
     if method not in known:
-        raise OnnxlintError(f"--method {printable(method)}: ncnn's int8 is calibrated by {', '.join(known)}")
+        raise OnnxlintError(
+            f"--method {printable(method)}: ncnn's int8 knows {listed(known)}{did_you_mean(method, known)}"
+        )
     return method
 
 

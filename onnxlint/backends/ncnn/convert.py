@@ -105,6 +105,9 @@ def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
         for name, blob in renamed.items()
         if blob != name
     )
+    notes += tuple(
+        f"input {printable(name)!r} is fed without its batch axis {axis}" for name, axis in batch_axes(view).items()
+    )
     return Converted(replace(net, path=model.path), shapes, ratios, notes, made_with, renamed)
 
 
@@ -181,6 +184,26 @@ def _write(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) -> No
         proto.graph.input.append(value)
     proto.ir_version = max(proto.ir_version, 4)  # before, weights had to be listed
     save_model(model, proto, path)
+
+
+RECURRENT = ("GRU", "LSTM", "RNN")
+
+
+def batch_axes(view: GraphView) -> dict[str, int]:
+    """Input → its batch axis, where that is not the first: the one whose symbol all inputs share, or axis 1 of what a
+    recurrent layer reads."""
+    main = view.main
+    shapes = {name: main.shape(name) or () for name in main.data_inputs}
+    shared = set.intersection(*({dim for dim in shape if isinstance(dim, str)} for shape in shapes.values()))
+    found: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if len(shapes) > 1 and len(shared) == 1:
+            found[name] = shape.index(next(iter(shared)))
+        elif len(shape) == 3 and any(
+            node.op in RECURRENT and name in node.inputs and not node.attribute("layout", 0) for node in main.nodes
+        ):
+            found[name] = 1
+    return {name: axis for name, axis in found.items() if axis}
 
 
 # The tools
@@ -504,7 +527,9 @@ def _compare(
         raise NotConvertible(
             f"{shown}: the output {printable(lost[0])!r} got lost on the way through pnnx", LINT_TARGET
         )
-    found = run_apart(param, {names[name]: value for name, value in feeds.items() if name in names}, folder)
+    axes = batch_axes(view)
+    given = {names[name]: np.moveaxis(value, axes.get(name, 0), 0) for name, value in feeds.items() if name in names}
+    found = run_in_child(param, given, folder)
     if isinstance(found, str):
         raise NotConvertible(f"{shown}: pnnx converts it, but ncnn cannot run the result: {found}", LINT_TARGET)
     truth = _reference(os.path.join(folder, "model.onnx"), feeds, model.path)
@@ -573,7 +598,7 @@ def _reference(path: str, feeds: Mapping[str, Array], name: str) -> list[Array] 
     return run(start(path, name=name), name, feeds)
 
 
-def run_apart(param: str, feeds: Mapping[str, Array], folder: str) -> dict[str, Array] | str:
+def run_in_child(param: str, feeds: Mapping[str, Array], folder: str) -> dict[str, Array] | str:
     """All outputs of a net, computed in a process of its own: a wrong net makes ncnn crash. The reason where it fails."""
     asked, answer = os.path.join(folder, "asked.npz"), os.path.join(folder, "answer.npz")
     np.savez(asked, *feeds.values(), names=np.array(list(feeds)))

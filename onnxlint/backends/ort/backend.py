@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, silent
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import did_you_mean, printable
+from onnxlint.text import did_you_mean, listed, printable
 
 if TYPE_CHECKING:
     import onnx
 
     from onnxlint.backends.ort.calibrate import Histogram
+    from onnxlint.backends.ort.half import Plan
     from onnxlint.backends.ort.session import OrtSession
 
 FP16 = Target("onnx-fp16", "float16 inside, float32 inputs and outputs", ("_fp16.onnx",), ("onnx_fp16",))
@@ -48,6 +49,25 @@ class OrtBackend:
     name = "onnxruntime"
     targets = (FP16, DYNAMIC, STATIC)
 
+    def available(self, target: Target, job: Job) -> str:
+        """What is missing: see `Backend.available`."""
+        from importlib.util import find_spec
+
+        missing = "onnxruntime is not installed; install it with `pip install 'onnxlint[convert]'`"
+        return "" if find_spec("onnxruntime") is not None else f"{target.name}: {missing}"
+
+    def preflight(self, target: Target, source: str, job: Job) -> None:
+        """What stands in the way: see `Backend.preflight`."""
+        from onnxlint.backends.ort.feeds import declared_ports, image_port
+        from onnxlint.graph.view import GraphView
+        from onnxlint.model.skeleton import open_model
+
+        view = GraphView(open_model(source))
+        _refuse_quantized(source, (node.op for node in view.main.nodes))
+        if target.name == STATIC.name:
+            _static_method(job)
+            image_port(source, declared_ports(view))
+
     def make(
         self, target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress = silent
     ) -> Artifact:
@@ -59,11 +79,7 @@ class OrtBackend:
         from onnxlint.backends.ort.static import prepare
 
         session = self.open(source, job.threads)
-        for node in session.proto.graph.node:
-            if node.op_type in QUANTIZED:
-                raise OnnxlintError(
-                    f"{printable(source)}: is quantized already ({node.op_type}); give the float model that it was made from"
-                )
+        _refuse_quantized(source, (node.op_type for node in session.proto.graph.node))
         if target.name == FP16.name:
             return _half(session, files[0], job, progress)
         if target.name == STATIC.name:
@@ -121,6 +137,23 @@ class OrtBackend:
         return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in open_model(path).proto.graph.initializer)
 
 
+def _refuse_quantized(source: str, operators: Iterable[str]) -> None:
+    for operator in operators:
+        if operator in QUANTIZED:
+            raise OnnxlintError(
+                f"{printable(source)}: is quantized already ({operator}); give the float model that it was made from"
+            )
+
+
+def _static_method(job: Job) -> str:
+    method = {"kl": "entropy"}.get(job.method, job.method)
+    if method not in METHODS:
+        raise OnnxlintError(
+            f"--method {printable(job.method)}: {STATIC.name} knows {listed(METHODS)}{did_you_mean(job.method, METHODS)}"
+        )
+    return method
+
+
 def _some_inputs(
     session: OrtSession, job: Job, count: int = MEASURED
 ) -> tuple[Sequence[Mapping[str, Array]], list[str]]:
@@ -142,8 +175,9 @@ def _check_kept(model: onnx.ModelProto, keep: Collection[str], name: str) -> Non
     known = [node.name for node in model.graph.node]
     for one in keep:
         if one not in known:
-            hint = did_you_mean(one, known)
-            raise OnnxlintError(f"{printable(name)}: has no node {printable(one)!r} that could be kept in float{hint}")
+            raise OnnxlintError(
+                f"{printable(name)}: has no node {printable(one)!r} to keep in float{did_you_mean(one, known)}"
+            )
 
 
 def _states(model: onnx.ModelProto, made: onnx.ModelProto, chosen: Sequence[Decision]) -> tuple[Decision, ...]:
@@ -188,13 +222,7 @@ def _finish(
     made.opset_import.extend(sorted(copies, key=lambda entry: entry.domain))
     del made.graph.value_info[:]
     _sort(made)
-    if made.ByteSize() >= 2**31 - 1:
-        raise OnnxlintError(f"{printable(session.path)}: the result would be larger than protobuf's 2 GiB")
-    try:
-        with open(path, "wb") as file:
-            file.write(made.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise OnnxlintError(f"{printable(path)}: cannot be written: {error.strerror or error}") from None
+    write_model(made, path)
     some = list(islice(inputs, 4))
     try:
         result = OrtBackend().open(path, job.threads)
@@ -259,7 +287,7 @@ def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 
 def _half(session: OrtSession, path: str, job: Job, progress: Progress) -> Artifact:
-    from onnxlint.backends.ort import half, half_graph
+    from onnxlint.backends.ort import half
     from onnxlint.backends.ort.session import load
     from onnxlint.backends.ort.static import MOST, weight_bytes
 
@@ -279,7 +307,7 @@ def _half(session: OrtSession, path: str, job: Job, progress: Progress) -> Artif
     measured = half.measure(session, [name for name in floats if name in made_by or name in taken], inputs, progress)
     plan = half.plan(model, kinds, measured, job.keep, session.path)
     for _ in range(REPAIRS):
-        made = half_graph.converted(model, kinds, plan.spared)
+        made = _surviving_half(model, kinds, plan, path, inputs[0], job, session)
         culprit = _first_not_finite(model, made, session, inputs[0], job, path)
         if culprit is None:
             break
@@ -294,6 +322,55 @@ def _half(session: OrtSession, path: str, job: Job, progress: Progress) -> Artif
         if any(name in measured for name in (*node.input, *node.output))
     )
     return Artifact(FP16.name, (path,), decisions, tuple(notes), {**details, "inputs_measured": len(inputs)})
+
+
+def _surviving_half(
+    model: onnx.ModelProto,
+    kinds: Mapping[str, str],
+    plan: Plan,
+    path: str,
+    feeds: Mapping[str, Array],
+    job: Job,
+    session: OrtSession,
+) -> onnx.ModelProto:
+    """The float16 model, with nodes added to the plan that onnxruntime crashes on in float16.
+
+    Raises:
+        OnnxlintError: It crashes on more than a few.
+    """
+    from onnxlint.backends.ort import half_graph
+    from onnxlint.backends.ort.trial import crashes, culprits
+
+    def survives(spared: Iterable[int]) -> bool:
+        write_model(half_graph.converted(model, kinds, {*plan.spared, *spared}), path)
+        return not crashes(path, feeds, job.threads)
+
+    made = half_graph.converted(model, kinds, plan.spared)
+    write_model(made, path)
+    how = crashes(path, feeds, job.threads)
+    if not how:
+        return made
+    found = culprits([i for i in range(len(model.graph.node)) if i not in plan.spared], survives)
+    if found is None:
+        raise OnnxlintError(f"{printable(session.path)}: onnxruntime crashes on the float16 model ({how})")
+    for i in found:
+        plan.spare(i, f"onnxruntime crashes on it in float16 ({how})")
+    return half_graph.converted(model, kinds, plan.spared)
+
+
+def write_model(model: onnx.ModelProto, path: str) -> None:
+    """Write a model file.
+
+    Raises:
+        OnnxlintError: It cannot be written.
+    """
+    if model.ByteSize() >= 2**31 - 1:
+        raise OnnxlintError(f"{printable(path)}: would be larger than protobuf's 2 GiB; split the model first")
+    try:
+        with open(path, "wb") as file:
+            file.write(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise OnnxlintError(f"{printable(path)}: cannot be written: {error.strerror or error}") from None
 
 
 def _first_not_finite(
@@ -331,9 +408,7 @@ def _static(session: OrtSession, path: str, job: Job, progress: Progress) -> Art
     from onnxlint.images.recipe import Unreadable
 
     name = session.path
-    method = {"kl": "entropy"}.get(job.method, job.method)
-    if method not in METHODS:
-        raise OnnxlintError(f"--method {printable(job.method)}: {STATIC.name} knows {', '.join(METHODS)}")
+    method = _static_method(job)
     image_port(name, session.inputs)
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {STATIC.name} is calibrated on images; give some with --images")

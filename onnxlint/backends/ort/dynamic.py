@@ -14,6 +14,22 @@ from onnxlint.backends.ort.static import NOTHING, quiet
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
+CONTRIBUTED = frozenset({"Attention", "EmbedLayerNormalization"})
+"""Operators of the domain `com.microsoft` that the quantizer knows; it looks at their names alone."""
+
+
+def not_meant(model: onnx.ModelProto) -> list[str]:
+    """Nodes that onnxruntime's quantizer would take for its own by their names, though they are of another domain: ONNX has
+    an Attention of its own since operator set 23, and anybody may have a Conv."""
+    return [
+        node.name
+        for node in model.graph.node
+        if (node.op_type in CONTRIBUTED) != (node.domain == "com.microsoft") or node.domain not in KNOWN_DOMAINS
+    ]
+
+
+KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+
 
 def quantize(
     model: onnx.ModelProto, keep: Collection[str], name: str, feeds: Mapping[str, Array]
@@ -52,7 +68,7 @@ def quantize(
                         per_channel=per_channel,
                         reduce_range=True,  # see reconstruct.LEVELS
                         weight_type=kind,
-                        nodes_to_exclude=sorted(keep),
+                        nodes_to_exclude=sorted({*keep, *not_meant(model)}),
                     )
                 made = onnx.load(target)
             except Exception as error:  # whatever it raises

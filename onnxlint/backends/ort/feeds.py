@@ -26,6 +26,22 @@ SETS = 4
 Feeds = dict[str, Array]
 
 
+def declared_ports(view: GraphView) -> tuple[Port, ...]:
+    """The inputs of a model, as its file declares them."""
+    from onnx import TensorProto
+
+    floats = {
+        int(TensorProto.FLOAT): "float32",
+        int(TensorProto.FLOAT16): "float16",
+        int(TensorProto.DOUBLE): "float64",
+    }
+    ports = []
+    for name in view.main.data_inputs:
+        shape = tuple(size if isinstance(size, int) else None for size in view.main.shape(name) or ())
+        ports.append(Port(name, shape, floats.get(view.main.dtype(name), "other")))
+    return tuple(ports)
+
+
 def image_port(path: str, ports: tuple[Port, ...]) -> Port:
     """The one input of a model, where it is an image.
 

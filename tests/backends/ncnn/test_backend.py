@@ -98,8 +98,8 @@ def test_fp16(net: str) -> None:
         ([np.zeros((3, 24, 24), np.float32)] * 3, {}, "of one colour"),
         ([np.full((3, 24, 24), np.nan, np.float32)], {}, "holds NaN or infinity; check --mean and --norm"),
         ([np.ones((1, 24, 24), np.float32)], {}, "input 'in0' has 3 channels"),
-        (inputs(1), {"method": "minmax"}, "--method minmax: ncnn's int8 is calibrated by auto, kl, aciq, eq"),
-        (inputs(1), {"keep": ("stam",)}, "did you mean 'stem"),
+        (inputs(1), {"method": "minmax"}, "--method minmax: ncnn's int8 knows auto, kl, aciq and eq"),
+        (inputs(1), {"keep": ("stam",)}, "did you mean 'stem'"),
     ],
 )
 @pytest.mark.parametrize("method", ["kl", "auto"])

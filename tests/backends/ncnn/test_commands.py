@@ -80,7 +80,7 @@ def test_traps_of_an_edited_table_are_printed_with_their_lines(folder: Path, cap
 
 
 def test_wrong_command_lines(folder: Path, capsys: Output) -> None:
-    assert "--method auto: ncnn's int8 is calibrated by kl, aciq, eq" in error(
+    assert "--method auto: ncnn's int8 knows kl, aciq and eq" in error(
         capsys, "table", "net.param", "images.npz", "--method", "auto"
     )
     assert "method is given twice" in error(capsys, "table", "net.param", "images.npz", "method=kl", "--method", "kl")
