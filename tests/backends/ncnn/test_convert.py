@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.backends import Job, NotConvertible
 from onnxlint.backends.ncnn import convert as conversion
-from onnxlint.backends.ncnn.convert import clean, convert, run_apart, snr, trace
+from onnxlint.backends.ncnn.convert import clean, convert, run_in_child, snr, trace
 from onnxlint.backends.ncnn.format import parse_bin, parse_param, save
 from onnxlint.backends.ncnn.run import NcnnSession
 from onnxlint.errors import OnnxlintError
@@ -156,11 +156,11 @@ def test_a_crash_is_an_error_with_a_reason(tmp_path: Path) -> None:
     net = parse_param("7767517\n2 2\nInput in 0 1 in\nInnerProduct dense 1 1 in out 0=2 1=0 2=8\n")
     net = parse_bin(net, bytes(4) + weights(8).tobytes())
     save(net, tmp_path / "a.param")
-    found = run_apart(str(tmp_path / "a.param"), {"in": weights(1, 4)}, str(tmp_path))
+    found = run_in_child(str(tmp_path / "a.param"), {"in": weights(1, 4)}, str(tmp_path))
     assert not isinstance(found, str)
     assert found["out"].shape == (1, 2)
     os.truncate(tmp_path / "a.bin", 20)
-    reason = run_apart(str(tmp_path / "a.param"), {"in": weights(1, 4)}, str(tmp_path))
+    reason = run_in_child(str(tmp_path / "a.param"), {"in": weights(1, 4)}, str(tmp_path))
     assert isinstance(reason, str)
     assert "the .bin is cut" in reason
 
