@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxlint.conversion.manifest import read_manifest, recipe_of
 from onnxlint.api import convert
+from onnxlint.conversion.manifest import read_manifest, recipe_of
 from onnxlint.conversion.session import Conversion, repeat
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS
