@@ -124,6 +124,6 @@ def demand_values(shown: str, recipe: Recipe, line: str) -> None:
     if not recipe.says_values:
         raise OnnxlintError(
             f"{shown}: how do pixels (0–255) become its input? Type '{line} --preset imagenet' (or "
-            f"{', '.join(sorted(set(PRESETS) - {'imagenet'}))}), or give --mean and --norm as in training; "
+            f"{', '.join(sorted(set(PRESETS) - {'imagenet'}))}), or add your training's --mean A,B,C --norm A,B,C; "
             "--mean 0,0,0 feeds raw pixels"
         )

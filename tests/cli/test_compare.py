@@ -52,7 +52,7 @@ def test_a_condition_that_holds_is_exit_code_1(models: tuple[str, str, str]) -> 
         (("--task", "detecton"), "did you mean 'detection'?"),
         (("--labels", "x.txt"), "give --task too"),
         (("--layer",), "did you mean '--layers'?"),
-        (("--preset", "yolo"), "there is no 'yolo'"),
+        (("--preset", "yolo"), "no preset is called 'yolo'"),
         (("-o", "none/report.json"), "there is no folder"),
     ],
 )
