@@ -30,19 +30,12 @@ if TYPE_CHECKING:
     from onnxlint.surgery.surgeon import AlreadyPatched
     from onnxlint.surgery.wiring import bypass, detach
     from onnxlint.symbolic.batch import batch_axis
-    from onnxlint.symbolic.inference import Number, Quotient, Sizes, Symbolic, assumed_sizes, exact_sizes
-    from onnxlint.symbolic.sizes import (
-        AnySize,
-        Size,
-        Step,
-        ceil_div,
-        constant_target,
-        ratio_of,
-        reshape_steps,
-        substitute,
-        symbols,
-        when_equal,
-    )
+    from onnxlint.symbolic.conditions import when_equal
+    from onnxlint.symbolic.engine import Sizes, Symbolic
+    from onnxlint.symbolic.inference import assumed_sizes, exact_sizes
+    from onnxlint.symbolic.reshapes import Step, constant_target, reshape_steps
+    from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
+    from onnxlint.symbolic.values import Number, Quotient
     from onnxlint.text import size as byte_size
 
 __all__ = [
@@ -110,11 +103,12 @@ _HOMES = {
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),
     "onnxlint.surgery.wiring": ("bypass", "detach"),
     "onnxlint.symbolic.batch": ("batch_axis",),
-    "onnxlint.symbolic.inference": ("Number", "Quotient", "Sizes", "Symbolic", "assumed_sizes", "exact_sizes"),
-    "onnxlint.symbolic.sizes": (
-        *("AnySize", "Size", "Step", "ceil_div", "constant_target", "ratio_of", "reshape_steps"),
-        *("substitute", "symbols", "when_equal"),
-    ),
+    "onnxlint.symbolic.conditions": ("when_equal",),
+    "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
+    "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes"),
+    "onnxlint.symbolic.reshapes": ("Step", "constant_target", "reshape_steps"),
+    "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "ratio_of", "substitute", "symbols"),
+    "onnxlint.symbolic.values": ("Number", "Quotient"),
     "onnxlint.text": ("byte_size=size",),
 }
 """Module → names that it holds, as `name` or as `name=name there`."""

@@ -16,6 +16,7 @@ from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import CheckResult, FileError, Finding
 from onnxlint.lint.session import Plans
 from onnxlint.model.skeleton import open_model
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 
@@ -38,7 +39,7 @@ def diff_models(
     Raises:
         OnnxlintError: A model cannot be read.
     """
-    before, after = GraphView(open_model(old)), GraphView(open_model(new))
+    before, after = make_view(open_model(old)), make_view(open_model(new))
     diff = compare_views(before, after, pictures)
     if configs is not None:
         plan = Plans(configs, neighbourhoods=pictures).of(os.fspath(new))

@@ -20,7 +20,7 @@ from onnxlint.fixes.static_sizes import copied, declare
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import GraphView
 from onnxlint.model.assumptions import note_assumptions
-from onnxlint.symbolic.inference import Sizes
+from onnxlint.symbolic.engine import Sizes
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 

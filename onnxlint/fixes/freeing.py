@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
-from onnxlint.symbolic.inference import Sizes, Symbolic
+from onnxlint.symbolic.engine import Sizes, Symbolic
+from onnxlint.symbolic.inference import OPERATORS
 from onnxlint.symbolic.sizes import AnySize, Size, divide, product, substitute
 from onnxlint.text import printable
 
@@ -51,7 +52,7 @@ class Freeing(Symbolic):
         self._before = dict(zip(map(id, view.graphs), before.graphs, strict=True))
         self._pool: dict[int, dict[AnySize, None]] = {}
         self._touched = False
-        super().__init__(view)
+        super().__init__(view, OPERATORS)
 
     def was(self, size: AnySize) -> int | None:
         """The number that a size had; None where it depends on what cannot be followed."""
@@ -76,15 +77,15 @@ class Freeing(Symbolic):
         self.repeats.append((node, operand, axis, like, like_axis))
         return True
 
-    def _visit(self, node: Node) -> None:
+    def visit(self, node: Node) -> None:
         outer, self._touched = self._touched, self._is_touched(node)
         try:
             check = self._checks.get(node.op) if self._touched else None
             shape = check(self, node) if check is not None else None
             if shape is not None:
-                self._shapes[(id(node.graph), node.output())] = shape
+                self.record(node.graph, node.output(), shape)
             else:
-                super()._visit(node)
+                super().visit(node)
             if self._touched:
                 self._derived.update((id(node.graph), name) for name in node.outputs)
             self._compare(node)
@@ -105,23 +106,23 @@ class Freeing(Symbolic):
                 return True
         return False
 
-    def _merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
+    def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
         # What onnx infers still has the old sizes baked in, from the first Reshape on.
         if not self._touched:
-            return super()._merge(own, inferred)
+            return super().merge(own, inferred)
         if own is not None:
             return own
         return None if inferred is None else tuple(self.fresh() for _ in inferred)
 
-    def _declared_input(self, graph: Graph, name: str, shape: Shape | None) -> Sizes | None:
+    def declared_input(self, graph: Graph, name: str, shape: Shape | None) -> Sizes | None:
         if graph is self.view.main or shape is None:
-            return super()._declared_input(graph, name, shape)
+            return super().declared_input(graph, name, shape)
         return tuple(self.fresh() for _ in shape)  # what a Loop hands in may have been set free
 
     def _compare(self, node: Node) -> None:
         """With the old numbers put in, the sizes have to be what they were."""
         for name in node.outputs:
-            sizes = self._shapes.get((id(node.graph), name))
+            sizes = self.shape(node.graph, name)
             old = self._before[id(node.graph)].shape(name) if sizes is not None else None
             if sizes is None or old is None:
                 continue

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 
 from onnxlint.fixes.freeing import Freeing, complexity_of
 from onnxlint.graph.view import Node
-from onnxlint.symbolic.inference import _HANDLERS, Sizes, _elementwise
-from onnxlint.symbolic.sizes import AnySize, Size, constant_target, product, when_equal
+from onnxlint.symbolic.conditions import when_equal
+from onnxlint.symbolic.engine import Sizes
+from onnxlint.symbolic.reshapes import constant_target
+from onnxlint.symbolic.shape_operators import ELEMENTWISE
+from onnxlint.symbolic.sizes import AnySize, Size, product
 from onnxlint.text import printable
 
 _END = 2**31 - 1
@@ -305,7 +308,7 @@ def _scan(s: Freeing, node: Node) -> Sizes | None:
 
 
 CHECKS: dict[str, Callable[[Freeing, Node], Sizes | None]] = {
-    **{op: _broadcast for op, handler in _HANDLERS.items() if handler is _elementwise},
+    **dict.fromkeys(ELEMENTWISE, _broadcast),
     "Concat": _concat,
     "Conv": _conv,
     "ConvTranspose": _conv,

@@ -271,8 +271,8 @@ class _Place:
         return self.graph.dtype(name) or self.work.lone_float()
 
     def enlarges(self, name: str) -> bool:
-        from onnxlint.symbolic.inference import Quotient
         from onnxlint.symbolic.sizes import lower_bound
+        from onnxlint.symbolic.values import Quotient
 
         value = exact_sizes(self.work.view).value(self.graph, name) if name else None
         if value is None:

@@ -2,23 +2,18 @@
 
 Sizes of a network are sums and products of symbols and of floor divisions by numbers: a convolution with stride 2 turns
 `h` into `floor((h + 1)/2)`. In the normal form kept here two such expressions are equal when they are the same, and nested
-divisions melt into one, so that comparing them costs nothing. What holds only for some inputs is decided by cases: such an
-expression is linear along each residue class of its period, and there are few of them.
+divisions melt into one, so that comparing them costs nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import total_ordering
 
 MAX_TERMS = 64
 """Expressions with more terms than this are given up: the caller sees a new symbol."""
-
-MAX_PERIOD = 4096
-"""Residue classes that a proof by cases looks at, at most."""
 
 
 @total_ordering
@@ -266,206 +261,6 @@ def ratio_of(size: AnySize, by: AnySize) -> Fraction | None:
     return ratio if same and size.constant == ratio * by.constant else None
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Under which inputs two sizes are equal.
-
-    Attributes:
-        symbol: The input's symbol that it is about.
-        period: Equality depends on the symbol modulo this.
-        residues: The residues for which it holds; all of them where it always holds.
-        multiple: The smallest number such that every multiple of it satisfies the condition; None where there is none.
-    """
-
-    symbol: str
-    period: int
-    residues: frozenset[int]
-    multiple: int | None
-
-    @property
-    def always(self) -> bool:
-        return len(self.residues) == self.period
-
-    def __str__(self) -> str:
-        if self.multiple is not None:
-            return f"{self.symbol} % {self.multiple} == 0"
-        return f"{self.symbol} % {self.period} in {{{', '.join(map(str, sorted(self.residues)))}}}"
-
-
-def when_equal(a: AnySize, b: AnySize) -> list[Condition] | None:
-    """The conditions under which two sizes are equal: all of them have to hold.
-
-    Decided by cases: `a - b` is split into parts of one symbol each, which are linear along every residue class of their
-    period. An empty list means always.
-
-    Returns:
-        None where they are never equal, or where it cannot be decided (several symbols in one term, a period that is
-        too large).
-    """
-    difference = a - b
-    if isinstance(difference, int):
-        return [] if difference == 0 else None
-    by_symbol: dict[str, AnySize] = {}
-    for mono, k in difference.terms:
-        names = symbols(Size(((mono, k),), 0))
-        if len(names) != 1 or len(mono) != 1:
-            return None
-        (name,) = names
-        by_symbol[name] = by_symbol.get(name, 0) + Size(((mono, k),), 0)
-    if len(by_symbol) != 1:
-        return None
-    (name,) = by_symbol
-    period = _period(difference)
-    if period > MAX_PERIOD:
-        return None
-    step = Size.symbol("k")
-    residues = frozenset(r for r in range(period) if substitute(difference, {name: step * period + r}) == 0)
-    if not residues:
-        return None
-    if len(residues) == period:
-        return []
-    multiples = [m for m in range(2, period + 1) if period % m == 0 and all(r in residues for r in range(0, period, m))]
-    return [Condition(name, period, residues, min(multiples, default=None))]
-
-
-def constant_target(data: Sequence[AnySize], target: Sequence[object]) -> list[int] | None:
-    """A constant Reshape target that says the same as a computed one.
-
-    Args:
-        data: Sizes of the Reshape's input.
-        target: Numbers of the target, sizes among them.
-
-    Returns:
-        Numbers, with `0` for what is copied from the same-numbered axis of the input and at most one `-1`; None where more
-        than one size is neither a number nor such a copy, and the target has to be computed.
-    """
-    constant: list[int] = []
-    for i, number in enumerate(target):
-        copied = i < len(data) and number == data[i]
-        if isinstance(number, int) and not (copied and i == 0):
-            constant.append(number)
-        else:
-            constant.append(0 if copied else -1)
-    return constant if constant.count(-1) <= 1 else None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One Reshape with a constant target, and what goes before and after it to line up copied axes.
-
-    Attributes:
-        unsqueeze: Axes of size 1 to insert into the input first.
-        target: The constant target.
-        squeeze: Axes of size 1 to take out afterwards.
-    """
-
-    unsqueeze: tuple[int, ...]
-    target: tuple[int, ...]
-    squeeze: tuple[int, ...]
-
-    @property
-    def nodes(self) -> int:
-        return 1 + bool(self.unsqueeze) + bool(self.squeeze)
-
-
-def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[Step] | None:
-    """Constant Reshapes that together do what one with a computed target does.
-
-    `0` copies only the same-numbered axis: axes of size 1, put in and taken out again, line up the others. Where several
-    sizes are new, as when an image is cut into windows, each comes from a group of axes of its own and gets a Reshape of
-    its own.
-
-    Args:
-        data: Sizes of the input.
-        target: Sizes of the output: no `0` or `-1` among them.
-
-    Returns:
-        The steps, first to last; None where a group of axes has two new sizes, so that they have to be computed.
-    """
-    whole = _aligned(data, target)
-    if whole is not None:
-        return [whole]
-    groups = _groups(data, target)
-    if groups is None or len(groups) < 2:
-        return None
-    steps: list[Step] = []
-    current = list(data)
-    # From the right, so that what is still to come keeps its place.
-    for (start, end), (first, last) in reversed(groups):
-        wanted = [*current[:start], *target[first:last], *current[end:]]
-        if wanted == current:
-            continue
-        step = _aligned(current, wanted)
-        if step is None:
-            return None
-        steps.append(step)
-        current = wanted
-    return steps
-
-
-def _aligned(data: Sequence[AnySize], target: Sequence[AnySize]) -> Step | None:
-    """One Reshape whose free sizes but one are copies of the input's, in the same order."""
-    pairs: list[tuple[int, int]] = []
-    place = 0
-    free = 0
-    for i, size in enumerate(target):
-        if isinstance(size, int):
-            continue
-        found = next((p for p in range(place, len(data)) if data[p] == size), None)
-        if found is None:
-            free += 1
-        else:
-            pairs.append((found, i))
-            place = found + 1
-    if free > 1:
-        return None
-    unsqueeze: list[int] = []
-    squeeze: list[int] = []
-    constant: list[int] = []
-    shift_in = 0  # ones put into the input so far
-    done = 0
-    for p, i in [*pairs, (-1, len(target))]:
-        constant += [size if isinstance(size, int) else -1 for size in target[done:i]]
-        if p < 0:
-            break
-        while p + shift_in < len(constant):
-            unsqueeze.append(p + shift_in)
-            shift_in += 1
-        while len(constant) < p + shift_in:
-            squeeze.append(len(constant))
-            constant.append(1)
-        constant.append(0)
-        done = i + 1
-    return Step(tuple(unsqueeze), tuple(constant), tuple(squeeze))
-
-
-def _groups(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[tuple[tuple[int, int], tuple[int, int]]] | None:
-    """Runs of axes of both shapes with the same product, as short as possible; None where they cannot be told."""
-    groups = []
-    i = j = 0
-    while i < len(data) and j < len(target):
-        start, first = i, j
-        left, right = data[i], target[j]
-        i, j = i + 1, j + 1
-        while left != right:
-            # Take in more on the side that the other does not divide into.
-            if divide([left], [right]) is not None and j < len(target):
-                right, j = right * target[j], j + 1
-            elif i < len(data):
-                left, i = left * data[i], i + 1
-            elif j < len(target):
-                right, j = right * target[j], j + 1
-            else:
-                return None
-        groups.append(((start, i), (first, j)))
-    if any(size != 1 for size in (*data[i:], *target[j:])):
-        return None
-    if groups:
-        (start, _), (first, _) = groups[-1]
-        groups[-1] = ((start, len(data)), (first, len(target)))
-    return groups
-
-
 def lower_bound(size: AnySize) -> int | None:
     """A number that the size is never below; None where there is none.
 
@@ -491,16 +286,10 @@ def lower_bound(size: AnySize) -> int | None:
     return bound
 
 
-def _period(size: AnySize) -> int:
-    """A number after which the floors of a size of one symbol repeat their pattern."""
-    if isinstance(size, int):
-        return 1
-    period = 1
-    for mono, _ in size.terms:
-        for atom in mono:
-            if isinstance(atom, Floor):
-                period = math.lcm(period, atom.den * _period(atom.num))
-    return period
+def is_positive(size: AnySize) -> bool:
+    """Whether a size is at least 1 for all inputs."""
+    bound = lower_bound(size)
+    return bound is not None and bound > 0
 
 
 def _atom_key(atom: object) -> str:

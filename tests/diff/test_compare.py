@@ -16,6 +16,7 @@ from onnxlint.diff.compare import compare_views
 from onnxlint.diff.result import Change, ModelDiff
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "retinaface"
 
@@ -39,7 +40,7 @@ WEIGHTS = {"first_weight": (8, 8, 3, 3), "first_bias": (8,), "second_weight": (8
 
 def view(model: str | onnx.ModelProto) -> GraphView:
     proto = parser.parse_model(model) if isinstance(model, str) else model
-    return GraphView(Model("m.onnx", proto, proto.ByteSize()))
+    return make_view(Model("m.onnx", proto, proto.ByteSize()))
 
 
 def net(text: str = NET, seed: int = 0) -> onnx.ModelProto:

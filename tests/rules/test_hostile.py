@@ -11,13 +11,13 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options
 from onnxlint.lint.targets import names as target_names
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 RULES = tuple(load_registry())
 OPTIONS = Options(targets=target_names(), weights=True)
@@ -127,7 +127,7 @@ def model_of(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto]) -> 
 
 
 def check(model: onnx.ModelProto) -> tuple[list[Finding], tuple[str, ...]]:
-    view = GraphView(Model(path="hostile.onnx", proto=model, size=0))
+    view = make_view(Model(path="hostile.onnx", proto=model, size=0))
     findings, _, failures = check_view(view, Plan(RULES, OPTIONS))
     return findings, tuple(failures)
 

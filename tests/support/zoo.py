@@ -15,8 +15,10 @@ import onnx.parser
 
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model
-from onnxlint.symbolic.inference import Number, Quotient, Symbolic, exact_sizes
+from onnxlint.symbolic.engine import Symbolic
+from onnxlint.symbolic.inference import exact_sizes
 from onnxlint.symbolic.sizes import AnySize, Size, substitute, symbols
+from onnxlint.symbolic.values import Number, Quotient
 from onnxlint.symbolic.view import make_view
 
 Array = npt.NDArray[Any]

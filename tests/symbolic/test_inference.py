@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from fixtures import pitfalls
-from onnxlint.symbolic.inference import Quotient, Symbolic, exact_sizes
+from onnxlint.symbolic.engine import Symbolic
+from onnxlint.symbolic.inference import exact_sizes
+from onnxlint.symbolic.values import Quotient
 from tests.support import zoo
 
 SIZES = st.one_of(st.integers(1, 12), st.sampled_from([13, 16, 17, 23, 24, 31, 32, 37, 49, 64, 97]))

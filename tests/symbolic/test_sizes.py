@@ -12,20 +12,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from onnxlint.symbolic.conditions import when_equal
+from onnxlint.symbolic.reshapes import constant_target, reshape_steps
 from onnxlint.symbolic.sizes import (
     AnySize,
     Size,
     TooComplexError,
     ceil_div,
-    constant_target,
     divide,
     lower_bound,
     product,
     ratio_of,
-    reshape_steps,
     substitute,
     symbols,
-    when_equal,
 )
 
 H, W, N = Size.symbol("H"), Size.symbol("W"), Size.symbol("N")

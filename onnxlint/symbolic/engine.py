@@ -1,0 +1,225 @@
+"""The walk through a graph that finds sizes: it knows no operator by name, but for those that hold graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxlint.graph.dims import Shape, is_invented
+from onnxlint.graph.onnx_inference import GRAPH_OPS
+from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError
+from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
+
+Sizes = tuple[AnySize, ...]
+
+Handler = Callable[["Symbolic", Node], "Sequence[Sizes | None] | None"]
+"""Gives the sizes of each output of a node; None where it cannot."""
+
+Evaluator = Callable[["Symbolic", Node], "Value | None"]
+"""Gives the numbers of the first output of a node; None where it cannot."""
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What is known about operators.
+
+    Attributes:
+        shapes: Operator → how the sizes of its outputs follow from its inputs.
+        values: Operator → how a small tensor that it computes follows from its inputs.
+    """
+
+    shapes: Mapping[str, Handler]
+    values: Mapping[str, Evaluator]
+
+
+_MISUSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What evaluating an operator raises where its operands or attributes are not those of the specification."""
+
+
+class Symbolic:
+    """Shapes and shape values of a model.
+
+    A subclass that infers under other rules (as `fix --dynamic` does, which sets baked sizes free) overrides three hooks:
+    `visit`, called for each node in order; `merge`, which completes our sizes of a value by those of onnx's inference;
+    `declared_input`, which gives the sizes of a graph's input. It sets sizes with `record`, and all three are called
+    while the constructor runs: set its own attributes before.
+
+    Args:
+        view: The model.
+        operators: The tables of operators (`onnxlint.symbolic.inference.OPERATORS`).
+        multiples: Assumptions: input symbol → a number that it is a multiple of. The symbol then stands for that
+            many-th part of the size, so that `H` with 32 appears as `32*H`.
+    """
+
+    def __init__(self, view: GraphView, operators: Operators, multiples: Mapping[str, int] | None = None) -> None:
+        self.view = view
+        self._operators = operators
+        self.multiples = dict(multiples or {})
+        self._shapes: dict[tuple[int, str], Sizes | None] = {}
+        self._values: dict[tuple[int, str], Value] = {}
+        self._fresh = 0
+        self._clipped: dict[str, tuple[AnySize, int]] = {}
+        for graph in view.graphs:
+            if graph.parent is None and not graph.is_function:
+                self._run(graph)
+
+    def shape(self, graph: Graph, name: str) -> Sizes | None:
+        """Sizes of a value, looked up outwards through the graphs; None where its rank is unknown."""
+        here: Graph | None = graph
+        while here is not None:
+            key = (id(here), name)
+            if key in self._shapes:
+                return self._shapes[key]
+            tensor = here.initializers.get(name)
+            if tensor is not None:
+                return tuple(tensor.dims)
+            here = here.parent
+        return None
+
+    def value(self, graph: Graph, name: str) -> Value | None:
+        """Numbers of a small tensor that is constant or computed from shapes; None for anything else."""
+        here: Graph | None = graph
+        while here is not None:
+            if (id(here), name) in self._values:
+                return self._values[(id(here), name)]
+            if here.owns(name):
+                break
+            here = here.parent
+        constant = graph.constant(name) if name else None
+        if constant is None or constant.size > MAX_VALUES or constant.dtype.kind not in "iufb":
+            return None
+        floating = constant.dtype.kind == "f"
+        if floating and constant.dtype.itemsize < 4:
+            return None  # half precision rounds sizes above 2048
+        return Value(tuple(number_of(x) for x in constant.reshape(-1).tolist()), constant.shape, floating)
+
+    def input_size(self, symbol: str) -> AnySize:
+        """The size that an input's symbol stands for, under the assumptions."""
+        return Size.symbol(symbol) * self.multiples.get(symbol, 1)
+
+    def fresh(self) -> Size:
+        """A new symbol that equals nothing but itself."""
+        self._fresh += 1
+        return Size.symbol(f"?{self._fresh}")
+
+    def whole(self, number: Number | None) -> AnySize:
+        """A number as a size; a new symbol where it is unknown."""
+        return self.fresh() if number is None or isinstance(number, Quotient) else number
+
+    def clipped(self, size: AnySize, limit: int) -> AnySize:
+        """`min(size, limit)`, as a symbol that remembers what it is."""
+        name = f"min({size},{limit})"
+        self._clipped[name] = (size, limit)
+        return Size.symbol(name)
+
+    def unclipped(self, sizes: set[AnySize]) -> AnySize:
+        """The size of an axis along which values of all these sizes meet.
+
+        A table of 512 positions that is sliced to the length of the text has min(length, 512) rows: where that meets
+        `length`, they are equal, or the model does not run (both are more than 1 where they differ).
+        """
+        for size in sizes:
+            rest = sizes - {size}
+            if all(
+                isinstance(other, Size)
+                and (known := self._clipped.get(str(other))) is not None
+                and known[0] == size
+                and known[1] > 1
+                for other in rest
+            ):
+                return size
+        return self.fresh()
+
+    # Filling in
+
+    def _run(self, graph: Graph) -> None:
+        for name in graph.data_inputs:
+            self.record(graph, name, self.declared_input(graph, name, self.view.onnx_inferred(graph, name)[1]))
+        for node in graph.order:
+            self.visit(node)
+
+    def declared_input(self, graph: Graph, name: str, shape: Shape | None) -> Sizes | None:
+        """Sizes of an input from its declared shape; inputs of nested graphs have new symbols."""
+        if shape is None:
+            return None
+        main = graph is self.view.main
+        return tuple(
+            dim if isinstance(dim, int) else self.input_size(dim or f"{name}[{i}]") if main else self.fresh()
+            for i, dim in enumerate(shape)
+        )
+
+    def record(self, graph: Graph, name: str, sizes: Sizes | None) -> None:
+        """Set the sizes of a value of a graph."""
+        self._shapes[(id(graph), name)] = sizes
+
+    def visit(self, node: Node) -> None:
+        """Infer the outputs of one node, and the bodies in it first."""
+        if node.graph.children and node.op in GRAPH_OPS:
+            for child in node.graph.children:
+                if child.parent_node is node:
+                    self._run(child)
+        handler = self._operators.shapes.get(node.op)
+        shapes: Sequence[Sizes | None] | None = None
+        if handler is not None:
+            try:
+                shapes = handler(self, node)
+            except (TooComplexError, *_MISUSE):
+                shapes = None  # an operator used against its specification, or sizes beyond bounds: fall back
+        for i, name in enumerate(node.outputs):
+            if name:
+                own = shapes[i] if shapes is not None and i < len(shapes) else None
+                self.record(node.graph, name, self.merge(own, self.view.onnx_inferred(node.graph, name)[1]))
+        try:
+            self._evaluate(node)
+        except (TooComplexError, *_MISUSE):
+            return
+
+    def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
+        """Our sizes, completed by what onnx's inference knows as numbers."""
+        if inferred is None:
+            return own
+        if own is None or len(own) != len(inferred):
+            return tuple(self._known(dim) for dim in inferred)
+        return tuple(
+            dim if isinstance(dim, int) and not isinstance(size, int) else size
+            for size, dim in zip(own, inferred, strict=True)
+        )
+
+    def _known(self, dim: int | str | None) -> AnySize:
+        if isinstance(dim, int):
+            return dim
+        if dim is None or is_invented(dim):
+            return self.fresh()
+        return self.input_size(dim)
+
+    def _evaluate(self, node: Node) -> None:
+        evaluator = self._operators.values.get(node.op)
+        value = evaluator(self, node) if evaluator is not None else None
+        if value is not None and len(value.numbers) <= MAX_VALUES and node.output():
+            key = (id(node.graph), node.output())
+            self._values[key] = value
+            self._shapes[key] = value.dims
+
+    # For the handlers
+
+    def of(self, node: Node, i: int) -> Sizes | None:
+        """Sizes of input `i`."""
+        name = node.input(i)
+        return self.shape(node.graph, name) if name else None
+
+    def val(self, node: Node, i: int) -> Value | None:
+        """Numbers of input `i`."""
+        name = node.input(i)
+        return self.value(node.graph, name) if name else None
+
+    def ints(self, node: Node, i: int, attribute: str = "") -> list[int] | None:
+        """Constant whole numbers of input `i`, or of the attribute that came before it in older opsets."""
+        if attribute:
+            given = node.attribute(attribute)
+            if given is not None:
+                return list(given) if isinstance(given, list) else [given]
+        value = self.val(node, i)
+        if value is None or not all(isinstance(number, int) for number in value.numbers):
+            return None
+        return [number for number in value.numbers if isinstance(number, int)]

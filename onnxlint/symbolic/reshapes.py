@@ -1,0 +1,146 @@
+"""Reshape targets that constants can express."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxlint.symbolic.sizes import AnySize, divide
+
+
+def constant_target(data: Sequence[AnySize], target: Sequence[object]) -> list[int] | None:
+    """A constant Reshape target that says the same as a computed one.
+
+    Args:
+        data: Sizes of the Reshape's input.
+        target: Numbers of the target, sizes among them.
+
+    Returns:
+        Numbers, with `0` for what is copied from the same-numbered axis of the input and at most one `-1`; None where more
+        than one size is neither a number nor such a copy, and the target has to be computed.
+    """
+    constant: list[int] = []
+    for i, number in enumerate(target):
+        copied = i < len(data) and number == data[i]
+        if isinstance(number, int) and not (copied and i == 0):
+            constant.append(number)
+        else:
+            constant.append(0 if copied else -1)
+    return constant if constant.count(-1) <= 1 else None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One Reshape with a constant target, and what goes before and after it to line up copied axes.
+
+    Attributes:
+        unsqueeze: Axes of size 1 to insert into the input first.
+        target: The constant target.
+        squeeze: Axes of size 1 to take out afterwards.
+    """
+
+    unsqueeze: tuple[int, ...]
+    target: tuple[int, ...]
+    squeeze: tuple[int, ...]
+
+    @property
+    def nodes(self) -> int:
+        return 1 + bool(self.unsqueeze) + bool(self.squeeze)
+
+
+def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[Step] | None:
+    """Constant Reshapes that together do what one with a computed target does.
+
+    `0` copies only the same-numbered axis: axes of size 1, put in and taken out again, line up the others. Where several
+    sizes are new, as when an image is cut into windows, each comes from a group of axes of its own and gets a Reshape of
+    its own.
+
+    Args:
+        data: Sizes of the input.
+        target: Sizes of the output: no `0` or `-1` among them.
+
+    Returns:
+        The steps, first to last; None where a group of axes has two new sizes, so that they have to be computed.
+    """
+    whole = _aligned(data, target)
+    if whole is not None:
+        return [whole]
+    groups = _groups(data, target)
+    if groups is None or len(groups) < 2:
+        return None
+    steps: list[Step] = []
+    current = list(data)
+    # From the right, so that what is still to come keeps its place.
+    for (start, end), (first, last) in reversed(groups):
+        wanted = [*current[:start], *target[first:last], *current[end:]]
+        if wanted == current:
+            continue
+        step = _aligned(current, wanted)
+        if step is None:
+            return None
+        steps.append(step)
+        current = wanted
+    return steps
+
+
+def _aligned(data: Sequence[AnySize], target: Sequence[AnySize]) -> Step | None:
+    """One Reshape whose free sizes but one are copies of the input's, in the same order."""
+    pairs: list[tuple[int, int]] = []
+    place = 0
+    free = 0
+    for i, size in enumerate(target):
+        if isinstance(size, int):
+            continue
+        found = next((p for p in range(place, len(data)) if data[p] == size), None)
+        if found is None:
+            free += 1
+        else:
+            pairs.append((found, i))
+            place = found + 1
+    if free > 1:
+        return None
+    unsqueeze: list[int] = []
+    squeeze: list[int] = []
+    constant: list[int] = []
+    shift_in = 0  # ones put into the input so far
+    done = 0
+    for p, i in [*pairs, (-1, len(target))]:
+        constant += [size if isinstance(size, int) else -1 for size in target[done:i]]
+        if p < 0:
+            break
+        while p + shift_in < len(constant):
+            unsqueeze.append(p + shift_in)
+            shift_in += 1
+        while len(constant) < p + shift_in:
+            squeeze.append(len(constant))
+            constant.append(1)
+        constant.append(0)
+        done = i + 1
+    return Step(tuple(unsqueeze), tuple(constant), tuple(squeeze))
+
+
+def _groups(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[tuple[tuple[int, int], tuple[int, int]]] | None:
+    """Runs of axes of both shapes with the same product, as short as possible; None where they cannot be told."""
+    groups = []
+    i = j = 0
+    while i < len(data) and j < len(target):
+        start, first = i, j
+        left, right = data[i], target[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            # Take in more on the side that the other does not divide into.
+            if divide([left], [right]) is not None and j < len(target):
+                right, j = right * target[j], j + 1
+            elif i < len(data):
+                left, i = left * data[i], i + 1
+            elif j < len(target):
+                right, j = right * target[j], j + 1
+            else:
+                return None
+        groups.append(((start, i), (first, j)))
+    if any(size != 1 for size in (*data[i:], *target[j:])):
+        return None
+    if groups:
+        (start, _), (first, _) = groups[-1]
+        groups[-1] = ((start, len(data)), (first, len(target)))
+    return groups

@@ -1,0 +1,142 @@
+"""Sizes of the outputs of operators on maps: convolutions, pooling, resizing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxlint.graph.view import Node
+from onnxlint.symbolic.engine import Sizes, Symbolic
+from onnxlint.symbolic.sizes import AnySize, ceil_div
+from onnxlint.symbolic.values import Number, Quotient, number_of
+
+
+def conv(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of Conv, ConvInteger and QLinearConv."""
+    data, weight = s.of(node, 0), s.of(node, 3 if node.op == "QLinearConv" else 1)
+    if data is None or weight is None:
+        return [None]
+    kernel = node.attribute("kernel_shape") or list(weight[2:])
+    return [(data[0], weight[0], *_windows(s, node, data[2:], kernel))]
+
+
+def _windows(s: Symbolic, node: Node, sizes: Sizes, kernel: Sequence[AnySize]) -> list[AnySize]:
+    rank = len(sizes)
+    strides = node.attribute("strides") or [1] * rank
+    dilations = node.attribute("dilations") or [1] * rank
+    pads = node.attribute("pads") or [0] * (2 * rank)
+    auto = node.attribute("auto_pad", "NOTSET")
+    ceil_mode = node.attribute("ceil_mode", 0)
+    out: list[AnySize] = []
+    for i, size in enumerate(sizes):
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            out.append(ceil_div(size, strides[i]))
+            continue
+        begin, end = (0, 0) if auto == "VALID" else (pads[i], pads[i + rank])
+        room = size + (begin + end) - (kernel[i] - 1) * dilations[i] - 1
+        windows = room // strides[i] + 1
+        if ceil_mode and (rounded := ceil_div(room, strides[i]) + 1) != windows:
+            # The last window must start inside: always so where the padding at the end is small.
+            extent = (kernel[i] - 1) * dilations[i] + 1
+            windows = rounded if isinstance(extent, int) and end <= extent - strides[i] else s.fresh()
+        out.append(windows)
+    return out
+
+
+def conv_transpose(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of ConvTranspose."""
+    data, weight = s.of(node, 0), s.of(node, 1)
+    if data is None or weight is None or node.attribute("output_shape") or node.attribute("auto_pad", "") in _SAME:
+        return [None]
+    rank = len(data) - 2
+    strides = node.attribute("strides") or [1] * rank
+    dilations = node.attribute("dilations") or [1] * rank
+    pads = node.attribute("pads") or [0] * (2 * rank)
+    extra = node.attribute("output_padding") or [0] * rank
+    kernel = node.attribute("kernel_shape") or list(weight[2:])
+    spatial = [
+        (data[2 + i] - 1) * strides[i] + extra[i] + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - pads[i + rank]
+        for i in range(rank)
+    ]
+    return [(data[0], weight[1] * node.attribute("group", 1), *spatial)]
+
+
+_SAME = ("SAME_UPPER", "SAME_LOWER")
+
+
+def pool(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of Pooling over windows."""
+    data = s.of(node, 0)
+    if data is None:
+        return [None]
+    sizes = (data[0], data[1], *_windows(s, node, data[2:], node.attribute("kernel_shape")))
+    return [sizes] * len(node.outputs)
+
+
+def global_pool(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of Pooling over whole maps."""
+    data = s.of(node, 0)
+    return [None if data is None else (*data[:2], *(1,) * (len(data) - 2))]
+
+
+def resize(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of Resize and Upsample."""
+    data = s.of(node, 0)
+    if data is None:
+        return [None]
+    axes = node.attribute("axes")
+    places = [axis % len(data) for axis in axes] if axes else list(range(len(data)))
+    out = list(data)
+    sizes = s.val(node, 3)
+    if sizes is not None:
+        if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+            return [tuple(s.fresh() for _ in data)]
+        for axis, number in zip(places, sizes.numbers, strict=True):
+            out[axis] = s.whole(number)
+        return [tuple(out)]
+    index = 2 if node.op == "Resize" and s.view.opset >= 11 else 1
+    scales = s.val(node, index) if node.input(index) else None
+    given = node.attribute("scales")
+    numbers = tuple(map(number_of, given)) if given else scales.numbers if scales else None
+    if numbers is None or len(numbers) != len(places) or node.attribute("coordinate_transformation_mode") == _CROP:
+        return [tuple(s.fresh() for _ in data)]
+    for axis, number in zip(places, numbers, strict=True):
+        out[axis] = _scaled(s, data[axis], number)
+    return [tuple(out)]
+
+
+_CROP = "tf_crop_and_resize"
+
+
+def _scaled(s: Symbolic, size: AnySize, scale: Number | None) -> AnySize:
+    if scale is None:
+        return s.fresh()
+    if not isinstance(scale, Quotient):
+        return size * scale
+    if isinstance(scale.num, int) and isinstance(scale.den, int):
+        if scale.is_exact:
+            return size * scale.num // scale.den
+        if isinstance(size, int):
+            # Runtimes multiply in single or in double precision: believed where both give the same.
+            factor = np.float32(scale.num / scale.den)
+            single, double = int(np.floor(np.float32(size) * factor)), math.floor(size * float(factor))
+            return single if single == double else s.fresh()
+    return s.fresh()
+
+
+def depth_to_space(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of DepthToSpace and SpaceToDepth."""
+    data, block = s.of(node, 0), node.attribute("blocksize")
+    if data is None or not isinstance(data[1], int):
+        return [None]
+    if node.op == "DepthToSpace":
+        return [(data[0], data[1] // block**2, data[2] * block, data[3] * block)]
+    return [(data[0], data[1] * block**2, data[2] // block, data[3] // block)]
+
+
+def grid_sample(s: Symbolic, node: Node) -> list[Sizes | None]:
+    """Sizes of GridSample."""
+    data, grid = s.of(node, 0), s.of(node, 1)
+    return [None if data is None or grid is None else (*data[:2], *grid[1:-1])]
