@@ -194,7 +194,7 @@ def _apart(joined: Joined, rank: int, dropped: Mapping[str, Activation]) -> list
 
 
 def _dropped(proto: onnx.ModelProto) -> dict[str, Activation]:
-    from onnxlint.fixes.heads import DROPPED_KEY
+    from onnxlint.model.metadata import DROPPED_KEY
 
     text = next((entry.value for entry in proto.metadata_props if entry.key == DROPPED_KEY), "{}")
     try:

@@ -55,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
     """Do it and return the exit code."""
     from onnxlint.graph.source import Sources
     from onnxlint.lint.configuration import Configs, Settings, parse_severities
-    from onnxlint.lint.files import check_writable, write_atomically
     from onnxlint.lint.session import check_paths, fail_level
+    from onnxlint.model.output import check_writable, write_atomically
     from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS, Report, render
 
     command = Settings(

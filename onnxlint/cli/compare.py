@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from onnxlint.accuracy.options import CompareOptions
     from onnxlint.images.options import ImageOptions
     from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.files import check_writable, write_atomically
+    from onnxlint.model.output import check_writable, write_atomically
 
     if options.format not in FORMATS:
         hint = did_you_mean(options.format, FORMATS, choices(FORMATS))

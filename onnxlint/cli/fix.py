@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     from onnxlint.fixes.options import FixOptions
     from onnxlint.fixes.session import fix_path, write
     from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.files import check_writable
     from onnxlint.lint.rule import Request
+    from onnxlint.model.output import check_writable
     from onnxlint.report.fix import render_fix
 
     output = options.model if options.in_place else options.output

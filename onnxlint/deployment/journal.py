@@ -21,7 +21,7 @@ from onnxlint.backends import Progress
 from onnxlint.deployment.results import State, Step, StepError
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet
-from onnxlint.lint.files import write_atomically
+from onnxlint.model.output import write_atomically
 from onnxlint.model.skeleton import Model, is_external, locate_external, walk_tensors
 from onnxlint.text import printable
 from onnxlint.version import __version__

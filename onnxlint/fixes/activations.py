@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onnxlint.fixes.heads import DROPPED_KEY, metadata_of
+from onnxlint.fixes.heads import metadata_of
+from onnxlint.model.metadata import DROPPED_KEY
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs

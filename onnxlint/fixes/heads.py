@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx
-
-HEADS_KEY = "onnxlint.heads"
-"""Key of `metadata_props` that tells what is where in an output that heads were joined into; see `Head`."""
-
-DROPPED_KEY = "onnxlint.dropped_activations"
-"""Key of `metadata_props`: output (or head) name → activation that post-processing has to apply, as JSON."""
 
 
 class HeadsError(OnnxlintError):

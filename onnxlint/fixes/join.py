@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.heads import HEADS_KEY, Head, HeadsError, Joined, read_heads, to_json
+from onnxlint.fixes.heads import Head, HeadsError, Joined, read_heads, to_json
+from onnxlint.model.metadata import HEADS_KEY
 from onnxlint.text import printable
 
 if TYPE_CHECKING:

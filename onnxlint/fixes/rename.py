@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.heads import DROPPED_KEY, HEADS_KEY
-from onnxlint.model.assumptions import SYMBOLS_KEY
+from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY, SYMBOLS_KEY
 from onnxlint.text import printable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from onnxlint.fixes.edits import apply_edits, edits_of
 from onnxlint.fixes.engine import FixReport, fix_model
 from onnxlint.fixes.options import FixOptions
 from onnxlint.lint.session import Plans, fail_level
-from onnxlint.model.assumptions import ASSUMES_KEY
+from onnxlint.model.metadata import ASSUMES_KEY
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable

@@ -11,7 +11,8 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.shapes import parse_shape
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView
-from onnxlint.model.assumptions import ASSUMES_KEY, clause_symbols, note_symbols
+from onnxlint.model.assumptions import clause_symbols, note_symbols
+from onnxlint.model.metadata import ASSUMES_KEY
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 

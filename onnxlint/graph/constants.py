@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxlint.model.skeleton import LARGE
+from onnxlint.model.wire import LARGE
 
 if TYPE_CHECKING:
     import numpy as np

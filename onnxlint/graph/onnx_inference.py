@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxlint.model.onnx_types import ElementType
-from onnxlint.model.skeleton import LARGE, inline_span
+from onnxlint.model.skeleton import inline_span
+from onnxlint.model.wire import LARGE
 from onnxlint.text import printable
 
 if TYPE_CHECKING:

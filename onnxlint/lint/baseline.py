@@ -166,7 +166,7 @@ def save(baseline: Baseline) -> None:
     """
     import json
 
-    from onnxlint.lint.files import write_atomically
+    from onnxlint.model.output import write_atomically
 
     models = {name: dict(sorted(known.items())) for name, known in sorted(baseline.models.items())}
     document = {"onnxlint-baseline": VERSION, "models": models}

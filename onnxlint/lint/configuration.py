@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.lint.files import STDIN, matches_any
+from onnxlint.lint.files import STDIN
 from onnxlint.lint.finding import Severity
 from onnxlint.lint.formats import FORMATS, unknown_format
+from onnxlint.lint.globs import matches_any
 from onnxlint.text import choices, did_you_mean, printable
 
 FAIL_ON = ("error", "warning", "info", "never")

@@ -13,15 +13,13 @@ from onnxlint.graph.location import Location
 from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
+from onnxlint.model.metadata import IGNORE_KEY
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView
     from onnxlint.model.skeleton import Model
-
-IGNORE_KEY = "onnxlint.ignore"
-"""Key of `metadata_props` (of the model, or of one node) whose value lists rules to keep silent there."""
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxlint.model.metadata import ASSUMES_KEY, SYMBOLS_KEY, metadata
+
 if TYPE_CHECKING:
     import onnx
-
-ASSUMES_KEY = "onnxlint.assumes"
-"""Key of the fixed model's `metadata_props` that holds the conditions its fixes depend on: `H % 32 == 0 and …`."""
-
-SYMBOLS_KEY = "onnxlint.symbols"
-"""Key of `metadata_props`: symbol of those conditions → [input, axis] pairs where it stood, as JSON."""
 
 MAX_MULTIPLE = 10**9
 """Largest number of a condition: no axis of a tensor that fits a machine has more elements."""
@@ -55,7 +51,7 @@ def read_clause(text: str) -> tuple[str, int] | None:
 
 def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
     """What the model's metadata says that it assumes, at each place that is known."""
-    properties = {entry.key: entry.value for entry in model.metadata_props}
+    properties = metadata(model)
     if ASSUMES_KEY not in properties:
         return
     known = _places(model, properties.get(SYMBOLS_KEY, ""))

@@ -18,30 +18,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.skeleton import (
+from onnxlint.model.external import External, open_located
+from onnxlint.model.output import PREFIX, is_stream, replace
+from onnxlint.model.skeleton import Model, inline_span, is_external, locate_external, walk_tensors
+from onnxlint.model.wire import (
     CHILDREN,
     DATA_LOCATION,
     DATA_NUMBERS,
     EXTERNAL_DATA,
+    FILE_LIMIT,
     LARGE,
     MARK,
     Buffer,
-    External,
-    Model,
-    inline_span,
-    is_external,
     key_bytes,
-    locate_external,
     read_varint,
-    walk_tensors,
 )
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx
-
-LIMIT = 2**31 - 1
-"""Bytes that a protobuf file can have."""
 
 _PIECE = 1 << 22
 
@@ -82,7 +77,7 @@ def save(
     elsewhere = os.path.realpath(os.path.dirname(path) or ".") != os.path.realpath(model.base_dir)
     if moved and elsewhere and external_data is None and not inline:
         external_data = os.path.basename(path) + ".data"
-    if external_data is not None and _is_stream(path):
+    if external_data is not None and is_stream(path):
         raise OnnxlintError(f"{shown}: no file can lie beside it to hold the weights; use --inline, or write to a file")
     if external_data is not None or (inline and moved):
         copy = onnx.ModelProto()
@@ -218,7 +213,7 @@ def _total(chunks: list[_Chunk]) -> int:
 
 
 def _check_size(shown: str, total: int) -> None:
-    if total > LIMIT:
+    if total > FILE_LIMIT:
         raise OnnxlintError(
             f"{shown}: the model would take {total:,} bytes, more than protobuf's 2 GiB; "
             "write its weights to another file with --external-data NAME"
@@ -228,15 +223,21 @@ def _check_size(shown: str, total: int) -> None:
 def _located(model: Model, tensor: onnx.TensorProto) -> External:
     found = locate_external(model, tensor)
     if found.problem:
-        raise OnnxlintError(f"{printable(model.path)}: tensor {printable(tensor.name)!r}: {found.problem}")
+        raise OnnxlintError(f"{_named(model, tensor)}: {found.problem}")
     return found
+
+
+def _named(model: Model, tensor: onnx.TensorProto) -> str:
+    return f"{printable(model.path)}: tensor {printable(tensor.name)!r}"
 
 
 def _bring_in(model: Model, tensor: onnx.TensorProto) -> None:
     found = _located(model, tensor)
-    with open(found.path, "rb") as file:
-        file.seek(found.offset)
-        tensor.raw_data = file.read(found.length)
+    with open_located(found, _named(model, tensor)) as file:
+        data = file.read(found.length)
+    if len(data) < found.length:
+        raise OnnxlintError(f"{_named(model, tensor)}: external data file {printable(found.location)!r} was cut short")
+    tensor.raw_data = data
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
 
@@ -257,8 +258,7 @@ def _move_out(model: Model, proto: onnx.ModelProto, scratch: _Scratch, name: str
             elif is_external(tensor):
                 found = _located(model, tensor)
                 position = _align(out, position)
-                with open(found.path, "rb") as source:
-                    source.seek(found.offset)
+                with open_located(found, _named(model, tensor)) as source:
                     left = found.length
                     while left:
                         piece = source.read(min(left, _PIECE))
@@ -327,13 +327,13 @@ class _Scratch:
     def open(self, destination: str) -> Iterator[BinaryIO]:
         """A new file that will become `destination`; on disk when the block ends. A pipe or a device itself."""
         try:
-            if _is_stream(destination):
+            if is_stream(destination):
                 with open(destination, "wb") as stream:
                     yield stream
                 return
             # A link stays a link: what it leads to is replaced.
             destination = os.path.realpath(destination)
-            handle, temporary = tempfile.mkstemp(prefix=".onnxlint-", dir=os.path.dirname(destination))
+            handle, temporary = tempfile.mkstemp(prefix=PREFIX, dir=os.path.dirname(destination))
             self._files.append((temporary, destination))
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -373,26 +373,13 @@ class _Scratch:
         """Move everything in place, in the order of writing."""
         for temporary, destination in self._files:
             try:
-                mode = os.stat(destination).st_mode & 0o777 if os.path.exists(destination) else 0o666 & ~_umask()
-                os.chmod(temporary, mode)
-                os.replace(temporary, destination)
+                replace(temporary, destination)
             except OSError as error:
                 self._second = ""  # the model in place may need it
                 raise _unwritable(destination, error) from None
-
-
-def _is_stream(path: str) -> bool:
-    """Whether there is a pipe or a device, which cannot be replaced by a file."""
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _unwritable(path: str, error: OSError) -> OnnxlintError:
     return OnnxlintError(
         f"{printable(path)}: cannot be written: {error.strerror or error}; choose another place with -o"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -13,15 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.skeleton import (
-    DATA_NUMBERS,
-    Model,
-    inline_span,
-    is_external,
-    key_bytes,
-    locate_external,
-    walk_tensors,
-)
+from onnxlint.model.skeleton import Model, inline_span, is_external, locate_external, walk_tensors
+from onnxlint.model.wire import DATA_NUMBERS, key_bytes
 from onnxlint.text import printable
 from onnxlint.verification.interface import Incomparable
 from onnxlint.verification.results import Tolerance, Trial, Verification

@@ -216,7 +216,7 @@ FILES = {
     "nesting bomb": (nested(10_000), "nested more than"),
     "narrow nesting bomb": (nested(90), "not an ONNX model"),
     "no graph": (HEADER, "neither a graph nor functions"),
-    "cycle": (cyclic(), "the graph has a cycle through first, second"),
+    "cycle": (cyclic(), "the graph has a cycle through first and second"),
 }
 
 

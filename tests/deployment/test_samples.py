@@ -30,9 +30,10 @@ from onnxlint.backends import backend_for
 from onnxlint.deployment.samples import sample_texts
 from onnxlint.deployment.samples.writing import comment, cpp_string, python_string
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.heads import DROPPED_KEY, HEADS_KEY, read_heads
+from onnxlint.fixes.heads import read_heads
 from onnxlint.images.recipe import PRESETS as RECIPES
 from onnxlint.images.recipe import ImageSet, Recipe, preprocess
+from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RNG = np.random.default_rng(5)

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.lint.files import check_writable, find_models, matches_any, write_atomically
+from onnxlint.lint.files import find_models
 from onnxlint.lint.finding import FileError
+from onnxlint.lint.globs import matches_any
+from onnxlint.model.output import check_writable, write_atomically
 
 
 @pytest.fixture

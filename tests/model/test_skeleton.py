@@ -14,17 +14,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.external import tensor_bytes
 from onnxlint.model.save import to_bytes
-from onnxlint.model.skeleton import (
-    LARGE,
-    Model,
-    inline_span,
-    is_external,
-    locate_external,
-    open_model,
-    tensor_bytes,
-    walk_tensors,
-)
+from onnxlint.model.skeleton import Model, inline_span, is_external, locate_external, open_model, walk_tensors
+from onnxlint.model.wire import LARGE
 from tests.support.command import CLEAN, onnxlint
 from tests.support.fuzzing import in_child
 
@@ -200,7 +193,7 @@ def test_offsets_that_lie(tmp_path: Path, key: str, value: str, kind: str) -> No
 
 def test_a_file_cannot_pretend_that_its_data_was_left_somewhere(tmp_path: Path) -> None:
     """The mark is another one in each process: a file that holds one of ours gets nothing out of it."""
-    program = "from onnxlint.model.skeleton import MARK; print(MARK)"
+    program = "from onnxlint.model.wire import MARK; print(MARK)"
     marks = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(marks) == 2
     assert all(mark.startswith("onnxlint.") for mark in marks)
@@ -254,7 +247,7 @@ def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
 
 def test_opening_costs_no_memory_for_weights(tmp_path: Path) -> None:
     """Half a gigabyte of weights, in a file with holes: opened, checked and saved in a few megabytes."""
-    from onnxlint.model.skeleton import key_bytes
+    from onnxlint.model.wire import key_bytes
 
     megabytes = 512
     size = megabytes << 20

@@ -88,7 +88,7 @@ def test_a_file_cut_short_names_the_tensor_that_reaches_furthest(tmp_path: Path)
 
     (found,) = findings(path)
 
-    assert found.message == "external data file 'w.bin' has 20 bytes, but 48 are wanted (2 tensors, 'w2' first)"
+    assert found.message == "external data file 'w.bin' has 20 bytes, but 48 are needed (2 tensors, 'w2' first)"
     assert found.location.value == "w2"
 
 

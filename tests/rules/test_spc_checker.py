@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlint.lint.engine import Plan, check_file, check_model
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.registry import load_registry
-from onnxlint.model.skeleton import LARGE, Model, inline_span, open_model
+from onnxlint.model.skeleton import Model, inline_span, open_model
+from onnxlint.model.wire import LARGE
 
 CODES = ("SPC001", "SPC002", "SPC003", "SEC001", "SEC002", "SEC003")
 PLAN = Plan(tuple(load_registry().find(code) for code in CODES))

@@ -1,0 +1,124 @@
+"""Write files so that nothing is lost: atomically, and never over an input or over somebody else's weights."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
+
+PREFIX = ".onnxlint-"
+"""What the names of all temporary files and folders begin with."""
+
+
+def write_atomically(path: str, content: str | bytes) -> None:
+    """Write a file (text as UTF-8): whoever reads it meanwhile sees the old content or the new, never a part.
+
+    A link stays a link, and a file keeps its mode; a pipe or a device is written to directly.
+
+    Raises:
+        OnnxlintError: It cannot be written; what was there before is as it was.
+    """
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    try:
+        if is_stream(path) or os.path.isdir(path):
+            with open(path, "wb") as device:
+                device.write(data)
+            return
+        target = os.path.realpath(path)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=PREFIX)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+            replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OnnxlintError(f"{printable(path)}: cannot be written: {reason}; choose another place") from None
+
+
+def replace(temporary: str, destination: str) -> None:
+    """Move a finished file over its destination, whose mode it gets.
+
+    Raises:
+        OSError: That is not possible.
+    """
+    mode = os.stat(destination).st_mode & 0o777 if os.path.exists(destination) else 0o666 & ~_umask()
+    os.chmod(temporary, mode)
+    os.replace(temporary, destination)
+
+
+def is_stream(path: str) -> bool:
+    """Whether the path is a pipe or a device, which cannot be replaced by a file."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def check_writable(path: str) -> None:
+    """Raise OnnxlintError where a file cannot be written, before the work whose result it is to hold is done."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if os.path.isdir(path):
+        raise OnnxlintError(f"{printable(path)}: is a folder; name a file in it")
+    if not os.path.isdir(folder):
+        raise OnnxlintError(f"{printable(path)}: cannot be written: there is no folder {printable(folder)}; create it")
+    needed = [path] if is_stream(path) else [folder, path] if os.path.exists(path) else [folder]
+    if not all(os.access(each, os.W_OK) for each in needed):
+        raise OnnxlintError(f"{printable(path)}: cannot be written: permission denied; choose another place")
+
+
+def refuse_inputs(output: str, inputs: Iterable[str], way_out: str = "choose another name") -> None:
+    """Raise OnnxlintError where an output is one of the files that are read, under whatever name.
+
+    Args:
+        output: The file to write.
+        inputs: Files that are read: models, their external data, images, configurations.
+        way_out: What the message advises.
+    """
+    for path in inputs:
+        if _is_same(output, path):
+            raise OnnxlintError(f"{printable(output)}: is an input ({printable(path)}); {way_out}")
+
+
+def refuse_model(output: str) -> None:
+    """Raise OnnxlintError where a report or a table would replace a model.
+
+    A file counts as a model by its name (`.onnx`) or where its first bytes are those of one.
+    """
+    if not os.path.isfile(output):
+        return
+    if os.path.splitext(output)[1].lower() in MODEL_SUFFIXES or _begins_as_model(output):
+        raise OnnxlintError(f"{printable(output)}: is a model, which a report must not replace; choose another name")
+
+
+MODEL_SUFFIXES = (".onnx", ".onnxtxt", ".onnxtext")
+"""Endings of model files."""
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _begins_as_model(path: str) -> bool:
+    """Whether a file begins as exporters begin an ONNX file: with its IR version."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(3)
+    except OSError:
+        return False
+    return len(head) == 3 and head[0] == 0x08 and 1 <= head[1] < 64 and head[2] & 7 in (0, 2)
+
+
+def _umask() -> int:
+    # Python can read it only by setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
