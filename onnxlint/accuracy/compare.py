@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlint.accuracy.activations import ACTIVATIONS, Activation
 from onnxlint.accuracy.conditions import Condition, parse_conditions
 from onnxlint.accuracy.inputs import Feeds, Inputs, fed, make_inputs
 from onnxlint.accuracy.latency import measure
-from onnxlint.accuracy.match import Activation, End, Matched, ends_of, match, split_like
+from onnxlint.accuracy.match import End, Matched, ends_of, match, split_like
 from onnxlint.accuracy.metrics import Meter, mean_db
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport, ImageAccuracy, Latency
@@ -41,8 +42,6 @@ WORST = 4
 
 FEW = 4
 """Inputs that layers are compared on, and suggestions tried."""
-
-_ACTIVATIONS = ("Softmax", "Sigmoid", "LogSoftmax")
 
 
 def compare(
@@ -204,7 +203,7 @@ def _ends(model: _Model, session: Session) -> tuple[End, ...]:
         return ends_of(open_model(model.path).proto, names)
     makers = dict(session.tensors())
     return tuple(
-        End(name, name, activation=Activation(makers[name]) if makers.get(name) in _ACTIVATIONS else None)
+        End(name, name, activation=Activation(makers[name]) if makers.get(name) in ACTIVATIONS else None)
         for name in names
     )
 
@@ -432,8 +431,7 @@ def _finished(end: End, array: Array) -> Array:
     """With what post-processing has to apply."""
     if end.dropped is None:
         return array
-    axis = end.dropped.axis
-    return replace(end.dropped, axis=axis - array.ndim if axis >= 0 else axis).apply(array).astype(np.float32)
+    return end.dropped.along(array).apply(array).astype(np.float32)
 
 
 def _size(feeds: Feeds) -> tuple[int, int]:

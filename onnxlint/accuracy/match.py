@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.accuracy.activations import ONE_AXIS, Activation, Seen, along_axis, seen_at, seen_in_parts
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 from onnxlint.text import shape as show
@@ -25,45 +26,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
-
-_CARRIERS = frozenset(
-    "Cast DequantizeLinear Flatten Identity QuantizeLinear Reshape Squeeze Transpose Unsqueeze".split()
-)
-_OPERATORS = ("Softmax", "Sigmoid", "LogSoftmax")
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An operator at a model's end: its name, and its axis, counted from the back."""
-
-    op: str
-    axis: int = -1
-
-    def apply(self, x: Array) -> Array:
-        """Its values for x, in float64."""
-        x = np.asarray(x, np.float64)
-        if self.op == "Sigmoid":
-            return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
-        shifted = x - x.max(axis=self.axis, keepdims=True)
-        total = np.exp(shifted).sum(axis=self.axis, keepdims=True)
-        return np.asarray(shifted - np.log(total) if self.op == "LogSoftmax" else np.exp(shifted) / total)
-
-    def could_have_made(self, x: Array) -> bool:
-        """Whether numbers are what it gives: probabilities, or their logarithms."""
-        x = np.asarray(x, np.float64)
-        if not x.size or not np.isfinite(x).all():
-            return True  # nothing can be told
-        if self.op == "LogSoftmax":
-            return bool(x.max() <= _SLACK) and self._sums_to_one(np.exp(np.minimum(x, 0)))
-        is_probability = bool(x.min() >= -_SLACK and x.max() <= 1 + _SLACK)
-        return is_probability and (self.op == "Sigmoid" or self._sums_to_one(x))
-
-    def _sums_to_one(self, x: Array) -> bool:
-        return bool(np.abs(x.sum(axis=self.axis) - 1).mean() < _SLACK)
-
-
-_SLACK = 0.05
-"""By how much int8 may miss 0, 1 or a sum of 1."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +39,8 @@ class End:
         start, stop: Its slice of that axis.
         dropped: What post-processing has to apply, as recorded by `fix`.
         activation: What the graph applies at its end.
+        is_known: Whether the graph was looked at for that.
+        parts: The same for each operand of the Concat that makes the output.
     """
 
     name: str
@@ -86,6 +50,13 @@ class End:
     stop: int = 0
     dropped: Activation | None = None
     activation: Activation | None = None
+    is_known: bool = False
+    parts: tuple[Seen, ...] = ()
+
+    @property
+    def seen(self) -> Seen:
+        """What is known about its activation: one that was dropped is not there."""
+        return Seen(True, is_dropped=True) if self.dropped is not None else Seen(self.is_known, self.activation)
 
     def of(self, outputs: Mapping[str, Array]) -> Array:
         """Its numbers.
@@ -180,16 +151,37 @@ def ends_of(proto: onnx.ModelProto, names: Sequence[str]) -> tuple[End, ...]:
     found: list[End] = []
     for name in names:
         if name in joined and ranks.get(name):
-            found += _apart(joined[name], ranks[name], dropped)
+            found += _heads_of(joined[name], ranks[name], dropped, seen_in_parts(proto, name))
         else:
-            found.append(End(name, name, dropped=dropped.get(name), activation=_last(proto, name)))
+            seen = seen_at(proto, name)
+            parts = seen_in_parts(proto, name)
+            found.append(
+                End(
+                    name,
+                    name,
+                    dropped=dropped.get(name),
+                    activation=seen.activation,
+                    is_known=seen.is_known,
+                    parts=parts,
+                )
+            )
     return tuple(found)
 
 
-def _apart(joined: Joined, rank: int, dropped: Mapping[str, Activation]) -> list[End]:
+def _heads_of(joined: Joined, rank: int, dropped: Mapping[str, Activation], parts: Sequence[Seen]) -> list[End]:
+    seen = parts if len(parts) == len(joined.heads) else [Seen()] * len(joined.heads)
     return [
-        End(head.name, joined.output, joined.axis - rank, head.start, head.stop, dropped.get(head.name))
-        for head in joined.heads
+        End(
+            head.name,
+            joined.output,
+            joined.axis - rank,
+            head.start,
+            head.stop,
+            dropped.get(head.name),
+            one.activation,
+            one.is_known,
+        )
+        for head, one in zip(joined.heads, seen, strict=True)
     ]
 
 
@@ -197,29 +189,17 @@ def _dropped(proto: onnx.ModelProto) -> dict[str, Activation]:
     from onnxlint.model.metadata import DROPPED_KEY
 
     text = next((entry.value for entry in proto.metadata_props if entry.key == DROPPED_KEY), "{}")
+    version = next((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), ONE_AXIS)
     try:
         record = json.loads(text)
-        return {name: Activation(str(one["op"]), int(one.get("axis", -1))) for name, one in record.items()}
+        return {
+            name: along_axis(str(one["op"]), None if one.get("axis") is None else int(one["axis"]), version)
+            for name, one in record.items()
+        }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OnnxlintError(
             f"the model's metadata {DROPPED_KEY!r} is damaged ({printable(str(error))}); fix the original again"
         ) from None
-
-
-def _last(proto: onnx.ModelProto, name: str) -> Activation | None:
-    """The activation that an output comes out of, directly or through operators that only move numbers of the last axis."""
-    makers = {output: node for node in proto.graph.node for output in node.output}
-    seen: set[str] = set()
-    while name in makers and name not in seen:
-        seen.add(name)
-        node = makers[name]
-        if node.op_type in _OPERATORS:
-            axis = next((int(a.i) for a in node.attribute if a.name == "axis"), -1)
-            return Activation(node.op_type, axis)
-        if node.op_type not in ("Cast", "DequantizeLinear", "Identity", "QuantizeLinear"):
-            return None
-        name = node.input[0] if node.input else ""
-    return None
 
 
 def split_like(ends: Sequence[End], pattern: Sequence[End]) -> tuple[End, ...]:
@@ -326,8 +306,10 @@ def _cut(
         if len(rest) != 1 or len(whole) < -axis or whole[axis] != total or not same_layout(tuple(joined), whole):
             continue
         cut, start = [], 0
-        for end, part in zip(several, parts, strict=True):
-            cut.append(End(end.name, ends[0].output, axis, start, start + part[axis]))
+        seen = ends[0].parts if len(ends[0].parts) == len(parts) else [ends[0].seen] * len(parts)
+        for end, part, one in zip(several, parts, seen, strict=True):
+            place = End(end.name, ends[0].output, axis, start, start + part[axis])
+            cut.append(replace(place, activation=one.activation, is_known=one.is_known))
             start += part[axis]
         order = ", ".join(f"{printable(end.name)} {end.stop - end.start}" for end in cut)
         notes.append(
@@ -369,32 +351,35 @@ def _by_order(
 def _with_activation(
     r: End, c: End, r_outputs: Mapping[str, Array], c_outputs: Mapping[str, Array], notes: list[str]
 ) -> Pair:
-    """The pair, with the Softmax or Sigmoid that one side dropped applied to it."""
-    shown = printable(r.name)
-    if r.dropped == c.dropped and (r.dropped or r.activation == c.activation):
-        return Pair(r, c)
-    if c.dropped and not r.dropped:
-        notes.append(f"{shown}: {c.dropped.op}, which 'onnxlint fix' dropped, is applied to the candidate's")
-        return Pair(r, c, on_candidate=_placed(c.dropped, r, r_outputs))
-    if r.dropped and not c.dropped and c.activation is not None:
-        notes.append(f"{shown}: {r.dropped.op}, which 'onnxlint fix' dropped, is applied to the reference's")
-        return Pair(r, c, on_reference=_placed(r.dropped, r, r_outputs))
+    """The pair, with the activation that only one of the two models has applied to the other's numbers."""
     ra, ca = r.of(r_outputs), c.of(c_outputs)
+    kind = r.seen.activation or c.seen.activation or r.dropped or c.dropped
+    if kind is None or ra.dtype.kind != "f" or ca.dtype.kind != "f":
+        return Pair(r, c)
     ca = ca.reshape(ra.shape)
-    for mine, numbers, whose in ((r.activation, ca, "candidate"), (c.activation, ra, "reference")):
-        if mine is None or ra.dtype.kind != "f" or ca.dtype.kind != "f":
-            continue
-        placed = _placed(mine, r, r_outputs)
-        if not placed.could_have_made(numbers):
-            other = "reference" if whose == "candidate" else "candidate"
-            notes.append(
-                f"{shown}: the {other} ends in {mine.op} and the {whose} does not: it is applied to the {whose}'s"
-            )
-            return Pair(r, c, *((placed, None) if whose == "reference" else (None, placed)))
-    return Pair(r, c)
+    has_r, has_c = _has(kind, r.seen, ra, c.seen, ca), _has(kind, c.seen, ca, r.seen, ra)
+    if has_r == has_c:
+        return Pair(r, c)
+    placed = kind.along(ra if has_r else ca)
+    lacking, having = ("candidate", "reference") if has_r else ("reference", "candidate")
+    dropped = (c if has_r else r).dropped
+    why = (
+        f"{kind.op}, which 'onnxlint fix' dropped,"
+        if dropped
+        else f"the {having} ends in {kind.op} and the {lacking} does not: it"
+    )
+    notes.append(f"{printable(r.name)}: {why} is applied to the {lacking}'s")
+    return Pair(r, c, on_candidate=placed) if has_r else Pair(r, c, on_reference=placed)
 
 
-def _placed(activation: Activation, end: End, outputs: Mapping[str, Array]) -> Activation:
-    """With its axis counted from the back."""
-    rank = end.of(outputs).ndim
-    return replace(activation, axis=activation.axis - rank) if activation.axis >= 0 else activation
+def _has(kind: Activation, mine: Seen, numbers: Array, other: Seen, others: Array) -> bool:
+    """Whether numbers come out of an activation: the graph says so, or they look so.
+
+    Looks count where the graph does not tell, and for a Softmax that is written in other operators (Exp, Sum, Div): rows
+    that sum to one are no chance. The other model's numbers must not look so too, unless its graph has the activation.
+    """
+    if mine.activation is not None:
+        return True
+    if mine.is_known and (kind.op == "Sigmoid" or mine.is_dropped):
+        return False
+    return kind.could_have_made(numbers) and (other.activation is not None or not kind.could_have_made(others))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxlint.accuracy.match import Activation, End, Matched, ends_of, match, same_layout, split_like
+from onnxlint.accuracy.activations import Activation
+from onnxlint.accuracy.match import End, Matched, ends_of, match, same_layout, split_like
 from onnxlint.errors import OnnxlintError
 
 Arrays = dict[str, np.ndarray]
