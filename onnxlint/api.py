@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnxlint.accuracy.results import AccuracyReport
     from onnxlint.conversion.session import Conversion
     from onnxlint.deployment.pipeline import Deployment
-    from onnxlint.fixes.engine import FixReport
+    from onnxlint.fixes.results import FixReport
     from onnxlint.images.options import ImageOptions
     from onnxlint.images.recipe import ImageSet, Recipe
 

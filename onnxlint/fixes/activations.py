@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onnxlint.fixes.heads import metadata_of
-from onnxlint.model.metadata import DROPPED_KEY
+from onnxlint.model.metadata import DROPPED_KEY, metadata
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> None:
     """Let an activation go; what it made, its input's maker makes."""
     take_over(surgeon, node)
-    dropped = json.loads(surgeon.metadata.get(DROPPED_KEY) or metadata_of(surgeon.view.proto).get(DROPPED_KEY) or "{}")
+    dropped = json.loads(surgeon.metadata.get(DROPPED_KEY) or metadata(surgeon.view.proto).get(DROPPED_KEY) or "{}")
     axis = node.attrs.get("axis")
     for output in outputs:
         dropped[output] = {"op": node.op, **({"axis": axis} if axis is not None else {})}

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     import onnx
 
 
-def make_dynamic(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
+def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Set sizes of inputs free.
 
     Args:
         shapes: `name=N,3,H,W`: letters stand for sizes that are to be free, numbers for those that stay.
 
     Returns:
-        A new skeleton that computes the same at the sizes that the model had, and accepts others.
+        (A new skeleton that computes the same at the sizes that the model had, and accepts others, what it assumes about
+        these: `H % 8 == 0`).
 
     Raises:
         OnnxlintError: A shape does not fit its input, or a node has a size baked in that cannot be set free.
@@ -68,16 +69,17 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
             elif size.dim_param in renamed:
                 size.dim_param = renamed[size.dim_param]
     if not freed:
-        return model
+        return model, ()
     after = make_view(replace(view.model, proto=model))
     found = Freeing(after, view, freed, CHECKS)
     _write(after, found)
-    if found.needed:
-        note_assumptions(model, [f"{symbol} % {number} == 0" for symbol, number in found.needed.items()])
+    needed = tuple(f"{symbol} % {number} == 0" for symbol, number in found.needed.items())
+    if needed:
+        note_assumptions(model, needed)
     for graph in after.graphs:
         if not graph.is_function:
             declare(graph, lambda name, graph=graph: _known(found.shape(graph, name)), {})  # type: ignore[misc]
-    return model
+    return model, needed
 
 
 def _known(sizes: Sizes | None) -> Shape | None:

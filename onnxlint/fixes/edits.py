@@ -5,15 +5,16 @@ They make the reference that all later patches are measured against; see `onnxli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from onnxlint.graph.view import GraphView
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import onnx
 
     from onnxlint.lint.rule import Request
@@ -27,10 +28,16 @@ class Edited:
     Attributes:
         proto: The new skeleton.
         done: What was done, in words; one line each.
+        renamed: Input or output of the original → its new name.
+        bound: Input of the original → the value that it was bound to.
+        conditions: What the edit assumes about sizes of inputs.
     """
 
     proto: onnx.ModelProto
     done: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    bound: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
 
 
 Edit = Callable[[GraphView], Edited]
@@ -47,25 +54,30 @@ def edits_of(request: Request) -> Iterator[Edit]:
         yield lambda view: _renamed(view, request.rename)
 
 
-def apply_edits(model: Model, edits: Iterator[Edit]) -> Edited:
+def apply_edits(model: Model, edits: Iterable[Edit]) -> Edited:
     """The model after all edits; the original skeleton where there are none.
 
     Raises:
         OnnxlintError: The model does not allow one of them.
     """
-    proto = model.proto
-    done: list[str] = []
+    result = Edited(model.proto)
     for edit in edits:
-        edited = edit(make_view(replace(model, proto=proto)))
-        proto = edited.proto
-        done += edited.done
-    return Edited(proto, tuple(done))
+        edited = edit(make_view(replace(model, proto=result.proto)))
+        result = Edited(
+            edited.proto,
+            (*result.done, *edited.done),
+            {**result.renamed, **edited.renamed},
+            {**result.bound, **edited.bound},
+            (*result.conditions, *edited.conditions),
+        )
+    return result
 
 
 def _dynamic(view: GraphView, shapes: Sequence[str]) -> Edited:
     from onnxlint.fixes.dynamic_sizes import make_dynamic
 
-    return Edited(make_dynamic(view, shapes), tuple(f"set free: {printable(shape)}" for shape in shapes))
+    proto, conditions = make_dynamic(view, shapes)
+    return Edited(proto, tuple(f"set free: {printable(shape)}" for shape in shapes), conditions=conditions)
 
 
 def _static(view: GraphView, shapes: Sequence[str]) -> Edited:
@@ -78,7 +90,7 @@ def _renamed(view: GraphView, names: Sequence[tuple[str, str]]) -> Edited:
     from onnxlint.fixes.rename import rename_ends
 
     done = (f"renamed {printable(old)!r} to {printable(new)!r}" for old, new in names)
-    return Edited(rename_ends(view, dict(names)), tuple(done))
+    return Edited(rename_ends(view, dict(names)), tuple(done), dict(names))
 
 
 def join(view: GraphView, request: Request) -> Edited:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY
+from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY, metadata
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def read_heads(proto: onnx.ModelProto) -> list[Joined]:
     Raises:
         OnnxlintError: The metadata is damaged.
     """
-    properties = metadata_of(proto)
+    properties = metadata(proto)
     try:
         dropped = json.loads(properties.get(DROPPED_KEY, "{}"))
         return [
@@ -124,8 +124,3 @@ def describe_heads(joined: Joined, rank: int) -> str:
 def _identifier(name: str) -> str:
     text = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
     return text if text and not text[0].isdigit() else f"head_{text}"
-
-
-def metadata_of(proto: onnx.ModelProto) -> Mapping[str, str]:
-    """The model's metadata: key → value."""
-    return {entry.key: entry.value for entry in proto.metadata_props}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.engine import allowed
+from onnxlint.fixes.rounds import is_allowed
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.rule import Example, Options, Request, Rule
@@ -157,7 +157,7 @@ def _fixed(rule: type[Rule], example: Example) -> None:
     plan, request = Plan((rule,), options), _request(findings_in(rule, example.bad, example.options))
     bad = parse(example.bad)
     fixed, report = fix_model(Model(path="example.onnx", proto=bad, size=0), plan, request)
-    stuck = [left for left in report.left if left.finding.fix is not None and allowed(left.finding.fix, request)]
+    stuck = [left for left in report.left if left.finding.fix is not None and is_allowed(left.finding.fix, request)]
     if stuck:
         raise AssertionError("its patch did not work: " + "; ".join(f"{s.finding.message}: {s.why}" for s in stuck))
     if not report.applied:

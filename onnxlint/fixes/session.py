@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.conditions import multiples_in
+from onnxlint.fixes.conditions import noted_multiples as noted_multiples
 from onnxlint.fixes.edits import apply_edits, edits_of
-from onnxlint.fixes.engine import FixReport, fix_model
+from onnxlint.fixes.engine import Compare, fix_model
 from onnxlint.fixes.options import FixOptions
+from onnxlint.fixes.results import FixReport
+from onnxlint.fixes.simplify import demand_onnxsim
 from onnxlint.lint.session import Plans, fail_level
-from onnxlint.model.metadata import ASSUMES_KEY
 from onnxlint.model.skeleton import Model, open_model
-from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
+from onnxlint.verification.interface import UNCHANGED, Interface
 
 if TYPE_CHECKING:
     import onnx
 
     from onnxlint.lint.configuration import Configs
     from onnxlint.verification.compare import Verification
-
-_ASSUMPTION = re.compile(r"\s*([^\s%]+)\s*%\s*(\d+)\s*==\s*0\s*")
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ def fix_path(
     request = options.request
     edited = apply_edits(model, edits_of(request)).proto
     multiples = noted_multiples(edited, options.assumptions, options.multiple_of)
+    if request.simplify:
+        demand_onnxsim()
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:
         plan = replace(plan, options=replace(plan.options, min_opset=request.opset))
-    comparer = _comparer(model, multiples, options.inputs) if options.verify else None
+    comparer = _comparer(model, options.inputs) if options.verify else None
     proto, report = fix_model(model, plan, request, comparer, progress)
     if options.verify and report.changed and not (report.verification and report.verification.verified):
         progress("loading")
@@ -138,61 +140,21 @@ def _has_external(proto: onnx.ModelProto) -> bool:
     return any(is_external(tensor) for tensor in walk_tensors(proto))
 
 
-def noted_multiples(
-    proto: onnx.ModelProto, assumptions: Sequence[str] = (), multiple_of: int | None = None
-) -> dict[str, int]:
-    """Symbol → number that it is a multiple of, from the command line and from the model's own metadata."""
-    known = {entry.key: entry.value for entry in proto.metadata_props}.get(ASSUMES_KEY, "")
-    if not assumptions and multiple_of is None and not known:
-        return {}
-    view = make_view(Model("", proto, 0))
-    symbols: dict[str, None] = {}
-    spatial: dict[str, None] = {}
-    letters: dict[str, dict[str, None]] = {"N": {}, "H": {}, "W": {}}
-    for name in view.main.data_inputs:
-        shape = view.main.shape(name) or ()
-        for axis, dim in enumerate(shape):
-            if isinstance(dim, int):
-                continue
-            symbol = dim or f"{name}[{axis}]"
-            symbols[symbol] = None
-            if len(shape) >= 4 and axis >= len(shape) - 2:
-                spatial[symbol] = None
-                letters["H" if axis == len(shape) - 2 else "W"][symbol] = None
-            elif len(shape) >= 4 and axis == 0:
-                letters["N"][symbol] = None
-    multiples: dict[str, int] = {}
-    if multiple_of is not None:
-        multiples = dict.fromkeys(spatial, multiple_of)
-    for text in (*assumptions, *(clause for clause in known.split(" and ") if clause)):
-        match = _ASSUMPTION.fullmatch(text)
-        if match is None:
-            raise OnnxlintError(f"--assume {text!r}: write it as 'H % 32 == 0'")
-        name, number = match[1], int(match[2])
-        found = [symbol for symbol in symbols if symbol == name] or [s for s in symbols if s.lower() == name.lower()]
-        found = found or list(letters.get(name.upper(), ()))
-        if not found and text in assumptions:
-            sizes = ", ".join(map(printable, symbols)) or "none"
-            raise OnnxlintError(f"--assume {text!r}: no input has a free size {name!r} (there are: {sizes})")
-        if number < 1:
-            raise OnnxlintError(f"--assume {text!r}: the number has to be positive")
-        for symbol in found:
-            multiples[symbol] = max(number, multiples.get(symbol, 1))
-    return multiples
-
-
-def _comparer(
-    model: Model, multiples: dict[str, int], inputs: str | None
-) -> Callable[[onnx.ModelProto, onnx.ModelProto, bool, Sequence[str]], Verification]:
+def _comparer(model: Model, inputs: str | None) -> Compare:
     """Runs a reference and a result on the same inputs."""
 
     def compare(
-        reference: onnx.ModelProto, result: onnx.ModelProto, exact: bool, conditions: Sequence[str]
+        reference: onnx.ModelProto,
+        result: onnx.ModelProto,
+        exact: bool,
+        conditions: Sequence[str],
+        interface: Interface = UNCHANGED,
     ) -> Verification:
         from onnxlint.verification.compare import verify_models
 
+        multiples = multiples_in(conditions)
         return verify_models(
-            model, reference, result, exact=exact, multiples=multiples if conditions else {}, inputs=inputs
+            model, reference, result, exact=exact, multiples=multiples, inputs=inputs, interface=interface
         )
 
     return compare

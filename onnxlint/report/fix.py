@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from onnxlint.fixes.engine import FixReport, Left
-from onnxlint.text import counted, printable
+from onnxlint.fixes.results import FixReport, Left
+from onnxlint.text import counted, listed, printable
 
 
 def render_fix(report: FixReport, output: str | None) -> str:
@@ -20,6 +20,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
     lines += [f"  {text}" for text in report.asked]
     lines += _table(report)
     lines += _left(report)
+    lines += _simplified(report)
     for left in report.rolled_back:
         lines.append(f"  taken back: {left.finding.code} at {printable(left.finding.location.place)}: {left.why}")
     if report.conditions:
@@ -44,7 +45,7 @@ def _table(report: FixReport) -> Iterator[str]:
         fixed[applied.finding.code, applied.finding.name][proof] += 1
     left = Counter((one.finding.code, one.finding.name) for one in report.left)
     shortened = Counter((one.finding.code, one.finding.name) for one in report.shortened)
-    rows = [("rule", "fixed", "left", "how it is known")]
+    rows = [("rule", "fixed", "left", "evidence")]
     for code, name in sorted(fixed.keys() | left.keys()):
         proofs = fixed[code, name]
         how = ", ".join(proof if len(proofs) == 1 else f"{n} {proof}" for proof, n in proofs.items())
@@ -68,9 +69,25 @@ def _left(report: FixReport) -> Iterator[str]:
             yield f"        {printable(why)}"
 
 
+def _simplified(report: FixReport) -> Iterator[str]:
+    """What onnxsim did beyond our own rules."""
+    done = report.simplified
+    if done is None:
+        return
+    if done.refused:
+        yield f"  onnxsim  not used: {printable(done.refused)}"
+        return
+    gone = [f"{count} {printable(op)}" for op, count in done.removed if count > 0]
+    new = [f"{-count} {printable(op)}" for op, count in done.removed if count < 0]
+    said = [f"removed {listed(gone, 6)}"] if gone else []
+    said += [f"added {listed(new, 6)}"] if new else []
+    yield f"  onnxsim  {'; '.join(said) or 'removed nothing'} beyond the rules"
+
+
 def _verified(report: FixReport) -> str:
     if not report.changed:
         return "not needed: the model is as it was"
     if report.verification is None:
-        return "not: --no-verify leaves open whether both models compute the same"
-    return str(report.verification.summary())
+        return "not: the models were not run (--no-verify)"
+    left_out = f"; not compared: {'; '.join(report.not_compared)}" if report.not_compared else ""
+    return f"{report.verification.summary()}{left_out}"

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from fixtures import pitfalls
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.engine import FixReport, fix_model
+from onnxlint.fixes.engine import fix_model
 from onnxlint.fixes.heads import read_heads
+from onnxlint.fixes.results import FixReport
 from onnxlint.lint.engine import Plan
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Request
@@ -246,7 +247,7 @@ def test_asking_for_heads_where_there_are_none_is_an_error() -> None:
         """<ir_version: 8, opset_import: ["": 17]>
         g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }"""
     )
-    with pytest.raises(OnnxlintError, match="no heads were found"):
+    with pytest.raises(OnnxlintError, match="found no heads"):
         fix(model, concat_heads=())
 
 
@@ -281,7 +282,7 @@ def test_a_patch_that_breaks_the_model_is_found_and_taken_back() -> None:
         def summary(self) -> str:
             return "measured"
 
-    def compare(reference: onnx.ModelProto, result: onnx.ModelProto, exact: bool, conditions: Any) -> Any:
+    def compare(reference: onnx.ModelProto, result: onnx.ModelProto, exact: bool, conditions: Any, *_: Any) -> Any:
         feed = {"x": image(2, 3, 4, 8)}
         before = session(reference.SerializeToString()).run(None, feed)
         after = session(result.SerializeToString()).run(None, feed)

@@ -1,0 +1,104 @@
+"""What a fix did, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from onnxlint.lint.finding import Applicability, Finding
+
+if TYPE_CHECKING:
+    from onnxlint.verification.results import Verification
+
+Key = tuple[str, str, str]
+"""What a finding is about, in words that patches elsewhere do not change: code, graph, node or value."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A finding that a patch did away with.
+
+    Attributes:
+        finding: As it was before.
+        round: In which round, from 1.
+        is_rounded: Whether the patch computes something anew, such as folded weights, so that results may differ in
+            the last digits.
+        key: What the finding is about.
+    """
+
+    finding: Finding
+    round: int
+    is_rounded: bool = False
+    key: Key = ("", "", "")
+
+    @property
+    def proof(self) -> str:
+        """The evidence for the patch, in words."""
+        fix = self.finding.fix
+        if fix is None or fix.applicability is Applicability.SAFE:
+            return "proved up to rounding" if self.is_rounded else "proved"
+        if fix.applicability is Applicability.ASSUMES:
+            return f"proved if {fix.condition}"
+        return "asked for"
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Whether the patch changes outputs or the interface on purpose."""
+        fix = self.finding.fix
+        return fix is not None and fix.applicability is Applicability.UNSAFE
+
+
+@dataclass(frozen=True)
+class Left:
+    """A finding that stays, and why."""
+
+    finding: Finding
+    why: str
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """What onnxsim did to the model after all patches.
+
+    Attributes:
+        removed: Operator → nodes that it removed beyond the patches, most first; negative numbers are nodes that it added.
+        refused: Why its result was not taken; empty where it was.
+    """
+
+    removed: tuple[tuple[str, int], ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class FixReport:
+    """What a fix did.
+
+    Attributes:
+        model: The model as the user named it.
+        asked: Changes that the user named in so many words, such as outputs to join; one line each.
+        applied: Findings that patches did away with, in order.
+        shortened: Findings that a patch made less of, and that stay: a shape chain that has to be computed.
+        left: Findings of the result.
+        rolled_back: Patches that were taken back, and why.
+        conditions: What the result assumes about its inputs.
+        nodes: Nodes before and after, Constants not counted.
+        verification: The comparison of both models; None where it was not asked for, or nothing changed.
+        not_compared: Changes of outputs on purpose, which the comparison leaves out; one line each.
+        simplified: What onnxsim did; None where it was not asked for.
+        changed: Whether the result differs from the original at all.
+        seconds: Wall time, verification included.
+    """
+
+    model: str
+    asked: tuple[str, ...]
+    applied: tuple[Applied, ...]
+    shortened: tuple[Applied, ...]
+    left: tuple[Left, ...]
+    rolled_back: tuple[Left, ...]
+    conditions: tuple[str, ...]
+    nodes: tuple[int, int]
+    verification: Verification | None
+    changed: bool
+    seconds: float
+    not_compared: tuple[str, ...] = field(default=())
+    simplified: Simplified | None = None

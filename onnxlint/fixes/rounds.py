@@ -1,0 +1,237 @@
+"""Patches in rounds, until nothing is left to fix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.conditions import holds
+from onnxlint.fixes.edits import join
+from onnxlint.fixes.results import Applied, Key
+from onnxlint.lint.engine import Plan, check_view
+from onnxlint.lint.finding import Applicability, Finding, Fix
+from onnxlint.lint.rule import Request, Rule, Unfixable
+from onnxlint.symbolic.view import make_view
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.graph.view import Graph, GraphView
+    from onnxlint.model.skeleton import Model
+
+MAX_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done.
+
+    Attributes:
+        model: The model with the edits that were asked for.
+        plan: The rules.
+        request: What is wanted beside what is safe.
+        banned: Patches that were taken back, and why; more come as they are found.
+    """
+
+    model: Model
+    plan: Plan
+    request: Request
+    banned: dict[Key, str] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Mapping[str, type[Rule]]:
+        """The plan's rules by code."""
+        return {rule.code: rule for rule in self.plan.rules}
+
+
+@dataclass
+class Run:
+    """One run to the fixed point.
+
+    Attributes:
+        proto: The result.
+        reference: The model with only those changes that were asked for (joined heads, dropped activations).
+        asked: What was asked for, in words.
+        applied: Patches, in order.
+        failed: Patches that could not be applied to the graph as it was, and why.
+        crashed: Those of them that raised what no patch should: they are not tried again.
+        left: Findings of the result, by what they are about.
+    """
+
+    proto: onnx.ModelProto
+    reference: onnx.ModelProto
+    asked: list[str] = field(default_factory=list)
+    applied: list[Applied] = field(default_factory=list)
+    failed: dict[Key, str] = field(default_factory=dict)
+    crashed: set[Key] = field(default_factory=set)
+    left: list[tuple[Key, Finding]] = field(default_factory=list)
+
+    def fail(self, key: Key, error: Exception) -> None:
+        """Note that a patch could not be applied."""
+        if isinstance(error, Unfixable | OnnxlintError):
+            self.failed[key] = str(error)
+        else:
+            what = f"{type(error).__name__}: {printable(str(error))[:200]}"
+            self.failed[key] = f"its patch failed with {what}; please report it"
+            self.crashed.add(key)
+
+
+def run_rounds(job: Job, limit: int | None = None) -> Run:
+    """Patch until nothing is left to fix.
+
+    Args:
+        job: What is to be done.
+        limit: Patches at most, beside those that were asked for; None: all.
+
+    Raises:
+        OnnxlintError: A rule failed on the model, or an edit that was asked for is impossible.
+    """
+    run = Run(job.model.proto, job.model.proto)
+    # First what was asked for: it makes the reference that everything else is measured against.
+    view = _stage(job, run, None, is_asked=True, limit=None)
+    if job.request.concat_heads:
+        edited = join(make_view(replace(job.model, proto=run.proto)), job.request)
+        run.proto = edited.proto
+        run.asked += edited.done
+    run.reference = run.proto
+    _stage(job, run, view, is_asked=False, limit=limit)
+    return run
+
+
+def resume_rounds(job: Job, run: Run, proto: onnx.ModelProto) -> None:
+    """Go on with another skeleton in place of a run's result."""
+    run.proto = proto
+    _stage(job, run, None, is_asked=False, limit=None)
+
+
+def _stage(job: Job, run: Run, view: GraphView | None, *, is_asked: bool, limit: int | None) -> GraphView:
+    """Rounds of either the patches that were asked for, or all others."""
+    for number in range(1, MAX_ROUNDS + 1):
+        if view is None or view.proto is not run.proto:
+            view = make_view(replace(job.model, proto=run.proto), multiples=job.request.multiples)
+            run.left = keyed(view, _findings(view, job.plan))
+            # The graph is another one: what could not be patched in the last one perhaps can be now.
+            run.failed = {key: why for key, why in run.failed.items() if key in run.crashed}
+        todo = [
+            (key, finding)
+            for key, finding in run.left
+            if key not in job.banned and key not in run.failed and _is_wanted(finding.fix, job.request, is_asked)
+        ]
+        if limit is not None:
+            todo = todo[: limit - sum(not applied.is_unsafe for applied in run.applied)]
+        if not todo:
+            break
+        proto = _round(job, run, view, todo, number)
+        if proto is run.proto:
+            break
+        run.proto = proto
+    else:
+        view = make_view(replace(job.model, proto=run.proto), multiples=job.request.multiples)
+        run.left = keyed(view, _findings(view, job.plan))
+    return view
+
+
+def _is_wanted(fix: Fix | None, request: Request, is_asked: bool) -> bool:
+    if fix is None or (fix.applicability is Applicability.UNSAFE) != is_asked:
+        return False
+    return is_allowed(fix, request)
+
+
+def keyed(view: GraphView, findings: list[Finding]) -> list[tuple[Key, Finding]]:
+    """Findings with what they are about: a value, a node by its name where only it has that, else by its first output.
+
+    Positions of nodes change when others go, so that they tell nothing.
+    """
+    graphs = {graph.path: graph for graph in view.graphs}
+    names: dict[str, Counter[str]] = {}
+    found = []
+    for finding in findings:
+        place = finding.location
+        graph = graphs.get(place.graph)
+        if graph is not None and place.graph not in names:
+            names[place.graph] = Counter(node.name for node in graph.nodes)
+        what = place.value or _node_key(finding, graph, names.get(place.graph, Counter()))
+        found.append(((finding.code, place.graph, what), finding))
+    return found
+
+
+def _node_key(finding: Finding, graph: Graph | None, names: Counter[str]) -> str:
+    place = finding.location
+    if place.node and names[place.node] <= 1:
+        return f"node {place.node}"
+    if graph is not None and place.index is not None and place.index < len(graph.nodes):
+        output = next((name for name in graph.nodes[place.index].outputs if name), "")
+        if output:
+            return f"output {output}"
+    return "" if place.index is None else f"{place.op_type} #{place.index}"
+
+
+def _findings(view: GraphView, plan: Plan) -> list[Finding]:
+    findings, _, failures = check_view(view, plan)
+    if failures:
+        raise OnnxlintError(f"{printable(view.model.path)}: {'; '.join(failures)}")
+    return findings
+
+
+def _round(job: Job, run: Run, view: GraphView, todo: list[tuple[Key, Finding]], number: int) -> onnx.ModelProto:
+    """One round: a rewrite of the whole model, or all patches that do not touch the same nodes."""
+    rules = job.rules
+    for key, finding in todo:
+        rewritten = _guarded(key, run, lambda f=finding: rules[f.code]().rewrite(f, view, job.request))  # type: ignore[misc]
+        if rewritten is not None:
+            run.applied.append(Applied(finding, number, rules[finding.code].arithmetic, key))
+            return rewritten
+    from onnxlint.surgery.surgeon import AlreadyPatched, Surgeon
+
+    while True:
+        surgeon = Surgeon(view)
+        applied: list[Applied] = []
+        for key, finding in todo:
+            if key in run.failed:
+                continue
+            surgeon.begin()
+            try:
+                rules[finding.code]().patch(finding, view, surgeon, job.request)
+            except AlreadyPatched:
+                continue
+            except Unfixable as why:
+                run.fail(key, why)
+                continue
+            except Exception as error:  # noqa: BLE001 - the graph is thrown away, and the failure reported
+                run.fail(key, error)
+                break
+            surgeon.end()
+            applied.append(Applied(finding, number, rules[finding.code].arithmetic, key))
+        else:
+            run.applied += applied
+            return surgeon.close()
+        # A patch failed half way: begin again without it.
+
+
+def _guarded(key: Key, run: Run, call: Callable[[], onnx.ModelProto | None]) -> onnx.ModelProto | None:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - the model is as it was, and the failure reported
+        run.fail(key, error)
+    return None
+
+
+def is_allowed(fix: Fix, request: Request) -> bool:
+    """Whether the request covers a fix."""
+    if fix.applicability is Applicability.SAFE:
+        return True
+    if fix.applicability is Applicability.ASSUMES:
+        return all(holds(clause, dict(request.multiples)) for clause in (fix.condition or "").split(" and "))
+    if fix.flag == "--concat-heads":
+        return request.concat_heads == ()  # outputs that are named are joined whatever the rule says
+    if fix.flag == "--drop-output-activations":
+        return request.drop_output_activations
+    if fix.flag == "--clamp-fp16":
+        return request.clamp_fp16
+    if (fix.flag or "").startswith(("--rename", "--dynamic")):
+        return False  # done before all patches, or not at all: there is nothing to decide by a finding
+    return request.unsafe
