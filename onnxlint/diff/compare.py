@@ -52,6 +52,7 @@ def compare_views(old: GraphView, new: GraphView, pictures: bool = False) -> Mod
         new.model.path,
         tuple(_header(old, new)),
         (sizes(old), sizes(new)),
+        (old.opset, new.opset),
         _operators(old, new),
         tuple(nodes),
         weights.compared(old, new),

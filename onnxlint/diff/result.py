@@ -172,6 +172,7 @@ class ModelDiff:
         new: The second one.
         header: What differs in inputs, outputs, operator sets, producer and metadata.
         sizes: Of the old and of the new model.
+        opsets: Version of the standard operator set in the old and in the new model.
         operators: Operator → difference in number, where there is one.
         nodes: Changed nodes, in the order of the new model; those that went stand where they stood.
         weights: What became of the weights.
@@ -185,6 +186,7 @@ class ModelDiff:
     new: str
     header: tuple[Detail, ...] = ()
     sizes: tuple[Sizes, Sizes] = (Sizes(0, 0, 0), Sizes(0, 0, 0))
+    opsets: tuple[int, int] = (0, 0)
     operators: Mapping[str, int] = field(default_factory=dict)
     nodes: tuple[NodeChange, ...] = ()
     weights: Weights = Weights()
