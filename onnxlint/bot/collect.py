@@ -19,7 +19,7 @@ from onnxlint.lint.finding import Finding, Severity
 from onnxlint.report.diff.lines import module_line, modules, node_lines, summary, weight_lines
 
 if TYPE_CHECKING:
-    from onnxlint.lint.excerpt import Neighbourhood
+    from onnxlint.lint.neighbourhood import Neighbourhood
 
 MOST_FINDINGS = 100
 """New findings of a model that are described; the table counts all."""

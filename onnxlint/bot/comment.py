@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from onnxlint.bot.entries import Entries, FindingEntry, ModelEntry, PictureEntry
-from onnxlint.lint.excerpt import Box, Neighbourhood
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.report.markup import code, html, picture, prose
 from onnxlint.text import counted, size
 

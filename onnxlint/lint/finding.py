@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxlint.graph.location import Location
 
 if TYPE_CHECKING:
-    from onnxlint.lint.excerpt import Neighbourhood
+    from onnxlint.lint.neighbourhood import Neighbourhood
 
 
 class Severity(str, enum.Enum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxlint.report._common import shortened, shown
 
 if TYPE_CHECKING:
-    from onnxlint.lint.excerpt import Box, Neighbourhood
+    from onnxlint.lint.neighbourhood import Box, Neighbourhood
 
 _LABEL = 48
 """Characters of a name in a picture."""

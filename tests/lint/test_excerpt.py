@@ -9,8 +9,9 @@ import pytest
 from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.location import Location
 from onnxlint.lint.engine import Plan, check_view
-from onnxlint.lint.excerpt import MOST, Box, Neighbourhood, with_neighbourhoods
+from onnxlint.lint.excerpt import MOST, with_neighbourhoods
 from onnxlint.lint.finding import Finding, Severity
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
 from tests.support.report_samples import DETECTOR, rules

@@ -16,8 +16,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from onnxlint.graph.location import Location, SourceLine
-from onnxlint.lint.excerpt import Box, Neighbourhood
 from onnxlint.lint.finding import Applicability, CheckResult, FileError, Finding, Fix, Severity
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.report import FORMATS, Report, render
 from tests.report.test_formats import parsed_json, sarif_run
 from tests.support.report_samples import rules

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 
 from onnxlint.fixes.rule_tests import parse
 from onnxlint.lint.engine import Plan, check_view
-from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
+from onnxlint.lint.excerpt import FIXED_OF_A_RULE
 from onnxlint.lint.finding import SAFE, Finding, Severity
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report, render

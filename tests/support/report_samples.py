@@ -8,8 +8,8 @@ from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.graph.source import Sources
 from onnxlint.lint.engine import Plan, check_view
-from onnxlint.lint.excerpt import Box, Neighbourhood
 from onnxlint.lint.finding import SAFE, Applicability, CheckResult, FileError, Finding, Fix, Severity
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Rule
 from onnxlint.model.skeleton import Model

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from onnxlint.lint.excerpt import FIXED_OF_A_RULE, Box, Neighbourhood
+from onnxlint.lint.excerpt import FIXED_OF_A_RULE
 from onnxlint.lint.finding import CheckResult, Finding, Severity
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.report import Report
 from onnxlint.report._common import fix_terms, headline, shortened, shown, totals
 from onnxlint.report.page import page, table, text
