@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _text(done: Deployment) -> str:
     """The steps, a line or some each, and the summary of the comparison."""
-    from onnxlint.report.compare import render
+    from onnxlint.report.compare.text import brief
 
     lines = []
     for step in done.steps:
@@ -139,8 +139,7 @@ def _text(done: Deployment) -> str:
         lines.append(f"{step.name} ({'failed, ' if step.state == 'failed' else ''}{how})")
         lines += [f"  {line}" for line in step.lines]
     if done.report is not None:
-        # Headline and summary: the rest is in report.html.
-        lines += ["", *"\n\n".join(render("text", done.report).split("\n\n")[:2]).splitlines()]
+        lines += ["", *brief(done.report).splitlines()]  # the rest is in report.html
     lines += ["", f"Everything is in {printable(done.folder)}; begin with report.html and samples/"]
     return "".join(f"{line}\n" for line in lines)
 

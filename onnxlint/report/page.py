@@ -13,6 +13,9 @@ from onnxlint.text import printable
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'"
 """No page of ours loads anything, whatever a model's names try."""
 
+MANY = 10
+"""Columns from which a table is set closer."""
+
 
 def text(value: str) -> str:
     """A text that came from anywhere, safe in HTML."""
@@ -71,7 +74,7 @@ def table(
     """
     left = set(words)
     head = "".join(
-        f'<th scope="col"{"" if i in left else " class=n"}><button type="button">{text(name)}</button></th>'
+        f'<th scope="col"{"" if i in left else " class=n"}><button type="button">{_breakable(name)}</button></th>'
         for i, name in enumerate(header)
     )
     body = []
@@ -80,18 +83,25 @@ def table(
         for c, cell in enumerate(row):
             value = values[r][c] if r < len(values) and c < len(values[r]) else None
             mark = "" if value is None else f' data-v="{_plain(value)}"'
-            cells.append(f"<td{'' if c in left else ' class=n'}{mark}>{cell}</td>")
+            label = f' data-label="{text(header[c])}"' if c < len(header) else ""
+            cells.append(f"<td{'' if c in left else ' class=n'}{mark}{label}>{cell}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     field = ""
     if filtered:
         field = (
             f'<label class="filter">{text(filtered)} <input type="search"></label><p class="count" role="status"></p>'
         )
+    many = ' class="many"' if len(header) >= MANY else ""
     shown = f"<caption>{text(caption)}</caption>" if caption else ""
     return (
-        f'<div class="data">{field}<div class="scroll" tabindex="0"><table>{shown}<thead><tr>{head}</tr></thead>'
+        f'<div class="data">{field}<div class="scroll" tabindex="0"><table{many}>{shown}<thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></div>"
     )
+
+
+def _breakable(name: str) -> str:
+    """The name of a column, which may break after each `_`."""
+    return text(name).replace("_", "_<wbr>")
 
 
 def _plain(value: float) -> str:

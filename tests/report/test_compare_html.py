@@ -12,6 +12,7 @@ import pytest
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import AccuracyReport, Detection, ImageAccuracy, LayerAccuracy
+from onnxlint.report import charts
 from onnxlint.report.compare import tables as compare_tables
 from onnxlint.report.compare.html import render
 from onnxlint.report.page import POLICY
@@ -79,12 +80,67 @@ def test_is_well_formed_and_may_load_nothing() -> None:
 
 
 def test_names_are_only_ever_text() -> None:
-    text = render(hostile())
+    text = render(hostile()).replace(charts.bundle(), "")
     assert all(char == "\n" or char.isprintable() for char in text)
     page = Strict(text)
-    assert len(page.named("script")) == 1
+    assert len(page.named("script")) == 2
     assert "\\u202eevil\\x1b[31m\\x00" in page.words
     assert {(attributes["src"] or "")[:22] for attributes in page.named("img")} == {"data:image/png;base64,"}
+
+
+def test_without_a_task_nothing_is_said_to_be_found_and_a_photo_is_shown_once() -> None:
+    full = report()
+    bare = replace(
+        full,
+        reference=replace(full.reference, task=None),
+        candidates=tuple(
+            replace(
+                one,
+                task=None,
+                worst=tuple(replace(image, reference=(), candidate=(), labels=("", "")) for image in one.worst),
+            )
+            for one in full.candidates
+        ),
+    )
+    page = Strict(render(bare))
+    assert " found" not in page.words
+    assert len(page.named("img")) == 1
+    assert len(Strict(render(full)).named("img")) == 2
+
+
+def test_without_the_packages_the_tables_stay_and_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "available", lambda: False)
+    page = Strict(render(report()))
+    assert "pip install 'onnxlint[charts]'" in page.words
+    assert len(page.named("script")) == 1
+    assert page.named("table")
+
+
+def test_charts_are_drawn_at_the_size_of_the_page_and_answer_the_mouse(tmp_path: Path) -> None:
+    with opened(render(report()), tmp_path) as tab:
+        tab.wait_for_selector(".chart svg")
+        texts = "[...document.querySelectorAll('.chart svg text')].filter(t => t.getBoundingClientRect().width > 0)"
+        sizes = tab.evaluate(f"{texts}.map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)")
+        assert len(sizes) > 10
+        assert {round(size) for size in sizes} == {charts.FONT}
+        clipped = tab.evaluate(
+            "[...document.querySelectorAll('.chart')].flatMap(c => [...c.querySelectorAll('svg text')].filter(t => {"
+            "const a = t.getBoundingClientRect(), b = c.getBoundingClientRect();"
+            "return a.width && (a.left < b.left - 1 || a.right > b.right + 1)}).map(t => t.textContent))"
+        )
+        assert clipped == []
+        tab.locator(".chart .mark-symbol path").first.hover(force=True)
+        tab.wait_for_selector("#vg-tooltip-element.visible")
+        assert "net_" in tab.locator("#vg-tooltip-element").inner_text()
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_column_hides(width: int, theme: str, tmp_path: Path) -> None:
+    with opened(render(report()), tmp_path, width, color_scheme=theme) as tab:
+        assert overflow(tab) <= 0
+        hidden = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+        assert tab.evaluate(hidden) == 0
 
 
 def test_has_the_numbers_of_the_text() -> None:

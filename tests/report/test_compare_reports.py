@@ -27,7 +27,7 @@ TEXTS = ("text", "markdown")
 
 @pytest.mark.parametrize("format", TEXTS)
 def test_text_and_markdown_hold_every_number(format: str) -> None:
-    text = render(format, REPORT).replace("\\", "")
+    text = render(format, REPORT).replace("\\", "").replace("**", "")
     for wanted in (
         "5 inputs from photos (--shape 640,640,3 --pixel BGR)",
         "detection, judged by the reference's detections",
@@ -38,7 +38,8 @@ def test_text_and_markdown_hold_every_number(format: str) -> None:
         numbers.size(853632),
         "426,608",
         "14.2 ms ± 0.310 ms",
-        "17.5 ms ± 4.0 ms ?",
+        "latency of net_int8.onnx not measured: other programs used the machine",
+        "found: objects of the ground truth that were detected",
         "1×16800×4",
         "depth (1×4): the candidate has no output like it",
         "the SNR first falls at Conv 2 (net.py:7): from 60.00 dB to 20.00 dB".replace("the", "", 1),
@@ -63,12 +64,66 @@ def test_colors_change_nothing_but_colors() -> None:
 
 def test_columns_line_up() -> None:
     lines = render("text", REPORT).splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("model"))
+    start = next(i for i, line in enumerate(lines) if line.startswith("model") and "size" in line)
     ends = {
         lines[i].index(word) + len(word)
         for i, word in ((start, "size"), (start + 1, "853.6 KB"), (start + 2, "853.6 KB"))
     }
     assert len(ends) == 1
+
+
+def test_a_latency_that_is_not_to_be_relied_on_is_not_shown_beside_good_ones() -> None:
+    report = replace(REPORT, candidates=tuple(replace(one, worst=()) for one in REPORT.candidates))
+    for format in ("text", "markdown", "html"):
+        assert "17.5 ms" not in render(format, report)
+        assert "14.2 ms" in render(format, report)
+
+
+def bad_head() -> AccuracyReport:
+    """One of three outputs is wrong: the mean hides it."""
+    one = replace(
+        REPORT.candidates[0],
+        snr_db=82.0,
+        outputs=(output("boxes", 122.0), output("scores", 1.36), output("landmarks", 122.64)),
+        task=None,
+        worst=(),
+    )
+    return replace(REPORT, reference=replace(REPORT.reference, task=None), candidates=(one,))
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "html", "junit"])
+def test_a_mean_does_not_hide_a_bad_output(format: str) -> None:
+    shown = render(format, bad_head()).replace("\\", "")
+    assert "82.00 dB" in shown
+    assert "1.36 dB" in shown
+    if format == "junit":
+        assert "SNR mean 82.00 dB, worst output 1.36 dB" in shown
+    else:
+        assert "SNR mean" in shown
+        assert "SNR worst" in shown
+        assert "o candidate is close to net.onnx (at least 30 dB in the worst output)" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("report", [REPORT, bad_head()], ids=["report", "bad head"])
+def test_tables_keep_to_80_columns(report: AccuracyReport) -> None:
+    long = replace(report, candidates=tuple(replace(one, name="n" * 90 + one.name) for one in report.candidates))
+    for line in render("text", long).splitlines():
+        is_table = "  " in line.strip() and not line.startswith(("note", "  note"))
+        assert len(line) <= 80 or not is_table, line
+
+
+def test_every_metric_of_a_task_has_an_explanation() -> None:
+    import re
+
+    from onnxlint.accuracy import tasks
+    from onnxlint.report.compare.legend import explained
+
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(str(tasks.__file__)).parent.glob("*.py"))
+    names = set(re.findall(r'(?:metrics|out)\["(\w+)"\] =', sources))
+    for table in re.findall(r"(?:metrics|out): dict\[str, float \| None\] = \{(.*?)\n    \s*\}", sources, re.DOTALL):
+        names |= set(re.findall(r'"(\w+)":', table))
+    assert {"found", "mean_iou", "top1", "broken", "accuracy_std", "threshold", "min_cosine"} <= names
+    assert {name for name, _ in explained([*names, "psnr", "tar@far=0.001"])} == {*names, "psnr", "tar@far=0.001"}
 
 
 def test_json_is_as_its_schema_says() -> None:

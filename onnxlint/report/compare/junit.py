@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.report._common import shown
 from onnxlint.report.compare import tables
+from onnxlint.report.compare.verdict import worst_snr
 from onnxlint.text import cosine, db, magnitude, printable
 
 if TYPE_CHECKING:
@@ -45,9 +46,16 @@ def _suite(report: AccuracyReport, one: CandidateReport) -> Element:
         SubElement(case, "failure", message=shown(failures[0]), type="fail-if").text = shown(
             "\n".join(failures), 10_000
         )
-    SubElement(case, "system-out").text = shown("; ".join([f"SNR {db(one.snr_db)}", *tables.suggestions(one)]))
+    SubElement(case, "system-out").text = shown("; ".join([_snr(one), *tables.suggestions(one)]))
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(1 if failures else 0))
     suite.set("errors", "0")
     suite.set("skipped", str(len(one.unmatched)))
     return suite
+
+
+def _snr(one: CandidateReport) -> str:
+    """`SNR 41.37 dB`; of several outputs their mean and the worst."""
+    if len(one.outputs) < 2:
+        return f"SNR {db(one.snr_db)}"
+    return f"SNR mean {db(one.snr_db)}, worst output {db(worst_snr(one))}"

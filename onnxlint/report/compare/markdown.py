@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.report.compare import tables
+from onnxlint.report.compare.verdict import verdict
 from onnxlint.text import printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@$!-])")
@@ -20,6 +21,13 @@ def render(report: AccuracyReport) -> str:
 def _lines(report: AccuracyReport) -> Iterator[str]:
     yield "### onnxlint compare"
     yield ""
+    said = verdict(report)
+    yield f"**{_escaped(said.sentence)}**"
+    yield ""
+    for item in said.recommendations:
+        yield f"- for {_escaped(item.wish)}: {_escaped(printable(item.name))} ({_escaped(item.why)})"
+    if said.recommendations:
+        yield ""
     yield _escaped(tables.headline(report))
     if report.reference.task is not None:
         yield ""
@@ -31,10 +39,16 @@ def _lines(report: AccuracyReport) -> Iterator[str]:
         yield f"**Failed:** {_escaped(failure)}"
     for one in report.candidates:
         yield from _candidate(one)
-    notes = [*report.notes, *(f"{printable(report.reference.name)}: {note}" for note in report.reference.notes)]
-    if notes:
+    if notes := tables.notes(report):
         yield ""
         yield from (f"- {_escaped(note)}" for note in notes)
+    if legend := tables.legend(report):
+        yield ""
+        yield "<details><summary>What the columns mean</summary>"
+        yield ""
+        yield from (f"- **{_escaped(name)}**: {_escaped(meaning)}" for name, meaning in legend)
+        yield ""
+        yield "</details>"
 
 
 def _candidate(one: CandidateReport) -> Iterator[str]:

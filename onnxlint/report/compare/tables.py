@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import ROUNDING_DB, AccuracyReport, CandidateReport, LayerAccuracy, first_fall
-from onnxlint.text import printable
+from onnxlint.report.compare.legend import explained, is_metric
+from onnxlint.report.compare.verdict import worst_snr
+from onnxlint.text import listed, printable
 
 MAX_LAYERS = 12
 """Layers that are shown: those that cause most of the loss. JSON and HTML have all."""
+
+ONLY, MEAN, WORST = "SNR", "SNR mean", "SNR worst"
+"""Columns of the SNR: of the only output; over all outputs the mean, and the worst."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,27 @@ def summary(report: AccuracyReport) -> Table:
     """A row for each model, the reference first."""
     models = (report.reference, *report.candidates)
     metrics = list(dict.fromkeys(name for one in models if one.task for name in one.task.metrics))
-    header = ("model", "SNR", "cosine", "max error", *metrics, "latency", "size", "parameters")
+    detail = ("cosine", "max error") if not metrics else ()  # with a task, they are in the tables of outputs
+    several = any(len(one.outputs) > 1 for one in report.candidates)
+    snrs = (MEAN, WORST) if several else (ONLY,)
+    header = ("model", *snrs, *detail, *metrics, "latency", "size", "parameters")
     rows = []
     for one in models:
         values = [
             numbers.UNKNOWN if one.task is None else numbers.metric(name, one.task.metrics.get(name))
             for name in metrics
         ]
-        measured = ("reference", "", "")
+        measured: tuple[str, ...] = ("reference", *[""] * (len(snrs) + len(detail) - 1))
         if one is not report.reference:
             measured = (
                 numbers.db(one.snr_db),
-                numbers.cosine(min((output.cosine for output in one.outputs), default=None)),
-                numbers.magnitude(max((output.max_abs for output in one.outputs), default=None)),
+                *([numbers.db(worst_snr(one))] if several else []),
             )
+            if detail:
+                measured += (
+                    numbers.cosine(min((output.cosine for output in one.outputs), default=None)),
+                    numbers.magnitude(max((output.max_abs for output in one.outputs), default=None)),
+                )
         rows.append(
             (
                 printable(one.name),
@@ -71,11 +83,36 @@ def summary(report: AccuracyReport) -> Table:
 
 
 def latency(one: CandidateReport) -> str:
-    """`14.2 ms ± 0.3 ms`, with a `?` where the machine was busy."""
-    if one.latency is None:
+    """`14.2 ms ± 0.3 ms`; nothing where the machine was busy, because that number does not compare with the others."""
+    if one.latency is None or one.latency.busy:
         return numbers.UNKNOWN
     median, spread = numbers.milliseconds(one.latency.median_ms), numbers.milliseconds(one.latency.spread_ms)
-    return f"{median} ± {spread}{' ?' if one.latency.busy else ''}"
+    return f"{median} ± {spread}"
+
+
+def unmeasured(report: AccuracyReport) -> str:
+    """Whose latency could not be measured, in one sentence; empty where all could, or none was asked for."""
+    models = (report.reference, *report.candidates)
+    busy = [printable(one.name) for one in models if one.latency is not None and one.latency.busy]
+    if not busy:
+        return ""
+    return f"latency of {listed(busy)} not measured: other programs used the machine; compare again when it is idle"
+
+
+def notes(report: AccuracyReport) -> list[str]:
+    """What the user should know about the comparison and the reference, a line each."""
+    found = [*report.notes, *(f"{printable(report.reference.name)}: {note}" for note in report.reference.notes)]
+    return [*found, unmeasured(report)] if unmeasured(report) else found
+
+
+def legend(report: AccuracyReport) -> list[tuple[str, str]]:
+    """What the columns of the report's tables mean, those whose meaning is not plain: (column, explanation)."""
+    shown = [*summary(report).header]
+    for one in report.candidates:
+        shown += outputs(one).header
+        shown += layers(one).header if one.layers else ()
+    metrics = [name for name in shown if is_metric(name)]
+    return explained([ONLY, *metrics, *shown] if ONLY in shown and MEAN not in shown else [MEAN, *metrics, *shown])
 
 
 def outputs(one: CandidateReport) -> Table:
@@ -169,3 +206,24 @@ def truths(report: AccuracyReport) -> str:
     """What the task's metrics were judged by; empty without a task."""
     task = report.reference.task
     return "" if task is None else f"{task.task}, judged by {printable(task.truth)}"
+
+
+def fold(table: Table, width: int, measure: Callable[[str], int] = len) -> list[Table]:
+    """A table as several that are at most so wide, each beginning with the first column; one where it fits."""
+    widths = [max(map(measure, column)) for column in zip(table.header, *table.rows, strict=True)]
+    groups: list[list[int]] = []
+    room = 0
+    for column in range(1, len(widths)):
+        if not groups or widths[column] + 2 > room:
+            groups.append([])
+            room = width - widths[0]
+        groups[-1].append(column)
+        room -= widths[column] + 2
+    return [
+        Table(
+            tuple(table.header[i] for i in (0, *group)),
+            tuple(tuple(row[i] for i in (0, *group)) for row in table.rows),
+            frozenset(n for n, i in enumerate((0, *group)) if i in table.words),
+        )
+        for group in groups or [[]]
+    ]
