@@ -120,7 +120,8 @@ def test_charts_are_drawn_at_the_size_of_the_page_and_answer_the_mouse(tmp_path:
     with opened(render(report()), tmp_path) as tab:
         tab.wait_for_selector(".chart svg")
         texts = "[...document.querySelectorAll('.chart svg text')].filter(t => t.getBoundingClientRect().width > 0)"
-        sizes = tab.evaluate(f"{texts}.map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a)")
+        scale = "Math.hypot(t.getScreenCTM().a, t.getScreenCTM().b)"
+        sizes = tab.evaluate(f"{texts}.map(t => parseFloat(getComputedStyle(t).fontSize) * {scale})")
         assert len(sizes) > 10
         assert {round(size) for size in sizes} == {charts.FONT}
         clipped = tab.evaluate(
