@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.results import Detection, TaskResult
-from onnxlint.accuracy.tasks import Answer
+from onnxlint.accuracy.tasks.base import Answer
 from onnxlint.accuracy.tasks.boxes import overlaps
 from onnxlint.accuracy.tasks.decoder import Decoder, Found, choose, decode
 from onnxlint.accuracy.tasks.detection_table import read_table

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.results import TaskResult
-from onnxlint.accuracy.tasks import Answer
+from onnxlint.accuracy.tasks.base import Answer
 from onnxlint.accuracy.tasks.labels import is_image, match
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.errors import OnnxlintError

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.results import TaskResult
-from onnxlint.accuracy.tasks import Answer
+from onnxlint.accuracy.tasks.base import Answer
 from onnxlint.accuracy.tasks.labels import Pair, match, read_pairs
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.accuracy.tasks.vector import pick_vector
