@@ -168,6 +168,9 @@ def fix(
     static: Iterable[str] = (),
     clamp_fp16: bool = False,
     opset: int | None = None,
+    bind: Mapping[str, str] | None = None,
+    simplify: bool = False,
+    allow_empty: bool = False,
     targets: Iterable[str] | None = None,
     verify: bool = True,
     inputs: str | os.PathLike[str] | None = None,
@@ -193,10 +196,13 @@ def fix(
         concat_name: Name of the joined output.
         drop_output_activations: Drop a Softmax or Sigmoid at an output.
         rename: Old → new names of inputs and outputs.
-        dynamic: Inputs whose sizes are set free: `image=N,3,H,W`.
-        static: Inputs whose sizes are fixed: `image=1,3,640,640`.
+        dynamic: Inputs whose sizes are set free: `image=N,3,H,?`; `?` leaves an axis as it is.
+        static: Inputs whose sizes are fixed: `image=1,3,640,?`.
         clamp_fp16: Bring weights and constants into the range of float16. Reads weights.
         opset: Operator set to raise the model to; None for 11 where it is below.
+        bind: Input → numbers separated by commas, or an .npy file, that it becomes a constant of.
+        simplify: Let onnxsim go over the result; needs `onnxlint[simplify]`.
+        allow_empty: Only apply fixes that are exact for inputs of size 0, too.
         targets: Backends that the model is meant for, such as `ncnn`.
         verify: Run both models and compare.
         inputs: An .npz file with inputs to compare on, too.
@@ -235,6 +241,9 @@ def fix(
         dynamic=_names(dynamic),
         static=_names(static),
         opset=opset,
+        bind=tuple((bind or {}).items()),
+        simplify=simplify,
+        allow_empty=allow_empty,
     )
     fixed = fix_path(
         os.fspath(model),

@@ -34,7 +34,8 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
     """Set sizes of inputs free.
 
     Args:
-        shapes: `name=N,3,H,W`: letters stand for sizes that are to be free, numbers for those that stay.
+        view: The model.
+        shapes: `name=N,3,H,?`: letters stand for sizes that are to be free, numbers and `?` for those that stay.
 
     Returns:
         (A new skeleton that computes the same at the sizes that the model had, and accepts others, what it assumes about
@@ -48,6 +49,8 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
     renamed: dict[str, str] = {}
     for name, dims in wanted.items():
         for axis, (dim, now) in enumerate(zip(dims, view.main.shape(name) or (), strict=True)):
+            if dim is None:
+                continue
             if isinstance(dim, int):
                 if now != dim:
                     raise OnnxlintError(
@@ -64,8 +67,8 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
     for value in model.graph.input:
         given = wanted.get(value.name, ())
         for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if axis < len(given) and not isinstance(given[axis], int):
-                size.dim_param = str(given[axis])
+            if axis < len(given) and isinstance(symbol := given[axis], str):
+                size.dim_param = symbol
             elif size.dim_param in renamed:
                 size.dim_param = renamed[size.dim_param]
     if not freed:

@@ -46,6 +46,8 @@ Edit = Callable[[GraphView], Edited]
 
 def edits_of(request: Request) -> Iterator[Edit]:
     """The edits that a request asks for, in the order in which they are applied."""
+    if request.bind:
+        yield lambda view: _bound(view, request.bind)
     if request.dynamic:
         yield lambda view: _dynamic(view, request.dynamic)
     if request.static:
@@ -71,6 +73,14 @@ def apply_edits(model: Model, edits: Iterable[Edit]) -> Edited:
             (*result.conditions, *edited.conditions),
         )
     return result
+
+
+def _bound(view: GraphView, bindings: Sequence[tuple[str, str]]) -> Edited:
+    from onnxlint.fixes.bind import bind_inputs
+
+    proto, values = bind_inputs(view, bindings)
+    done = (f"bound input {printable(name)!r} to {printable(text)}" for name, text in bindings)
+    return Edited(proto, tuple(done), bound=values)
 
 
 def _dynamic(view: GraphView, shapes: Sequence[str]) -> Edited:

@@ -2,25 +2,84 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.view import GraphView
-from onnxlint.text import printable
+from onnxlint.text import counted, did_you_mean, listed, printable
+
+if TYPE_CHECKING:
+    from onnxlint.graph.view import GraphView
+
+KEPT = "?"
+"""What users write for an axis that stays as it is."""
+
+MAX_SIZE = 2**31 - 1
+"""Largest size of an axis; runtimes take no larger ones."""
+
+WantedDim = int | str | None
+"""A number, a letter for a size that is to be free, or None for an axis that stays as it is."""
 
 
-def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[int | str, ...]]:
-    name, equals, dims_text = text.rpartition("=")
-    parts = [part.strip() for part in dims_text.split(",")]
+def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[WantedDim, ...]]:
+    """The input's name and the sizes that it is to have.
+
+    Args:
+        view: The model.
+        flag: The option, for messages.
+        text: `image=N,3,?,W`.
+
+    Raises:
+        OnnxlintError: It is malformed, or does not fit an input of the model.
+    """
+    name, equals, sizes = text.rpartition("=")
+    parts = [part.strip() for part in sizes.split(",")]
+    shown = f"{flag} {printable(text[:80])!r}"
+    inputs = view.main.data_inputs
+    example = f"{flag} '{example_shape(view)}'" if inputs else ""
     if not equals or not all(parts):
-        raise OnnxlintError(f"{flag} {text!r}: write it as 'input=1,3,640,640'")
+        raise OnnxlintError(f"{shown}: write it as {example}")
+    shape = view.main.shape(demand_input(view, flag, name))
+    if shape is None or len(shape) != len(parts):
+        has = "no known rank" if shape is None else counted(len(shape), "axis", "axes")
+        raise OnnxlintError(
+            f"{flag}: {printable(name)!r} has {has}, and {counted(len(parts), 'size')} "
+            f"{'is' if len(parts) == 1 else 'are'} given"
+        )
+    dims: list[WantedDim] = []
+    for part in parts:
+        is_number = part.isascii() and part.isdigit()
+        if is_number and not (len(part) <= len(str(MAX_SIZE)) and 0 < int(part) <= MAX_SIZE):
+            raise OnnxlintError(f"{shown}: a size is a number from 1 to {MAX_SIZE}")
+        if not is_number and part != KEPT and not _is_name(part):
+            raise OnnxlintError(
+                f"{shown}: a size is a number, a name such as H, or {KEPT} for an axis that stays as it is"
+            )
+        dims.append(int(part) if is_number else None if part == KEPT else part)
+    return name, tuple(dims)
+
+
+def _is_name(text: str) -> bool:
+    return text.replace("_", "a").isalnum() and not text[0].isnumeric()
+
+
+def demand_input(view: GraphView, flag: str, name: str) -> str:
+    """The name of an input, as it is.
+
+    Raises:
+        OnnxlintError: The model has no such input.
+    """
     inputs = view.main.data_inputs
     if name not in inputs:
-        known = ", ".join(map(printable, inputs))
-        raise OnnxlintError(f"{flag}: the model has no input {printable(name)!r}; it has {known}")
-    shape = view.main.shape(name)
-    if shape is None or len(shape) != len(parts):
-        has = "no known rank" if shape is None else f"{len(shape)} axes"
-        raise OnnxlintError(f"{flag}: {printable(name)!r} has {has}, and {len(parts)} sizes are given")
-    dims = tuple(int(part) if part.isdecimal() else part for part in parts)
-    if any(dim == 0 for dim in dims):
-        raise OnnxlintError(f"{flag} {text!r}: a size has to be positive")
-    return name, dims
+        there = f"; its inputs: {listed(map(printable, inputs), 8)}" if inputs else "; it has no inputs"
+        raise OnnxlintError(f"{flag}: the model has no input {printable(name)!r}{did_you_mean(name, inputs) or there}")
+    return name
+
+
+def example_shape(view: GraphView) -> str:
+    """How a shape of the model's first input is written."""
+    name = next(iter(view.main.data_inputs))
+    letters = iter("NCHWABDE")
+    dims = [
+        str(dim) if isinstance(dim, int) else next(letters, "X") for dim in view.main.shape(name) or (1, 3, 640, 640)
+    ]
+    return f"{printable(name)}={','.join(dims)}"

@@ -24,7 +24,8 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
     """Give inputs fixed sizes.
 
     Args:
-        shapes: `name=1,3,640,640`. A symbol gets its number everywhere that it stands.
+        view: The model.
+        shapes: `name=1,3,640,?`. A symbol gets its number everywhere that it stands; `?` leaves an axis as it is.
 
     Returns:
         A new skeleton, its declared shapes brought up to date.
@@ -36,8 +37,13 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
     bound: dict[str, int] = {}
     for name, dims in wanted:
         for axis, (dim, now) in enumerate(zip(dims, view.main.shape(name) or (), strict=True)):
-            if not isinstance(dim, int):
-                raise OnnxlintError(f"--static: axis {axis} of {printable(name)!r} is {printable(dim)!r}, not a number")
+            if dim is None:
+                continue
+            if isinstance(dim, str):
+                raise OnnxlintError(
+                    f"--static: axis {axis} of {printable(name)!r} is {printable(dim)!r}: write a number, or ? where it "
+                    "stays as it is"
+                )
             if isinstance(now, int) and now != dim:
                 raise OnnxlintError(
                     f"--static: axis {axis} of {printable(name)!r} is fixed to {now} already, and cannot become {dim} "
@@ -54,8 +60,8 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
         for axis, size in enumerate(value.type.tensor_type.shape.dim):
             if size.dim_param in bound:
                 size.dim_value = bound[size.dim_param]
-            elif axis < len(given):
-                size.dim_value = int(given[axis])
+            elif axis < len(given) and isinstance(wanted_size := given[axis], int):
+                size.dim_value = wanted_size
     after = make_view(replace(view.model, proto=model))
     _refuse_contradictions(view, after)
     for graph in after.graphs:
@@ -65,6 +71,7 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
 
 
 def copied(view: GraphView) -> onnx.ModelProto:
+    """A copy of the view's skeleton."""
     import onnx
 
     model = onnx.ModelProto()

@@ -1,0 +1,156 @@
+"""Several models in one fix: each by itself, so that no error costs another model its result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.session import Fixed, fix_path, write
+from onnxlint.lint.files import STDIN, find_models
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    from onnxlint.fixes.options import FixOptions
+    from onnxlint.lint.configuration import Configs
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out for one model.
+
+    Attributes:
+        path: The model as the user named it, or as it was found in a folder.
+        fixed: What was done; None where it failed.
+        output: The file that the result was written to; None where nothing was.
+        error: Why it failed, in one line; empty where it did not.
+    """
+
+    path: str
+    fixed: Fixed | None = None
+    output: str | None = None
+    error: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """2 where it failed, 1 where findings at or above `fail-on` are left, else 0."""
+        return 2 if self.fixed is None else int(self.fixed.failing)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the fixed model differs from the original."""
+        return self.fixed is not None and self.fixed.report.changed
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where results go.
+
+    Attributes:
+        in_place: Whether they replace the models.
+        folder: A folder for them, under the models' own names; None: none.
+        external_data: Name of the file beside each that large weights are written to.
+        inline: Whether external data is brought into the files.
+    """
+
+    in_place: bool = False
+    folder: str | None = None
+    external_data: str | None = None
+    inline: bool = False
+
+
+def fix_many(
+    paths: Sequence[str],
+    configs: Configs,
+    options: FixOptions,
+    destination: Destination,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Iterator[Result]:
+    """Fix all models that `paths` name, and write the results.
+
+    Args:
+        paths: Files, folders, globs.
+        configs: Where the configuration of each model comes from.
+        options: What to change, what to assume, and how to verify it.
+        destination: Where results go; nothing is written where it names neither.
+        progress: Called with what is being done.
+
+    Yields:
+        A result for each model, in the order in which they are named.
+
+    Raises:
+        OnnxlintError: Before anything is done: two results would be the same file, or the folder cannot be made.
+    """
+    found = list(find_models(paths, lambda path: configs.of(path).excludes(path)))
+    models = [one for one in found if isinstance(one, str)]
+    outputs = _outputs(models, destination)
+    for number, one in enumerate(found, 1):
+        if not isinstance(one, str):
+            yield Result(one.model, error=one.message)
+            continue
+
+        def told(what: str, one: str = one, number: int = number) -> None:
+            progress(f"{number} of {len(found)} {printable(os.path.basename(one))}: {what}" if len(found) > 1 else what)
+
+        try:
+            fixed = fix_path(one, configs, options, told)
+            output = outputs.get(one)
+            if output is not None and (fixed.report.changed or not destination.in_place):
+                told("writing")
+                write(fixed, output, destination.external_data, destination.inline)
+            yield Result(one, fixed, output if fixed.report.changed or not destination.in_place else None)
+        except OnnxlintError as error:
+            yield Result(one, error=str(error))
+
+
+def exit_code(results: Sequence[Result], *, exit_zero: bool = False, on_change: bool = False) -> int:
+    """The exit code of a fix of several models: 2 where one failed, else 1 where findings are left, else 0.
+
+    Args:
+        results: What came out for each.
+        exit_zero: Whether findings that are left do not count.
+        on_change: Whether a model that changed makes it 1, as fixers under pre-commit do.
+    """
+    codes = [one.exit_code for one in results]
+    if 2 in codes:
+        return 2
+    if on_change and any(one.has_changed for one in results):
+        return 1
+    return int(1 in codes and not exit_zero)
+
+
+def _outputs(models: Sequence[str], destination: Destination) -> dict[str, str]:
+    """Model → file for its result.
+
+    Raises:
+        OnnxlintError: Two results would be the same file, or a result would replace a model.
+    """
+    if destination.in_place:
+        if STDIN in models:
+            raise OnnxlintError("--in-place replaces models: it cannot go with stdin")
+        return {model: model for model in models}
+    if destination.folder is None:
+        return {}
+    folder = destination.folder
+    shown = printable(folder)
+    outputs: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    originals = {os.path.realpath(model): model for model in models}
+    for model in models:
+        name = "model.onnx" if model == STDIN else os.path.basename(model)
+        if name in taken:
+            both = f"{printable(taken[name])} and {printable(model)}"
+            raise OnnxlintError(
+                f"{both} would both be written to {printable(os.path.join(folder, name))}: fix them in two runs"
+            )
+        taken[name] = model
+        outputs[model] = os.path.join(folder, name)
+        if os.path.realpath(outputs[model]) in originals:
+            raise OnnxlintError(f"{shown}: {printable(name)} would be replaced; --in-place means that")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OnnxlintError(f"{shown}: cannot be made: {error.strerror or error}") from None
+    return outputs

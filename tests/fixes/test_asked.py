@@ -1,0 +1,219 @@
+"""What a user asks for in so many words: done, and verified against the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+import onnxlint
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.results import FixReport
+from onnxlint.fixes.rule_tests import run
+
+pytest.importorskip("onnxruntime")
+
+RESIZE = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N,3,H,W] x, float[4] factor) => (float[N,3,P,Q] y) {
+    y = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (x, , factor)
+}
+"""
+
+HEADS = """
+<ir_version: 8, opset_import: ["": 13]>
+g (float[N,6,4] x) => (float[N,6,4] bbox, float[N,6,2] conf, float[N,6,10] landm)
+<float[4,2] a = {1, 0, 0, 1, 1, 1, 0, 0}, float[4,10] b> {
+    bbox = Relu (x)
+    logits = MatMul (x, a)
+    conf = Softmax <axis = -1> (logits)
+    landm = MatMul (x, b)
+}
+"""
+
+
+def heads() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(HEADS.replace("float[4,10] b", f"float[4,10] b = {{{', '.join(['0.5'] * 40)}}}"))
+    onnx.checker.check_model(model)
+    return model
+
+
+def saved(folder: Path, model: onnx.ModelProto | str) -> Path:
+    proto = onnx.parser.parse_model(model) if isinstance(model, str) else model
+    path = folder / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def fix(path: Path, **wanted: Any) -> tuple[onnx.ModelProto, FixReport]:
+    output = path.with_name("fixed.onnx")
+    report = onnxlint.fix(path, output, isolated=True, **wanted)
+    return onnx.load(output), report
+
+
+def outputs(proto: onnx.ModelProto) -> list[str]:
+    return [value.name for value in proto.graph.output]
+
+
+def test_renamed_joined_and_dropped_is_compared_with_the_original(tmp_path: Path) -> None:
+    fixed, report = fix(
+        saved(tmp_path, heads()),
+        rename={"x": "features", "conf": "scores"},
+        concat_heads=["landm", "scores", "bbox"],
+        drop_output_activations=True,
+        select=["OUT002"],
+    )
+    assert outputs(fixed) == ["output"]
+    assert report.verification is not None
+    assert report.verification.verified
+    assert not report.not_compared
+    x = np.random.default_rng(0).standard_normal((2, 6, 4)).astype(np.float32)
+    (joined,) = run(fixed, {"features": x})
+    bbox, conf, landm = run(heads(), {"x": x})
+    np.testing.assert_array_equal(joined[..., :10], landm)
+    np.testing.assert_array_equal(joined[..., 12:], bbox)
+    logits = np.exp(joined[..., 10:12])
+    np.testing.assert_allclose(logits / logits.sum(-1, keepdims=True), conf, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"rename": {"x": "image"}},
+        {"drop_output_activations": True},
+        {"concat_heads": ["bbox", "conf", "landm"]},
+        {"static": ["x=2,?,?"]},
+    ],
+)
+def test_each_alone_is_run(tmp_path: Path, wanted: dict[str, Any]) -> None:
+    _, report = fix(saved(tmp_path, heads()), select=["OUT002"], **wanted)
+    assert report.changed
+    assert report.verification is not None
+    assert report.verification.verified
+
+
+def test_an_edit_that_breaks_the_model_is_an_error_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnxlint.fixes import rename
+
+    right = rename.rename_ends
+
+    def wrong(view: Any, names: Any) -> onnx.ModelProto:
+        model = right(view, names)
+        model.graph.node[0].op_type = "Neg"
+        return model
+
+    monkeypatch.setattr(rename, "rename_ends", wrong)
+    with pytest.raises(
+        OnnxlintError, match="renamed 'x' to 'image': the result does not compute what the original does"
+    ):
+        fix(saved(tmp_path, heads()), rename={"x": "image"}, select=["OUT002"])
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_softmax_behind_a_reshape_is_applied_to_the_output(tmp_path: Path) -> None:
+    """[N, 2, 3, 3] → Softmax along the classes → [N, 9, 2]."""
+    text = """
+    <ir_version: 8, opset_import: ["": 13]>
+    g (float[N,2,3,3] x) => (float[N,9,2] y) <int64[3] shape = {0, 2, -1}> {
+        logits = Neg (x)
+        chosen = Softmax <axis = 1> (logits)
+        flat = Reshape (chosen, shape)
+        y = Transpose <perm = [0, 2, 1]> (flat)
+    }
+    """
+    _, report = fix(saved(tmp_path, text), drop_output_activations=True, select=["OUT002"])
+    assert report.verification is not None
+    assert report.verification.verified
+    assert not report.not_compared
+
+
+def test_what_is_changed_on_purpose_is_said_not_to_be_compared(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,2,8] x) => (float[A,8] y) <int64[2] shape = {-1, 8}> { y = Reshape (x, shape) }
+    """
+    _, report = fix(saved(tmp_path, text), unsafe=True, select=["SHP"])
+    assert not report.changed or report.not_compared or report.verification is not None
+
+
+# --bind
+
+
+def test_a_bound_input_is_a_constant(tmp_path: Path) -> None:
+    path = saved(tmp_path, RESIZE)
+    fixed, report = fix(path, bind={"factor": "1,1,3,3"}, select=["SHP"])
+    assert [value.name for value in fixed.graph.input] == ["x"]
+    assert report.verification is not None
+    assert report.verification.verified
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 5)).astype(np.float32)
+    wanted = run(onnx.parser.parse_model(RESIZE), {"x": x, "factor": np.array([1, 1, 3, 3], np.float32)})[0]
+    np.testing.assert_array_equal(run(fixed, {"x": x})[0], wanted)
+    np.save(tmp_path / "values.npy", np.array([1, 1, 3, 3], np.float32))
+    again, _ = fix(path, bind={"factor": str(tmp_path / "values.npy")}, select=["SHP"])
+    assert again.graph == fixed.graph
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("1,1,3", "the value has shape [3], and the input takes [4]"),
+        ("1,1,x,3", "neither numbers of type float32"),
+        ("missing.npy", "missing.npy: No such file or directory"),
+        ("", "neither numbers"),
+        ("1," * 20_000, "write them to an .npy file"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(tmp_path: Path, value: str, says: str) -> None:
+    with pytest.raises(OnnxlintError) as caught:
+        fix(saved(tmp_path, RESIZE), bind={"factor": value})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "pickle", "huge", "type"])
+def test_damaged_arrays_are_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "v.npy"
+    np.save(path, np.array([1, 1, 3, 3], np.float64 if damage == "type" else np.float32))
+    data = path.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(data[:-3])
+    elif damage == "header":
+        path.write_bytes(data.replace(b"'shape'", b"'shap\xff'"))
+    elif damage == "huge":
+        path.write_bytes(data.replace(b"(4,), }             ", b"(99999999999999,), }"))
+    elif damage == "pickle":
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(OnnxlintError, match=r"v\.npy"):
+        fix(saved(tmp_path, RESIZE), bind={"factor": str(path)})
+
+
+def test_an_input_that_does_not_exist_is_guessed(tmp_path: Path) -> None:
+    with pytest.raises(OnnxlintError, match="no input 'facto'; did you mean 'factor'"):
+        fix(saved(tmp_path, RESIZE), bind={"facto": "1,1,3,3"})
+
+
+# Some axes of a shape
+
+
+def test_a_question_mark_leaves_an_axis(tmp_path: Path) -> None:
+    fixed, _ = fix(saved(tmp_path, RESIZE), static=["x=1,3,?,8"], select=["SHP"])
+    dims = [dim.dim_param or dim.dim_value for dim in fixed.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == [1, 3, "H", 8]
+    freed, report = fix(saved(tmp_path, fixed), dynamic=["x=B,?,?,?"], select=["SHP"])
+    dims = [dim.dim_param or dim.dim_value for dim in freed.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ["B", 3, "H", 8]
+    assert report.verification is not None
+    assert report.verification.equal
+
+
+@pytest.mark.parametrize("size", ["0", "99999999999999999999999", "\u0663", "-1", "1.5", "a b"])
+def test_a_size_is_a_number_in_bounds(tmp_path: Path, size: str) -> None:
+    with pytest.raises(OnnxlintError, match="a size is a number"):
+        fix(saved(tmp_path, RESIZE), static=[f"x=1,3,4,{size}"])
