@@ -56,7 +56,7 @@ def _reshape(s: Freeing, node: Node) -> Sizes | None:
     follows = any(not isinstance(size, int) for size in said)
     if follows and all(now == size or now in (0, -1) for now, size in zip(said, sizes, strict=True)):
         return None
-    constant = constant_target(data, sizes)
+    constant = constant_target(data, sizes, s.is_never_empty)
     if constant is None:
         shown = ", ".join(map(str, sizes))
         raise s.fail(node, f"[{printable(shown)}] has more than one free size, which constants cannot say")

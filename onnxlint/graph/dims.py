@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxlint.model.dim_names import is_placeholder
+
 if TYPE_CHECKING:
     import onnx
 
@@ -33,6 +35,5 @@ def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
         if dim.HasField("dim_value"):
             dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
         else:
-            # `?` is what some exporters call all that they do not know: no two of them are the same size.
-            dims.append(None if dim.dim_param.startswith("?") else dim.dim_param or None)
+            dims.append(None if is_placeholder(dim.dim_param) else dim.dim_param)
     return tensor.elem_type, tuple(dims)

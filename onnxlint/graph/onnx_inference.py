@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from onnxlint.model.dim_names import is_placeholder
 from onnxlint.model.onnx_types import ElementType
 from onnxlint.model.skeleton import inline_span
 from onnxlint.model.wire import LARGE
@@ -97,7 +98,12 @@ def without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
         for value in graph.output:
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
-        if graph is not bare.graph:
+        if graph is bare.graph:
+            for value in graph.input:
+                for dim in value.type.tensor_type.shape.dim:
+                    if is_placeholder(dim.dim_param):
+                        dim.ClearField("dim_param")  # inference would take two sizes of one such name for equal
+        else:
             # A body's sizes may change from one round of a Loop to the next, and its symbols are not the model's.
             for value in graph.input:
                 for dim in value.type.tensor_type.shape.dim:

@@ -19,6 +19,7 @@ from onnxlint.graph.location import Location
 from onnxlint.graph.onnx_inference import GRAPH_OPS, OnnxInference, infer, without_claims
 from onnxlint.graph.order import nearest_outputs, topological_order
 from onnxlint.graph.source import Sources
+from onnxlint.model.assumptions import combined_multiples
 from onnxlint.model.skeleton import Model
 from onnxlint.text import listed, printable
 
@@ -323,6 +324,7 @@ class GraphView:
         graphs: The main graph, then nested ones in order of appearance, then functions and what is nested in them.
         opset: Version of the standard operator set; 0 where the model imports none.
         multiples: Assumptions: symbol of an input → number that it is a multiple of.
+        allow_empty: Whether proofs have to hold for inputs with sizes of 0, too.
     """
 
     def __init__(
@@ -331,11 +333,13 @@ class GraphView:
         sources: Sources | None = None,
         multiples: tuple[tuple[str, int], ...] = (),
         refine: Callable[[GraphView], ShapeInference] | None = None,
+        allow_empty: bool = False,
     ) -> None:
         self.model = model
         self.proto = model.proto
         self.sources = sources or Sources()
-        self.multiples = dict(multiples)
+        self.multiples = combined_multiples(multiples)
+        self.allow_empty = allow_empty
         self._refine = refine
         self.memo: dict[str, Any] = {}  # what rules share about this model, made once; keys are theirs
         self._by_op: dict[str, list[Node]] = {}

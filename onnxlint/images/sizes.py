@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.view import GraphView
 from onnxlint.images.recipe import PRESETS, Recipe
 from onnxlint.model.assumptions import Assumption, assumptions
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import did_you_mean, printable
 
 HEIGHT, WIDTH = 2, 3
@@ -32,7 +32,7 @@ def recipe_for(
     Raises:
         OnnxlintError: Model and recipe do not fit.
     """
-    main = GraphView(model).main
+    main = make_view(model).main
     for name in shapes:
         if name not in main.data_inputs:
             near = (

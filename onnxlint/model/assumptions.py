@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Assumption:
 
     Attributes:
         clause: `H % 32 == 0`.
-        multiple: 32.
+        multiple: 32: what the size on the axis has to be a multiple of. Where the axis is `2*H`, that is 64.
         input: Name of the graph input.
         axis: Its axis that has the size.
     """
@@ -49,17 +50,47 @@ def read_clause(text: str) -> tuple[str, int] | None:
     return symbol, int(match[1])
 
 
+def combined_multiples(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Symbol → the number that its size is a multiple of; several conditions on a symbol make their common multiple."""
+    found: dict[str, int] = {}
+    for symbol, number in pairs:
+        found[symbol] = math.lcm(found.get(symbol, 1), number)
+    return found
+
+
+def combined_clauses(clauses: Iterable[str]) -> list[str]:
+    """Conditions with those on one symbol made into one: `H % 4 == 0` and `H % 3 == 0` are `H % 12 == 0`.
+
+    What cannot be read stays as it is, and so do conditions whose common multiple no size can have.
+    """
+    whole: dict[str, int] = {}
+    texts: dict[str, str] = {}
+    for clause in map(str.strip, clauses):
+        condition = read_clause(clause)
+        if condition is None:
+            texts.setdefault(clause, clause)
+            continue
+        symbol, number = condition
+        together = math.lcm(whole.get(symbol, 1), number)
+        if together > MAX_MULTIPLE:
+            texts.setdefault(clause, clause)
+            continue
+        whole[symbol] = together
+        texts[f"{symbol} %"] = f"{symbol} % {together} == 0"
+    return list(texts.values())
+
+
 def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
     """What the model's metadata says that it assumes, at each place that is known."""
     properties = metadata(model)
     if ASSUMES_KEY not in properties:
         return
-    known = _places(model, properties.get(SYMBOLS_KEY, ""))
+    known = _factors(model, properties.get(SYMBOLS_KEY, ""))
     for clause in properties[ASSUMES_KEY].split(" and "):
         condition = read_clause(clause)
         if condition is not None:
-            for name, axis in known.get(condition[0], ()):
-                yield Assumption(clause.strip(), condition[1], name, axis)
+            for name, axis, factor in known.get(condition[0], ()):
+                yield Assumption(clause.strip(), condition[1] * factor, name, axis)
 
 
 def unusable_assumptions(model: onnx.ModelProto) -> list[tuple[str, str]]:
@@ -67,7 +98,7 @@ def unusable_assumptions(model: onnx.ModelProto) -> list[tuple[str, str]]:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if ASSUMES_KEY not in properties:
         return []
-    known = _places(model, properties.get(SYMBOLS_KEY, ""))
+    known = _factors(model, properties.get(SYMBOLS_KEY, ""))
     found: list[tuple[str, str]] = []
     for clause in properties[ASSUMES_KEY].split(" and "):
         condition = read_clause(clause)
@@ -82,10 +113,9 @@ def note_assumptions(model: onnx.ModelProto, clauses: Sequence[str]) -> None:
     """Add conditions to the model's metadata, in place, and where their symbols stand."""
     entry = next((entry for entry in model.metadata_props if entry.key == ASSUMES_KEY), None)
     if entry is None:
-        entry = model.metadata_props.add(key=ASSUMES_KEY, value=" and ".join(clauses))
+        entry = model.metadata_props.add(key=ASSUMES_KEY, value=" and ".join(combined_clauses(clauses)))
     else:
-        known = entry.value.split(" and ")
-        entry.value = " and ".join([*known, *(clause for clause in clauses if clause not in known)])
+        entry.value = " and ".join(combined_clauses([*entry.value.split(" and "), *clauses]))
     note_symbols(model, clause_symbols(entry.value))
 
 
@@ -104,6 +134,20 @@ def note_symbols(model: onnx.ModelProto, symbols: Iterable[str]) -> None:
 def clause_symbols(text: str) -> list[str]:
     """Symbols that conditions are about."""
     return [condition[0] for clause in text.split(" and ") if (condition := read_clause(clause))]
+
+
+_MULTIPLE = re.compile(r"([0-9]{1,9})\*([A-Za-z_][\w.]*)")
+
+
+def _factors(model: onnx.ModelProto, noted: str) -> dict[str, list[tuple[str, int, int]]]:
+    """Symbol → (input, axis, factor): the size on the axis is the symbol times the factor."""
+    found = {symbol: [(*place, 1) for place in places] for symbol, places in _places(model, noted).items()}
+    for value in model.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            match = _MULTIPLE.fullmatch(dim.dim_param)
+            if match is not None:
+                found.setdefault(match[2], []).append((value.name, axis, int(match[1])))
+    return found
 
 
 def _places(model: onnx.ModelProto, noted: str) -> dict[str, Sequence[tuple[str, int]]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxlint.graph.dims import Shape, is_invented
 from onnxlint.graph.onnx_inference import GRAPH_OPS
 from onnxlint.graph.view import Graph, GraphView, Node
-from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError
+from onnxlint.model.dim_names import is_placeholder
+from onnxlint.symbolic.expressions import parse_size
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, is_made_up, lower_bound, substitute, symbols
 from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
 
 Sizes = tuple[AnySize, ...]
@@ -33,6 +36,27 @@ class Operators:
     values: Mapping[str, Evaluator]
 
 
+def _of_symbols(multiples: Mapping[str, int]) -> dict[str, int]:
+    """Assumptions by symbol: that `32*h` is a multiple of 64 says that h is one of 2."""
+    found: dict[str, int] = {}
+    for name, number in multiples.items():
+        symbol, factor = name, 1
+        size = parse_size(name)
+        if isinstance(size, Size) and not size.constant and len(size.terms) == 1 and _is_plain(size):
+            ((factors, factor),) = size.terms
+            if len(factors) > 1:
+                continue  # about a product: nothing follows for its factors
+            symbol = str(factors[0])
+        found[symbol] = math.lcm(found.get(symbol, 1), number // math.gcd(number, factor))
+    return found
+
+
+def _is_plain(size: Size) -> bool:
+    """Whether a size of one term is a product of symbols and a positive number."""
+    ((factors, number),) = size.terms
+    return number > 0 and all(isinstance(factor, str) for factor in factors)
+
+
 _MISUSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What evaluating an operator raises where its operands or attributes are not those of the specification."""
 
@@ -55,11 +79,13 @@ class Symbolic:
     def __init__(self, view: GraphView, operators: Operators, multiples: Mapping[str, int] | None = None) -> None:
         self.view = view
         self._operators = operators
-        self.multiples = dict(multiples or {})
+        self.multiples = _of_symbols(multiples or {})
         self._shapes: dict[tuple[int, str], Sizes | None] = {}
         self._values: dict[tuple[int, str], Value] = {}
         self._fresh = 0
         self._clipped: dict[str, tuple[AnySize, int]] = {}
+        self._named: dict[str, AnySize] = {}
+        self.may_be_empty: set[str] = self._find_empty()
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
                 self._run(graph)
@@ -94,9 +120,38 @@ class Symbolic:
             return None  # half precision rounds sizes above 2048
         return Value(tuple(number_of(x) for x in constant.reshape(-1).tolist()), constant.shape, floating)
 
-    def input_size(self, symbol: str) -> AnySize:
-        """The size that an input's symbol stands for, under the assumptions."""
-        return Size.symbol(symbol) * self.multiples.get(symbol, 1)
+    def input_size(self, name: str) -> AnySize:
+        """The size that a dimension's name in the file means, a symbol or an expression, under the assumptions."""
+        known = self._named.get(name)
+        if known is None:
+            parsed = parse_size(name)
+            if parsed is None or any(map(is_placeholder, symbols(parsed))):
+                parsed = Size.symbol(name)
+            factors = {symbol: Size.symbol(symbol) * self.multiples.get(symbol, 1) for symbol in symbols(parsed)}
+            known = self._named[name] = substitute(parsed, factors)
+        return known
+
+    def _find_empty(self) -> set[str]:
+        """Symbols of inputs that may be 0.
+
+        A size is at least 1 where it is a symbol, or a multiple of one. In `h + 1`, h may be 0 all the same.
+        """
+        names = {name for dims in self._declared().values() for name in dims}
+        filled: set[str] = set()
+        inner: set[str] = set()
+        for size in map(self.input_size, names):
+            is_product = isinstance(size, Size) and size.constant == 0 and len(size.terms) == 1
+            (filled if is_product and isinstance(size, Size) and _is_plain(size) else inner).update(symbols(size))
+        return filled | inner if self.view.allow_empty else inner - filled
+
+    def _declared(self) -> dict[str, tuple[str, ...]]:
+        """Input → the names of its sizes that are not numbers."""
+        main = self.view.main
+        return {
+            name: tuple(dim or f"{name}[{i}]" for i, dim in enumerate(shape) if not isinstance(dim, int))
+            for name in main.data_inputs
+            if (shape := self.view.onnx_inferred(main, name)[1]) is not None
+        }
 
     def fresh(self) -> Size:
         """A new symbol that equals nothing but itself."""
@@ -106,6 +161,26 @@ class Symbolic:
     def whole(self, number: Number | None) -> AnySize:
         """A number as a size; a new symbol where it is unknown."""
         return self.fresh() if number is None or isinstance(number, Quotient) else number
+
+    def least(self, size: AnySize) -> int | None:
+        """A number that the size is never below; None where there is none."""
+        return lower_bound(size, self.may_be_empty)
+
+    def is_positive(self, size: AnySize) -> bool:
+        """Whether a size is at least 1 for all inputs, by arithmetic alone."""
+        bound = self.least(size)
+        return bound is not None and bound > 0
+
+    def is_never_empty(self, size: AnySize) -> bool:
+        """Whether a proof may take it that a size is at least 1.
+
+        By arithmetic it is, or it depends on sizes of inputs alone: what "proved" means is that these, and the sizes of
+        the maps that are computed from them, are at least 1. Sizes that data decide (NonZero, NonMaxSuppression, Compress,
+        Unique) may be 0, and so may those of inputs where the view allows empty ones.
+        """
+        return self.is_positive(size) or not any(
+            name in self.may_be_empty or is_made_up(name) for name in symbols(size)
+        )
 
     def clipped(self, size: AnySize, limit: int) -> AnySize:
         """`min(size, limit)`, as a symbol that remembers what it is."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onnxlint.symbolic.sizes import AnySize, divide
 
+NeverEmpty = Callable[[AnySize], bool]
+"""Whether a proof may take it that a size is at least 1 (`Symbolic.is_never_empty`)."""
 
-def constant_target(data: Sequence[AnySize], target: Sequence[object]) -> list[int] | None:
+
+def constant_target(data: Sequence[AnySize], target: Sequence[object], is_never_empty: NeverEmpty) -> list[int] | None:
     """A constant Reshape target that says the same as a computed one.
+
+    Runtimes refuse a `-1` where another number of the target is 0, and so does this.
 
     Args:
         data: Sizes of the Reshape's input.
         target: Numbers of the target, sizes among them.
+        is_never_empty: `Symbolic.is_never_empty`.
 
     Returns:
         Numbers, with `0` for what is copied from the same-numbered axis of the input and at most one `-1`; None where more
@@ -26,7 +32,10 @@ def constant_target(data: Sequence[AnySize], target: Sequence[object]) -> list[i
             constant.append(number)
         else:
             constant.append(0 if copied else -1)
-    return constant if constant.count(-1) <= 1 else None
+    if constant.count(-1) > 1:
+        return None
+    copies = [data[i] if i < len(data) else 0 for i, number in enumerate(constant) if number == 0]
+    return constant if -1 not in constant or all(map(is_never_empty, copies)) else None
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Step:
         return 1 + bool(self.unsqueeze) + bool(self.squeeze)
 
 
-def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[Step] | None:
+def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize], is_never_empty: NeverEmpty) -> list[Step] | None:
     """Constant Reshapes that together do what one with a computed target does.
 
     `0` copies only the same-numbered axis: axes of size 1, put in and taken out again, line up the others. Where several
@@ -58,11 +67,13 @@ def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[St
     Args:
         data: Sizes of the input.
         target: Sizes of the output: no `0` or `-1` among them.
+        is_never_empty: `Symbolic.is_never_empty`.
 
     Returns:
-        The steps, first to last; None where a group of axes has two new sizes, so that they have to be computed.
+        The steps, first to last; None where a group of axes has two new sizes, so that they have to be computed, or where
+        a size beside a `-1` may be 0.
     """
-    whole = _aligned(data, target)
+    whole = _aligned(data, target, is_never_empty)
     if whole is not None:
         return [whole]
     groups = _groups(data, target)
@@ -75,7 +86,7 @@ def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[St
         wanted = [*current[:start], *target[first:last], *current[end:]]
         if wanted == current:
             continue
-        step = _aligned(current, wanted)
+        step = _aligned(current, wanted, is_never_empty)
         if step is None:
             return None
         steps.append(step)
@@ -83,7 +94,7 @@ def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[St
     return steps
 
 
-def _aligned(data: Sequence[AnySize], target: Sequence[AnySize]) -> Step | None:
+def _aligned(data: Sequence[AnySize], target: Sequence[AnySize], is_never_empty: NeverEmpty) -> Step | None:
     """One Reshape whose free sizes but one are copies of the input's, in the same order."""
     pairs: list[tuple[int, int]] = []
     place = 0
@@ -99,6 +110,9 @@ def _aligned(data: Sequence[AnySize], target: Sequence[AnySize]) -> Step | None:
             place = found + 1
     if free > 1:
         return None
+    beside = [*(target[i] for _, i in pairs), *(size for size in target if isinstance(size, int))]
+    if free and not all(map(is_never_empty, beside)):
+        return None  # a -1 beside a 0
     unsqueeze: list[int] = []
     squeeze: list[int] = []
     constant: list[int] = []

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Handler, Sizes, Symbolic
-from onnxlint.symbolic.sizes import AnySize, ceil_div, divide, is_positive, lower_bound, product
+from onnxlint.symbolic.sizes import AnySize, ceil_div, divide, product
 from onnxlint.symbolic.spatial_operators import (
     conv,
     conv_transpose,
@@ -216,14 +216,14 @@ def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None
     if step < 0:
         # Only the whole axis, reversed, can be told without numbers.
         return size if step == -1 and start == -1 and isinstance(end, int) and end < -(2**31) else s.fresh()
-    begin = _clamped(size, start)
-    stop = _clamped(size, end)
-    if begin == 0 and step == 1 and stop is None and isinstance(size, int) and (lower_bound(end) or -1) >= 0:
+    begin = _clamped(s, size, start)
+    stop = _clamped(s, size, end)
+    if begin == 0 and step == 1 and stop is None and isinstance(size, int) and (s.least(end) or -1) >= 0:
         return s.clipped(end, size)
     if begin is None or stop is None:
         return s.fresh()
     length = stop - begin
-    bound = lower_bound(length)
+    bound = s.least(length)
     if bound is None or bound < 0:
         return 0 if length == 0 else s.fresh()
     return ceil_div(length, step)
@@ -239,23 +239,23 @@ def picked(items: _T, start: int, end: int, step: int) -> _T:
     return items[slice(start, None if step < 0 and end < -len(items) else end, step)]  # type: ignore[return-value]
 
 
-def _clamped(size: AnySize, position: AnySize) -> AnySize | None:
+def _clamped(s: Symbolic, size: AnySize, position: AnySize) -> AnySize | None:
     """A slice position, counted from the start and clamped to the axis; None where that depends on the input."""
     if isinstance(position, int) and position >= 2**31 - 1:
         return size
     if isinstance(position, int) and position < 0:
         from_start = size + position
-        bound = lower_bound(from_start)
+        bound = s.least(from_start)
         return from_start if bound is not None and bound >= 0 else None
     if position == 0 or position == size:
         return position
-    if not is_positive(position + 1):
+    if not s.is_positive(position + 1):
         # Negative ones count from the end.
         from_start = size + position
-        return from_start if is_positive(position * -1) and is_positive(from_start + 1) else None
-    if is_positive(size - position + 1):
+        return from_start if s.is_positive(position * -1) and s.is_positive(from_start + 1) else None
+    if s.is_positive(size - position + 1):
         return position
-    return size if is_positive(position - size + 1) else None
+    return size if s.is_positive(position - size + 1) else None
 
 
 def _expand(s: Symbolic, node: Node) -> list[Sizes | None]:
@@ -405,7 +405,7 @@ def _range(s: Symbolic, node: Node) -> list[Sizes | None]:
     ):
         return [(s.fresh(),)]
     length = limit - start
-    bound = lower_bound(length)
+    bound = s.least(length)
     return [(ceil_div(length, delta) if bound is not None and bound >= 0 else s.fresh(),)]
 
 

@@ -8,12 +8,22 @@ divisions melt into one, so that comparing them costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from functools import total_ordering
 
 MAX_TERMS = 64
 """Expressions with more terms than this are given up: the caller sees a new symbol."""
+
+
+MAX_NUMBER = 2**63
+"""Coefficients beyond this are given up: no runtime has such sizes, and their digits would grow without bounds."""
+
+MAX_FACTORS = 16
+"""Products of more symbols than this are given up."""
+
+MAX_TEXT = 2000
+"""Divisions whose text is longer than this are given up: one that contains another twice doubles it."""
 
 
 @total_ordering
@@ -26,6 +36,8 @@ class Floor:
         self.num = num
         self.den = den
         self._key = f"floor({num}/{den})"
+        if len(self._key) > MAX_TEXT:
+            raise TooComplexError
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Floor) and self._key == other._key
@@ -57,6 +69,8 @@ class Size:
     __slots__ = ("_hash", "constant", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...], constant: int) -> None:
+        if abs(constant) > MAX_NUMBER or any(abs(k) > MAX_NUMBER or len(mono) > MAX_FACTORS for mono, k in terms):
+            raise TooComplexError
         self.terms = terms
         self.constant = constant
         self._hash = hash((terms, constant))
@@ -157,7 +171,7 @@ AnySize = int | Size
 
 
 class TooComplexError(Exception):
-    """An expression outgrew `MAX_TERMS`: the work is given up."""
+    """An expression outgrew the bounds of this module: the work is given up."""
 
 
 def ceil_div(size: AnySize, den: int) -> AnySize:
@@ -166,10 +180,16 @@ def ceil_div(size: AnySize, den: int) -> AnySize:
 
 
 def product(sizes: Iterable[AnySize]) -> AnySize:
-    """Product of sizes."""
+    """Product of sizes.
+
+    Raises:
+        TooComplexError: It is no number that a runtime can hold.
+    """
     result: AnySize = 1
     for size in sizes:
         result = result * size
+        if isinstance(result, int) and abs(result) > MAX_NUMBER:
+            raise TooComplexError
     return result
 
 
@@ -261,11 +281,13 @@ def ratio_of(size: AnySize, by: AnySize) -> Fraction | None:
     return ratio if same and size.constant == ratio * by.constant else None
 
 
-def lower_bound(size: AnySize) -> int | None:
+def lower_bound(size: AnySize, empty: Collection[str] = ()) -> int | None:
     """A number that the size is never below; None where there is none.
 
-    Symbols of inputs are at least 1. Those that inference made up (`?3`, `min(H,512)`) may stand for nothing at all: the
-    number of boxes that are left, say.
+    Args:
+        size: Its symbols are sizes of inputs, which are at least 1, and symbols that inference made up (`?3`,
+            `min(H,512)`), which may be 0: the number of boxes that are left, say.
+        empty: Symbols of inputs that may be 0, too.
     """
     if isinstance(size, int):
         return size
@@ -276,20 +298,19 @@ def lower_bound(size: AnySize) -> int | None:
         part = k
         for atom in mono:
             if isinstance(atom, Floor):
-                inner = lower_bound(atom.num)
+                inner = lower_bound(atom.num, empty)
                 if inner is None or inner < 0:
                     return None
                 part *= inner // atom.den
-            elif atom.startswith(("?", "min(")):
+            elif atom in empty or is_made_up(atom):
                 part = 0
         bound += part
     return bound
 
 
-def is_positive(size: AnySize) -> bool:
-    """Whether a size is at least 1 for all inputs."""
-    bound = lower_bound(size)
-    return bound is not None and bound > 0
+def is_made_up(symbol: str) -> bool:
+    """Whether inference made up a symbol for a size that it cannot follow, or that is the smaller one of two."""
+    return symbol.startswith(("?", "min("))
 
 
 def _atom_key(atom: object) -> str:

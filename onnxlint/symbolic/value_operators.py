@@ -15,8 +15,11 @@ from onnxlint.graph.constants import small_array
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Evaluator, Symbolic
 from onnxlint.symbolic.shape_operators import picked, slice_arguments
-from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, divide, is_positive, lower_bound, product, ratio_of
+from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, divide, product, ratio_of
 from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
+
+Calculation = Callable[[Symbolic, Number, Number, bool], "Number | None"]
+"""Gives the result for two numbers, given whether they are floating-point; None where it cannot be told."""
 
 Places = npt.NDArray[np.int64]
 
@@ -96,23 +99,23 @@ def _value_cast(s: Symbolic, node: Node) -> Value | None:
         return None
     if to == 9:
         truth = tuple(
-            int(n != 0) if isinstance(n, int) else 1 if isinstance(n, Size) and is_positive(n) else None
+            int(n != 0) if isinstance(n, int) else 1 if isinstance(n, Size) and s.is_positive(n) else None
             for n in data.numbers
         )
         return Value(truth, data.dims)
     if to in (1, 11):
         return Value(data.numbers, data.dims, True)
-    return Value(tuple(map(_floored, data.numbers)) if data.floating else data.numbers, data.dims)
+    return Value(tuple(_floored(s, n) for n in data.numbers) if data.floating else data.numbers, data.dims)
 
 
-def _floored(number: Number | None) -> Number | None:
+def _floored(s: Symbolic, number: Number | None) -> Number | None:
     """Truncation of a number towards 0."""
     if not isinstance(number, Quotient):
         return number
     below = _floor_of(number)
     if isinstance(number.num, int) and isinstance(below, int):
         return below + (below < 0)
-    return below if below is not None and is_positive(number.num + 1) else None
+    return below if below is not None and s.is_positive(number.num + 1) else None
 
 
 def _floor_of(number: Number | None) -> Number | None:
@@ -161,13 +164,13 @@ def _is_exact(number: Number | None) -> TypeGuard[Number]:
     return number.is_exact if isinstance(number, Quotient) else number is not None
 
 
-def _binary(compute: Callable[[Number, Number, bool], Number | None], to_bool: bool = False) -> Evaluator:
+def _binary(compute: Calculation, to_bool: bool = False) -> Evaluator:
     def evaluate(s: Symbolic, node: Node) -> Value | None:
         operands = _rows(s, node)
         if operands is None or len(node.inputs) != 2:
             return None
         rows, dims, floating = operands
-        numbers = tuple(compute(a, b, floating) if _is_exact(a) and _is_exact(b) else None for a, b in rows)
+        numbers = tuple(compute(s, a, b, floating) if _is_exact(a) and _is_exact(b) else None for a, b in rows)
         return Value(numbers, dims, floating and not to_bool)
 
     return evaluate
@@ -190,22 +193,22 @@ def _quotient(num: AnySize, den: AnySize) -> Number | None:
     return Quotient(num, den)
 
 
-def _add(a: Number, b: Number, floating: bool) -> Number | None:
+def _add(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     (n, d), (m, e) = _parts(a), _parts(b)
     return n + m if d == e == 1 else _quotient(n * e + m * d, d * e)
 
 
-def _sub(a: Number, b: Number, floating: bool) -> Number | None:
+def _sub(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     (n, d), (m, e) = _parts(a), _parts(b)
     return n - m if d == e == 1 else _quotient(n * e - m * d, d * e)
 
 
-def _mul(a: Number, b: Number, floating: bool) -> Number | None:
+def _mul(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     (n, d), (m, e) = _parts(a), _parts(b)
     return n * m if d == e == 1 else _quotient(n * m, d * e)
 
 
-def _div(a: Number, b: Number, floating: bool) -> Number | None:
+def _div(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     (n, d), (m, e) = _parts(a), _parts(b)
     if floating:
         return _quotient(n * e, d * m)
@@ -217,7 +220,7 @@ def _div(a: Number, b: Number, floating: bool) -> Number | None:
     if not isinstance(m, int) or m <= 0:
         return None
     # Integer division truncates; for what is never negative, and for the opposite of it, that is a floor division.
-    bound, opposite = lower_bound(n), lower_bound(n * -1)
+    bound, opposite = s.least(n), s.least(n * -1)
     if bound is not None and bound >= 0:
         return n // m
     return ((n * -1) // m) * -1 if opposite is not None and opposite >= 0 else None
@@ -226,19 +229,19 @@ def _div(a: Number, b: Number, floating: bool) -> Number | None:
 def _value_mod(s: Symbolic, node: Node) -> Value | None:
     like_c = bool(node.attribute("fmod", 0))  # then the result has the dividend's sign, else the divisor's
 
-    def compute(a: Number, b: Number, floating: bool) -> Number | None:
-        if isinstance(a, Quotient) or not isinstance(b, int) or b <= 0 or (like_c and not is_positive(a + 1)):
+    def compute(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
+        if isinstance(a, Quotient) or not isinstance(b, int) or b <= 0 or (like_c and not s.is_positive(a + 1)):
             return None
         return a - (a // b) * b
 
     return _binary(compute)(s, node)
 
 
-def _compare(sign: int, strict: bool) -> Callable[[Number, Number, bool], Number | None]:
-    def compute(a: Number, b: Number, floating: bool) -> Number | None:
+def _compare(sign: int, strict: bool) -> Calculation:
+    def compute(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
         if isinstance(a, Quotient) or isinstance(b, Quotient):
             return None
-        ahead, behind = lower_bound((a - b) * sign), lower_bound((b - a) * sign)
+        ahead, behind = s.least((a - b) * sign), s.least((b - a) * sign)
         if ahead is not None and ahead >= (1 if strict else 0):
             return 1
         if behind is not None and behind >= (0 if strict else 1):
@@ -248,27 +251,27 @@ def _compare(sign: int, strict: bool) -> Callable[[Number, Number, bool], Number
     return compute
 
 
-def _equal(a: Number, b: Number, floating: bool) -> Number | None:
+def _equal(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     if isinstance(a, Quotient) or isinstance(b, Quotient):
         return None if a != b else 1
     if a == b:
         return 1
-    ahead, behind = lower_bound(a - b), lower_bound(b - a)
+    ahead, behind = s.least(a - b), s.least(b - a)
     return 0 if (ahead is not None and ahead > 0) or (behind is not None and behind > 0) else None
 
 
-def _max(a: Number, b: Number, floating: bool) -> Number | None:
-    bigger = _compare(1, False)(a, b, floating)
+def _max(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
+    bigger = _compare(1, False)(s, a, b, floating)
     return a if bigger == 1 else b if bigger == 0 else None
 
 
-def _min(a: Number, b: Number, floating: bool) -> Number | None:
-    bigger = _compare(1, False)(a, b, floating)
+def _min(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
+    bigger = _compare(1, False)(s, a, b, floating)
     return b if bigger == 1 else a if bigger == 0 else None
 
 
-def _logic(table: Mapping[tuple[bool, bool], bool]) -> Callable[[Number, Number, bool], Number | None]:
-    def compute(a: Number, b: Number, floating: bool) -> Number | None:
+def _logic(table: Mapping[tuple[bool, bool], bool]) -> Calculation:
+    def compute(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
         return int(table[bool(a), bool(b)]) if isinstance(a, int) and isinstance(b, int) else None
 
     return compute

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from onnxlint.model.skeleton import Model
 
 
-def make_view(model: Model, sources: Sources | None = None, multiples: tuple[tuple[str, int], ...] = ()) -> GraphView:
+def make_view(
+    model: Model,
+    sources: Sources | None = None,
+    multiples: tuple[tuple[str, int], ...] = (),
+    allow_empty: bool = False,
+) -> GraphView:
     """The view of a model that rules and fixes read.
 
     A `GraphView` of its own knows the shapes that onnx's inference finds; this one completes them with `exact_sizes`.
@@ -20,6 +25,7 @@ def make_view(model: Model, sources: Sources | None = None, multiples: tuple[tup
     Args:
         model: The opened model.
         sources: Resolves source lines; by default relative to the repository around the working directory.
-        multiples: Assumptions: (symbol of an input, number that it is a multiple of).
+        multiples: Assumptions: (symbol of an input, number that it is a multiple of); those on one symbol combine.
+        allow_empty: Prove for inputs with sizes of 0, too; by default all sizes of inputs are taken to be at least 1.
     """
-    return GraphView(model, sources, multiples, exact_sizes)
+    return GraphView(model, sources, multiples, exact_sizes, allow_empty)

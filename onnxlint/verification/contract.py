@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint.model.dim_names import axis_symbol
 from onnxlint.text import printable
 from onnxlint.verification.inputs import Contract, Input
 from onnxlint.verification.interface import Incomparable
@@ -46,21 +46,12 @@ def common_contract(
     return Contract(inputs, free, hints, numbers, pairs, wide, freed)
 
 
-_UNKNOWN = re.compile(r"-?\d+|\?.*|none|null|nan|unknown|unk_*\d+|dynamic|any|", re.IGNORECASE)
-"""Names that exporters write for a size that they do not know; two axes that bear one need not have one size."""
-
-
-def symbol_of(written: str, name: str, axis: int) -> str:
-    """The symbol of an input's axis: the name in the file, or one of its own where that means no more than "unknown"."""
-    return f"{name}[{axis}]" if _UNKNOWN.fullmatch(written.strip()) else written
-
-
 def _symbols(view: GraphView, inputs: Iterable[Input]) -> dict[str, str]:
     """Symbol → the name in the file, by which assumptions are given."""
     found = {dim: dim for one in inputs for dim in one.dims or () if isinstance(dim, str)}
     for value in view.proto.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            symbol = symbol_of(dim.dim_param, value.name, axis)
+            symbol = axis_symbol(dim.dim_param, value.name, axis)
             if symbol in found and dim.dim_param:
                 found[symbol] = dim.dim_param
     return found
@@ -156,7 +147,7 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
             dims = tuple(
                 dim.dim_value
                 if dim.HasField("dim_value") and dim.dim_value >= 0
-                else symbol_of(dim.dim_param, name, axis)
+                else axis_symbol(dim.dim_param, name, axis)
                 for axis, dim in enumerate(tensor.shape.dim)
             )
         else:

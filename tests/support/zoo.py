@@ -14,6 +14,7 @@ import onnx
 import onnx.parser
 
 from onnxlint.graph.view import GraphView
+from onnxlint.model.dim_names import axis_symbol
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.engine import Symbolic
 from onnxlint.symbolic.inference import exact_sizes
@@ -79,8 +80,7 @@ def run_all(proto: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arr
 
 def symbol(value: onnx.ValueInfoProto, axis: int) -> str:
     """What symbolic inference calls an unknown size of an input."""
-    name = value.type.tensor_type.shape.dim[axis].dim_param
-    return name if name and not name.startswith("?") else f"{value.name}[{axis}]"
+    return axis_symbol(value.type.tensor_type.shape.dim[axis].dim_param, value.name, axis)
 
 
 def bindings(proto: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, int]:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxlint.model.dim_names import axis_symbol
 from onnxlint.model.skeleton import Model
 from onnxlint.verification.compare import Verification, verify_models
-from onnxlint.verification.contract import symbol_of
 from onnxlint.verification.inputs import Contract, Input
 from onnxlint.verification.sizes import MAX_ELEMENTS, candidates, size_of, variations, volume
 
@@ -61,9 +61,9 @@ def test_names_that_mean_unknown_are_no_symbol(name: str) -> None:
 
 
 def test_a_true_symbol_has_one_size() -> None:
-    assert symbol_of("H", "x", 2) == "H"
-    assert symbol_of("N1", "x", 0) == "N1"
-    assert symbol_of("", "x", 0) == "x[0]"
+    assert axis_symbol("H", "x", 2) == "H"
+    assert axis_symbol("N1", "x", 0) == "N1"
+    assert axis_symbol("", "x", 0) == "x[0]"
 
 
 def test_an_axis_named_n_is_no_batch_because_of_its_name() -> None:

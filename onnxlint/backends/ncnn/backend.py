@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, silent
 from onnxlint.errors import OnnxlintError
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import did_you_mean, listed, printable
 
 if TYPE_CHECKING:
@@ -117,10 +118,9 @@ class NcnnBackend:
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""
         from onnxlint.backends.ncnn.convert import input_shapes
-        from onnxlint.graph.view import GraphView
         from onnxlint.model.skeleton import open_model
 
-        shapes = input_shapes(GraphView(open_model(source)), job)
+        shapes = input_shapes(make_view(open_model(source)), job)
         if target.calibrates:
             checked_method(job.method)
             if len(shapes) != 1:

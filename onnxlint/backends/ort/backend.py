@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, silent
 from onnxlint.errors import OnnxlintError
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import did_you_mean, listed, printable
 
 if TYPE_CHECKING:
@@ -59,10 +60,9 @@ class OrtBackend:
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""
         from onnxlint.backends.ort.feeds import declared_ports, image_port
-        from onnxlint.graph.view import GraphView
         from onnxlint.model.skeleton import open_model
 
-        view = GraphView(open_model(source))
+        view = make_view(open_model(source))
         _refuse_quantized(source, (node.op for node in view.main.nodes))
         if target.name == STATIC.name:
             _static_method(job)

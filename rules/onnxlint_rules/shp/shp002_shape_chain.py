@@ -251,11 +251,14 @@ def simplest(operand: Operand) -> Answer:
     if node.op == "Reshape":
         if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
             return Answer(why="it uses 0 for an axis of no elements")
-        target = constant_target(data or (), numbers)
+        symbolic = exact_sizes(node.graph.view)
+        target = constant_target(data or (), numbers, symbolic.is_never_empty)
         if target is not None:
             return Answer(target)
-        sizes = exact_sizes(node.graph.view).shape(node.graph, node.output())
-        steps = reshape_steps(data, sizes) if data is not None and sizes is not None else None
+        sizes = symbolic.shape(node.graph, node.output())
+        steps = None
+        if data is not None and sizes is not None:
+            steps = reshape_steps(data, sizes, symbolic.is_never_empty)
         if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
             return Answer(steps=tuple(steps))
         return Answer(why="it has more than one free size")
