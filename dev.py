@@ -72,6 +72,7 @@ def ci(arguments: list[str]) -> int:
         [python, "-m", "ruff", "check", "."],
         [python, "-m", "ruff", "format", "--check", "."],
         [python, "-m", "mypy"],
+        [python, "-c", "from importlinter.cli import lint_imports_command as run; run()"],
         [python, "-m", "onnxlint.lint.rule_docs", "--check"],
         [python, "-m", "pytest", *_processes(arguments), *arguments],
     ]

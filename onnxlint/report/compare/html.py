@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from onnxlint import __version__
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.report import charts
@@ -13,6 +12,7 @@ from onnxlint.report.compare import tables
 from onnxlint.report.compare.images import worst_image
 from onnxlint.report.compare.verdict import verdict, worst_snr
 from onnxlint.report.page import page, table, text
+from onnxlint.version import __version__
 
 FULL_BAR = 60.0
 """dB that fill a bar: what float16 reaches on a well-behaved network."""
