@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from onnxlint.lint.targets import names as target_names
     from onnxlint.model.assumptions import assumptions, unusable_assumptions
     from onnxlint.model.external import External, tensor_bytes
-    from onnxlint.model.fork import Crashed
-    from onnxlint.model.fork import apart as in_child
+    from onnxlint.model.native import Crashed, in_child
     from onnxlint.model.skeleton import inline_span, is_external, locate_external
     from onnxlint.surgery.surgeon import AlreadyPatched
     from onnxlint.surgery.wiring import bypass, detach
@@ -99,7 +98,7 @@ _HOMES = {
     "onnxlint.graph.view": ("STANDARD_DOMAINS",),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
     "onnxlint.model.assumptions": ("assumptions", "unusable_assumptions"),
-    "onnxlint.model.fork": ("Crashed", "in_child=apart"),
+    "onnxlint.model.native": ("Crashed", "in_child"),
     "onnxlint.model.external": ("External", "tensor_bytes"),
     "onnxlint.model.skeleton": ("inline_span", "is_external", "locate_external"),
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
@@ -104,13 +103,11 @@ def declare(graph: Graph, shape_of: Callable[[str], Shape | None], bound: dict[s
 def _refuse_contradictions(before: GraphView, after: GraphView) -> None:
     if before.is_contradictory or not after.is_contradictory:
         return
-    from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
-
-    from onnxlint.model.fork import apart
+    from onnxlint.model.native import infer_shapes
 
     data = after.without_claims().SerializeToString()
     try:
-        apart(partial(shape_inference.infer_shapes, data, check_type=True, strict_mode=True, data_prop=True))
+        infer_shapes(data)
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))[:300]
         raise OnnxlintError(f"--static: the model does not accept these sizes: {reason}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxlint.model.dim_names import is_placeholder
@@ -35,11 +34,13 @@ class OnnxInference:
         model: The model without its claims, with inferred value_info.
         refused: Whether strict inference refuses it: an operator contradicts its inputs.
         error: Why inference gave up, where it did; one line.
+        stopped: Whether it was stopped because it took too much time or memory.
     """
 
     model: onnx.ModelProto
     refused: bool
     error: str
+    stopped: bool = False
 
 
 def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxInference:
@@ -50,9 +51,8 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
         hide: (node of the main graph, operand) of operands that inference is not to see.
     """
     import onnx
-    from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
 
-    from onnxlint.model.fork import apart
+    from onnxlint.model.native import OutOfLimits, infer_shapes
 
     bare = without_claims(proto)
     hidden = list(hide)
@@ -67,10 +67,10 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
         try:
             # Some malformed models crash the library (onnx 1.23): a Split with another number of outputs than it
             # says, an axis out of range.
-            call = partial(
-                shape_inference.infer_shapes, data, check_type=strict, strict_mode=strict, data_prop=data_prop
-            )
-            return OnnxInference(onnx.ModelProto.FromString(apart(call)), refused, error_line)
+            inferred = infer_shapes(data, check_type=strict, strict=strict, data_prop=data_prop)
+            return OnnxInference(onnx.ModelProto.FromString(inferred), refused, error_line)
+        except OutOfLimits as error:
+            return OnnxInference(bare, refused, f"onnx's shape inference was stopped: {error}", True)
         except RuntimeError as error:
             if strict:
                 refused = True  # SPC002 says why
@@ -122,7 +122,7 @@ def _disarm(node: onnx.NodeProto) -> None:
     """Take away what makes onnx's inference crash or run for ever (seen in onnx 1.23)."""
     kind = node.op_type
     if kind == "TreeEnsemble":
-        node.domain = "onnxlint.model.fork"  # it reads the type of its input without asking whether there is one
+        node.domain = "onnxlint.opaque"  # it reads the type of its input without asking whether there is one
     elif kind == "Constant":
         for attribute in node.attribute:
             if attribute.HasField("t"):

@@ -534,6 +534,12 @@ class GraphView:
         """Why onnx's inference gave up, where it did; one line."""
         return self._inference.error
 
+    @property
+    def stopped(self) -> str:
+        """Why onnx's inference was stopped before its end; empty where it was not, or where nobody has asked for it."""
+        made: OnnxInference | None = self.__dict__.get("_inference")
+        return made.error if made is not None and made.stopped else ""
+
     def without_claims(self) -> onnx.ModelProto:
         """A copy of the model whose declared shapes are gone, but for the inputs' (which are its contract)."""
         return without_claims(self.proto)

@@ -93,6 +93,8 @@ def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[st
         if rule.code in severities:
             found = [replace(finding, severity=severities[rule.code]) for finding in found]
         findings += found
+    if view.stopped:
+        failures.append(f"{view.stopped}; shapes are unknown, and rules about them found nothing")
     kept, suppressed = _without_ignored(view, _without_covered(findings))
     ordered = _fingerprinted(_ordered(view, kept))
     if plan.neighbourhoods:
