@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.batch import batch_axis
     from onnxlint.symbolic.conditions import when_equal
     from onnxlint.symbolic.engine import Sizes, Symbolic
-    from onnxlint.symbolic.inference import assumed_sizes, exact_sizes
+    from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
     from onnxlint.symbolic.reshapes import Step, constant_target, reshape_steps
     from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
     from onnxlint.symbolic.values import Number, Quotient
@@ -80,6 +80,7 @@ __all__ = [
     "ratio_of",
     "reshape_steps",
     "shape_chain",
+    "sizes_where",
     "substitute",
     "symbols",
     "target_names",
@@ -106,7 +107,7 @@ _HOMES = {
     "onnxlint.symbolic.batch": ("batch_axis",),
     "onnxlint.symbolic.conditions": ("when_equal",),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
-    "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes"),
+    "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "reshape_steps"),
     "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "ratio_of", "substitute", "symbols"),
     "onnxlint.symbolic.values": ("Number", "Quotient"),

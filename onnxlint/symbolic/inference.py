@@ -20,15 +20,22 @@ OPERATORS = Operators(SHAPE_OPERATORS, VALUE_OPERATORS)
 
 def exact_sizes(view: GraphView) -> Symbolic:
     """Every size of a model as an expression of its inputs' symbols; inferred once for a view."""
-    return _inferred(view, "onnxlint.symbolic.exact", {})
+    return sizes_where(view, {})
 
 
 def assumed_sizes(view: GraphView) -> Symbolic:
     """Every size under the assumptions that the user makes about the inputs (`view.multiples`)."""
-    return _inferred(view, "onnxlint.symbolic.assumed", view.multiples) if view.multiples else exact_sizes(view)
+    return sizes_where(view, view.multiples)
 
 
-def _inferred(view: GraphView, key: str, multiples: Mapping[str, int]) -> Symbolic:
+def sizes_where(view: GraphView, multiples: Mapping[str, int]) -> Symbolic:
+    """Every size under assumptions about the inputs, inferred once for a view.
+
+    Args:
+        view: The model.
+        multiples: Symbol of an input → number that it is a multiple of.
+    """
+    key = f"onnxlint.symbolic.{sorted(multiples.items())}"
     known: Symbolic | None = view.memo.get(key)
     if known is None:
         known = view.memo[key] = Symbolic(view, OPERATORS, multiples)

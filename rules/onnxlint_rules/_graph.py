@@ -114,6 +114,31 @@ def constant_tensor(node: Node) -> onnx.TensorProto | None:
     return next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
 
 
+_OTHER_EXPORTERS = (
+    "caffe",
+    "coreml",
+    "darknet",
+    "keras",
+    "mxnet",
+    "onnxmltools",
+    "paddle",
+    "skl2onnx",
+    "tf2onnx",
+    "tflite",
+)
+
+
+def is_from_elsewhere(view: GraphView) -> bool:
+    """Whether the file names another program than PyTorch as its maker: advice about torch.onnx.export does not fit."""
+    maker = view.proto.producer_name.lower()
+    return any(name in maker for name in _OTHER_EXPORTERS)
+
+
+def advice(view: GraphView, torch: str, elsewhere: str) -> str:
+    """Help that fits the exporter: `torch` unless another one made the file."""
+    return elsewhere if is_from_elsewhere(view) else torch
+
+
 def label(node: Node) -> str:
     """A node's name or, where it has none, its operator and position; safe to show."""
     return printable(node.name or f"{node.op} #{node.index}")

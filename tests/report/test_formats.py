@@ -362,7 +362,8 @@ class TestRetinaFace:
             text = render("text", reports[name])
             assert f"--> {resize}    module fpn\n" in text
             assert text.count("SHP001") == 2
-            assert text.count("SHP002") + text.count("SHP003") == 9
+            # Targets that fix the batch as the input does are one finding.
+            assert text.count("SHP002") + text.count("SHP003") == (7 if name == "original_op11_st" else 9)
 
     def test_the_hand_fixed_model_has_no_shape_chains(self, reports: dict[str, Report]) -> None:
         text = render("text", reports["hand_fixed_released"])

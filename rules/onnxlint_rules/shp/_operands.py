@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -24,7 +25,7 @@ from onnxlint.rulekit import (
     symbols,
     when_equal,
 )
-from onnxlint_rules._graph import integers
+from onnxlint_rules._graph import integers, is_fixed
 
 MAX_DENOMINATOR = 64
 """A constant ratio is one of small numbers: `floor(h/8) + 1` against `floor(h/16) + 1` is almost 2, and never."""
@@ -104,15 +105,17 @@ class Scales:
         conditions: Under which they are; empty where they always are.
         exact: The condition in terms of the sizes involved (`ceil(h/16) % 2 == 0`), for the reader.
         why: What stood in the way, where factors is None.
+        special: Whether no scale could ever do it, whatever the size of the input.
     """
 
     factors: tuple[Fraction, ...] | None = None
     conditions: tuple[str, ...] = ()
     exact: str = ""
     why: str = ""
+    special: bool = False
 
     def fix(self) -> Fix | None:
-        """What can be done about it."""
+        """On which terms it can be fixed; None where it cannot."""
         if self.factors is None:
             return None
         return SAFE if not self.conditions else Fix(Applicability.ASSUMES, " and ".join(self.conditions))
@@ -127,6 +130,9 @@ def resize_scales(node: Node) -> Scales:
     sides = _sides(exact_sizes(view), node, index)
     if isinstance(sides, str):
         return Scales(why=sides)
+    fixed = [(out, size) for out, size in sides if isinstance(size, int) and not isinstance(out, int)]
+    if fixed and index == 3:
+        return _from_fixed(node, fixed)
     ratios = [ratio_of(out, size) for out, size in sides]
     if None not in ratios:
         for out, size in sides:
@@ -143,6 +149,16 @@ def resize_scales(node: Node) -> Scales:
             assumptions = [f"{name} % {m} == 0" for name, m in view.multiples.items() if name in names]
             return Scales(tuple(f for f in factors if f is not None), tuple(assumptions), _exact(sides))
     return _find_condition(sides)
+
+
+def _from_fixed(node: Node, sides: Sequence[tuple[AnySize, AnySize]]) -> Scales:
+    """Why a map of fixed size cannot reach a free one by a constant factor."""
+    before = "×".join(str(size) for _, size in sides)
+    after = printable("×".join(str(out) for out, _ in sides))
+    what = f"a constant of {before}" if is_fixed(node.graph, node.input(0)) else f"a {before} map"
+    verb = "enlarged" if all(size == 1 for _, size in sides) else "resized"
+    to = after if len(after) <= 60 else "a free size"
+    return Scales(why=f"{what} is {verb} to {to}: no constant factor exists", special=True)
 
 
 def _comes_out(out: int, size: int) -> bool:
@@ -188,7 +204,7 @@ def _find_condition(sides: list[tuple[AnySize, AnySize]]) -> Scales:
         ratio = ratio_of(out, size)
         if ratio is None:
             ratio = _limit(out, size)
-            if ratio is None or ratio.denominator > MAX_DENOMINATOR:
+            if ratio is None or max(ratio.denominator, ratio.numerator) > MAX_DENOMINATOR:
                 return Scales(why=f"{printable(str(out))} against {printable(str(size))} is no constant factor")
             found = when_equal(out * ratio.denominator, size * ratio.numerator)
             if found is None or any(condition.multiple is None for condition in found):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, Silent, Unfixable, printable
+from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable, printable
 from onnxlint.rulekit import shape_chain
+from onnxlint_rules._graph import advice, constant_integers
 from onnxlint_rules.shp._operands import Scales, resize_factors, resize_scales
 
 if TYPE_CHECKING:
@@ -91,10 +92,52 @@ class ResizeBySizes(Rule):
                               nearest_mode = "floor"> (x, , scales)
             }
             """,
-            says="fixed to 16×16",
+            says="Resize size is the constant 16×16; a scale of 2 is equivalent",
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H,W] x) => (float[N,4,16,16] out) <int64[4] sizes = {1, 4, 16, 16}> {
+                out = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric",
+                              nearest_mode = "floor"> (x, , , sizes)
+            }
+            """,
+            says="fixed to 16×16, whatever the size of the input",
+            dims={"N": 1},
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H,W] x) => (float[N,4,A,B] out) {
+                pooled = GlobalAveragePool (x)
+                sizes = Shape (x)
+                out = Resize <mode = "linear"> (pooled, , , sizes)
+            }
+            """,
+            says="a 1×1 map is enlarged to H×W: no constant factor exists",
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,2,H,W] x) => (float[1,2,H,W] y) <float[1,2,2,2] position = {1,2,3,4,5,6,7,8}> {
+                sizes = Shape (x)
+                embedding = Resize <mode = "linear"> (position, , , sizes)
+                y = Add (x, embedding)
+            }
+            """,
+            says="a constant of 2×2 is resized to H×W: no constant factor exists",
         ),
     )
     silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 18]>
+            g (float[1,4,8,7] x) => (float[1,4,16,14] out) <int64[4] sizes = {1, 4, 16, 16}> {
+                out = Resize <mode = "nearest", keep_aspect_ratio_policy = "not_larger"> (x, , , sizes)
+            }
+            """,
+            why="the input has one size, and a scale would not say the same",
+        ),
         Silent(
             """
             <ir_version: 8, opset_import: ["": 13]>
@@ -122,15 +165,25 @@ class ResizeBySizes(Rule):
             if chain is None and kind != "sizes":
                 continue
             scales = resize_scales(node)
-            message = _constant_message(node)
+            static = chain is None and _is_static(node)
+            if static and scales.factors is None:
+                continue
+            message = _constant_message(node, scales, static)
             if chain is not None:
                 message = f"{node.op} {kind} are computed from shapes ({' → '.join([*chain.path(), node.op])})"
             evidence: dict[str, Any] = {"operand": node.input(index)}
             if scales.exact:
                 evidence["exact when"] = scales.exact
-            if scales.why:
-                evidence["not fixed"] = scales.why
-            yield self.found(view.at(node), message + _outside(scales), fix=scales.fix(), **evidence)
+            yield self.found(
+                view.at(node),
+                message + _outside(scales),
+                severity=Severity.INFO if static else None,
+                help=_help(node, scales),
+                fix=scales.fix(),
+                group="Resize nodes take their size in place of a constant scale",
+                not_fixed=scales.why,
+                **evidence,
+            )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         import numpy as np
@@ -150,14 +203,31 @@ class ResizeBySizes(Rule):
 
 
 def _outside(scales: Scales) -> str:
+    if scales.special:
+        return f"; {scales.why}"
     if scales.factors is None or not scales.conditions:
         return ""
     factor = max(scales.factors)
     return f"; always ×{factor} if {printable(' and '.join(scales.conditions))}"
 
 
-def _constant_message(node: Node) -> str:
-    sizes = node.constant(3)
+def _constant_message(node: Node, scales: Scales, static: bool) -> str:
+    sizes = constant_integers(node, 3)
     if sizes is None:
-        return f"{node.op} is driven by sizes that arrive at run time"
-    return f"{node.op} size is fixed to {'×'.join(map(str, sizes.reshape(-1)[-2:]))}: right for one input size only"
+        return f"{node.op} size arrives at run time"
+    shown = "×".join(map(str, sizes[-2:]))
+    if not static:
+        return f"{node.op} size is fixed to {shown}, whatever the size of the input"
+    factors = "×".join(dict.fromkeys(str(f) for f in (scales.factors or ())[-2:]))
+    return f"{node.op} size is the constant {shown}; a scale of {factors} is equivalent"
+
+
+def _is_static(node: Node) -> bool:
+    shape = node.shape(0)
+    return shape is not None and all(isinstance(dim, int) for dim in shape[1:])
+
+
+def _help(node: Node, scales: Scales) -> str:
+    if scales.special:
+        return "fix the size of the input where the target needs a constant: onnxlint fix --static NAME=1,3,H,W"
+    return advice(node.graph.view, ResizeBySizes.help, "use a constant scale in place of the size")

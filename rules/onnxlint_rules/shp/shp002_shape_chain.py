@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
-from onnxlint.rulekit import Step, bypass, constant_target, detach, exact_sizes, reshape_steps
+from onnxlint.rulekit import Step, detach, exact_sizes
+from onnxlint_rules.shp._answers import is_no_op, pads_nothing, simplest
 from onnxlint_rules.shp._operands import (
     Operand,
     computed_operands,
@@ -86,7 +86,7 @@ class ShapeChain(Rule):
                 y = Reshape (x, target)
             }
             """,
-            says="Reshape target [N, -1, 4] is computed (Shape → Gather → Unsqueeze → Concat → Reshape); [0, -1, 4]",
+            says="[N, -1, 4] is computed (Shape → Gather → Unsqueeze → Concat → Reshape); constant [0, -1, 4] is equivalent",
         ),
         Example(
             bad="""
@@ -98,6 +98,31 @@ class ShapeChain(Rule):
             """,
             says="more than one free size",
             dims={"P": 16},
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H,W] x) => (float[N,4,A,B] y)
+            <float[4,4,2,2] w, int64[2] spatial = {2, 3}, int64[4] before = {0, 0, 0, 0}, int64[2] none = {0, 0}> {
+                small = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+                big = ConvTranspose <strides = [2, 2]> (small, w)
+                whole = Shape (x)
+                have = Shape (big)
+                missing = Sub (whole, have)
+                rest = Gather (missing, spatial)
+                pads = Concat <axis = 0> (before, none, rest)
+                y = Pad (big, pads)
+            }
+            """.replace("float[4,4,2,2] w,", f"float[4,4,2,2] w = {{{', '.join('1' for _ in range(64))}}},"),
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H,W] x) => (float[N,4,A,B] y) <float[4,4,2,2] w> {
+                small = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+                y = ConvTranspose <strides = [2, 2]> (small, w)
+            }
+            """.replace("float[4,4,2,2] w>", f"float[4,4,2,2] w = {{{', '.join('1' for _ in range(64))}}}>"),
+            dims={"H": 6, "W": 8},
+            says="; all are 0 if H % 2 == 0 and W % 2 == 0",
         ),
         Example(
             bad="""
@@ -145,34 +170,32 @@ class ShapeChain(Rule):
         reported: set[int] = set()
         shorter = {node for node, _ in _shorter(view)}
         for operand in computed_operands(view):
-            node = operand.node
-            if (
-                id(node) in reported
-                or is_resize_by_sizes(operand)
-                or is_expand_by_shape(operand)
-                or is_flatten(operand)
-            ):
-                continue
-            reported.add(id(node))
-            answer = simplest(operand)
-            fixable = answer.constant is not None or bool(answer.steps)
-            numbers = operand.numbers()
-            shown = show_numbers(numbers) if numbers is not None else ""
-            strict = fixable or "ncnn" in options.targets
-            can = "; it can be shorter" if id(node) in shorter else "; no shorter one was found"
-            looked = node.op in WHOLE and node.graph is view.main
-            # A nameless node goes by what it makes: its position changes where others go.
-            yield self.found(
-                view.at(node, "" if node.name else node.output()),
-                f"{node.op} {_NAMES.get(node.op, 'operand')}{' ' * bool(shown)}{shown} is computed "
-                f"({operand.describe()}); {answer}",
-                severity=Severity.WARNING if strict else Severity.INFO,
-                help=self.help if fixable else "keep the sizes fixed at export where the target allows it",
-                fix=SAFE if fixable or id(node) in shorter else None,
-                operand=node.input(operand.index),
-                chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
-                not_fixed="" if fixable else f"{answer.why}: the chain has to stay{can if looked else ''}",
-            )
+            if id(operand.node) not in reported and not _is_reported_elsewhere(operand):
+                reported.add(id(operand.node))
+                yield self._finding(view, operand, options, id(operand.node) in shorter)
+
+    def _finding(self, view: GraphView, operand: Operand, options: Options, can_be_shorter: bool) -> Finding:
+        node, answer, numbers = operand.node, simplest(operand), operand.numbers()
+        fixable = answer.constant is not None or bool(answer.steps) or bool(answer.conditions)
+        shown = show_numbers(numbers) if numbers is not None and not answer.repeats(numbers) else ""
+        strict = fixable or "ncnn" in options.targets
+        name, names = operand_name(operand)
+        length = "; it can be shorter" if can_be_shorter else "; no shorter one was found"
+        looked = node.op in WHOLE and node.graph is view.main
+        # A nameless node goes by what it makes: its position changes where others go.
+        return self.found(
+            view.at(node, "" if node.name else node.output()),
+            f"{node.op} {name}{' ' * bool(shown)}{shown} {'are' if name == names else 'is'} computed "
+            f"({operand.describe()}){answer.after(numbers)}",
+            severity=Severity.WARNING if strict else Severity.INFO,
+            help=_help(node.op, fixable),
+            fix=answer.fix() if fixable else SAFE if can_be_shorter else None,
+            actionable=strict or can_be_shorter,
+            group=f"{node.op} {names} are computed from shapes{', and could be constants' if fixable else ''}",
+            not_fixed="" if fixable else f"{answer.why}: the chain stays{length if looked else ''}",
+            operand=node.input(operand.index),
+            chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
+        )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         import numpy as np
@@ -182,10 +205,12 @@ class ShapeChain(Rule):
         held = surgeon.node(node)
         for operand in [operand for operand in computed_operands(view) if operand.node is node]:
             answer = simplest(operand)
-            base = f"{node.name or node.output()}_{_NAMES.get(node.op, 'operand')}"
-            if is_no_op(operand):
-                bypass(held)
+            base = f"{node.name or node.output()}_{operand_name(operand)[0].replace(' ', '_')}"
+            if is_no_op(operand) or pads_nothing(operand):
+                surgeon.replace_value(held.outputs[0], held.inputs[0], node)
                 return
+            if answer.conditions:
+                raise Unfixable(f"its pads are not 0 under {' and '.join(answer.conditions)}")
             if answer.steps:
                 _reshape(surgeon, node, held, answer.steps, base)
             elif answer.constant is None:
@@ -210,62 +235,52 @@ def _shorter(view: GraphView) -> dict[tuple[int, int], tuple[Part, ...]]:
         staying = [
             operand
             for operand in computed_operands(view)
-            if not (is_resize_by_sizes(operand) or is_expand_by_shape(operand) or is_flatten(operand))
+            if not _is_reported_elsewhere(operand)
             and not is_no_op(operand)
             and (answer := simplest(operand)).constant is None
             and not answer.steps
+            and not answer.conditions
         ]
         view.memo[key] = shortest_forms(view, staying) if staying else {}
     forms: dict[tuple[int, int], tuple[Part, ...]] = view.memo[key]
     return forms
 
 
-_NAMES = {"Reshape": "target", "Expand": "target", "Tile": "repeats", "ConstantOfShape": "shape", "Upsample": "scales"}
+_NAMES: dict[str, tuple[str, ...]] = {
+    "CenterCropPad": ("", "shape"),
+    "ConstantOfShape": ("shape",),
+    "Expand": ("", "target"),
+    "OneHot": ("", "depth"),
+    "Pad": ("", "pads"),
+    "Range": ("start", "limit", "step"),
+    "Reshape": ("", "target"),
+    "Resize": ("", "", "scales", "sizes"),
+    "Slice": ("", "starts", "ends", "axes", "steps"),
+    "Split": ("", "sizes"),
+    "Tile": ("", "repeats"),
+    "TopK": ("", "k"),
+    "Trilu": ("", "k"),
+    "Upsample": ("", "scales"),
+}
+"""Operator → names of its operands, as the specification calls them in short."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What can stand in the place of a computed operand.
-
-    Attributes:
-        constant: A constant that says the same.
-        steps: For a Reshape that no single constant target can replace, several with constant targets.
-        why: What stood in the way of both.
-    """
-
-    constant: list[int] | None = None
-    steps: tuple[Step, ...] = ()
-    why: str = ""
-
-    def __str__(self) -> str:
-        if self.steps:
-            return f"{sum(step.nodes for step in self.steps)} nodes with constant operands do the same"
-        return self.why if self.constant is None else f"{self.constant} says the same"
+def operand_name(operand: Operand) -> tuple[str, str]:
+    """What an operand is called, and the plural of that: `target`, `targets`; `pads`, `pads`."""
+    names = _NAMES.get(operand.node.op, ())
+    name = names[operand.index] if operand.index < len(names) else f"input {operand.index}"
+    return name, name if name.endswith("s") else f"{name}s"
 
 
-def simplest(operand: Operand) -> Answer:
-    """The simplest thing that says what a computed operand says."""
-    numbers, data, node = operand.numbers(), operand.data(), operand.node
-    if numbers is None:
-        return Answer(why="its value cannot be told from the graph")
-    if node.op == "Reshape":
-        if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
-            return Answer(why="it uses 0 for an axis of no elements")
-        symbolic = exact_sizes(node.graph.view)
-        target = constant_target(data or (), numbers, symbolic.is_never_empty)
-        if target is not None:
-            return Answer(target)
-        sizes = symbolic.shape(node.graph, node.output())
-        steps = None
-        if data is not None and sizes is not None:
-            steps = reshape_steps(data, sizes, symbolic.is_never_empty)
-        if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
-            return Answer(steps=tuple(steps))
-        return Answer(why="it has more than one free size")
-    whole = [number for number in numbers if isinstance(number, int)]
-    if len(whole) == len(numbers):
-        return Answer(whole)
-    return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+def _help(op: str, fixable: bool) -> str:
+    if not fixable:
+        return "export with fixed sizes if the target needs constants"
+    return ShapeChain.help if op == "Reshape" else "write the sizes as constants"
+
+
+def _is_reported_elsewhere(operand: Operand) -> bool:
+    """Whether SHP001, SHP005 or SHP006 report it."""
+    return is_resize_by_sizes(operand) or is_expand_by_shape(operand) or is_flatten(operand)
 
 
 def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...], base: str) -> None:
@@ -290,10 +305,3 @@ def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...
     last.name = held.name
     detach(held)
     last.outputs = [output]
-
-
-def is_no_op(operand: Operand) -> bool:
-    """Whether an Expand gives back what it gets."""
-    symbolic, node = exact_sizes(operand.node.graph.view), operand.node
-    data = operand.data()
-    return node.op == "Expand" and data is not None and symbolic.shape(node.graph, node.output()) == data

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Applicability, Example, Finding, Fix, GraphView, Options, Request, Rule, Severity, Silent
+from onnxlint import (
+    SAFE,
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+)
 from onnxlint.rulekit import batch_axis
-from onnxlint_rules._graph import constant_integers
+from onnxlint_rules._graph import advice, constant_integers, label, names_shown
+from onnxlint_rules._patching import each, is_held
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -20,7 +35,7 @@ class ReshapeFixedBatch(Rule):
 
     Reports each Reshape with a constant target whose first element is a positive number, where the data flow shows that
     the first axis of its input is the batch. It is a warning where the graph's input leaves the batch free, and
-    information where the input fixes it too.
+    information, once for the whole model, where the input fixes it too.
 
     ## Why it hurts
 
@@ -87,7 +102,24 @@ class ReshapeFixedBatch(Rule):
                 y = Reshape (t, target)
             }
             """,
-            says="fixes the batch to 1, as the input does",
+            says="Reshape target [1, -1, 3] fixes the batch to 1, as the input does",
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,3,8,8] x) => (float[1,3,4,16] z) <int64[3] flat = {1, 3, 64}, int64[4] map = {1, 3, 4, 16}> {
+                y = Reshape (x, flat)
+                z = Reshape (y, map)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,3,8,8] x) => (float[1,3,4,16] z) <int64[3] flat = {0, 3, 64}, int64[4] map = {0, 3, 4, 16}> {
+                y = Reshape (x, flat)
+                z = Reshape (y, map)
+            }
+            """,
+            says="2 Reshape targets fix the batch to 1, as the input does",
         ),
     )
     silent = (
@@ -113,30 +145,59 @@ class ReshapeFixedBatch(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        for node in view.nodes("Reshape"):
-            elements = constant_integers(node, 1)
-            if elements is None or len(elements) < 2 or batch_axis(node.graph, node.input(0)) != 0:
+        fixed: list[tuple[Node, list[int]]] = []
+        for node, elements, free in _places(view):
+            if not free:
+                fixed.append((node, elements))
                 continue
-            shape = node.shape(0)
-            batch = shape[0] if shape else None
-            free = not isinstance(batch, int)
-            # Under a fixed batch only that very number can be it: [12, 64, 64] of an attention merges the batch.
-            if elements[0] > 0 and (elements[0] == batch or free) and (shape is None or len(shape) > 1):
-                yield self.found(
-                    view.at(node),
-                    f"Reshape target {elements} fixes the batch to {elements[0]}"
-                    + (", but the input leaves it free" if free else ", as the input does"),
-                    severity=Severity.WARNING if free else Severity.INFO,
-                    # With a free batch, an inner -1 made the original accept other batches and mix them.
-                    fix=Fix(Applicability.UNSAFE, flag="--unsafe") if free and -1 in elements else SAFE,
-                    target=elements,
-                )
+            yield self.found(
+                view.at(node),
+                f"Reshape target {elements} fixes the batch to {elements[0]}, but the input leaves it free",
+                # With a free batch, an inner -1 made the original accept other batches and mix them.
+                fix=Fix(Applicability.UNSAFE, flag="--unsafe") if -1 in elements else SAFE,
+                group="Reshape targets fix the batch, but the input leaves it free",
+                target=elements,
+            )
+        if fixed:
+            # One for the whole model: with a fixed input, each of them alone is no news.
+            node, elements = fixed[0]
+            what = f"Reshape target {elements} fixes" if len(fixed) == 1 else f"{len(fixed):,} Reshape targets fix"
+            yield self.found(
+                view.at(node),
+                f"{what} the batch to {elements[0]}, as the input does",
+                severity=Severity.INFO,
+                help=advice(view, self.help, "write 0 in place of the batch"),
+                fix=SAFE if any(is_held(one.graph) for one, _ in fixed) else None,
+                nodes=names_shown((label(one) for one, _ in fixed), 10),
+                count=len(fixed),
+            )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
-        import numpy as np
+        if "count" not in dict(finding.evidence):
+            _copy_batch(surgeon, view.find(finding.location))
+            return
+        each(surgeon, (node for node, _, free in _places(view) if not free), partial(_copy_batch, surgeon))
 
-        node = view.find(finding.location)
-        held, elements = surgeon.node(node), constant_integers(node, 1) or []
-        target = np.array([0, *elements[1:]], np.int64)
-        held.attrs.pop("allowzero", None)
-        held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)
+
+def _places(view: GraphView) -> Iterator[tuple[Node, list[int], bool]]:
+    """(Reshape, its target, whether the graph leaves the batch free) of each target that fixes the batch."""
+    for node in view.nodes("Reshape"):
+        elements = constant_integers(node, 1)
+        if elements is None or len(elements) < 2 or batch_axis(node.graph, node.input(0)) != 0:
+            continue
+        shape = node.shape(0)
+        batch = shape[0] if shape else None
+        free = not isinstance(batch, int)
+        # Under a fixed batch only that very number can be it: [12, 64, 64] of an attention merges the batch.
+        if elements[0] > 0 and (elements[0] == batch or free) and (shape is None or len(shape) > 1):
+            yield node, elements, free
+
+
+def _copy_batch(surgeon: Surgeon, node: Node) -> None:
+    """Let the first element of a target copy the batch."""
+    import numpy as np
+
+    held, elements = surgeon.node(node), constant_integers(node, 1) or []
+    held.attrs.pop("allowzero", None)
+    base = f"{node.name or node.output()}_target"
+    held.inputs[1] = surgeon.constant(base, np.array([0, *elements[1:]], np.int64))

@@ -1,0 +1,128 @@
+"""What can stand in the place of an operand that is computed from shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxlint import SAFE, Applicability, Fix, GraphView, printable
+from onnxlint.rulekit import (
+    Number,
+    Step,
+    assumed_sizes,
+    constant_target,
+    exact_sizes,
+    is_invented,
+    reshape_steps,
+    sizes_where,
+    symbols,
+)
+from onnxlint_rules.shp._operands import Operand
+
+_MULTIPLES = (2, 4, 8, 16, 32)
+"""Numbers that input sizes are tried as multiples of."""
+
+_TRIED_NODES = 5000
+"""Nodes of models in which they are tried: each takes an inference of all sizes."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What can stand in the place of a computed operand.
+
+    Attributes:
+        constant: An equivalent constant.
+        steps: For a Reshape that no single constant target can replace, several with constant targets.
+        conditions: For a Pad: conditions under which it adds nothing.
+        why: What stood in the way of all that.
+    """
+
+    constant: list[int] | None = None
+    steps: tuple[Step, ...] = ()
+    conditions: tuple[str, ...] = ()
+    why: str = ""
+
+    def repeats(self, numbers: tuple[Number | None, ...]) -> bool:
+        """Whether the constant is what the operand's numbers say anyway."""
+        return self.constant is not None and list(numbers) == self.constant
+
+    def after(self, numbers: tuple[Number | None, ...] | None) -> str:
+        """How the message goes on."""
+        if self.steps:
+            return f"; {sum(step.nodes for step in self.steps)} nodes with constant operands are equivalent"
+        if self.conditions:
+            return f"; all are 0 if {printable(' and '.join(self.conditions))}"
+        if self.constant is None:
+            return f"; {self.why}"
+        if numbers is not None and self.repeats(numbers):
+            return f", and always {self.constant}"
+        return f"; constant {self.constant} is equivalent"
+
+    def fix(self) -> Fix:
+        return Fix(Applicability.ASSUMES, " and ".join(self.conditions)) if self.conditions else SAFE
+
+
+def simplest(operand: Operand) -> Answer:
+    """The simplest equivalent of a computed operand."""
+    numbers, data, node = operand.numbers(), operand.data(), operand.node
+    if node.op == "Pad":
+        conditions = padless_conditions(operand)
+        if conditions:
+            return Answer(conditions=conditions)
+    if numbers is None:
+        return Answer(why="its value is not known before the model runs")
+    if node.op == "Reshape":
+        if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
+            return Answer(why="it uses 0 for an axis of no elements")
+        symbolic = exact_sizes(node.graph.view)
+        target = constant_target(data or (), numbers, symbolic.is_never_empty)
+        if target is not None:
+            return Answer(target)
+        sizes = symbolic.shape(node.graph, node.output())
+        steps = None
+        if data is not None and sizes is not None:
+            steps = reshape_steps(data, sizes, symbolic.is_never_empty)
+        if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
+            return Answer(steps=tuple(steps))
+        return Answer(why="it has more than one free size")
+    whole = [number for number in numbers if isinstance(number, int)]
+    if len(whole) == len(numbers):
+        return Answer(whole)
+    return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+
+
+def pads_nothing(operand: Operand) -> bool:
+    """Whether a Pad adds nothing, under the assumptions that the user makes about the inputs."""
+    node = operand.node
+    pads = assumed_sizes(node.graph.view).val(node, 1) if node.op == "Pad" and operand.index == 1 else None
+    return pads is not None and bool(pads.numbers) and all(number == 0 for number in pads.numbers)
+
+
+def padless_conditions(operand: Operand) -> tuple[str, ...]:
+    """Conditions on free sizes of the inputs under which a Pad adds nothing; empty where none was found."""
+    node, data, view = operand.node, operand.data(), operand.node.graph.view
+    numbers = operand.numbers()
+    if operand.index != 1 or data is None or (numbers is not None and all(isinstance(n, int) for n in numbers)):
+        return ()
+    names = sorted(set().union(*map(symbols, data)) & free_symbols(view))
+    if not names or node.graph is not view.main or len(view.main.nodes) > _TRIED_NODES:
+        return ()
+    spatial = sorted(set().union(*map(symbols, data[2:])) & set(names))
+    for multiple in _MULTIPLES:
+        tried = sizes_where(view, dict.fromkeys(spatial, multiple))
+        pads = tried.val(node, 1)
+        if pads is not None and pads.numbers and all(number == 0 for number in pads.numbers):
+            return tuple(f"{name} % {multiple} == 0" for name in spatial)
+    return ()
+
+
+def free_symbols(view: GraphView) -> frozenset[str]:
+    """Names of the free sizes of the main graph's inputs."""
+    shapes = (view.main.shape(name) or () for name in view.main.data_inputs)
+    return frozenset(dim for shape in shapes for dim in shape if isinstance(dim, str) and not is_invented(dim))
+
+
+def is_no_op(operand: Operand) -> bool:
+    """Whether an Expand gives back what it gets."""
+    symbolic, node = exact_sizes(operand.node.graph.view), operand.node
+    data = operand.data()
+    return node.op == "Expand" and data is not None and symbolic.shape(node.graph, node.output()) == data
