@@ -21,7 +21,8 @@ from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import Model
 from onnxlint.report import Report, render
-from onnxlint.report.check.html import PICTURES, _placed
+from onnxlint.report.check.html import PICTURES
+from onnxlint.report.drawing import _placed
 from onnxlint.report.page import POLICY
 from onnxlint.symbolic.view import make_view
 from tests.report.test_hostile import bland, reports, run
