@@ -12,6 +12,7 @@ import numpy as np
 from onnxlint.backends import Array, Port, Session
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe, Unreadable, find_images, tensors
+from onnxlint.images.sizes import demand_values
 from onnxlint.text import printable
 from onnxlint.text import shape as show
 
@@ -110,6 +111,9 @@ def make_inputs(
         if not takes_images:
             raise OnnxlintError(f"{printable(reference)}: takes no images but {_taken(ports)}; give an .npz with these")
         found = images if isinstance(images, ImageSet) else find_images(images)
+        if found.arrays is None or found.arrays.dtype == np.uint8:
+            line = f"onnxlint compare {printable(reference)} … --images {printable(found.source)}"
+            demand_values(printable(reference), recipe, line)
         return Inputs(found.source, recipe, ports[0], found, threads=threads)
     path = os.fspath(images)
     if not path.lower().endswith((".npz", ".npy")) or not os.path.isfile(path):

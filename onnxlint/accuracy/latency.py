@@ -1,45 +1,94 @@
-"""How long a model takes, and whether the machine was quiet enough for the number to mean something."""
+"""How long models take: runs of all of them in turn, of which only those count that other programs did not disturb.
+
+Disturbances add time, and by a factor that changes from second to second. So models are not timed one after the other but
+in rounds, and of each run it is known how long its threads waited for a core (Linux: `/proc/self/task/*/schedstat`).
+"""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from onnxlint.accuracy.results import Latency
 
 WARM_UP = 2
 MIN_RUNS = 5
 MAX_RUNS = 50
+
 SECONDS = 1.0
-"""After so much time no further run begins, once there are `MIN_RUNS`; two, where a run alone takes longer."""
+"""Time for each model, warming up apart, after which no further round begins once all have `MIN_RUNS` undisturbed runs."""
+
+PATIENCE = 3.0
+"""Times `SECONDS` after which no further round begins in any case."""
+
+WAITING = 0.03
+"""Share of a run that a thread of it may have waited for a core."""
 
 SPARE = 0.25
-"""Cores by which others may overlap with ours before the machine counts as busy."""
+"""Where waiting is not known: cores by which other programs may overlap with ours before the machine counts as busy."""
 
 
-def measure(run: Callable[[], object], threads: int) -> Latency:
-    """Time a function that runs a model once."""
+@dataclass
+class _Timed:
+    """One model: what runs it, and its undisturbed and disturbed runs, in milliseconds."""
+
+    run: Callable[[], object]
+    clean: list[float] = field(default_factory=list)
+    disturbed: list[float] = field(default_factory=list)
+
+    @property
+    def runs(self) -> int:
+        return len(self.clean) + len(self.disturbed)
+
+
+def measure(runs: Sequence[Callable[[], object]], threads: int) -> list[Latency]:
+    """Time functions that run a model once each.
+
+    Args:
+        runs: What is to be timed; round by round, each is called once.
+        threads: How many each model uses; for the report.
+
+    Returns:
+        A latency for each. Where fewer than `MIN_RUNS` runs were undisturbed (two, of models that take seconds), `busy`
+        is set: the numbers are those of all runs, and not to be compared.
+    """
+    timed = [_Timed(run) for run in runs]
+    for one in timed:
+        started = time.perf_counter()
+        for _ in range(WARM_UP):
+            one.run()
+            if time.perf_counter() - started > SECONDS:
+                break
+    budget = SECONDS * len(timed)
     started = time.perf_counter()
-    for _ in range(WARM_UP):
-        run()
-        if time.perf_counter() - started > SECONDS:
+    while timed and timed[0].runs < MAX_RUNS:
+        for one in timed:
+            _time(one, threads)
+        spent = time.perf_counter() - started
+        enough = MIN_RUNS if spent < 2 * budget else 2
+        if spent > PATIENCE * budget or (spent > budget and all(len(one.clean) >= enough for one in timed)):
             break
-    before, others = time.perf_counter(), _cpu_of_others()
-    times: list[float] = []
-    while len(times) < MAX_RUNS:
-        at = time.perf_counter()
-        run()
-        times.append(1000 * (time.perf_counter() - at))
-        spent = time.perf_counter() - before
-        if spent > SECONDS and (len(times) >= MIN_RUNS or (len(times) >= 2 and spent > 5 * SECONDS)):
-            break
-    wall = time.perf_counter() - before
-    after = _cpu_of_others()
-    used = None if others is None or after is None else (after - others) / wall
-    return Latency(statistics.median(times), _quartile_distance(times), len(times), threads, _is_busy(used, threads))
+    return [_latency(one, threads) for one in timed]
+
+
+def _time(one: _Timed, threads: int) -> None:
+    waited, others = _waited(), _cpu_of_others()
+    at = time.perf_counter()
+    one.run()
+    seconds = time.perf_counter() - at
+    is_clean = _is_undisturbed(waited, _waited(), others, _cpu_of_others(), seconds, threads)
+    (one.clean if is_clean else one.disturbed).append(1000 * seconds)
+
+
+def _latency(one: _Timed, threads: int) -> Latency:
+    is_busy = len(one.clean) < min(MIN_RUNS, max(2, one.runs // 4))
+    times = [*one.clean, *one.disturbed] if is_busy else one.clean
+    return Latency(statistics.median(times), _quartile_distance(times), len(times), threads, is_busy)
 
 
 def _quartile_distance(times: list[float]) -> float:
@@ -49,14 +98,37 @@ def _quartile_distance(times: list[float]) -> float:
     return high - low
 
 
-def _is_busy(others: float | None, threads: int) -> bool:
-    """Whether the cores that other programs used, on average, cannot all have been spare ones."""
+def _is_undisturbed(
+    before: dict[str, int] | None,
+    after: dict[str, int] | None,
+    others_before: float | None,
+    others_after: float | None,
+    seconds: float,
+    threads: int,
+) -> bool:
+    """Whether a run's threads had a core whenever they wanted one."""
+    if before is not None and after is not None:
+        longest = max((waited - before.get(task, 0) for task, waited in after.items()), default=0)
+        return longest <= WAITING * seconds * 1e9
     cores = os.cpu_count() or 1
-    if others is None:
+    if others_before is None or others_after is None:
         with suppress(OSError, AttributeError):  # Windows has no load average
-            return os.getloadavg()[0] > cores
-        return False
-    return others + min(threads, cores) > cores + SPARE
+            return os.getloadavg()[0] <= cores
+        return True
+    return (others_after - others_before) / seconds + min(threads, cores) <= cores + SPARE
+
+
+def _waited() -> dict[str, int] | None:
+    """Thread of this process → nanoseconds that it has waited for a core; None where the system does not tell."""
+    found: dict[str, int] = {}
+    try:
+        tasks = os.listdir("/proc/self/task")
+    except OSError:
+        return None
+    for task in tasks:
+        with suppress(OSError, ValueError, IndexError):  # a thread that ended
+            found[task] = int(Path(f"/proc/self/task/{task}/schedstat").read_text(encoding="ascii").split()[1])
+    return found or None
 
 
 def _cpu_of_others() -> float | None:

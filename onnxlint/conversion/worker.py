@@ -91,9 +91,9 @@ class Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            _send(process.stdin, request)
+            send(process.stdin, request)
             while True:
-                message = _receive(process.stdout)
+                message = receive(process.stdout)
                 if not isinstance(message, _Told):
                     break
                 progress(message.what, message.done, message.total)
@@ -162,10 +162,10 @@ def main() -> None:
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     while True:
         try:
-            request = _receive(requests)
+            request = receive(requests)
         except EOFError:
             break
-        _send(answers, _answer(request, lambda *told: _send(answers, _Told(*told))))
+        send(answers, _answer(request, lambda *told: send(answers, _Told(*told))))
     answers.flush()
     os._exit(0)  # what libraries do when they are unloaded is nobody's business here
 
@@ -184,13 +184,14 @@ def _answer(request: Request, progress: Callable[[str, int, int | None], None]) 
         )
 
 
-def _send(stream: IO[bytes], message: object) -> None:
+def send(stream: IO[bytes], message: object) -> None:
+    """Write a message, with its length before it."""
     data = pickle.dumps(message)
     stream.write(_LENGTH.pack(len(data)) + data)
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> Any:
+def receive(stream: IO[bytes]) -> Any:
     """The next message. Raises EOFError where there is none."""
     length = _exactly(stream, _LENGTH.size)
     return pickle.loads(_exactly(stream, _LENGTH.unpack(length)[0]))

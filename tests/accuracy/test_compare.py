@@ -12,14 +12,13 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxlint.accuracy import compare as module
-from onnxlint.accuracy.compare import picture
+from onnxlint.accuracy import comparison as module
+from onnxlint.accuracy.pictures import picture
 from onnxlint.api import compare
 from onnxlint.errors import OnnxlintError
-from onnxlint.images.recipe import PRESETS, Recipe, make_recipe, preprocess
+from onnxlint.images.recipe import PRESETS, make_recipe, preprocess
 from tests.support.accuracy_models import SIZE, detector, images, rough
-
-RECIPE = Recipe((SIZE, SIZE), (100.0, 110.0, 120.0), (1 / 64,) * 3, "BGR")
+from tests.support.recipes import RECIPE
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_different_heads_are_told_and_not_guessed(reference: str, tmp_path: Path
     )
     path = tmp_path / "strange.onnx"
     path.write_bytes(strange.SerializeToString())
-    with pytest.raises(OnnxlintError, match=r"strange.onnx: no output of it stands for one of the reference's: boxes"):
+    with pytest.raises(OnnxlintError, match=r"strange.onnx: none of its outputs matches one of the reference's: boxes"):
         compare(reference, [str(path)], images=pictures, recipe=RECIPE, time=False)
 
 
@@ -150,7 +149,7 @@ def test_images_that_cannot_be_read_are_named(reference: str, tmp_path: Path) ->
     report = compare(reference, [reference], images=folder, recipe=RECIPE, time=False)
     assert report.inputs == 2
     assert len(report.notes) == 1
-    assert "broken.png: left out" in report.notes[0]
+    assert "broken.png: skipped" in report.notes[0]
 
 
 def test_latency_is_measured(reference: str, pictures: str) -> None:
@@ -229,9 +228,9 @@ import resource, sys
 from onnxlint.api import compare
 from onnxlint.images.recipe import Recipe
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-report = compare(sys.argv[1], [sys.argv[1]], images=sys.argv[2], recipe=Recipe(), time=False)
+report = compare(sys.argv[1], [sys.argv[1]], images=sys.argv[2], recipe=Recipe(mean=(0.0, 0.0, 0.0)), time=False)
 assert report.inputs == int(sys.argv[3]), report.inputs
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 

@@ -51,7 +51,7 @@ def test_a_condition_that_holds_is_exit_code_1(models: tuple[str, str, str]) -> 
         (("--fail-if", "cosin<1"), "no such metric: 'cosin'; did you mean 'cosine'?"),
         (("--format", "htm"), "did you mean 'html'?"),
         (("--task", "detecton"), "did you mean 'detection'?"),
-        (("--labels", "x.txt"), "give --task too"),
+        (("--labels", "x.txt"), "--labels needs --task"),
         (("--layer",), "did you mean '--layers'?"),
         (("--preset", "yolo"), "no preset is called 'yolo'"),
         (("-o", "none/report.json"), "there is no folder"),

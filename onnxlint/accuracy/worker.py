@@ -1,0 +1,136 @@
+"""A comparison in a process of its own: a runtime that crashes on a model ends that process, and not the user's.
+
+The parent sends one request and reads messages until the report comes. Messages are pickles, each with its length before
+it, between these two processes only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from onnxlint.accuracy.in_process import compare_here
+from onnxlint.accuracy.options import CompareOptions
+from onnxlint.accuracy.results import AccuracyReport
+from onnxlint.backends import Progress
+from onnxlint.conversion.worker import receive, send
+from onnxlint.errors import OnnxlintError
+from onnxlint.images.options import ImageOptions
+from onnxlint.text import printable
+
+_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.accuracy.worker import main; main()"
+
+
+@dataclass(frozen=True)
+class _Request:
+    reference: str
+    candidates: tuple[str, ...]
+    inputs: ImageOptions
+    options: CompareOptions
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Progress: what is being done, how many steps are done, of how many."""
+
+    what: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What is done next with a model: `loading`, `running`."""
+
+    path: str
+    backend: str
+    what: str
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """The comparison cannot be made."""
+
+    message: str
+
+
+def in_child(
+    reference: str, candidates: Sequence[str], inputs: ImageOptions, options: CompareOptions, progress: Progress
+) -> AccuracyReport:
+    """A comparison in a process of its own; see `onnxlint.accuracy.compare.compare`.
+
+    Raises:
+        OnnxlintError: It cannot be made, or a runtime crashed.
+    """
+    # -I: neither the working directory nor PYTHON… variables decide what is imported, but our own path alone.
+    command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path)]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        begun: _Begun | None = None
+        try:
+            send(process.stdin, _Request(reference, tuple(candidates), inputs, options))
+            while True:
+                message = receive(process.stdout)
+                if isinstance(message, _Told):
+                    progress(message.what, message.done, message.total)
+                elif isinstance(message, _Begun):
+                    begun = message
+                else:
+                    break
+        except (EOFError, BrokenPipeError):
+            raise OnnxlintError(_last_words(process.wait(), errors, begun)) from None
+        finally:
+            process.kill()
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+    if isinstance(message, _Failed):
+        raise OnnxlintError(message.message)
+    assert isinstance(message, AccuracyReport)
+    return message
+
+
+def _last_words(code: int, errors: IO[bytes], begun: _Begun | None) -> str:
+    """How the process ended, doing what, and the last line that it wrote."""
+    errors.seek(0)
+    lines = errors.read(1 << 20).decode("utf-8", "replace").split("\n")
+    how = f"exit code {code}"
+    if code < 0:
+        known = {one.value: one.name for one in signal.Signals}
+        how = known.get(-code, f"signal {-code}")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    said = f"; the last line that it wrote: {printable(last)[:200]}" if last else ""
+    if begun is None:
+        return f"the process that compares the models ended ({how}){said}"
+    what = f"{begun.backend} crashed ({how}) while {begun.what} it{said}"
+    return f"{printable(begun.path)}: {what}; compare the others without it"
+
+
+def main() -> None:
+    """Answer one request."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what native libraries print must not come between the messages
+    request = receive(requests)
+    try:
+        report = compare_here(
+            request.reference,
+            request.candidates,
+            request.inputs,
+            request.options,
+            lambda *told: send(answers, _Told(*told)),
+            lambda *begun: send(answers, _Begun(*begun)),
+        )
+    except OnnxlintError as error:
+        send(answers, _Failed(str(error)))
+    else:
+        send(answers, report)
+    os._exit(0)  # what libraries do when they are unloaded is nobody's business here
