@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxlint.graph.chains import SHAPE_OPERANDS, Chain
     from onnxlint.graph.chains import origins as operand_origins
     from onnxlint.graph.chains import trace as shape_chain
+    from onnxlint.graph.constants import small_array
     from onnxlint.graph.dims import Dim, is_invented
     from onnxlint.graph.onnx_inference import GRAPH_OPS
     from onnxlint.graph.view import STANDARD_DOMAINS
@@ -81,6 +82,7 @@ __all__ = [
     "reshape_steps",
     "shape_chain",
     "sizes_where",
+    "small_array",
     "substitute",
     "symbols",
     "target_names",
@@ -95,6 +97,7 @@ _HOMES = {
     "onnxlint.fixes.opset": ("NEWEST_OPSET=NEWEST", "OLDEST_OPSET=OLDEST", "convert_opset=convert"),
     "onnxlint.graph.chains": ("SHAPE_OPERANDS", "Chain", "operand_origins=origins", "shape_chain=trace"),
     "onnxlint.graph.dims": ("Dim", "is_invented"),
+    "onnxlint.graph.constants": ("small_array",),
     "onnxlint.graph.onnx_inference": ("GRAPH_OPS",),
     "onnxlint.graph.view": ("STANDARD_DOMAINS",),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),

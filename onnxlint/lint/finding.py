@@ -67,8 +67,8 @@ class Finding:
             people count these at the end.
         group: What it has in common with others of its kind, as a sentence in the plural, for reports that show those
             together (`Reshape targets are computed from shapes, and could be constants`); empty: show it by itself.
-        covers: Places where other findings are not reported, because nothing there ever runs: (path of a graph, position of
-            a node in it, or None for the whole graph).
+        covers: Places where other findings are not reported, because nothing there ever runs, or because it goes with what
+            this finding is about: (path of a graph, position of a node in it, or None for the whole graph).
         fingerprint: Identity that survives re-export: rule, scope, operator and ordinal, no node numbers.
         neighbourhood: What is around it in the graph; only where the plan asks for it.
         after: What its fix makes of that, or in words why it cannot be drawn; None where that was not tried.
