@@ -17,6 +17,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from onnxlint.images.sizes import recipe_for
 from onnxlint.model.skeleton import open_model
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 
@@ -120,9 +121,8 @@ def _sized(
 
 
 def _is_fixed(model: Participant) -> bool:
-    from onnxlint.graph.view import GraphView
 
-    main = GraphView(open_model(model.path)).main
+    main = make_view(open_model(model.path)).main
     shapes = [main.shape(name) or () for name in main.data_inputs]
     return any(len(shape) == 4 and all(isinstance(size, int) for size in shape[2:]) for shape in shapes)
 

@@ -17,6 +17,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.lint.configuration import Configs
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.report.diff.lines import module_line, modules, node_lines, summary, weight_lines
+from onnxlint.symbolic.view import make_view
 
 if TYPE_CHECKING:
     from onnxlint.lint.neighbourhood import Neighbourhood
@@ -126,14 +127,13 @@ def _compared(
         diff = diff_models(old, new, configs=configs, verify=wanted.verify, pictures=True)
         return _of_diff(entry, diff, scratch)
     from onnxlint.diff.compare import sizes
-    from onnxlint.graph.view import GraphView
     from onnxlint.lint.engine import check_view
     from onnxlint.lint.session import Plans
     from onnxlint.model.skeleton import open_model
 
     there = new if new is not None else old
     assert there is not None
-    view = GraphView(open_model(there))
+    view = make_view(open_model(there))
     own = sizes(view)
     if new is None:
         return replace(entry, nodes=(own.nodes, None), bytes=(own.bytes, None), opset=(view.opset, None))
