@@ -23,8 +23,8 @@ SHOWN = 200
 
 _MADE_UP = re.compile(r"\w+_dim_\d+|unk__\d+|\?|None|-1")
 
-PICTURES = 40
-"""Changed nodes that are drawn at most."""
+PICTURES, PICTURES_OF_A_MODULE = 60, 3
+"""Changed nodes that are drawn at most: in all, and of one module."""
 
 
 def compare_views(old: GraphView, new: GraphView, pictures: bool = False) -> ModelDiff:
@@ -46,7 +46,7 @@ def compare_views(old: GraphView, new: GraphView, pictures: bool = False) -> Mod
     changed += [_added(node) for node in _unmatched(new, matched)]
     nodes = [change for change, _, _ in changed]
     if pictures:
-        nodes[:PICTURES] = _with_pictures(changed[:PICTURES])
+        nodes = _with_pictures(changed)
     return ModelDiff(
         old.model.path,
         new.model.path,
@@ -405,7 +405,7 @@ def attribute_text(attribute: onnx.AttributeProto | None) -> str:
     if isinstance(value, bytes):
         return _cut(value.decode("utf-8", "replace"))
     if isinstance(value, int | float):
-        return f"{value:.9g}" if isinstance(value, float) else str(value)
+        return f"{value:.7g}" if isinstance(value, float) else str(value)
     items = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in list(value)[:SHOWN]]
     return _cut(str(items)) if all(isinstance(item, str | int | float) for item in items) else f"{len(value)} values"
 
@@ -421,8 +421,19 @@ def _unmatched(view: GraphView, matched: set[int]) -> Iterator[Node]:
             yield from (node for node in graph.nodes if node.op != "Constant")
 
 
-def _with_pictures(changes: Sequence[_Changed]) -> Iterator[NodeChange]:
-    for change, old, new in changes:
-        before = around(old) if old is not None else None
-        after = around(new) if new is not None else None
-        yield replace(change, before=before, after=after)
+def _with_pictures(changes: Sequence[_Changed]) -> list[NodeChange]:
+    """The changes, the first few of each module drawn; nodes that another picture shows already are left out."""
+    touched = {node for _, old, new in changes for node in (old, new) if node is not None}
+    drawn: Counter[str] = Counter()
+    shown: set[str] = set()
+    out = [change for change, _, _ in changes]
+    order = sorted(range(len(changes)), key=lambda i: changes[i][0].change is not Change.CHANGED)
+    for i in order:
+        change, old, new = changes[i]
+        if drawn.total() >= PICTURES or drawn[change.top] >= PICTURES_OF_A_MODULE or change.location.node in shown:
+            continue
+        drawn[change.top] += 1
+        pictures = [around(node, touched.__contains__) if node is not None else None for node in (old, new)]
+        shown.update(box.name for picture in pictures if picture is not None for box in picture.boxes if box.name)
+        out[i] = replace(change, before=pictures[0], after=pictures[1])
+    return out

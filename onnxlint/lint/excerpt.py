@@ -60,9 +60,9 @@ def with_neighbourhoods(
     return out
 
 
-def around(node: Node) -> Neighbourhood:
-    """What is around a node."""
-    return _Picture(node).drawn()
+def around(node: Node, changed: Callable[[Node], bool] = lambda node: False) -> Neighbourhood:
+    """What is around a node; nodes that `changed` says yes to are marked."""
+    return _Picture(node).drawn(changed)
 
 
 def _to_fix(view: GraphView, findings: list[Finding], rules: Mapping[str, type[Rule]]) -> list[int]:
