@@ -118,15 +118,17 @@ class NcnnBackend:
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""
         from onnxlint.backends.ncnn.convert import input_shapes
+        from onnxlint.backends.size_inputs import bind_hint
         from onnxlint.model.skeleton import open_model
 
-        shapes = input_shapes(make_view(open_model(source)), job)
+        view = make_view(open_model(source))
+        shapes = input_shapes(view, job)
         if target.calibrates:
             checked_method(job.method)
             if len(shapes) != 1:
                 raise OnnxlintError(
                     f"{printable(source)}: has {len(shapes)} inputs ({listed(map(printable, shapes), 4)}); {target.name} "
-                    "is calibrated with images, which can be fed to one"
+                    f"is calibrated with images, which can be fed to one{bind_hint(view)}"
                 )
 
     def make(

@@ -22,6 +22,7 @@ import numpy as np
 from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
 from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
 from onnxlint.backends.ncnn.run import wheel
+from onnxlint.backends.size_inputs import bind_hint
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
@@ -89,6 +90,16 @@ def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
     wheel()
     model = open_model(source)
     view = make_view(model)
+    try:
+        return _convert(model, view, job, progress)
+    except NotConvertible as error:
+        hint = bind_hint(view)
+        if not hint:
+            raise
+        raise NotConvertible(f"{error}{hint}", error.lint_target) from None
+
+
+def _convert(model: Model, view: GraphView, job: Job, progress: Progress) -> Converted:
     shapes = input_shapes(view, job)
     with tempfile.TemporaryDirectory(prefix="onnxlint-ncnn-") as folder:
         progress("writing the model for pnnx", 0, None)

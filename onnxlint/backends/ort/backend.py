@@ -60,13 +60,17 @@ class OrtBackend:
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""
         from onnxlint.backends.ort.feeds import declared_ports, image_port
+        from onnxlint.backends.size_inputs import bind_hint
         from onnxlint.model.skeleton import open_model
 
         view = make_view(open_model(source))
         _refuse_quantized(source, (node.op for node in view.main.nodes))
         if target.name == STATIC.name:
             _static_method(job)
-            image_port(source, declared_ports(view))
+            try:
+                image_port(source, declared_ports(view))
+            except OnnxlintError as error:
+                raise OnnxlintError(f"{error}{bind_hint(view)}") from None
 
     def make(
         self, target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress = silent

@@ -8,6 +8,7 @@ value has one type: float16 if the node that makes it computes so, and casts sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,19 @@ SPARED = frozenset(
 )
 """Operators whose types hang on more than their inputs, or that are quantized already."""
 
+LARGE_REDUCTION = 4096
+"""Numbers that go into one sum, above which it stays in float32: devices that add up in float16 lose what is below 1/2048 of
+the sum so far, and overflow at 65504 even where the mean is small."""
+
+REDUCTIONS = frozenset(
+    """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum ReduceSumSquare GlobalAveragePool
+    GlobalLpPool""".split()
+)
+"""Operators with one sum for each number of their output."""
+
+NORMALIZATIONS = {"InstanceNormalization": 2, "GroupNormalization": 2, "LayerNormalization": -1, "RMSNormalization": -1}
+"""Operators with a mean over all axes from one on; `axis`, where they have that attribute, says from which."""
+
 DIVISORS = {"Div": 1, "Reciprocal": 0, "Sqrt": 0, "Log": 0, "Pow": 0}
 """Operators, and their inputs where a number that becomes 0 makes infinity or NaN."""
 
@@ -59,6 +73,7 @@ class Measured:
         lost: Sum of squared differences to the float16 numbers.
         flushed: Whether some number other than 0 became 0.
         moved: Whether some number has another integer part.
+        shape: Of the largest one.
     """
 
     peak: float = 0.0
@@ -66,8 +81,12 @@ class Measured:
     lost: float = 0.0
     flushed: bool = False
     moved: bool = False
+    shape: tuple[int, ...] = ()
 
     def add(self, value: Array) -> None:
+        """Take one more value into account."""
+        if value.size > math.prod(self.shape) or not self.shape:
+            self.shape = value.shape
         x = value.reshape(-1).astype(np.float32, copy=False)
         if not x.size:
             return
@@ -188,7 +207,7 @@ def plan(
             made.spare(i, "computes sizes")
         if node.name in wanted and node.name:
             made.spare(i, "asked for")
-        why = _why_not_by_type(node, version) or _why_not_by_values(node, kinds, bad)
+        why = _why_not_by_type(node, version) or _why_not_by_values(node, kinds, bad) or _long_sum(node, measured)
         if why:
             made.spare(i, why)
         _spare_divisor(made, i, node, measured, constants, makers)
@@ -217,6 +236,20 @@ def _why_not_by_values(node: onnx.NodeProto, kinds: Mapping[str, str], bad: Mapp
         if not kinds.get(key, "tensor(").startswith("tensor("):
             return "works on sequences"
     return ""
+
+
+def _long_sum(node: onnx.NodeProto, measured: Mapping[str, Measured]) -> str:
+    """Why its sums are too long for float16; empty where they are not."""
+    source, result = (measured.get(names[0]) if names else None for names in (node.input, node.output))
+    if source is None or result is None:
+        return ""
+    count = 0
+    if node.op_type in REDUCTIONS:
+        count = math.prod(source.shape) // max(1, math.prod(result.shape))
+    elif node.op_type in NORMALIZATIONS:
+        axis = next((one.i for one in node.attribute if one.name == "axis"), NORMALIZATIONS[node.op_type])
+        count = math.prod(source.shape[axis:])
+    return f"adds up {count:,} numbers, too many for sums in float16" if count > LARGE_REDUCTION else ""
 
 
 def _spare_divisor(

@@ -215,16 +215,19 @@ class OrtSession:
         self._model: onnx.ModelProto | None = None
         self._parts: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._kinds: dict[str, str] | None = None
+        # onnxruntime takes UTF-8 paths alone: what is elsewhere is read here, external data included.
+        self._by_path = _is_utf8(self._folder) and _is_utf8(path)
+        source = path if self._by_path else self.proto
         load(path, data=False)  # for its errors
-        self._session = start(path, threads=threads)
+        self._session = start(source, name=path, threads=threads)
         self.inputs = tuple(_port(port) for port in self._session.get_inputs())
         self.outputs = tuple(_port(port) for port in self._session.get_outputs())
 
     @property
     def proto(self) -> onnx.ModelProto:
-        """The model; external data is not read."""
+        """The model; external data is not read unless it has to be."""
         if self._model is None:
-            self._model = load(self.path, data=False)
+            self._model = load(self.path, data=not self._by_path)
         return self._model
 
     def tensors(self) -> tuple[tuple[str, str], ...]:
@@ -281,7 +284,8 @@ class OrtSession:
         return [np.asarray(values[name]) for name in wanted]
 
     def _start(self, model: onnx.ModelProto) -> Any:
-        return start(model, name=self.path, folder=self._folder, threads=self._threads, optimize=False)
+        folder = self._folder if self._by_path else ""
+        return start(model, name=self.path, folder=folder, threads=self._threads, optimize=False)
 
     def _missing(self, ports: Iterable[str], fed: Mapping[str, Array]) -> None:
         missing = [name for name in ports if name not in fed]
@@ -290,6 +294,14 @@ class OrtSession:
                 f"{printable(self.path)}: input {printable(missing[0])!r} is not given (it takes "
                 f"{', '.join(printable(port.name) for port in self.inputs)})"
             )
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _port(port: Any) -> Port:

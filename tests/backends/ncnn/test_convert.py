@@ -235,3 +235,12 @@ def test_retinaface_is_the_reference() -> None:
             assert [key for key, _ in ours.params] == [key for key, _ in theirs.params]
         assert all(ours.numbers(key) == theirs.numbers(key) for key, _ in theirs.params)
     assert made.net.outputs() == ["output0"]
+
+
+def test_an_input_that_gives_a_size_is_to_be_bound(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,3,8,8] x, float[4] factor) => (float[1,3,h,w] y)
+    { y = Resize<mode = "cubic">(x, , factor) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+    with pytest.raises(NotConvertible, match=rf"'onnxlint fix {path} --bind factor=1,1,2,2'"):
+        convert(str(path), Job(recipe=Recipe()))

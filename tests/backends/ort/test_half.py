@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,35 @@ def test_kept_nodes_metadata_and_the_same_bytes_again(tmp_path: Path) -> None:
     assert Path(made.files[0]).read_bytes() == first
     with pytest.raises(OnnxlintError, match="has no node 'prodct'"):
         half(path, keep=("prodct",))
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "state"),
+    [
+        ("GlobalAveragePool(x)", "1,3,128,128", "fp32"),
+        ("GlobalAveragePool(x)", "1,3,32,32", "fp16"),
+        ("ReduceMean<axes=[2,3]>(x)", "1,3,512,512", "fp32"),
+        ("ReduceMean<axes=[1]>(x)", "1,3,512,512", "fp16"),
+        ("LayerNormalization<axis=-1>(x, s)", "1,2,3,8192", "fp32"),
+        ("Relu(x)", "1,3,512,512", "fp16"),
+    ],
+)
+def test_long_sums_stay_float32(tmp_path: Path, operator: str, shape: str, state: str) -> None:
+    last = shape.rsplit(",", 1)[1]
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]> g (float[{shape}] x) => (float[a,b,c,d] y)
+        {{ s = ConstantOfShape<value = float[1] {{1.0}}>(n) y = {operator} }}"""
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([int(last)]), "n"))
+    made, _ = half(save(tmp_path, model))
+    found = {one.type: one.state for one in made.decisions}
+    assert found[operator.split("(")[0].split("<")[0]] == state
+
+
+def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    folder = os.path.join(str(tmp_path), os.fsdecode(b"caf\xe9"))
+    os.mkdir(folder)
+    path = os.path.join(folder, "model.onnx")
+    onnx.save(onnx.parser.parse_model(HUGE), path)
+    made, _ = half(path)
+    assert made.details["snr_db"] > 40
