@@ -60,6 +60,7 @@ class Run:
         failed: Patches that could not be applied to the graph as it was, and why.
         crashed: Those of them that raised what no patch should: they are not tried again.
         left: Findings of the result, by what they are about.
+        is_simplified: Whether onnxsim, which may round anew, went over it.
     """
 
     proto: onnx.ModelProto
@@ -69,6 +70,7 @@ class Run:
     failed: dict[Key, str] = field(default_factory=dict)
     crashed: set[Key] = field(default_factory=set)
     left: list[tuple[Key, Finding]] = field(default_factory=list)
+    is_simplified: bool = False
 
     def fail(self, key: Key, error: Exception) -> None:
         """Note that a patch could not be applied."""
@@ -102,9 +104,10 @@ def run_rounds(job: Job, limit: int | None = None) -> Run:
     return run
 
 
-def resume_rounds(job: Job, run: Run, proto: onnx.ModelProto) -> None:
-    """Go on with another skeleton in place of a run's result."""
-    run.proto = proto
+def resume_rounds(job: Job, run: Run, simplified: onnx.ModelProto) -> None:
+    """Go on with what onnxsim made of a run's result."""
+    run.is_simplified = simplified is not run.proto
+    run.proto = simplified
     _stage(job, run, None, is_asked=False, limit=None)
 
 

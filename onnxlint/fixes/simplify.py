@@ -15,17 +15,20 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.skeleton import Model, inline_span, is_external, walk_tensors
 from onnxlint.model.wire import DATA_NUMBERS, key_bytes
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx
+
+    from onnxlint.graph.dims import Shape
 
 SECONDS = 300
 """Wall time and CPU time that onnxsim gets."""
@@ -116,6 +119,8 @@ def simplify(model: Model, skeleton: onnx.ModelProto, seconds: int = SECONDS, me
     before, after = _operators(skeleton), _operators(proto)
     if _same_nodes(skeleton, proto):
         return Outcome(skeleton)
+    if after.total() > before.total():
+        return Outcome(None, refused=f"its result has more nodes ({after.total():,} in place of {before.total():,})")
     removed = {op: before[op] - after[op] for op in sorted(before | after) if before[op] != after[op]}
     return Outcome(proto, tuple(sorted(removed.items(), key=lambda item: -item[1])))
 
@@ -156,8 +161,10 @@ def _shown(model: Model, skeleton: onnx.ModelProto) -> tuple[onnx.ModelProto, se
     shown.CopyFrom(skeleton)
     for graph in _graphs(shown.graph):
         del graph.value_info[:]
-        for value in graph.output:
-            value.type.tensor_type.ClearField("shape")
+    graph_view = make_view(replace(model, proto=skeleton)).main
+    for value in shown.graph.output:
+        if value.type.HasField("tensor_type"):
+            _leave_open(value.type.tensor_type, graph_view.shape(value.name))
     listed = {value.name for value in shown.graph.input}
     hidden: set[str] = set()
     small = []
@@ -174,6 +181,16 @@ def _shown(model: Model, skeleton: onnx.ModelProto) -> tuple[onnx.ModelProto, se
     for tensor in walk_tensors(shown):
         _bring(model, tensor)
     return shown, hidden
+
+
+def _leave_open(tensor: onnx.TypeProto.Tensor, shape: Shape | None) -> None:
+    """Sizes of an output become unknown; onnxsim demands its rank."""
+    rank = len(tensor.shape.dim) if tensor.HasField("shape") else None if shape is None else len(shape)
+    tensor.ClearField("shape")
+    if rank is not None:
+        tensor.shape.SetInParent()
+        for _ in range(rank):
+            tensor.shape.dim.add()
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:

@@ -27,7 +27,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
         lines.append(f"  assumes  {printable(' and '.join(report.conditions))} (written into the model's metadata)")
     lines.append(f"  verified {_verified(report)}")
     before, after = report.nodes
-    size = f"{before} nodes → {after}" if before != after else f"{after} nodes"
+    size = f"{counted(before, 'node')} → {after:,}" if before != after else counted(after, "node")
     done = (
         f"Fixed {counted(len(report.applied), 'finding')}" if report.applied or report.shortened else "Nothing to fix"
     )
