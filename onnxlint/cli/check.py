@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-o", "--output", metavar="FILE", help="write the report to a file")
     group.add_argument("--statistics", action="store_true", help="count findings by rule")
+    group.add_argument("-v", "--verbose", action="store_true", help="show every finding by itself")
     group.add_argument("-q", "--quiet", action="store_true", help="print the report only: no notes, no progress")
     group.add_argument("--no-color", action="store_true", help="print without colors")
     group = parser.add_argument_group(
@@ -91,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         run.results,
         run.rules,
         statistics=options.statistics,
+        verbose=options.verbose,
         fail_on=fail_level(here),
         root=Sources().root,
         color=not to_file and console.has_color(options.no_color),

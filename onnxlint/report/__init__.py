@@ -35,6 +35,7 @@ class Report:
         fail_on: Findings of this severity and above make `check` fail; None where none does.
         root: Folder of the repository: source lines are relative to it, and so are the paths of models in formats that
             other tools read.
+        verbose: Whether `text` shows every finding by itself, and those too that nobody can act on.
         color: Whether `text` may use terminal colors.
         width: Columns that `text` may use; None does not wrap, as is right for pipes and files.
     """
@@ -44,6 +45,7 @@ class Report:
     statistics: bool = False
     fail_on: Severity | None = Severity.WARNING
     root: Path = Path()
+    verbose: bool = False
     color: bool = False
     width: int | None = None
 

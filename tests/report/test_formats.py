@@ -21,7 +21,7 @@ from onnxlint import Severity
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.engine import Plan, check_file
-from onnxlint.lint.finding import CheckResult, FileError, Finding
+from onnxlint.lint.finding import SAFE, Applicability, CheckResult, FileError, Finding, Fix
 from onnxlint.lint.registry import load_registry
 from onnxlint.report import FORMATS, Report, render
 from tests.support.report_samples import detector, finding, fixes, rules
@@ -114,7 +114,7 @@ def test_the_summary_counts() -> None:
 
 def test_piped_text_has_a_line_with_the_code_for_every_finding() -> None:
     report = Report((CheckResult("m.onnx", (finding(), finding(), finding())),), rules("SHP001"))
-    lines = render("text", report).splitlines()
+    lines = render("text", replace(report, verbose=True)).splitlines()
     assert sum("SHP001" in line and "warning" in line for line in lines) == 3
     assert sum("--> /fpn/Resize  module fpn" in line for line in lines) == 3
     assert sum("help: use a constant scale_factor" in line for line in lines) == 1
@@ -122,9 +122,71 @@ def test_piped_text_has_a_line_with_the_code_for_every_finding() -> None:
 
 def test_a_terminal_shows_a_shared_message_once_and_every_place() -> None:
     report = Report((CheckResult("m.onnx", (finding(), finding(), finding())),), rules("SHP001"), width=80)
-    text = render("text", report)
+    text = render("text", replace(report, verbose=True))
     assert text.count("SHP001") == 1
     assert text.count("--> /fpn/Resize") == 3
+
+
+def test_findings_of_one_kind_are_one_block() -> None:
+    def chain(i: int) -> Finding:
+        frame = SourceLine("yolo.py", 10 + i % 20, "x.view(b, -1)", "forward")
+        place = Location("m.onnx", node=f"/head/Reshape_{i}", op_type="Reshape", index=i, source=(frame,))
+        return finding("SHP002", message=f"Reshape target [b, {i}] is computed", location=place)
+
+    report = Report((CheckResult("m.onnx", tuple(chain(i) for i in range(60))),), rules("SHP002"))
+    lines = render("text", report).splitlines()
+    block = lines[1 : lines.index("")]
+    assert len(block) == 5
+    assert "(60 places like this)" in block[0]
+    assert "yolo.py:10  /head/Reshape_0, /head/Reshape_20, /head/Reshape_40" in block[1]
+    assert block[3].endswith(" and 51 more")
+    spelled = render("text", replace(report, verbose=True))
+    assert all(f"/head/Reshape_{i} " in spelled for i in range(60))
+    grouped = tuple(replace(one, group="Reshape targets are computed") for one in report.results[0].findings)
+    shown = render("text", Report((CheckResult("m.onnx", grouped),), rules("SHP002")))
+    assert "Reshape targets are computed (60 places)" in shown
+    assert len(json.loads(render("json", report))["findings"]) == 60
+
+
+def test_what_nobody_can_act_on_is_counted_at_the_end() -> None:
+    quiet = tuple(replace(finding("SHP002", severity=Severity.INFO), actionable=False) for _ in range(3))
+    report = Report((CheckResult("m.onnx", (finding(), *quiet)),), rules("SHP001", "SHP002"))
+    text = render("text", report)
+    assert "SHP002 ×3" in text
+    assert text.count("info") == 1  # in the summary
+    assert "3 findings that no fix and no other export would remove (SHP002 ×3); -v lists them" in text
+    assert render("text", replace(report, verbose=True)).count("SHP002") >= 3
+    alone = Report((CheckResult("m.onnx", quiet),), rules("SHP002"))
+    assert "m.onnx" not in render("text", alone)
+    assert "Found 3 findings" in render("text", alone)
+
+
+def test_the_end_says_what_to_type() -> None:
+    def fixed(fix: Fix) -> Finding:
+        return finding(fix=fix)
+
+    halves = [f"h % {n} == 0 and w % {n} == 0" for n in (32, 16)]
+    found = (
+        fixed(SAFE),
+        fixed(SAFE),
+        *(fixed(Fix(Applicability.ASSUMES, condition)) for condition in halves),
+        fixed(Fix(Applicability.UNSAFE, flag="--concat-heads")),
+        fixed(Fix(Applicability.ASSUMES, "seq == 7")),
+        fixed(Fix(Applicability.UNSAFE)),
+        finding(),
+    )
+    text = render("text", Report((CheckResult("my model.onnx", found),), rules("SHP001")))
+    hint = next(line for line in text.splitlines() if line.startswith("[*]"))
+    assert hint.startswith("[*] 'onnxlint fix 'my model.onnx' -o fixed.onnx' fixes 2; ")
+    assert set(hint.split("; ")[1:]) == {
+        "2 more with --multiple-of 32",
+        "1 more with --concat-heads",
+        "1 more with --assume 'seq == 7'",
+        "1 more with --unsafe",
+    }
+    only = render("text", Report((CheckResult("m.onnx", found[4:5]),), rules("SHP001")))
+    assert "[*] 'onnxlint fix m.onnx -o fixed.onnx' fixes 1 with --concat-heads\n" in only
+    assert "[*]" not in render("text", Report((CheckResult("m.onnx", found[-1:]),), rules("SHP001")))
 
 
 @pytest.mark.parametrize("width", [57, 80, 120])
@@ -349,7 +411,7 @@ def reports() -> dict[str, Report]:
 @pytest.mark.skipif(not RETINAFACE.is_dir(), reason="the RetinaFace exports are not in this checkout")
 class TestRetinaFace:
     def test_text_says_which_line_of_pytorch(self, reports: dict[str, Report]) -> None:
-        text = render("text", reports["original_dynamo_dyn"])
+        text = render("text", replace(reports["original_dynamo_dyn"], verbose=True))
         assert (
             "--> node_upsample_nearest2d    models/net.py:89  "
             'up3 = F.interpolate(output3, size=[output2.size(2), output2.size(3)], mode="nearest")\n'
@@ -359,7 +421,7 @@ class TestRetinaFace:
 
     def test_text_says_which_module_where_the_exporter_kept_no_line(self, reports: dict[str, Report]) -> None:
         for name, resize in (("original_op11_st", "/fpn/Resize"), ("original_op9_dyn", "/fpn/Upsample")):
-            text = render("text", reports[name])
+            text = render("text", replace(reports[name], verbose=True))
             assert f"--> {resize}    module fpn\n" in text
             assert text.count("SHP001") == 2
             # Targets that fix the batch as the input does are one finding.
@@ -380,7 +442,7 @@ class TestRetinaFace:
     def test_every_format_has_every_finding(self, format: str, reports: dict[str, Report]) -> None:
         for report in reports.values():
             found: tuple[Finding, ...] = report.results[0].findings
-            text = render(format, report)
+            text = render(format, replace(report, verbose=True))
             for one in found:
                 assert one.code in text
                 assert one.location.node in text.replace("&#45;", "-")

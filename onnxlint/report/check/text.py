@@ -1,6 +1,7 @@
-"""For people: findings by file, two lines each, and what to do about them once for neighbours that need the same.
+"""For people: findings by file, those of one kind together, then what to type.
 
-Colors and the width of characters come from rich, imported only where they are wanted.
+With `verbose`, every finding by itself, and what to do about them once for neighbours that need the same. Colors and the
+width of characters come from rich, imported only where they are wanted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from itertools import groupby
 from onnxlint.lint.finding import CheckResult, Finding
 from onnxlint.report import Report
 from onnxlint.report._common import fix_terms, headline, shown, totals
+from onnxlint.report.check.groups import Group, fix_hint, grouped, split, unactionable
+from onnxlint.text import listed
 
 _Paint = Callable[[str, str], str]
 _Measure = Callable[[str], int]
@@ -24,6 +27,12 @@ _ALIGNED = 40
 
 _LEAST = 40
 """Columns that text gets at least, however narrow the terminal."""
+
+_PLACES = 3
+"""Lines of places of one kind."""
+
+_SHORT = 100
+"""Columns of a line of places where nothing wraps."""
 
 _ENOUGH = 40
 """Columns of a line of Python that say enough: with less room than this it gets a line of its own."""
@@ -69,11 +78,84 @@ class _Writer:
                 yield f"{self.paint('error', 'error')}: {shown(result.error.message)}"
         if self.report.statistics:
             yield from self._statistics()
+        if not self.report.statistics:
+            yield from self._end()
         total = totals(self.report)
         style = "bad" if total.failed else "good" if not total.findings else "code"
         yield self.paint(style, headline(self.report))
 
     def _file(self, result: CheckResult) -> Iterator[str]:
+        if self.report.verbose:
+            yield from self._every(result)
+            return
+        findings, _ = split(result)
+        if findings:
+            yield self.paint("path", shown(result.model))
+            for group in grouped(findings):
+                yield from self._group(group)
+            yield ""
+
+    def _end(self) -> Iterator[str]:
+        """What is only counted, and what to type."""
+        if not self.report.verbose:
+            others = [finding for result in self.report.results for finding in split(result)[1]]
+            if others:
+                yield unactionable(others)
+        if hint := fix_hint(self.report.results):
+            yield hint  # as one line, so that the command can be copied
+
+    def _group(self, group: Group) -> Iterator[str]:
+        first = group.first
+        yield from self._head(first, group.message)
+        if len(group.findings) == 1:
+            yield from self._place(first, 0)
+        else:
+            yield from self._places(group)
+        if first.help:
+            yield from self._advice("help", shown(first.help))
+        if group.conditions and group.conditions[0] not in group.message:
+            yield from self._advice("fix", f"assumes {listed(map(shown, group.conditions), 2)}")
+
+    def _places(self, group: Group) -> Iterator[str]:
+        """Places by the line of Python or the module that they come from, in a few lines."""
+        by_origin: dict[str, list[str]] = {}
+        for finding in group.findings:
+            frames = finding.location.source
+            where = f"{shown(frames[-1].path)}:{frames[-1].line}" if frames else ""
+            by_origin.setdefault(where, []).append(shown(finding.location.place))
+        room = _SHORT if self.room is None else self.room
+        lines = list(by_origin.items())
+        left = sum(len(names) for _, names in lines[_PLACES:])
+        for number, (where, names) in enumerate(lines[:_PLACES]):
+            more = left if number == _PLACES - 1 else 0
+            start = f"{where}  " if where else ""
+            text = self._few(names, room - self.measure(start), more)
+            arrow = self.paint("arrow", "-->") + " " if not number else "    "
+            margin = " " * (_MARGIN - 4) + arrow
+            if self.room is None or self.measure(start + text) <= self.room:
+                yield margin + (self.paint("source", where) + "  " if where else "") + text
+                continue
+            for line in self._wrapped(where) if where else ():
+                yield margin + self.paint("source", line)
+                margin = " " * _MARGIN
+            for line in self._wrapped(text):
+                yield margin + line
+                margin = " " * _MARGIN
+
+    def _few(self, names: list[str], room: int, more: int) -> str:
+        """As many names as fit, and how many others there are."""
+        fit: list[str] = []
+        for name in names:
+            rest = len(names) - len(fit) - 1 + more
+            tail = f" and {rest:,} more" if rest else ""
+            if fit and self.measure(", ".join([*fit, name])) + len(tail) > room:
+                break
+            fit.append(name)
+        rest = len(names) - len(fit) + more
+        return ", ".join(fit) + (f" and {rest:,} more" if rest else "")
+
+    def _every(self, result: CheckResult) -> Iterator[str]:
+        """Each finding with its place, and advice once for neighbours that need the same."""
         yield self.paint("path", shown(result.model))
         for _, neighbours in groupby(result.findings, key=lambda f: (f.code, f.severity, f.help)):
             run = list(neighbours)
@@ -84,7 +166,7 @@ class _Writer:
                 for finding in alike:
                     # On a terminal, neighbours share a message; elsewhere each has its own line with code, for grep.
                     if self.room is None or finding.message != said:
-                        yield from self._message(finding)
+                        yield from self._head(finding, finding.message)
                     yield from self._place(finding, aligned)
                     said = finding.message
                 if fix and len(terms) > 1:
@@ -95,11 +177,12 @@ class _Writer:
                 yield from self._advice("fix", fix_terms(run[0].fix))
         yield ""
 
-    def _message(self, finding: Finding) -> Iterator[str]:
+    def _head(self, finding: Finding, message: str) -> Iterator[str]:
+        """Severity, code and message."""
         severity = finding.severity.value
         mark = self.paint("fix", "[*]") + " " if finding.fix else ""
         first = 4 if finding.fix else 0
-        lines = self._wrapped(shown(finding.message), first)
+        lines = self._wrapped(shown(message), first)
         head = f"  {self.paint(severity, f'{severity:<7}')} {self.paint('code', finding.code)} {mark}"
         yield head + lines[0]
         for line in lines[1:]:

@@ -1,0 +1,113 @@
+"""Findings of one kind together, for reports that people read: one message, one advice, many places."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onnxlint.lint.finding import Applicability, CheckResult, Finding, Fix
+from onnxlint.report._common import shown
+from onnxlint.text import counted, listed
+
+_MULTIPLE = re.compile(r"[^%\s]+ % (\d{1,6}) == 0")
+_MULTIPLE_OF = "--multiple-of "
+_LARGEST = 1 << 16
+"""Of a multiple that a hint names."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings of one model that say the same about several places.
+
+    Attributes:
+        findings: One or more; the same rule, severity and advice.
+    """
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def first(self) -> Finding:
+        """The finding that is first in the model."""
+        return self.findings[0]
+
+    @property
+    def message(self) -> str:
+        """What they say: the message of one; of several the sentence that their rule has for all, or the first's."""
+        if len(self.findings) == 1:
+            return self.first.message
+        messages = {finding.message for finding in self.findings}
+        number = f"{len(self.findings):,}"
+        if len(messages) == 1:
+            return f"{self.first.message} ({number} places)"
+        if self.first.group:
+            return f"{self.first.group} ({number} places)"
+        return f"{self.first.message} ({number} places like this)"
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Under which conditions the fixes hold, each once."""
+        fixes = [finding.fix for finding in self.findings if finding.fix is not None]
+        return tuple(dict.fromkeys(fix.condition for fix in fixes if fix.condition))
+
+
+def grouped(findings: Iterable[Finding]) -> list[Group]:
+    """Findings by kind, in the order in which each kind comes first."""
+    kinds: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        fix = None if finding.fix is None else (finding.fix.applicability, finding.fix.flag)
+        kinds.setdefault((finding.code, finding.severity, finding.group, finding.help, fix), []).append(finding)
+    return [Group(tuple(kind)) for kind in kinds.values()]
+
+
+def split(result: CheckResult) -> tuple[list[Finding], list[Finding]]:
+    """The findings that somebody can act on, and the others."""
+    some = [finding for finding in result.findings if finding.actionable]
+    return some, [finding for finding in result.findings if not finding.actionable]
+
+
+def unactionable(findings: Sequence[Finding]) -> str:
+    """The others in one sentence; empty where there are none."""
+    if not findings:
+        return ""
+    codes = Counter(finding.code for finding in findings)
+    shown_codes = listed(f"{code} ×{number}" if number > 1 else code for code, number in codes.items())
+    return f"{counted(len(findings), 'finding')} that no fix and no other export would remove ({shown_codes}); -v lists them"
+
+
+def fix_hint(results: Sequence[CheckResult]) -> str:
+    """What `[*]` means and what to type, in one line; empty where nothing can be fixed."""
+    fixes = [finding.fix for result in results for finding in result.findings if finding.fix is not None]
+    if not fixes:
+        return ""
+    models = [result.model for result in results if any(finding.fix for finding in result.findings)]
+    model = shlex.quote(shown(models[0])) if len(models) == 1 else "MODEL"
+    command = f"[*] 'onnxlint fix {model} -o fixed.onnx'"
+    options = Counter(map(_option, fixes))
+    always = options.pop("", 0)
+    multiples = {option: number for option, number in options.items() if option.startswith(_MULTIPLE_OF)}
+    if len(multiples) > 1:  # what is a multiple of 32 is one of 16
+        together = math.lcm(*(int(option.removeprefix(_MULTIPLE_OF)) for option in multiples))
+        if together <= _LARGEST:
+            options = options - Counter(multiples)
+            options[f"{_MULTIPLE_OF}{together}"] = sum(multiples.values())
+    rest = [f"{number}{' more' if always else ''} with {option}" for option, number in options.items()]
+    return "; ".join([f"{command} fixes {always}", *rest] if always else [f"{command} fixes {listed(rest)}"])
+
+
+def _option(fix: Fix) -> str:
+    """What has to be given for a fix beside the model; empty: nothing."""
+    if fix.flag:
+        return shown(fix.flag)
+    if fix.applicability is Applicability.UNSAFE:
+        return "--unsafe"
+    if fix.applicability is Applicability.SAFE or not fix.condition:
+        return ""
+    parts = fix.condition.split(" and ")
+    multiples = [int(found[1]) for part in parts if (found := _MULTIPLE.fullmatch(part.strip()))]
+    if len(multiples) == len(parts) and 0 < math.lcm(*multiples) <= _LARGEST:
+        return f"{_MULTIPLE_OF}{math.lcm(*multiples)}"
+    return f"--assume {shlex.quote(shown(fix.condition))}"
