@@ -2,58 +2,97 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
-from onnxlint.cli import console
-from onnxlint.cli.options import config_options, number, split
+from onnxlint.cli import completion, console
+from onnxlint.cli.options import (
+    EXIT,
+    KNOWN,
+    REPORT,
+    RULES,
+    WORK,
+    ConfigOptions,
+    RuleOptions,
+    argument,
+    number,
+    option,
+    split,
+)
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="model, folder, glob, or - for stdin (default: .)")
-    group = parser.add_argument_group("rules", "RULES are codes, prefixes, names or ALL, separated by commas.")
-    group.add_argument("--select", metavar="RULES", action="append", help="run these rules, not the default ones")
-    group.add_argument("--extend-select", metavar="RULES", action="append", help="run these rules too")
-    group.add_argument("--ignore", metavar="RULES", action="append", help="do not run these rules")
-    group.add_argument(
-        "--target", metavar="NAMES", action="append", help="backends that the models are meant for: ncnn, …"
-    )
-    group.add_argument("--min-opset", metavar="N", type=number(1), help="oldest operator set to accept (default: 11)")
-    group.add_argument("--severity", metavar="RULE=LEVEL", action="append", help="make it error, warning or info")
-    group.add_argument(
-        "--weights", action=argparse.BooleanOptionalAction, default=None, help="also run the rules that read weights"
-    )
-    group = parser.add_argument_group("report")
-    group.add_argument(
-        "--format", metavar="FORMAT", help="text, json, sarif, github, gitlab, junit, markdown or html (default: text)"
-    )
-    group.add_argument("-o", "--output", metavar="FILE", help="write the report to a file")
-    group.add_argument("--statistics", action="store_true", help="count findings by rule")
-    group.add_argument("-v", "--verbose", action="store_true", help="show every finding by itself")
-    group.add_argument("-q", "--quiet", action="store_true", help="print the report only: no notes, no progress")
-    group.add_argument("--no-color", action="store_true", help="print without colors")
-    group = parser.add_argument_group(
-        "exit code", "0 nothing that fails, 1 findings, 2 something could not be checked."
-    )
-    group.add_argument(
-        "--fail-on", metavar="LEVEL", help="least severity that fails: error, warning, info or never (default: warning)"
-    )
-    group.add_argument("--exit-zero", action="store_true", help="exit with 0 whatever is found")
-    group = parser.add_argument_group("known findings")
-    group.add_argument("--baseline", metavar="FILE", help="leave out the known findings in this file")
-    group.add_argument(
-        "--write-baseline",
-        metavar="[FILE.json]",
-        help="make all findings known ones (default: in --baseline, or onnxlint-baseline.json)",
-    )
-    group = parser.add_argument_group("the work")
-    group.add_argument("-j", "--jobs", metavar="N", type=number(0), help="worker processes (default 0: as many as pay)")
-    group.add_argument("--force-exclude", action="store_true", help="let 'exclude' hold for models named here, too")
-    config_options(group)
+NOTES = "Exit code: 0 nothing that fails, 1 findings, 2 error (a model that could not be checked, too)."
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class Options(ConfigOptions, RuleOptions):
+    """Arguments and options of the command."""
+
+    paths: Annotated[list[str] | None, argument("PATH", "model, folder, glob, or - for stdin (default: .)")] = None
+    min_opset: Annotated[
+        int | None,
+        option("--min-opset", metavar="N", parser=number(1), help="oldest opset to accept (default: 11)", panel=RULES),
+    ] = None
+    severity: Annotated[
+        list[str] | None,
+        option("--severity", metavar="RULE=LEVEL", help="make a rule error, warning or info", panel=RULES),
+    ] = None
+    weights: Annotated[
+        bool | None, option("--weights/--no-weights", help="also run rules that read weights", panel=RULES)
+    ] = None
+    format: Annotated[
+        str | None,
+        option(
+            "--format",
+            metavar="FORMAT",
+            help="text (default), json, sarif, github, gitlab, junit, markdown or html",
+            panel=REPORT,
+            complete=completion.check_formats,
+        ),
+    ] = None
+    output: Annotated[
+        str | None, option("-o", "--output", metavar="FILE", help="write the report to a file", panel=REPORT)
+    ] = None
+    statistics: Annotated[bool, option("--statistics", help="count findings by rule", panel=REPORT)] = False
+    verbose: Annotated[bool, option("-v", "--verbose", help="show every finding by itself", panel=REPORT)] = False
+    quiet: Annotated[
+        bool, option("-q", "--quiet", help="print the report only: no notes, no progress", panel=REPORT)
+    ] = False
+    no_color: Annotated[bool, option("--no-color", help="print without colors", panel=REPORT)] = False
+    fail_on: Annotated[
+        str | None,
+        option(
+            "--fail-on",
+            metavar="LEVEL",
+            help="lowest severity that fails: error, warning (default), info or never",
+            panel=EXIT,
+        ),
+    ] = None
+    exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 despite findings", panel=EXIT)] = False
+    baseline: Annotated[
+        str | None, option("--baseline", metavar="FILE", help="leave out the findings listed in this file", panel=KNOWN)
+    ] = None
+    write_baseline: Annotated[
+        str | None,
+        option(
+            "--write-baseline",
+            metavar="[FILE.json]",
+            help="list all findings in this file (default: --baseline, or onnxlint-baseline.json)",
+            panel=KNOWN,
+        ),
+    ] = None
+    jobs: Annotated[
+        int | None,
+        option(
+            "-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK
+        ),
+    ] = None
+    force_exclude: Annotated[
+        bool, option("--force-exclude", help="apply 'exclude' to models named here too", panel=WORK)
+    ] = False
+
+
+def run(options: Options) -> int:
+    """Check models and report what was found; returns the exit code."""
     from onnxlint.graph.source import Sources
     from onnxlint.lint.configuration import Configs, Settings, parse_severities
     from onnxlint.lint.session import check_paths, fail_level
@@ -76,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     configs = Configs(command, options.config, options.isolated)
     here = configs.of_folder(".")
     to_file = options.output is not None
-    if to_file:
+    if options.output is not None:
         check_writable(options.output)
     with console.progress("Checking models", options.quiet) as progress:
         run = check_paths(
@@ -99,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
         width=None if to_file else console.width(),
     )
     text = render(here.format, report)
-    if to_file:
+    if options.output is not None:
         write_atomically(options.output, text)
     else:
         console.write(text)

@@ -2,58 +2,88 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
-from onnxlint.cli import console
+from onnxlint.cli import completion, console
 from onnxlint.cli.options import (
+    EXIT,
+    MEASURE,
+    REPORT,
+    InputShapeOption,
+    QuietOption,
+    RecipeOptions,
+    ThreadsOption,
     UsageError,
-    config_options,
+    argument,
     input_shapes,
-    number,
+    option,
     recipe_of,
-    recipe_options,
 )
-from onnxlint.report.compare import FORMATS, render
 from onnxlint.text import choices, did_you_mean
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("reference", metavar="REFERENCE", help="the model that is right")
-    parser.add_argument("candidates", metavar="CANDIDATE", nargs="+", help=".onnx or ncnn .param files")
-    recipe_options(parser)
-    group = parser.add_argument_group("what to measure")
-    group.add_argument(
-        "--task", metavar="NAME", help="detection, classification, verification or super-resolution: its metrics too"
-    )
-    group.add_argument("--labels", metavar="FILE", help="what is right (default: what the reference says)")
-    group.add_argument("--layers", action="store_true", help="SNR along the network, and what each layer costs")
-    group.add_argument("--suggest", action="store_true", help="try out what would help, and say what it gains")
-    group.add_argument("--no-latency", action="store_true", help="do not measure how long the models take")
-    group.add_argument("--threads", metavar="N", type=number(1), default=2, help="for each model (default: 2)")
-    group = parser.add_argument_group("report")
-    group.add_argument("--format", metavar="NAME", default="text", help=f"{', '.join(FORMATS)} (default: text)")
-    group.add_argument("-o", "--output", metavar="FILE", help="write the report to this file")
-    group.add_argument("--no-color", action="store_true", help="no colors, whatever stdout is")
-    group.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    group = parser.add_argument_group("exit code", "0 all is well, 1 a condition of --fail-if holds, 2 not done.")
-    group.add_argument(
-        "--fail-if",
-        metavar="CONDITION",
-        action="append",
-        default=[],
-        help="such as 'snr<20', 'cosine<0.99', 'latency>50', 'ap<0.9'; for each candidate; may be repeated",
-    )
-    config_options(group)
+NOTES = "Exit code: 0 no condition of --fail-if holds, 1 one does, 2 error."
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class Options(QuietOption, RecipeOptions, InputShapeOption, ThreadsOption):
+    """Arguments and options of the command."""
+
+    reference: Annotated[str, argument("REFERENCE", "reference model")]
+    candidates: Annotated[list[str], argument("CANDIDATE", ".onnx or ncnn .param files")]
+    task: Annotated[
+        str | None,
+        option(
+            "--task",
+            metavar="NAME",
+            help="also its metrics: detection, classification, verification, super-resolution",
+            panel=MEASURE,
+            complete=completion.tasks,
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        option(
+            "--labels", metavar="FILE", help="ground-truth labels (default: the reference's answers)", panel=MEASURE
+        ),
+    ] = None
+    layers: Annotated[
+        bool, option("--layers", help="SNR along the network, and the loss of each layer", panel=MEASURE)
+    ] = False
+    suggest: Annotated[bool, option("--suggest", help="try settings that may reduce the loss", panel=MEASURE)] = False
+    no_latency: Annotated[bool, option("--no-latency", help="do not measure latency", panel=MEASURE)] = False
+    format: Annotated[
+        str,
+        option(
+            "--format",
+            metavar="FORMAT",
+            help="text (default), json, markdown, html or junit",
+            panel=REPORT,
+            complete=completion.compare_formats,
+        ),
+    ] = "text"
+    output: Annotated[
+        str | None, option("-o", "--output", metavar="FILE", help="write the report to a file", panel=REPORT)
+    ] = None
+    no_color: Annotated[bool, option("--no-color", help="print without colors", panel=REPORT)] = False
+    fail_if: Annotated[
+        list[str] | None,
+        option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="for each candidate: 'snr<20', 'cosine<0.99', 'latency>50', 'ap<0.9'; may be repeated",
+            panel=EXIT,
+        ),
+    ] = None
+
+
+def run(options: Options) -> int:
+    """Compare models with a reference and report what they lose; returns the exit code."""
     from onnxlint.accuracy.compare import compare
     from onnxlint.accuracy.options import CompareOptions
     from onnxlint.images.options import ImageOptions
-    from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.model.output import check_writable, write_atomically
+    from onnxlint.report.compare import FORMATS, render
 
     if options.format not in FORMATS:
         hint = did_you_mean(options.format, FORMATS, choices(FORMATS))
@@ -61,7 +91,6 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         check_writable(options.output)
     chosen = recipe_of(options)
-    detection = Configs(Settings(), options.config, options.isolated).of_folder(".").detection
     task = options.task if options.task is not None else chosen.task
     with console.steps(options.quiet) as progress:
         report = compare(
@@ -71,17 +100,16 @@ def run(options: argparse.Namespace) -> int:
             CompareOptions(
                 task,
                 options.labels if options.labels is not None or task is None else chosen.labels,
-                detection,
+                chosen.detection,
                 options.layers,
                 options.suggest,
-                tuple(options.fail_if),
+                tuple(options.fail_if or ()),
                 options.threads,
                 not options.no_latency,
             ),
             progress,
         )
-    color = options.output is None and console.has_color(options.no_color)
-    text = render(options.format, report, color)
+    text = render(options.format, report, options.output is None and console.has_color(options.no_color))
     if options.output is not None:
         write_atomically(options.output, text)
         console.errors(report.failures)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from onnxlint.cli import console
-from onnxlint.cli.options import config_options
+from onnxlint.cli.options import ConfigOptions, argument
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("model", metavar="MODEL", nargs="?", default=".", help="model or folder (default: .)")
-    config_options(parser)
+@dataclass(frozen=True, kw_only=True)
+class Options(ConfigOptions):
+    """Arguments and options of the command."""
+
+    model: Annotated[str, argument("MODEL", "model or folder (default: .)")] = "."
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Print what is configured for a model, and where; returns the exit code."""
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.session import describe
 

@@ -2,86 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from onnxlint.cli import console
+from onnxlint.cli import completion, console
 from onnxlint.cli.options import (
+    OUTPUT,
+    CalibrationOptions,
+    InputShapeOption,
+    QuietOption,
+    RecipeOptions,
+    ThreadsOption,
     UsageError,
-    calibration_options,
-    config_options,
+    argument,
     input_shapes,
-    number,
+    one_of,
+    option,
     recipe_of,
-    recipe_options,
     split,
 )
 
+if TYPE_CHECKING:
+    from onnxlint.backends import Progress
+    from onnxlint.conversion.session import Conversion
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    from onnxlint.conversion.session import ALL
-
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="the model, best after 'onnxlint fix'")
-    parser.add_argument(
-        "--to",
-        metavar="TARGETS",
-        action="append",
-        help=f"what to make, separated by commas, or {ALL}; 'onnxlint convert --list' says what there is",
-    )
-    parser.add_argument("--list", action="store_true", help="list the targets")
-    group = parser.add_argument_group("output")
-    group.add_argument("--out-dir", metavar="DIR", help="where to write (default: beside the model)")
-    group.add_argument("--manifest", metavar="FILE", help="do again what a manifest (NAME.onnxlint.json) says")
-    group.add_argument("--format", choices=("text", "json"), default="text", help="of what is printed (default: text)")
-    recipe_options(parser)
-    calibration_options(parser)
-    group = parser.add_argument_group("the work")
-    group.add_argument("--threads", metavar="N", type=number(1), default=2, help="(default: 2)")
-    group.add_argument("--ncnn-tools", metavar="DIR", help="use the real ncnn tools in this folder, not ours")
-    group.add_argument("-q", "--quiet", action="store_true", help="print no summary and no progress")
-    config_options(group)
+NOTES = "Exit code: 0 everything was made, 2 error."
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
-    from onnxlint.backends.options import ConvertOptions
-    from onnxlint.conversion.session import convert, repeat
-    from onnxlint.images.options import ImageOptions
+@dataclass(frozen=True, kw_only=True)
+class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption):
+    """Arguments and options of the command."""
+
+    model: Annotated[str | None, argument("MODEL", "the model, best after 'onnxlint fix'")] = None
+    to: Annotated[
+        list[str] | None,
+        option(
+            "--to",
+            metavar="TARGETS",
+            help="targets to make, or all; --list shows them",
+            panel=OUTPUT,
+            complete=completion.conversions,
+        ),
+    ] = None
+    list_targets: Annotated[bool, option("--list", help="list the targets", panel=OUTPUT)] = False
+    out_dir: Annotated[
+        str | None, option("--out-dir", metavar="DIR", help="where to write (default: beside the model)", panel=OUTPUT)
+    ] = None
+    manifest: Annotated[
+        str | None,
+        option("--manifest", metavar="FILE", help="repeat what a manifest (NAME.onnxlint.json) records", panel=OUTPUT),
+    ] = None
+    format: Annotated[
+        str,
+        option(
+            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
+        ),
+    ] = "text"
+
+
+def run(options: Options) -> int:
+    """Make the targets, or list them; returns the exit code."""
     from onnxlint.report.convert import render_conversion, render_json, render_targets
 
-    if options.list:
+    if options.list_targets:
         console.write(render_targets())
         return 0
     if (options.model is None) == (options.manifest is None):
-        raise UsageError("what to convert? Give a model and --to TARGETS, or --manifest FILE to do it again")
+        raise UsageError("missing argument: MODEL with --to TARGETS (or --manifest FILE, to repeat a conversion)")
     if options.manifest is None and not options.to:
-        raise UsageError("to what? --to ncnn-int8, --to all, …; 'onnxlint convert --list' says what there is")
+        raise UsageError("missing --to (for example --to ncnn-int8); 'onnxlint convert --list' shows all targets")
     with console.steps(options.quiet) as progress:
-        if options.manifest is not None:
-            done = repeat(
-                options.manifest,
-                threads=options.threads,
-                tools=options.ncnn_tools,
-                out_dir=options.out_dir,
-                progress=progress,
-            )
-        else:
-            chosen = recipe_of(options)
-            done = convert(
-                options.model,
-                split(options.to),
-                ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
-                ConvertOptions(
-                    options.method or chosen.method or "auto",
-                    options.mixed,
-                    options.budget / 100,
-                    split(options.keep),
-                    options.threads,
-                    options.ncnn_tools,
-                ),
-                out_dir=options.out_dir,
-                progress=progress,
-            )
+        done = _converted(options, progress)
     if not options.quiet:
         console.write(render_json(done) if options.format == "json" else render_conversion(done))
     for failure in done.failures:
@@ -91,3 +82,34 @@ def run(options: argparse.Namespace) -> int:
         if failure.advice:
             console.notes([f"fix it first: {failure.advice}"])
     return 2 if done.failures else 0
+
+
+def _converted(options: Options, progress: Progress) -> Conversion:
+    from onnxlint.backends.options import ConvertOptions
+    from onnxlint.conversion.session import convert, repeat
+    from onnxlint.images.options import ImageOptions
+
+    if options.manifest is not None:
+        return repeat(
+            options.manifest,
+            threads=options.threads,
+            tools=options.ncnn_tools,
+            out_dir=options.out_dir,
+            progress=progress,
+        )
+    chosen = recipe_of(options)
+    return convert(
+        options.model or "",
+        split(options.to),
+        ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+        ConvertOptions(
+            options.method or chosen.method or "auto",
+            options.mixed,
+            options.budget / 100,
+            split(options.keep),
+            options.threads,
+            options.ncnn_tools,
+        ),
+        out_dir=options.out_dir,
+        progress=progress,
+    )

@@ -2,118 +2,114 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from onnxlint.cli import console
+from onnxlint.cli import completion, console
 from onnxlint.cli.options import (
-    calibration_options,
-    config_options,
+    CHANGES,
+    EXIT,
+    MEASURE,
+    OUTPUT,
+    TASK,
+    CalibrationOptions,
+    InputShapeOption,
+    QuietOption,
+    RecipeOptions,
+    ThreadsOption,
+    UsageError,
+    argument,
     input_shapes,
     number,
+    one_of,
+    option,
     recipe_of,
-    recipe_options,
     split,
 )
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
+    from onnxlint.backends import Progress
     from onnxlint.deployment.results import Deployment
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("model", metavar="MODEL", help="the model as it was exported; it is not touched")
-    parser.add_argument(
-        "--to",
-        metavar="TARGETS",
-        action="append",
-        required=True,
-        help="what to make: ncnn-int8,onnx-int8-static or all; 'onnxlint convert --list' says what there is",
-    )
-    group = parser.add_argument_group("output")
-    group.add_argument("--out-dir", metavar="DIR", help="where everything goes (default: MODEL_deploy)")
-    group.add_argument("--resume", action="store_true", help="leave out the steps that nothing has changed for")
-    group.add_argument("--format", choices=("text", "json"), default="text", help="of what is printed (default: text)")
-    recipe_options(parser)
-    group = parser.add_argument_group("the task")
-    group.add_argument(
-        "--task",
-        metavar="NAME",
-        help="detection, classification, verification or super-resolution: for report and samples",
-    )
-    group.add_argument("--labels", metavar="FILE", help="what is right (default: what the model itself says)")
-    group = parser.add_argument_group("fixes beside those that are exact for every input")
-    group.add_argument(
-        "--multiple-of",
-        metavar="N",
-        type=number(0),
-        default=32,
-        help="assume that height and width are multiples of N, as far as --shape is (default: 32; 0: assume nothing)",
-    )
-    group.add_argument("--no-concat-heads", action="store_true", help="leave detection heads apart")
-    group.add_argument("--keep-output-activations", action="store_true", help="leave a Softmax or Sigmoid at an output")
-    calibration_options(parser)
-    group = parser.add_argument_group("report")
-    group.add_argument("--layers", action="store_true", help="SNR along the network, and what each layer costs")
-    group.add_argument("--suggest", action="store_true", help="try out what would help, and say what it gains")
-    group = parser.add_argument_group("the work")
-    group.add_argument("--threads", metavar="N", type=number(1), default=2, help="(default: 2)")
-    group.add_argument("--ncnn-tools", metavar="DIR", help="use the real ncnn tools in this folder, not ours")
-    group.add_argument("-q", "--quiet", action="store_true", help="print no summary and no progress")
-    group = parser.add_argument_group("exit code", "0 all is well, 1 a condition of --fail-if holds, 2 not (all) done.")
-    group.add_argument(
-        "--fail-if", metavar="CONDITION", action="append", default=[], help="such as 'snr<20'; may be repeated"
-    )
-    config_options(group)
+NOTES = "Exit code: 0 no condition of --fail-if holds, 1 one does, 2 error (a target that failed, too)."
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
-    from onnxlint.accuracy.options import CompareOptions
-    from onnxlint.backends.options import ConvertOptions
-    from onnxlint.deployment.pipeline import StepError, deploy
-    from onnxlint.fixes.options import FixOptions
-    from onnxlint.images.options import ImageOptions
-    from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.rule import Request
+@dataclass(frozen=True, kw_only=True)
+class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption):
+    """Arguments and options of the command."""
 
-    chosen = recipe_of(options)
-    task = options.task if options.task is not None else chosen.task
-    request = Request(
-        concat_heads=None if options.no_concat_heads else (),
-        drop_output_activations=not options.keep_output_activations,
-    )
+    model: Annotated[str, argument("MODEL", "the exported model; it is not changed")]
+    to: Annotated[
+        list[str] | None,
+        option(
+            "--to",
+            metavar="TARGETS",
+            help="targets to make, or all; 'onnxlint convert --list' shows them",
+            panel=OUTPUT,
+            complete=completion.conversions,
+        ),
+    ] = None
+    out_dir: Annotated[
+        str | None,
+        option("--out-dir", metavar="DIR", help="folder for everything (default: MODEL_deploy)", panel=OUTPUT),
+    ] = None
+    resume: Annotated[bool, option("--resume", help="skip steps whose inputs are unchanged", panel=OUTPUT)] = False
+    format: Annotated[
+        str,
+        option(
+            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
+        ),
+    ] = "text"
+    task: Annotated[
+        str | None,
+        option(
+            "--task",
+            metavar="NAME",
+            help="for report and samples: detection, classification, verification, super-resolution",
+            panel=TASK,
+            complete=completion.tasks,
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        option("--labels", metavar="FILE", help="ground-truth labels (default: the model's answers)", panel=TASK),
+    ] = None
+    multiple_of: Annotated[
+        int,
+        option(
+            "--multiple-of",
+            metavar="N",
+            parser=number(0),
+            help="assume that height and width are multiples of N, if --shape is (default: 32; 0: no assumption)",
+            panel=CHANGES,
+        ),
+    ] = 32
+    no_concat_heads: Annotated[
+        bool, option("--no-concat-heads", help="keep detection heads as separate outputs", panel=CHANGES)
+    ] = False
+    keep_output_activations: Annotated[
+        bool, option("--keep-output-activations", help="keep a Softmax or Sigmoid at an output", panel=CHANGES)
+    ] = False
+    layers: Annotated[
+        bool, option("--layers", help="SNR along the network, and the loss of each layer", panel=MEASURE)
+    ] = False
+    suggest: Annotated[bool, option("--suggest", help="try settings that may reduce the loss", panel=MEASURE)] = False
+    fail_if: Annotated[
+        list[str] | None,
+        option("--fail-if", metavar="CONDITION", help="such as 'snr<20'; may be repeated", panel=EXIT),
+    ] = None
+
+
+def run(options: Options) -> int:
+    """Deploy a model and print what was done; returns the exit code."""
+    from onnxlint.deployment.results import StepError
+
+    if not options.to:
+        raise UsageError("missing --to (for example --to ncnn-int8); 'onnxlint convert --list' shows all targets")
     try:
         with console.steps(options.quiet) as progress:
-            done = deploy(
-                options.model,
-                split(options.to),
-                ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
-                FixOptions(request, multiple_of=options.multiple_of or None),
-                ConvertOptions(
-                    options.method or chosen.method or "auto",
-                    options.mixed,
-                    options.budget / 100,
-                    split(options.keep),
-                    options.threads,
-                    options.ncnn_tools,
-                ),
-                CompareOptions(
-                    task,
-                    options.labels if options.labels is not None or task is None else chosen.labels,
-                    Configs(Settings(), options.config, options.isolated).of_folder(".").detection,
-                    options.layers,
-                    options.suggest,
-                    tuple(options.fail_if),
-                    options.threads,
-                ),
-                out_dir=options.out_dir,
-                resume=options.resume,
-                config=options.config,
-                isolated=options.isolated,
-                progress=progress,
-            )
+            done = _deployed(options, progress)
     except StepError as stopped:
         console.notes([f"'onnxlint check' found: {line}" for line in stopped.findings])
         raise
@@ -127,6 +123,50 @@ def run(options: argparse.Namespace) -> int:
     if not done.ok:
         return 2
     return int(done.report is not None and bool(done.report.failures))
+
+
+def _deployed(options: Options, progress: Progress) -> Deployment:
+    from onnxlint.accuracy.options import CompareOptions
+    from onnxlint.backends.options import ConvertOptions
+    from onnxlint.deployment.pipeline import deploy
+    from onnxlint.fixes.options import FixOptions
+    from onnxlint.images.options import ImageOptions
+    from onnxlint.lint.rule import Request
+
+    chosen = recipe_of(options)
+    task = options.task if options.task is not None else chosen.task
+    request = Request(
+        concat_heads=None if options.no_concat_heads else (),
+        drop_output_activations=not options.keep_output_activations,
+    )
+    return deploy(
+        options.model,
+        split(options.to),
+        ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+        FixOptions(request, multiple_of=options.multiple_of or None),
+        ConvertOptions(
+            options.method or chosen.method or "auto",
+            options.mixed,
+            options.budget / 100,
+            split(options.keep),
+            options.threads,
+            options.ncnn_tools,
+        ),
+        CompareOptions(
+            task,
+            options.labels if options.labels is not None or task is None else chosen.labels,
+            chosen.detection,
+            options.layers,
+            options.suggest,
+            tuple(options.fail_if or ()),
+            options.threads,
+        ),
+        out_dir=options.out_dir,
+        resume=options.resume,
+        config=options.config,
+        isolated=options.isolated,
+        progress=progress,
+    )
 
 
 def _text(done: Deployment) -> str:

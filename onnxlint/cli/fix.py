@@ -2,72 +2,135 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 from onnxlint.cli import console
-from onnxlint.cli.options import UsageError, config_options, number, split
+from onnxlint.cli.options import (
+    CHANGES,
+    EXIT,
+    OUTPUT,
+    VERIFICATION,
+    ConfigOptions,
+    QuietOption,
+    RuleOptions,
+    UsageError,
+    argument,
+    number,
+    option,
+    split,
+)
+from onnxlint.errors import OnnxlintError
+
+if TYPE_CHECKING:
+    from onnxlint.lint.configuration import Settings
+    from onnxlint.lint.rule import Request
+
+NOTES = "Exit code: 0 nothing that fails is left, 1 findings are left, 2 error."
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("model", metavar="MODEL", help="model, or - for stdin")
-    group = parser.add_argument_group("output")
-    group.add_argument("-o", "--output", metavar="FILE", help="write the fixed model to a file")
-    group.add_argument("--in-place", action="store_true", help="replace the model")
-    group.add_argument("--diff", action="store_true", help="print what would change, and write nothing")
-    group.add_argument("--dry-run", action="store_true", help="print the summary, and write nothing")
-    group.add_argument("--external-data", metavar="NAME", help="write large weights to a file of this name beside it")
-    group.add_argument("--inline", action="store_true", help="bring external data into the file")
-    group = parser.add_argument_group("rules", "RULES are codes, prefixes, names or ALL, separated by commas.")
-    group.add_argument("--select", metavar="RULES", action="append", help="fix these findings only")
-    group.add_argument("--extend-select", metavar="RULES", action="append", help="fix these, too")
-    group.add_argument("--ignore", metavar="RULES", action="append", help="leave these alone")
-    group.add_argument("--target", metavar="NAMES", action="append", help="backends that the model is meant for")
-    group = parser.add_argument_group("what may be assumed or changed (default: only what is exact for every input)")
-    group.add_argument(
-        "--assume", metavar="COND", action="append", help="allow what is exact under a condition: 'H%%32==0,W%%32==0'"
-    )
-    group.add_argument(
-        "--multiple-of", metavar="N", type=number(1), help="assume that height and width are multiples of N"
-    )
-    group.add_argument("--unsafe", action="store_true", help="allow fixes that change results or the interface")
-    group.add_argument(
-        "--concat-heads",
-        metavar="NAMES",
-        nargs="?",
-        const="",
-        help="join the detection heads into one output: all of them, or these, in this order",
-    )
-    group.add_argument("--axis", metavar="N", type=int, help="axis to join them along (default: the one that differs)")
-    group.add_argument("--concat-name", metavar="NAME", default="output", help="name of the joined output (output)")
-    group.add_argument("--drop-output-activations", action="store_true", help="drop a Softmax or Sigmoid at an output")
-    group.add_argument("--rename", metavar="OLD=NEW", action="append", help="give an input or output another name")
-    group.add_argument(
-        "--dynamic", metavar="SHAPE", action="append", help="set sizes of an input free: 'image=N,3,H,W'"
-    )
-    group.add_argument("--static", metavar="SHAPE", action="append", help="fix sizes of an input: 'image=1,3,640,640'")
-    group.add_argument(
-        "--clamp-fp16",
-        action="store_true",
-        help="bring weights and constants into the range of float16 (reads weights)",
-    )
-    group.add_argument("--opset", metavar="N", type=number(7), help="raise the operator set to N (default: to 11)")
-    group = parser.add_argument_group("verification")
-    group.add_argument("--no-verify", action="store_true", help="do not run both models and compare them")
-    group.add_argument("--inputs", metavar="FILE.npz", help="compare on these inputs, too")
-    group = parser.add_argument_group("exit code", "0 nothing that fails is left, 1 findings are left, 2 not done.")
-    group.add_argument("--fail-on", metavar="LEVEL", help="least severity that fails (default: warning)")
-    group.add_argument("--exit-zero", action="store_true", help="exit with 0 whatever is left")
-    group.add_argument("-q", "--quiet", action="store_true", help="print no summary and no progress")
-    config_options(group)
+@dataclass(frozen=True, kw_only=True)
+class Options(ConfigOptions, RuleOptions, QuietOption):
+    """Arguments and options of the command."""
+
+    model: Annotated[str, argument("MODEL", "model, or - for stdin")]
+    output: Annotated[
+        str | None, option("-o", "--output", metavar="FILE", help="write the fixed model to a file", panel=OUTPUT)
+    ] = None
+    in_place: Annotated[bool, option("--in-place", help="replace the model", panel=OUTPUT)] = False
+    diff: Annotated[bool, option("--diff", help="print what would change, and write nothing", panel=OUTPUT)] = False
+    dry_run: Annotated[bool, option("--dry-run", help="print the summary, and write nothing", panel=OUTPUT)] = False
+    external_data: Annotated[
+        str | None,
+        option(
+            "--external-data", metavar="NAME", help="write large weights to a file of this name beside it", panel=OUTPUT
+        ),
+    ] = None
+    inline: Annotated[bool, option("--inline", help="bring external data into the file", panel=OUTPUT)] = False
+    assume: Annotated[
+        list[str] | None,
+        option(
+            "--assume",
+            metavar="COND",
+            help="allow what is exact under a condition: 'H%32==0,W%32==0'",
+            panel=CHANGES,
+        ),
+    ] = None
+    multiple_of: Annotated[
+        int | None,
+        option(
+            "--multiple-of",
+            metavar="N",
+            parser=number(1),
+            help="assume that height and width are multiples of N",
+            panel=CHANGES,
+        ),
+    ] = None
+    unsafe: Annotated[
+        bool, option("--unsafe", help="allow fixes that change outputs or the interface", panel=CHANGES)
+    ] = False
+    concat_heads: Annotated[
+        bool, option("--concat-heads", help="concatenate the detection heads into one output", panel=CHANGES)
+    ] = False
+    heads: Annotated[
+        list[str] | None,
+        option("--heads", metavar="NAMES", help="concatenate these outputs, in this order: bbox,class", panel=CHANGES),
+    ] = None
+    axis: Annotated[
+        int | None,
+        option("--axis", metavar="N", help="axis to concatenate along (default: the one that differs)", panel=CHANGES),
+    ] = None
+    concat_name: Annotated[
+        str, option("--concat-name", metavar="NAME", help="name of that output (default: output)", panel=CHANGES)
+    ] = "output"
+    drop_output_activations: Annotated[
+        bool,
+        option("--drop-output-activations", help="remove a Softmax or Sigmoid at an output", panel=CHANGES),
+    ] = False
+    rename: Annotated[
+        list[str] | None,
+        option("--rename", metavar="OLD=NEW", help="rename an input or output", panel=CHANGES),
+    ] = None
+    dynamic: Annotated[
+        list[str] | None,
+        option("--dynamic", metavar="SHAPE", help="free sizes of an input: 'image=N,3,H,W'", panel=CHANGES),
+    ] = None
+    static: Annotated[
+        list[str] | None,
+        option("--static", metavar="SHAPE", help="fix sizes of an input: 'image=1,3,640,640'", panel=CHANGES),
+    ] = None
+    clamp_fp16: Annotated[
+        bool,
+        option(
+            "--clamp-fp16",
+            help="clamp weights and constants to the range of float16 (reads weights)",
+            panel=CHANGES,
+        ),
+    ] = False
+    opset: Annotated[
+        int | None,
+        option("--opset", metavar="N", parser=number(7), help="raise the opset to N (default: to 11)", panel=CHANGES),
+    ] = None
+    no_verify: Annotated[
+        bool, option("--no-verify", help="do not run both models and compare them", panel=VERIFICATION)
+    ] = False
+    inputs: Annotated[
+        str | None, option("--inputs", metavar="FILE.npz", help="compare on these inputs too", panel=VERIFICATION)
+    ] = None
+    fail_on: Annotated[
+        str | None,
+        option("--fail-on", metavar="LEVEL", help="lowest severity that fails (default: warning)", panel=EXIT),
+    ] = None
+    exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 whatever is left", panel=EXIT)] = False
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Fix a model, and print what was done and what is left; returns the exit code."""
     from onnxlint.fixes.options import FixOptions
     from onnxlint.fixes.session import fix_path, write
-    from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.rule import Request
+    from onnxlint.lint.configuration import Configs
     from onnxlint.model.output import check_writable
     from onnxlint.report.fix import render_fix
 
@@ -76,39 +139,19 @@ def run(options: argparse.Namespace) -> int:
     if options.in_place and (options.output is not None or options.model == "-"):
         raise UsageError("--in-place replaces the model: it goes with neither -o nor stdin")
     if output is None and not (options.diff or options.dry_run):
-        raise UsageError(
-            "where to? -o FILE writes the fixed model, --in-place replaces it, --diff only shows the changes"
-        )
-    if wanted:
+        raise UsageError("no output given: use -o FILE, --in-place or --diff")
+    if wanted and output is not None:
         check_writable(output)
-    command = Settings(
-        select=None if options.select is None else split(options.select),
-        extend_select=split(options.extend_select),
-        ignore=split(options.ignore),
-        targets=None if options.target is None else split(options.target),
-        weights=True if options.clamp_fp16 else None,
-        fail_on=options.fail_on,
-    )
-    request = Request(
-        unsafe=options.unsafe,
-        concat_heads=None if options.concat_heads is None else split([options.concat_heads]),
-        concat_axis=options.axis,
-        concat_name=options.concat_name,
-        drop_output_activations=options.drop_output_activations,
-        clamp_fp16=options.clamp_fp16,
-        rename=tuple(_renaming(text) for text in options.rename or ()),
-        dynamic=tuple(options.dynamic or ()),
-        static=tuple(options.static or ()),
-        opset=options.opset,
-    )
     with console.status(options.quiet) as progress:
         fixed = fix_path(
             options.model,
-            Configs(command, options.config, options.isolated),
-            FixOptions(request, split(options.assume), options.multiple_of, not options.no_verify, options.inputs),
+            Configs(_settings(options), options.config, options.isolated),
+            FixOptions(
+                _request(options), split(options.assume), options.multiple_of, not options.no_verify, options.inputs
+            ),
             progress,
         )
-        if wanted:
+        if wanted and output is not None:
             progress("writing")
             write(fixed, output, options.external_data, options.inline)
     if options.diff:
@@ -120,8 +163,62 @@ def run(options: argparse.Namespace) -> int:
     return int(fixed.failing and not options.exit_zero)
 
 
+def _settings(options: Options) -> Settings:
+    from onnxlint.lint.configuration import Settings
+
+    return Settings(
+        select=None if options.select is None else split(options.select),
+        extend_select=split(options.extend_select),
+        ignore=split(options.ignore),
+        targets=None if options.target is None else split(options.target),
+        weights=True if options.clamp_fp16 else None,
+        fail_on=options.fail_on,
+    )
+
+
+def _request(options: Options) -> Request:
+    from onnxlint.lint.rule import Request
+
+    heads = split(options.heads)
+    return Request(
+        unsafe=options.unsafe,
+        concat_heads=heads if heads or options.concat_heads else None,
+        concat_axis=options.axis,
+        concat_name=options.concat_name,
+        drop_output_activations=options.drop_output_activations,
+        clamp_fp16=options.clamp_fp16,
+        rename=tuple(_renaming(text) for text in options.rename or ()),
+        dynamic=tuple(options.dynamic or ()),
+        static=tuple(options.static or ()),
+        opset=options.opset,
+    )
+
+
 def _renaming(text: str) -> tuple[str, str]:
     old, equals, new = text.rpartition("=")
     if not equals or not old or not new:
-        raise UsageError(f"--rename {text!r}: write it as OLD=NEW")
+        raise UsageError(f"--rename: {text!r} is not of the form OLD=NEW")
     return old, new
+
+
+def missing_value(option: str, words: Sequence[str]) -> str:
+    """What the value of `--dynamic` or `--static` looks like, for the model that the command line names."""
+    if option not in ("--dynamic", "--static"):
+        return ""
+    from onnxlint.fixes.shapes import example_shape
+    from onnxlint.model.skeleton import open_model
+    from onnxlint.symbolic.view import make_view
+
+    shown = "image=N,3,H,W" if option == "--dynamic" else "image=1,3,640,640"
+    for word in words:
+        if word.lower().endswith((".onnx", ".onnxtxt", ".onnxtext")):
+            with suppress(OnnxlintError):
+                view = make_view(open_model(word))
+                shown = example_shape(view) if view.main.data_inputs else shown
+                break
+    if option == "--static":
+        name, _, sizes = shown.rpartition("=")
+        numbers = {"N": "1", "C": "3"}
+        fixed = (size if size.isdigit() else numbers.get(size, "640") for size in sizes.split(","))
+        shown = f"{name}={','.join(fixed)}"
+    return f", such as '{shown}'"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from onnxlint.cli import console
+from onnxlint.cli.options import argument
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("model", metavar="MODEL", help="a model whose heads 'onnxlint fix --concat-heads' joined")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Arguments and options of the command."""
+
+    model: Annotated[str, argument("MODEL", "model whose outputs 'onnxlint fix --concat-heads' concatenated")]
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Print the slices of a concatenated output, and code that takes them; returns the exit code."""
     from onnxlint.fixes.session import joined_heads
 
     console.write(joined_heads(options.model))

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from dataclasses import dataclass
+from typing import Annotated
 
 from onnxlint.cli import console
-from onnxlint.cli.options import UsageError, split
+from onnxlint.cli.options import INT8, QuietOption, UsageError, argument, option, split
 from onnxlint.text import printable
 
 _SHOWN = 10
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        help="IN.param [IN.bin] OUT.param [OUT.bin] [IN.table], in the order of ncnn2int8",
-    )
-    parser.add_argument("--keep", metavar="LAYERS", action="append", help="layers that stay in fp16")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no summary")
+@dataclass(frozen=True, kw_only=True)
+class Options(QuietOption):
+    """Arguments and options of the command."""
+
+    files: Annotated[
+        list[str], argument("FILE", "IN.param [IN.bin] OUT.param [OUT.bin] [IN.table], in the order of ncnn2int8")
+    ]
+    keep: Annotated[
+        list[str] | None, option("--keep", metavar="LAYERS", help="layers that stay in fp16", panel=INT8)
+    ] = None
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Quantize a net with a table and write it; returns the exit code."""
     from onnxlint.backends.ncnn.backend import kept_layers
     from onnxlint.backends.ncnn.format import load, save
     from onnxlint.backends.ncnn.quantize import quantize

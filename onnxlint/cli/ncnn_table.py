@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
 
 from onnxlint.cli import console
-from onnxlint.cli.options import UsageError, config_options, number, recipe_of
+from onnxlint.cli.options import (
+    INT8,
+    OUTPUT,
+    QuietOption,
+    RecipeOptions,
+    UsageError,
+    argument,
+    number,
+    option,
+    recipe_of,
+)
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -17,43 +29,44 @@ if TYPE_CHECKING:
 _OWN = re.compile(r"(mean|norm|shape|pixel|thread|method|type)=(.*)", re.DOTALL)
 """ncnn2table's own way to write options, which people paste."""
 
-
 _METHODS = ("kl", "aciq", "eq")
+_FORM = "write NET.param [NET.bin] IMAGES [NET.table]"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        help="NET.param [NET.bin] IMAGES [NET.table]: images are a list of paths, a folder, a pattern or an .npz; then "
-        "ncnn2table's own mean=[…] norm=[…] shape=[…] pixel=… thread=… method=…, if you like",
+@dataclass(frozen=True, kw_only=True)
+class Options(QuietOption, RecipeOptions):
+    """Arguments and options of the command."""
+
+    files: Annotated[
+        list[str],
+        argument(
+            "FILE",
+            "NET.param [NET.bin] IMAGES [NET.table], then, if you like, ncnn2table's own mean=[…] norm=[…] shape=[…] "
+            "pixel=… thread=… method=…; IMAGES is a list of paths, a folder, a pattern or an .npz",
+        ),
+    ]
+    output: Annotated[
+        str | None, option("-o", "--output", metavar="FILE", help="the table, instead of NET.table", panel=OUTPUT)
+    ] = None
+    method: Annotated[str | None, option("--method", metavar="NAME", help="kl (default), aciq or eq", panel=INT8)] = (
+        None
     )
-    parser.add_argument("--mean", metavar="A,B,C", help="taken from pixels 0 to 255, in --pixel order")
-    parser.add_argument("--norm", metavar="A,B,C", help="what they are then multiplied by")
-    parser.add_argument("--shape", metavar="W,H,C", help="size of the input: 640,640,3")
-    parser.add_argument("--pixel", metavar="ORDER", help="BGR (default), RGB or GRAY")
-    parser.add_argument("--resize", metavar="HOW", help="stretch (default, as ncnn2table), letterbox or center-crop")
-    parser.add_argument("--preset", metavar="NAME", help="a whole recipe: facenet, imagenet, retinaface or ssd")
-    parser.add_argument("--method", metavar="NAME", help="kl (default), aciq or eq")
-    parser.add_argument("--threads", metavar="N", type=number(1), help="(default: 2)")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print no summary and no progress")
-    parser.set_defaults(images=None)
-    config_options(parser)
+    threads: Annotated[
+        int | None, option("--threads", metavar="N", parser=number(1), help="(default: 2)", panel=INT8)
+    ] = None
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Calibrate a net and write its table; returns the exit code."""
     from onnxlint.backends.ncnn.backend import Inputs, checked_method
     from onnxlint.backends.ncnn.calibrate import make_table
     from onnxlint.backends.ncnn.format import load
     from onnxlint.backends.ncnn.table import save_table
     from onnxlint.images.recipe import find_images
 
-    files = _take_own_words(options)
-    param, weights, images, table = _places(files)
+    options, files = _with_own_words(options)
     chosen = recipe_of(options)
+    param, weights, images, table = _places(files, options.images, chosen.images, options.output)
     method = checked_method(options.method or (chosen.method if chosen.method in _METHODS else "kl"), _METHODS)
     threads = options.threads or 2
     net = load(param, weights)
@@ -67,13 +80,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _take_own_words(options: argparse.Namespace) -> list[str]:
-    """Turn `mean=[…]` and its like into options; what is left are files.
+def _with_own_words(options: Options) -> tuple[Options, list[str]]:
+    """`mean=[…]` and its like as options; and the files that are left.
 
     Raises:
         UsageError: One is given twice, or not understood.
     """
-    files = []
+    files: list[str] = []
+    given: dict[str, Any] = {}
     for word in options.files:
         match = _OWN.fullmatch(word)
         if match is None:
@@ -85,28 +99,37 @@ def _take_own_words(options: argparse.Namespace) -> list[str]:
                 raise UsageError(f"{word}: onnxlint makes tables for int8, which is type=0")
             continue
         name = "threads" if key == "thread" else key
-        if getattr(options, name) is not None:
+        if name in given or getattr(options, name) is not None:
             raise UsageError(f"{key} is given twice")
-        if name == "threads":
-            try:
-                options.threads = number(1)(value)
-            except argparse.ArgumentTypeError as error:
-                raise UsageError(f"{word}: {error}") from None
-        else:
-            setattr(options, name, value)
-    return files
+        try:
+            given[name] = number(1)(value) if name == "threads" else value
+        except typer.BadParameter as error:
+            raise UsageError(f"{word}: {error.message}") from None
+    return replace(options, **given), files
 
 
-def _places(files: list[str]) -> tuple[str, str, str, str]:
-    """`.param`, `.bin`, images, table."""
-    how = "write NET.param [NET.bin] IMAGES [NET.table]"
+def _places(
+    files: list[str], images: str | None, configured: str | None, output: str | None
+) -> tuple[str, str, str, str]:
+    """`.param`, `.bin`, images, table.
+
+    Args:
+        files: The arguments.
+        images, output: What the options of these names say.
+        configured: Images that the configuration names.
+    """
     if not files or not files[0].endswith(".param"):
-        raise UsageError(f"{files[0] if files else 'no file'} is no .param file; {how}")
+        raise UsageError(f"{files[0] if files else 'no argument'} is not a .param file; {_FORM}")
     param, *rest = files
     stem = os.path.splitext(param)[0]
     weights = rest.pop(0) if rest and rest[0].endswith(".bin") else f"{stem}.bin"
-    if not rest:
-        raise UsageError(f"which images? {how}")
-    if len(rest) > 2:
-        raise UsageError(f"unexpected argument: {rest[2]}; {how}")
-    return param, weights, rest[0], rest[1] if len(rest) == 2 else f"{stem}.table"
+    where = images if images is not None else rest.pop(0) if rest else configured
+    if where is None:
+        raise UsageError(f"missing argument: IMAGES; {_FORM}, or give --images")
+    if len(rest) > 1:
+        raise UsageError(f"unexpected argument: {rest[1]}; {_FORM}")
+    if rest and images is not None and not rest[0].endswith(".table"):
+        raise UsageError(f"the images are given twice: {rest[0]} and --images")
+    if rest and output is not None:
+        raise UsageError(f"the table is given twice: {rest[0]} and -o")
+    return param, weights, where, output or (rest[0] if rest else f"{stem}.table")

@@ -1,42 +1,141 @@
-"""What the command lines of several commands have in common."""
+"""Arguments and options: how a command declares them, the types of their values, and those that several commands share."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnxlint.cli import completion
+from onnxlint.cli.errors import UsageError as UsageError
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import Recipe
     from onnxlint.lint.registry import Registry
 
+OUTPUT = "output"
+RULES = "rules"
+CHANGES = "changes beside those that are exact for every input"
+VERIFICATION = "verification"
+IMAGES = "images"
+INT8 = "int8"
+TASK = "task"
+MEASURE = "measurements"
+REPORT = "report"
+KNOWN = "known findings"
+EXIT = "exit code"
+WORK = "execution"
+
+PANELS = {
+    "": "",
+    OUTPUT: "",
+    RULES: "RULES are codes, prefixes, names or ALL, separated by commas.",
+    CHANGES: "",
+    VERIFICATION: "",
+    IMAGES: "Also as [recipe] in onnxlint.toml. Brackets ([104,117,123]) and fractions (1/128) are understood.",
+    INT8: "",
+    TASK: "",
+    MEASURE: "",
+    REPORT: "",
+    KNOWN: "",
+    EXIT: "",
+    WORK: "",
+}
+"""Headings that options are listed under, in the order of the help, and a line about them."""
+
 _RECIPE = ("preset", "shape", "mean", "norm", "pixel", "resize")
 
 
-class UsageError(Exception):
-    """The command line is wrong; the message is one line."""
+def argument(metavar: str, help: str, complete: Callable[[], Any] | None = None) -> Any:
+    """An argument, for `Annotated`: required where its field has no default.
+
+    Args:
+        metavar: What stands for it in the help.
+        help: What it is, in one line.
+        complete: Names that the shell offers for it.
+    """
+    offered = completion.listed(complete) if complete is not None else None
+    return typer.Argument(metavar=metavar, help=help, autocompletion=offered, show_default=False)
 
 
-def config_options(parser: argparse._ActionsContainer) -> None:
-    """Add the options that say where the configuration comes from."""
-    parser.add_argument("--config", metavar="FILE", help="read this configuration, not the nearest one")
-    parser.add_argument("--isolated", action="store_true", help="read no configuration file")
+def option(
+    *names: str,
+    help: str,
+    metavar: str | None = None,
+    panel: str = "",
+    parser: Callable[[Any], Any] | None = None,
+    complete: Callable[[], Any] | None = None,
+    hidden: bool = False,
+) -> Any:
+    """An option, for `Annotated`.
+
+    Args:
+        names: `--format`, or `-o` and `--output`.
+        help: What it does, in one line; a default other than "none" and "off" is said there.
+        metavar: What stands for its value in the help; None for a flag.
+        panel: The heading that it is listed under.
+        parser: Reads the value; raises typer.BadParameter.
+        complete: Names that the shell offers for it.
+        hidden: Whether it is left out of the help.
+    """
+    return typer.Option(
+        *names,
+        help=help,
+        metavar=metavar,
+        rich_help_panel=panel or None,
+        parser=parser,
+        autocompletion=completion.listed(complete) if complete is not None else None,
+        show_default=False,
+        hidden=hidden,
+    )
 
 
-def number(least: int) -> Callable[[str], int]:
-    """The type of an option whose value is a whole number from `least`."""
+# Values
 
-    def convert(text: str) -> int:
+
+def number(least: int) -> Callable[[Any], int]:
+    """The parser of a whole number from `least`."""
+
+    def parse(text: Any) -> int:
         try:
             value = int(text)
-        except ValueError:
+        except ValueError:  # of more than 4300 digits, too
             value = least - 1
         if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+            raise typer.BadParameter(f"{_shown(text)} is not a whole number from {least}")
         return value
 
-    return convert
+    return parse
+
+
+def percentage(text: Any) -> float:
+    """The parser of a percentage from 0 to 1000, with or without its sign."""
+    try:
+        value = float(str(text).removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1000:
+        raise typer.BadParameter(f"{_shown(text)} is not a percentage, such as 8")
+    return value
+
+
+def one_of(*names: str) -> Callable[[Any], str]:
+    """The parser of a value that is one of some names."""
+
+    def parse(text: Any) -> str:
+        if text not in names:
+            raise typer.BadParameter(f"no such value: {_shown(text)}{did_you_mean(text, names, choices(names))}")
+        return str(text)
+
+    return parse
+
+
+def _shown(text: Any) -> str:
+    shown = printable(str(text))
+    return repr(shown if len(shown) <= 40 else f"{shown[:40]}…")
 
 
 def split(values: Sequence[str] | None) -> tuple[str, ...]:
@@ -44,15 +143,194 @@ def split(values: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(part.strip() for value in values or () for part in value.split(",") if part.strip())
 
 
-def registry(options: argparse.Namespace) -> Registry:
+def input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`["mask=1,512"]` → `{"mask": (1, 512)}`.
+
+    Raises:
+        UsageError: One is not of that form.
+    """
+    shapes = {}
+    for text in texts or ():
+        name, _, sizes = text.rpartition("=")
+        words = sizes.replace("x", ",").split(",")
+        if not name or not all(len(word) <= 20 and word.strip().isdecimal() and int(word) > 0 for word in words):
+            raise UsageError(f"--input-shape: {_shown(text)} is not of the form NAME=1,3,640,640")
+        shapes[name] = tuple(int(word) for word in words)
+    return shapes
+
+
+# Options that several commands share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions:
+    """Where the configuration comes from."""
+
+    config: Annotated[
+        str | None, option("--config", metavar="FILE", help="read this configuration, not the nearest one", panel=WORK)
+    ] = None
+    isolated: Annotated[bool, option("--isolated", help="read no configuration file", panel=WORK)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuietOption:
+    """Whether anything beside results is printed."""
+
+    quiet: Annotated[bool, option("-q", "--quiet", help="print neither summary nor progress", panel=WORK)] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleOptions:
+    """Which rules are meant."""
+
+    select: Annotated[
+        list[str] | None,
+        option(
+            "--select",
+            metavar="RULES",
+            help="only these rules, instead of the default ones",
+            panel=RULES,
+            complete=completion.rules,
+        ),
+    ] = None
+    extend_select: Annotated[
+        list[str] | None,
+        option(
+            "--extend-select",
+            metavar="RULES",
+            help="these rules too",
+            panel=RULES,
+            complete=completion.rules,
+        ),
+    ] = None
+    ignore: Annotated[
+        list[str] | None,
+        option(
+            "--ignore",
+            metavar="RULES",
+            help="none of these rules",
+            panel=RULES,
+            complete=completion.rules,
+        ),
+    ] = None
+    target: Annotated[
+        list[str] | None,
+        option(
+            "--target",
+            metavar="NAMES",
+            help="runtimes that the models are for: ncnn, tensorrt, …",
+            panel=RULES,
+            complete=completion.lint_targets,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(ConfigOptions):
+    """Images, and how they become the input, in ncnn2table's words."""
+
+    images: Annotated[
+        str | None,
+        option("--images", metavar="PATH", help="folder, pattern, list, or .npz/.npy with inputs", panel=IMAGES),
+    ] = None
+    preset: Annotated[
+        str | None,
+        option(
+            "--preset",
+            metavar="NAME",
+            help="a whole recipe: facenet, imagenet, retinaface, ssd",
+            panel=IMAGES,
+            complete=completion.presets,
+        ),
+    ] = None
+    shape: Annotated[
+        str | None,
+        option("--shape", metavar="W,H,C", help="input size: 640,640,3 (default: the model's own)", panel=IMAGES),
+    ] = None
+    mean: Annotated[
+        str | None,
+        option("--mean", metavar="A,B,C", help="subtracted from each pixel (0–255), per channel", panel=IMAGES),
+    ] = None
+    norm: Annotated[
+        str | None,
+        option("--norm", metavar="A,B,C", help="scale applied after --mean, per channel", panel=IMAGES),
+    ] = None
+    pixel: Annotated[
+        str | None, option("--pixel", metavar="ORDER", help="BGR (default), RGB or GRAY", panel=IMAGES)
+    ] = None
+    resize: Annotated[
+        str | None,
+        option("--resize", metavar="METHOD", help="stretch (default), letterbox or center-crop", panel=IMAGES),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputShapeOption:
+    """Sizes of inputs that are not images."""
+
+    input_shape: Annotated[
+        list[str] | None,
+        option(
+            "--input-shape",
+            metavar="NAME=D,D,…",
+            help="whole shape of an input with free sizes that is not an image",
+            panel=IMAGES,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """How targets are made."""
+
+    method: Annotated[
+        str | None,
+        option(
+            "--method",
+            metavar="NAME",
+            help="calibration: auto (default); kl, aciq, eq (ncnn); minmax, percentile, entropy (onnx)",
+            panel=INT8,
+        ),
+    ] = None
+    mixed: Annotated[bool, option("--mixed", help="keep the layers that lose most in floating point", panel=INT8)] = (
+        False
+    )
+    budget: Annotated[
+        float,
+        option(
+            "--budget",
+            metavar="PERCENT",
+            parser=percentage,
+            help="by how much --mixed may enlarge the weights (default: 8)",
+            panel=INT8,
+        ),
+    ] = 8.0
+    keep: Annotated[
+        list[str] | None,
+        option("--keep", metavar="LAYERS", help="layers that stay in floating point", panel=INT8),
+    ] = None
+    ncnn_tools: Annotated[
+        str | None,
+        option("--ncnn-tools", metavar="DIR", help="use ncnn's own tools in this folder, not ours", panel=WORK),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadsOption:
+    """How many threads work."""
+
+    threads: Annotated[int, option("--threads", metavar="N", parser=number(1), help="(default: 2)", panel=WORK)] = 2
+
+
+# What they say together with the configuration
+
+
+def registry(options: ConfigOptions) -> Registry:
     """The rules that the working directory's configuration knows."""
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.registry import load_registry
 
     return load_registry(Configs(Settings(), options.config, options.isolated).of_folder(".").rule_paths)
-
-
-# Images and how they become the input
 
 
 @dataclass(frozen=True)
@@ -64,56 +342,19 @@ class Chosen:
         recipe: How they become the input.
         method: How activations are calibrated; None where nobody says.
         task, labels: The task that outputs are judged by, and its labels.
+        detection: The table `[detection]` of the configuration.
     """
 
     images: str | None
     recipe: Recipe
-    method: str | None = None
-    task: str | None = None
-    labels: str | None = None
+    method: str | None
+    task: str | None
+    labels: str | None
+    detection: Mapping[str, Any]
 
 
-def recipe_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where images are and how they become the input, in ncnn2table's words."""
-    group = parser.add_argument_group(
-        "images", "Also as [recipe] in onnxlint.toml. Brackets ([104,117,123]) and fractions (1/128) are understood."
-    )
-    group.add_argument("--images", metavar="WHERE", help="folder, pattern, list of files, or .npz/.npy with inputs")
-    group.add_argument("--preset", metavar="NAME", help="a whole recipe: facenet, imagenet, retinaface or ssd")
-    group.add_argument("--shape", metavar="W,H,C", help="size of the input: 640,640,3 (default: the model's own)")
-    group.add_argument("--mean", metavar="A,B,C", help="taken from pixels 0 to 255, in --pixel order")
-    group.add_argument("--norm", metavar="A,B,C", help="what they are then multiplied by")
-    group.add_argument("--pixel", metavar="ORDER", help="BGR (default), RGB or GRAY")
-    group.add_argument("--resize", metavar="HOW", help="stretch (default), letterbox or center-crop")
-    group.add_argument(
-        "--input-shape",
-        metavar="NAME=D,D,…",
-        action="append",
-        help="whole shape of an input that is no image and has free sizes",
-    )
-
-
-def calibration_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how int8 models are made."""
-    group = parser.add_argument_group("int8")
-    group.add_argument(
-        "--method",
-        metavar="NAME",
-        help="how activations are calibrated: auto (default); kl, aciq, eq (ncnn); minmax, percentile, entropy (onnx)",
-    )
-    group.add_argument("--mixed", action="store_true", help="let layers that int8 hurts stay in floating point")
-    group.add_argument(
-        "--budget",
-        metavar="PERCENT",
-        type=_percent,
-        default=8.0,
-        help="by how much --mixed may let the weights grow (default: 8)",
-    )
-    group.add_argument("--keep", metavar="LAYERS", action="append", help="layers that stay in floating point")
-
-
-def recipe_of(options: argparse.Namespace) -> Chosen:
-    """What `recipe_options` and the configuration of the working directory say.
+def recipe_of(options: RecipeOptions) -> Chosen:
+    """What the options and the configuration of the working directory say about inputs.
 
     Raises:
         OnnxlintError: It makes no recipe.
@@ -139,30 +380,5 @@ def recipe_of(options: argparse.Namespace) -> Chosen:
         rest.get("method"),
         rest.get("task"),
         rest.get("labels"),
+        config.detection,
     )
-
-
-def input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """`["mask=1,512"]` → `{"mask": (1, 512)}`.
-
-    Raises:
-        UsageError: One is not of that form.
-    """
-    shapes = {}
-    for text in texts or ():
-        name, _, sizes = text.rpartition("=")
-        words = sizes.replace("x", ",").split(",")
-        if not name or not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-            raise UsageError(f"--input-shape {text!r}: write it as NAME=1,3,640,640")
-        shapes[name] = tuple(int(word) for word in words)
-    return shapes
-
-
-def _percent(text: str) -> float:
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage, such as 8")
-    return value

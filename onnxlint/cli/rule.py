@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
-from onnxlint.cli import console
-from onnxlint.cli.options import config_options, registry
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("rule", metavar="CODE", help="a code, name or alias")
-    config_options(parser)
+from onnxlint.cli import completion, console
+from onnxlint.cli.options import ConfigOptions, argument, registry
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class Options(ConfigOptions):
+    """Arguments and options of the command."""
+
+    rule: Annotated[str, argument("CODE", "code, name or alias of a rule", completion.rules)]
+
+
+def run(options: Options) -> int:
+    """Print the page of a rule; returns the exit code."""
     from onnxlint.lint import rule_docs as docs
 
     console.write(docs.page(registry(options).find(options.rule)))

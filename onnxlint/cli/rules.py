@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from onnxlint.cli import console
-from onnxlint.cli.options import config_options, registry
+from onnxlint.cli.options import ConfigOptions, one_of, option, registry
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
-    config_options(parser)
+@dataclass(frozen=True, kw_only=True)
+class Options(ConfigOptions):
+    """Arguments and options of the command."""
+
+    format: Annotated[
+        str, option("--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json")
+    ] = "text"
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Print the list of all rules; returns the exit code."""
     from onnxlint.lint import rule_docs as docs
 
     render = docs.catalogue_json if options.format == "json" else docs.catalogue

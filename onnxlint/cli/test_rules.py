@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
 from onnxlint.cli import console
+from onnxlint.cli.options import argument
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="file or folder with rules")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Arguments and options of the command."""
+
+    paths: Annotated[list[str], argument("PATH", "file or folder with rules")]
 
 
-def run(options: argparse.Namespace) -> int:
-    """Do it and return the exit code."""
+def run(options: Options) -> int:
+    """Run the examples of rules and print which fail; returns the exit code."""
     from onnxlint.fixes.rule_tests import run_examples
 
     failed = 0

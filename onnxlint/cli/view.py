@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import socket
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from onnxlint.cli import console
-from onnxlint.cli.options import number
+from onnxlint.cli.options import argument, number, option
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
 _HOST = "localhost"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    parser.add_argument("model", metavar="MODEL", help="model that Netron shows")
-    parser.add_argument("--port", metavar="N", type=number(1), help="port of this machine (default: a free one)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Arguments and options of the command."""
+
+    model: Annotated[str, argument("MODEL", "model that Netron shows")]
+    port: Annotated[
+        int | None, option("--port", metavar="N", parser=number(1), help="port of this machine (default: a free one)")
+    ] = None
+    no_browser: Annotated[bool, option("--no-browser", help="print the address, and open no browser")] = False
 
 
-def run(options: argparse.Namespace) -> int:
-    """Serve the model to a browser on this machine until ctrl-c; return the exit code."""
+def run(options: Options) -> int:
+    """Serve the model to a browser on this machine until ctrl-c; returns the exit code."""
     _check_model(options.model)
     netron = _netron()
     port = _check_port(options.port)

@@ -78,8 +78,7 @@ def demand_input(view: GraphView, flag: str, name: str) -> str:
 def example_shape(view: GraphView) -> str:
     """How a shape of the model's first input is written."""
     name = next(iter(view.main.data_inputs))
-    letters = iter("NCHWABDE")
-    dims = [
-        str(dim) if isinstance(dim, int) else next(letters, "X") for dim in view.main.shape(name) or (1, 3, 640, 640)
-    ]
+    shape = view.main.shape(name) or (1, 3, 640, 640)
+    letters = "NCHW" if len(shape) == 4 else "NABDEFGH"
+    dims = [str(dim) if isinstance(dim, int) else letters[i : i + 1] or f"X{i}" for i, dim in enumerate(shape)]
     return f"{printable(name)}={','.join(dims)}"

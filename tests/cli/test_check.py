@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxlint.cli.commands import COMMANDS
 from onnxlint.report import FORMATS
 from onnxlint.version import __version__
 from tests.support.command import BAD, CLEAN, onnxlint, save
@@ -240,23 +241,40 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
         ("--select SHP bad.onnx", "--select is not a command; did you mean 'onnxlint check --select SHP bad.onnx'?"),
         ("check --selct SHP", "no such option: --selct; did you mean '--select'?"),
         ("check --statistic", "no such option: --statistic; did you mean '--statistics'?"),
-        ("check --zzz", "no such option: --zzz; 'onnxlint check --help' lists what there is"),
+        ("check --zzz", "no such option: --zzz; see 'onnxlint check --help'"),
         ("check --fail-on wrn", "--fail-on: 'wrn' is not a level; did you mean 'warning'?"),
-        (
-            "check -j x",
-            "argument -j/--jobs: 'x' is not a whole number from 0; 'onnxlint check --help' lists what there is",
-        ),
-        (
-            "check --min-opset 0",
-            "argument --min-opset: '0' is not a whole number from 1; 'onnxlint check --help' lists",
-        ),
+        ("check -x", "no such option: -x; see 'onnxlint check --help'"),
+        ("check -j x", "--jobs: 'x' is not a whole number from 0; see 'onnxlint check --help'"),
+        ("check --min-opset 0", "--min-opset: '0' is not a whole number from 1; see 'onnxlint check --help'"),
+        (f"check --min-opset {'9' * 5000}", "--min-opset: '" + "9" * 40 + "…' is not a whole number from 1"),
         ("check --severity SHP001=fatal", "--severity: 'SHP001=fatal' is not of the form CODE=error"),
-        ("check --config", "argument --config: expected one argument; 'onnxlint check --help' lists what there is"),
+        ("check --config", "--config: needs a value (FILE); see 'onnxlint check --help'"),
+        ("check --select --ignore SHP", "--select: needs a value (RULES); see 'onnxlint check --help'"),
+        ("check bad.onnx -o", "-o: needs a value (FILE); see 'onnxlint check --help'"),
+        ("check --fix bad.onnx", "no such option: --fix; 'onnxlint fix MODEL -o FILE' fixes models"),
+        ("check --explain SHP001", "no such option: --explain; 'onnxlint rule CODE' explains a rule"),
+        ("quantize bad.onnx", "no such command: quantize; use 'onnxlint convert MODEL --to onnx-int8-static'"),
+        ("simplify bad.onnx", "no such command: simplify; 'onnxlint fix MODEL -o FILE' simplifies a model"),
+        ("info bad.onnx", "no such command: info; 'onnxlint check MODEL' reports problems"),
+        ("--versoin", "no such option: --versoin; did you mean '--version'?"),
+        ("ncnn tabel", "no such command: tabel; did you mean 'table'?"),
+        ("fix --dynamic", "--dynamic: needs a value (SHAPE), such as 'image=N,3,H,W'"),
+        ("fix bad.onnx --dynamic", "--dynamic: needs a value (SHAPE), such as 'image=N,4,H,W'"),
+        ("fix bad.onnx --static --diff", "--static: needs a value (SHAPE), such as 'image=1,4,640,640'"),
+        ("fix bad.onnx", "no output given: use -o FILE, --in-place or --diff"),
+        (
+            "convert bad.onnx --to ncnn onnx-fp61",
+            "unexpected argument: onnx-fp61; did you mean the target 'onnx-fp16'?",
+        ),
+        ("convert bad.onnx", "missing --to (for example --to ncnn-int8); 'onnxlint convert --list' shows all targets"),
+        ("convert", "missing argument: MODEL with --to TARGETS (or --manifest FILE, to repeat a conversion)"),
+        ("compare bad.onnx", "missing argument: CANDIDATE; see 'onnxlint compare --help'"),
         ("check --target ncn clean.onnx", "--target: "),
         ("rule resize-by-size", "no rule is called 'resize-by-size'; did you mean 'resize-by-sizes'?"),
-        ("rule SHP001 SHP002", "unexpected argument: SHP002; 'onnxlint rule --help' lists what there is"),
-        ("rules --format yaml", "argument --format: invalid choice: 'yaml'"),
-        ("rule", "the following arguments are required: CODE; 'onnxlint rule --help' lists what there is"),
+        ("rule SHP001 SHP002", "unexpected argument: SHP002; see 'onnxlint rule --help'"),
+        ("rules --format yaml", "--format: no such value: 'yaml'; choose from text, json"),
+        ("rules --format jsn", "--format: no such value: 'jsn'; did you mean 'json'?"),
+        ("rule", "missing argument: CODE; see 'onnxlint rule --help'"),
         ("test-rules nope.py", "nope.py: no such file or folder of rules"),
     ],
 )
@@ -274,13 +292,21 @@ def test_without_anything_the_help_is_shown_and_nothing_passes() -> None:
     assert "onnxlint COMMAND" in outcome.out
     assert onnxlint("--help").code == 0
     assert onnxlint("--help").out == outcome.out
+    assert (onnxlint("ncnn").code, onnxlint("ncnn", "-h").code) == (2, 0)
+    assert "  table     Make a calibration table" in onnxlint("ncnn").out
 
 
-@pytest.mark.parametrize("command", ["check", "rules", "rule", "test-rules", "config"])
-def test_every_command_has_help(command: str) -> None:
-    outcome = onnxlint(command, "--help")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_fits(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    outcome = onnxlint(*command.split(), "--help")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith(f"usage: onnxlint {command}")
+    assert COMMANDS[command].about in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= 80
+    for spelt in (["help", *command.split()], [*command.split(), "--zzz", "-h"]):
+        assert onnxlint(*spelt).out == outcome.out
+    assert max(map(len, onnxlint("--help").out.splitlines())) <= 80
 
 
 def test_the_version() -> None:
@@ -383,8 +409,9 @@ def test_the_program_itself(here: Path) -> None:
 def test_start_up_imports_nothing_heavy(here: Path) -> None:
     code = (
         "import sys; from onnxlint.cli.app import run; run(['check', 'bad.onnx']); "
-        "heavy = {'torch', 'onnxruntime', 'onnx_graphsurgeon', 'sympy', 'onnx_ir', 'typer', 'click', 'rich', 'pydantic',"
-        " 'jsonschema', 'tomllib', 'multiprocessing.pool', 'concurrent.futures.process', 'asyncio', 'xml', 'sqlite3'}; "
+        "heavy = {'torch', 'onnxruntime', 'onnx_graphsurgeon', 'sympy', 'onnx_ir', 'click', 'rich', 'pydantic', "
+        "'typer.rich_utils', 'jsonschema', 'tomllib', 'multiprocessing.pool', "
+        "'concurrent.futures.process', 'asyncio', 'xml', 'sqlite3'}; "
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
