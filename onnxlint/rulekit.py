@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from onnxlint.surgery.wiring import bypass, detach
     from onnxlint.symbolic.batch import batch_axis
     from onnxlint.symbolic.conditions import when_equal
+    from onnxlint.symbolic.constraints import BakedSize, Demand, baked_sizes, impossible_demands
     from onnxlint.symbolic.engine import Sizes, Symbolic
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
     from onnxlint.symbolic.reshapes import Step, constant_target, reshape_steps
@@ -47,8 +48,10 @@ __all__ = [
     "STANDARD_DOMAINS",
     "AlreadyPatched",
     "AnySize",
+    "BakedSize",
     "Chain",
     "Crashed",
+    "Demand",
     "Dim",
     "External",
     "Limit",
@@ -61,6 +64,7 @@ __all__ = [
     "Target",
     "assumed_sizes",
     "assumptions",
+    "baked_sizes",
     "batch_axis",
     "bypass",
     "byte_size",
@@ -70,6 +74,7 @@ __all__ = [
     "detach",
     "drop_activation",
     "exact_sizes",
+    "impossible_demands",
     "in_child",
     "inline_span",
     "is_external",
@@ -109,6 +114,7 @@ _HOMES = {
     "onnxlint.surgery.wiring": ("bypass", "detach"),
     "onnxlint.symbolic.batch": ("batch_axis",),
     "onnxlint.symbolic.conditions": ("when_equal",),
+    "onnxlint.symbolic.constraints": ("BakedSize", "Demand", "baked_sizes", "impossible_demands"),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "reshape_steps"),

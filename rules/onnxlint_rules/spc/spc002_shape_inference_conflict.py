@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import impossible_demands
 from onnxlint_rules._tensors import type_name
 from onnxlint_rules.spc._copy import Copy
 from onnxlint_rules.spc._signatures import type_conflict
@@ -34,7 +35,8 @@ class ShapeInferenceConflict(Rule):
 
     Runs ONNX's shape inference in strict mode, with types and with values of shape tensors, after taking away every shape
     that the file merely declares for computed values: what is left to contradict are the operators themselves, from
-    the graph's inputs and weights on. Each operator that cannot have the inputs that it has is one finding.
+    the graph's inputs and weights on. What strict mode lets pass is computed as well: Reshape targets of another number of
+    elements, channels that a Conv has no weights for. Each operator that cannot have the inputs that it has is one finding.
     An output of another element type than declared is one too. (A declared shape that is not the inferred one is SHP009's.)
 
     ## Why it hurts
@@ -131,6 +133,22 @@ class ShapeInferenceConflict(Rule):
             """,
             says="Incompatible dimensions",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[1,8,16] x) => (float[1,6,16] y) <int64[3] target = {1, 6, 16}> {
+                y = Reshape (x, target)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[1,8,16] x) => (float[1,4,32] y) <int64[3] target = {1, 4, 32}> {
+                y = Reshape (x, target)
+            }
+            """,
+            says="Reshape: 128 elements cannot be reshaped to 96",
+            equal=False,
+        ),
     )
     silent = (
         Silent(
@@ -160,20 +178,36 @@ class ShapeInferenceConflict(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        if not view.is_contradictory:
-            return
-        copy = Copy(view, view.without_claims())
-        copy.label()
         seen: set[int] = set()
-        for said, node in _conflicts(copy):
-            if node is None or id(node) in seen:
-                continue
-            seen.add(id(node))
-            if len(seen) > MAX_CONFLICTS:
-                return
-            if copy.refusal(node) or type_conflict(node):
-                continue  # SPC001 and SPC003 report these
-            yield self.found(view.at(node), f"{printable(node.op)}: {said}{_operands(node)}")
+        for node, said in (*_refused(view), *_impossible(view)):
+            if id(node) not in seen:
+                seen.add(id(node))
+                if len(seen) > MAX_CONFLICTS:
+                    return
+                yield self.found(view.at(node), f"{printable(node.op)}: {said}")
+
+
+def _refused(view: GraphView) -> Iterator[tuple[Node, str]]:
+    """Nodes that strict inference refuses, but for those that SPC001 and SPC003 report, and why."""
+    if not view.is_contradictory:
+        return
+    copy = Copy(view, view.without_claims())
+    copy.label()
+    for said, node in _conflicts(copy):
+        if node is not None and not copy.refusal(node) and not type_conflict(node):
+            yield node, f"{said}{_operands(node)}"
+
+
+def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:
+    """Nodes that no input satisfies, which strict inference lets pass."""
+    for demand in impossible_demands(view):
+        if type_conflict(demand.node):
+            continue
+        if demand.node.op == "Reshape":
+            rest = "a multiple of " if demand.multiple else ""
+            yield demand.node, f"{demand.left:,} elements cannot be reshaped to {rest}{demand.right:,}"
+        else:
+            yield demand.node, f"sizes {demand.left} and {demand.right} have to be equal{_operands(demand.node)}"
 
 
 def _conflicts(copy: Copy) -> Iterator[tuple[str, Node | None]]:

@@ -1,0 +1,128 @@
+"""SHP012: a free size of an input that one number alone satisfies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import BakedSize, baked_sizes
+from onnxlint_rules._graph import label
+
+
+class BakedSizeRule(Rule):
+    """An input declares a free size, but the graph holds the number that it was exported with.
+
+    ## What it does
+
+    Follows every size of the inputs through the graph, and reports each free axis for which the operators leave one size
+    (or one range), with the node that fixes it: a Reshape to constant numbers, a weight or an initial state of constant
+    size that meets a free axis, a Concat or MatMul of both.
+
+    ## Why it hurts
+
+    The declaration says that any size is accepted. At every other size the runtime stops with a shape mismatch, or,
+    where a `-1` takes up what is left over, the model computes something else without a word.
+
+    ## Fix it at the source
+
+    ```python
+    # before: int() takes the number of the example input into the graph
+    h, w = (int(v) for v in x.shape[2:])
+    y = x.view(-1, 9, h * w)
+    # after
+    y = x.flatten(2)
+    ```
+
+    Or declare the size fixed, if one is enough: leave it out of `dynamic_axes` or `dynamic_shapes`.
+
+    ## Fix safety
+
+    There is no patch: what the model should do at another size is not in the file.
+
+    ## References
+
+    - [torch.onnx.export](https://docs.pytorch.org/docs/stable/onnx_export.html): `dynamic_shapes`
+    - [Tracing: Python numbers become constants](https://docs.pytorch.org/docs/stable/generated/torch.jit.trace.html)
+    """
+
+    code = "SHP012"
+    name = "baked-size"
+    severity = Severity.WARNING
+    help = "compute with x.shape or flatten/unflatten in place of numbers, or declare the size fixed"
+    since = "0.2.0"
+    examples = (
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H] x) => (float[N,2,12] y) <int64[3] target = {0, 2, 12}> {
+                y = Reshape (x, target)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H] x) => (float[N,2,P] y) <int64[3] target = {0, 2, -1}> {
+                y = Reshape (x, target)
+            }
+            """,
+            says="axis 2 of input 'x' is declared free (H), but only size 6 runs: Reshape",
+            dims={"H": 6},
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,T,2] x) => (float[N,T,4] y) <float[1,3,2] position = {1, 2, 3, 4, 5, 6}> {
+                y = Concat <axis = 2> (x, x)
+                shifted = Add (x, position)
+                z = Relu (shifted)
+            }
+            """.replace("(float[N,T,4] y)", "(float[N,T,4] y, float[N,T,2] z)"),
+            says="axis 1 of input 'x' is declared free (T), but only sizes 1 and 3 run: Add",
+            dims={"T": 3},
+        ),
+    )
+    silent = (
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,6] x) => (float[N,2,12] y) <int64[3] target = {0, 2, 12}> {
+                y = Reshape (x, target)
+            }
+            """,
+            why="the size is declared fixed",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H] x) => (float[N,2,P] y) <int64[3] target = {0, 2, -1}> {
+                y = Reshape (x, target)
+            }
+            """,
+            why="every size runs",
+        ),
+    )
+
+    def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        for baked in baked_sizes(view):
+            shape = view.main.shape(baked.input)
+            declared = shape[baked.axis] if shape is not None and baked.axis < len(shape) else None
+            yield self.found(
+                view.at(baked.node),
+                f"axis {baked.axis} of input {printable(baked.input)!r} is declared free"
+                f"{f' ({printable(str(declared))})' if declared is not None else ''}, but {_what(baked)}",
+                severity=None if baked.fails else Severity.ERROR,
+                input=baked.input,
+                axis=baked.axis,
+                smallest=baked.smallest,
+                largest=baked.largest,
+            )
+
+
+def _what(baked: BakedSize) -> str:
+    many = baked.smallest != baked.largest
+    size = f"sizes {baked.smallest} to {baked.largest}" if many else f"size {baked.smallest}"
+    if baked.or_one and not many and baked.smallest != 1:
+        size, many = f"sizes 1 and {baked.smallest}", True
+    node = f"{printable(baked.node.op)} {label(baked.node)!r}"
+    if baked.fails:
+        return f"only {size} {'run' if many else 'runs'}: {node} fixes it"
+    return f"only {size} {'are' if many else 'is'} right: at others {node} mixes up elements of different axes"
