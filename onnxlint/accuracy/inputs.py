@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from onnxlint.backends import Array, Port, Session
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe, Unreadable, find_images, tensors
 from onnxlint.images.sizes import demand_values
+from onnxlint.model.arrays import read_inputs
 from onnxlint.text import printable
 from onnxlint.text import shape as show
 
@@ -147,20 +147,12 @@ def _taken(ports: tuple[Port, ...]) -> str:
 
 def _from_arrays(path: str, ports: tuple[Port, ...]) -> tuple[tuple[str, Feeds], ...]:
     """One set of inputs, or as many as all arrays have rows where the model takes one at a time."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays: dict[str, Any] = (
-            {ports[0].name: loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-        )
-    except (OSError, ValueError, EOFError) as error:
-        raise OnnxlintError(f"{printable(path)}: cannot be read as NumPy arrays ({printable(str(error))})") from None
-    missing = [port.name for port in ports if port.name not in arrays]
-    if missing:
-        raise OnnxlintError(
-            f"{printable(path)}: has no array {printable(missing[0])!r}; save it with np.savez, one array for each of "
-            f"{_taken(ports)}"
-        )
-    feeds = {port.name: np.asarray(arrays[port.name]) for port in ports}
+    feeds = read_inputs(path, [port.name for port in ports])
+    for port in ports:
+        kind = feeds[port.name].dtype.kind
+        if kind not in "biuf" and not port.dtype.startswith(("complex", "str")):
+            what = f"array {printable(port.name)!r} is {feeds[port.name].dtype}"
+            raise OnnxlintError(f"{printable(path)}: {what}, and the input takes {port.dtype}")
     rows = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
     count = rows.pop() if len(rows) == 1 else 0
     if count > 1 and all(port.shape and port.shape[0] == 1 for port in ports):

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.lists import read_list
+from onnxlint.model.arrays import read_arrays
 from onnxlint.text import choices, did_you_mean, printable
 
 Floats = npt.NDArray[np.float32]
@@ -306,15 +307,13 @@ def _some(source: str, paths: list[str], problem: str) -> ImageSet:
 
 
 def _load_arrays(path: Path) -> npt.NDArray[Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[k] for k in loaded.files]
-    except (OSError, ValueError, EOFError) as e:
-        raise OnnxlintError(printable(f"{path}: cannot be read as NumPy arrays ({e}); save it with np.savez")) from None
+    arrays = list(read_arrays(str(path)).values())
     pixels = [a if a.ndim == 4 else a[None] for a in arrays if a.ndim in (3, 4)]
     if len(pixels) != len(arrays) or len({(a.shape[1:], a.dtype) for a in pixels}) != 1:
         raise OnnxlintError(printable(f"{path}: should hold images of one shape: uint8 N×H×W×3 or float N×C×H×W"))
     out = np.concatenate(pixels)
+    if out.dtype != np.uint8 and out.dtype.kind != "f":
+        raise OnnxlintError(printable(f"{path}: holds {out.dtype}; pixels are uint8, inputs are float"))
     if out.dtype == np.uint8 and out.shape[3] != 3:
         raise OnnxlintError(printable(f"{path}: uint8 images have the shape N×H×W×3, not {out.shape}"))
     return out

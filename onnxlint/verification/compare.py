@@ -192,24 +192,16 @@ def _demand_runtime() -> None:
 
 
 def _check_npz(path: str, inputs: tuple[Input, ...]) -> None:
-    import zipfile
+    """Raise where a user's file cannot be read, or lacks an input."""
+    from onnxlint.model.arrays import read_inputs
 
-    import numpy as np
-
-    shown = printable(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = set(getattr(file, "files", ()))
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or "it is no .npz file"
-        raise OnnxlintError(f"{shown}: the inputs cannot be read: {reason}; write them with numpy.savez") from None
-    missing = [one.name for one in inputs if one.name not in names]
-    if missing:
-        there = ", ".join(map(printable, sorted(names))) or "nothing"
-        raise OnnxlintError(
-            f"{shown}: it has no array {printable(missing[0])!r} for that input of the model (it has {there}); "
-            "name the arrays as the inputs"
-        )
+    arrays = read_inputs(path, [one.name for one in inputs])
+    for one in inputs:
+        kind = arrays[one.name].dtype.kind
+        if (kind in "SU") != (one.dtype == "str") or (kind == "c" and not one.dtype.startswith("complex")):
+            raise OnnxlintError(
+                f"{printable(path)}: array {printable(one.name)!r} is {arrays[one.name].dtype}, and the input is {one.dtype}"
+            )
 
 
 def _half(view: GraphView) -> Tolerance | None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from onnxlint.model.arrays import read_inputs
 from onnxlint.verification.differences import Difference, compare
 from onnxlint.verification.engines import Engine, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
@@ -241,28 +242,12 @@ def _search(task: Task) -> Iterator[tuple[Sizes, int, int]]:
 
 
 def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
-    """The inputs of a setting.
-
-    Raises:
-        Unrunnable: The user's file cannot be read.
-    """
+    """The inputs of a setting; the user's file was read before, and is as it should be."""
     if setting.kind == "user":
-        return _user_feeds(task)
+        arrays = read_inputs(task.user, [one.name for one in task.contract.inputs])
+        return {one.name: arrays[one.name].astype(dtype_of(one), copy=False) for one in task.contract.inputs}
     seed = SEED + setting.number
     return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
-
-
-def _user_feeds(task: Task) -> dict[str, Array]:
-    import zipfile
-    import zlib
-
-    import numpy as np
-
-    try:
-        with np.load(task.user, allow_pickle=False) as file:
-            return {one.name: file[one.name].astype(dtype_of(one), copy=False) for one in task.contract.inputs}
-    except (OSError, ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise Unrunnable(f"an array cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def _limit_memory(task: Task) -> None:

@@ -132,7 +132,7 @@ def test_inputs_of_several_kinds_come_from_an_npz(tmp_path: Path) -> None:
     report = compare(path, [path], images=data, time=False)
     assert (report.inputs, report.candidates[0].outputs[0].elements) == (3, 12)
     np.savez(data, ids=np.arange(4)[None])
-    with pytest.raises(OnnxlintError, match="has no array 'mask'"):
+    with pytest.raises(OnnxlintError, match="has no array for input 'mask'"):
         compare(path, [path], images=data, time=False)
     with pytest.raises(OnnxlintError, match="takes no images but ids"):
         compare(path, [path], images=tmp_path, time=False)
