@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import keyword
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY, metadata
-from onnxlint.text import printable
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     import onnx
+
+
+ACTIVATIONS = ("LogSoftmax", "Sigmoid", "Softmax")
+"""Operators that may be dropped at an output."""
+
+MAX_TEXT = 1 << 20
+"""Characters of the record."""
+
+MAX_PARTS = 4096
+"""Joined outputs, and heads of each."""
+
+MAX_INDEX = 2**31
+MAX_AXIS = 63
+_CPP = frozenset(
+    """alignas alignof auto bool case catch char const constexpr decltype default delete do double enum explicit export
+    extern float friend goto inline int long mutable namespace new noexcept nullptr operator private protected public
+    register requires short signed sizeof static struct switch template this throw typedef typeid typename union unsigned
+    using virtual void volatile""".split()
+)
+"""Keywords of C++ that are none of Python's."""
+
+MAX_NAME = 60
+"""Characters of a variable's name."""
 
 
 class HeadsError(OnnxlintError):
@@ -57,23 +81,71 @@ def read_heads(proto: onnx.ModelProto) -> list[Joined]:
         OnnxlintError: The metadata is damaged.
     """
     properties = metadata(proto)
+    text = properties.get(HEADS_KEY)
+    if text is None:
+        return []
     try:
-        dropped = json.loads(properties.get(DROPPED_KEY, "{}"))
-        return [
-            Joined(
-                str(entry["output"]),
-                int(entry["axis"]),
-                tuple(
-                    Head(str(h["name"]), int(h["start"]), int(h["stop"]), dropped.get(h["name"], {}).get("op", ""))
-                    for h in entry["heads"]
-                ),
-            )
-            for entry in json.loads(properties.get(HEADS_KEY, "[]"))
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if len(text) > MAX_TEXT:
+            raise ValueError("too long")
+        activations = _activations(json.loads(properties.get(DROPPED_KEY, "{}")))
+        return [_joined(entry, activations) for entry in _list(json.loads(text))]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = printable(str(error))[:100] or type(error).__name__
         raise OnnxlintError(
-            f"the model's metadata {HEADS_KEY!r} is damaged ({error}); fix the original again"
+            f"the model's metadata {HEADS_KEY} is damaged ({reason}); join the heads of the original again"
         ) from None
+
+
+def _joined(entry: Any, activations: Mapping[str, str]) -> Joined:
+    """One entry of the record, which anybody can have written.
+
+    Raises:
+        KeyError, ValueError: It is not as `to_json` writes it.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError("an entry is not an object")
+    heads: list[Head] = []
+    for part in _list(entry["heads"]):
+        name, start, stop = _text(part["name"]), _number(part["start"]), _number(part["stop"])
+        if start != (heads[-1].stop if heads else 0) or stop <= start:
+            raise ValueError(f"slices {start} to {stop} do not follow one another")
+        heads.append(Head(name, start, stop, activations.get(name, "")))
+    if not heads:
+        raise ValueError("an output without heads")
+    axis = _number(entry["axis"])
+    if axis > MAX_AXIS:
+        raise ValueError(f"axis {axis}")
+    return Joined(_text(entry["output"]), axis, tuple(heads))
+
+
+def _activations(record: Any) -> dict[str, str]:
+    if not isinstance(record, dict):
+        raise ValueError(f"{DROPPED_KEY} is not an object")
+    found = {}
+    for name, entry in record.items():
+        op = entry.get("op") if isinstance(entry, dict) else None
+        if op not in ACTIVATIONS:
+            raise ValueError(f"{DROPPED_KEY} names no activation for {name!r}")
+        found[name] = str(op)
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MAX_PARTS:
+        raise ValueError("a list is missing or too long")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a name is missing")
+    return value
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_INDEX:
+        raise ValueError("a number is missing or out of range")
+    return value
 
 
 def to_json(joined: Sequence[Joined]) -> str:
@@ -91,36 +163,47 @@ def to_json(joined: Sequence[Joined]) -> str:
 
 
 def describe_heads(joined: Joined, rank: int) -> str:
-    """What is where in a joined output, and how to take it apart in NumPy and in C++."""
-    lines = [f"{printable(joined.output)}: {len(joined.heads)} heads along axis {joined.axis}"]
+    """The slices of a joined output, and NumPy and C++ that take it apart. Names in them are literals or identifiers."""
+    lines = [f"{printable(joined.output)}: {counted(len(joined.heads), 'head')} along axis {joined.axis}"]
     for head in joined.heads:
         after = f"  (apply {head.activation})" if head.activation else ""
         lines.append(f"  {head.start:>5} to {head.stop - 1:<5} {printable(head.name)}{after}")
-    names = [_identifier(head.name) for head in joined.heads]
+    names = _identifiers([head.name for head in joined.heads])
     cuts = ", ".join(str(head.stop) for head in joined.heads[:-1])
     lines += [
         "",
         "NumPy:",
-        f'  output = session.run(["{printable(joined.output)}"], feeds)[0]',
-        f"  {', '.join(names)} = np.split(output, [{cuts}], axis={joined.axis})",
+        f"  output = session.run([{joined.output!a}], feeds)[0]",
+        f"  {', '.join(names)}{',' * (len(names) == 1)} = np.split(output, [{cuts}], axis={joined.axis})",
     ]
-    total = joined.heads[-1].stop
     if joined.axis == rank - 1:
+        total = joined.heads[-1].stop
         lines += ["", "C++ (row-major floats, one candidate after another):"]
         lines.append(f"  const float* candidate = output + i * {total};")
         lines += [
-            f"  const float* {name} = candidate + {head.start};  // {head.stop - head.start} values"
+            f"  const float* {name} = candidate + {head.start};  // {counted(head.stop - head.start, 'value')}"
             for name, head in zip(names, joined.heads, strict=True)
         ]
     else:
         lines += ["", f"C++ (row-major floats; `inner` values for each index of axis {joined.axis}):"]
         lines += [
-            f"  const float* {name} = output + {head.start} * inner;  // {head.stop - head.start} × inner values"
+            f"  const float* {name} = output + {head.start} * inner;  // {head.stop - head.start:,} × inner values"
             for name, head in zip(names, joined.heads, strict=True)
         ]
     return "\n".join(lines) + "\n"
 
 
-def _identifier(name: str) -> str:
-    text = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
-    return text if text and not text[0].isdigit() else f"head_{text}"
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """Names of variables, in Python and C++, each once."""
+    found: list[str] = []
+    for name in names:
+        text = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)[:MAX_NAME]
+        base = (
+            text if text and not text[0].isdigit() and not (keyword.iskeyword(text) or text in _CPP) else f"head_{text}"
+        )
+        unique, i = base, 1
+        while unique in found or unique in ("output", "candidate", "session", "feeds", "np", "inner"):
+            i += 1
+            unique = f"{base}_{i}"
+        found.append(unique)
+    return found

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from onnxlint.fixes.heads import read_heads
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.heads import ACTIVATIONS, Joined, read_heads
 from onnxlint.model.metadata import DROPPED_KEY, metadata
 from onnxlint.verification.interface import Dropped, Interface, Slice
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from onnxlint.fixes.edits import Edited
     from onnxlint.graph.dims import Shape
     from onnxlint.graph.view import Graph, GraphView, Node
-
-ACTIVATIONS = frozenset(("LogSoftmax", "Sigmoid", "Softmax"))
 
 _SAME = frozenset(("Cast", "DequantizeLinear", "Identity", "QuantizeLinear"))
 """Operators that keep shape and order of what they are given."""
@@ -53,9 +52,9 @@ def interface_of(original: GraphView, result: onnx.ModelProto, edited: Edited) -
         Untraceable: An activation was dropped that cannot be applied to the output.
     """
     old = {new: name for name, new in edited.renamed.items()}
-    known = {one.output for one in read_heads(original.proto)}
+    known = {one.output for one in _recorded(original.proto)}
     joined = {}
-    for one in read_heads(result):
+    for one in _recorded(result):
         if one.output not in known or one.output not in original.main.outputs:
             for head in one.heads:
                 joined[old.get(head.name, head.name)] = Slice(one.output, one.axis, head.start, head.stop)
@@ -65,6 +64,14 @@ def interface_of(original: GraphView, result: onnx.ModelProto, edited: Edited) -
     if gone != Counter(one.op for each in dropped.values() for one in each):
         raise Untraceable  # others lie behind these outputs, which stay
     return Interface(dict(edited.renamed), joined, dropped, dict(edited.bound))
+
+
+def _recorded(proto: onnx.ModelProto) -> list[Joined]:
+    """Joined outputs as the metadata has them; none where it is damaged, which was so before, or nothing was joined."""
+    try:
+        return read_heads(proto)
+    except OnnxlintError:
+        return []
 
 
 def _dropped_outputs(proto: onnx.ModelProto) -> set[str]:

@@ -125,11 +125,13 @@ def joined_heads(path: str) -> str:
     from onnxlint.fixes.heads import describe_heads, read_heads
 
     model = open_model(path)
-    joined = read_heads(model.proto)
+    outputs = {value.name for value in model.proto.graph.output}
+    try:
+        joined = [one for one in read_heads(model.proto) if one.output in outputs]
+    except OnnxlintError as error:
+        raise OnnxlintError(f"{printable(path)}: {error}") from None
     if not joined:
-        raise OnnxlintError(
-            f"{printable(path)}: no output of it was joined; 'onnxlint fix --concat-heads' does that and takes note"
-        )
+        raise OnnxlintError(f"{printable(path)}: it has no joined output; 'onnxlint fix --concat-heads' makes one")
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.proto.graph.output}
     return "\n".join(describe_heads(one, ranks.get(one.output, one.axis + 1)) for one in joined)
 
