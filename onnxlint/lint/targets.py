@@ -36,6 +36,8 @@ class Limit:
         ranks: Ranks that the first input may have.
         types: Element types (`int8`) that input `type_of` may have.
         type_of: See `types`.
+        varying_rank: Whether the rank of the output must not depend on sizes of the input (an If whose branches differ in
+            rank, a Squeeze without axes on a free shape).
         unless_constant: Index of an input that lifts the limit where it is a constant.
         wrong: Whether the target takes it all the same, and computes something else.
     """
@@ -52,6 +54,7 @@ class Limit:
     ranks: tuple[int, ...] = ()
     types: tuple[str, ...] = ()
     type_of: int = 0
+    varying_rank: bool = False
     unless_constant: int | None = None
     wrong: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
 
 
 class UnknownShape(Rule):
@@ -84,13 +84,24 @@ class UnknownShape(Rule):
         reported = -1
         for name in view.rankless(graph):
             node = graph.producer(name)
-            if node is None or node.index == reported or "::" in node.op or node.op in _NOT_TENSORS:
+            if (
+                node is None
+                or node.index == reported
+                or "::" in node.op
+                or node.op in _NOT_TENSORS
+                or _is_squeeze(node)
+            ):
                 continue
             if not graph.consumers(name) and not graph.is_output(name):
                 continue
             if all(graph.shape(operand) is not None for operand in node.inputs if operand):
                 reported = node.index
                 yield self.found(view.at(node, value=name), f"rank of {printable(name)!r} cannot be inferred")
+
+
+def _is_squeeze(node: Node) -> bool:
+    """Whether SHP013 reports it."""
+    return node.op == "Squeeze" and not node.input(1) and node.attribute("axes") is None
 
 
 _NOT_TENSORS = frozenset(

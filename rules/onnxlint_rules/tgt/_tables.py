@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint import GraphView, Node, Options, printable
-from onnxlint.rulekit import GRAPH_OPS, Target, load_target
+from onnxlint.rulekit import GRAPH_OPS, Target, exact_sizes, is_invented, load_target
 
 
 def targets(options: Options) -> list[Target]:
@@ -42,7 +42,8 @@ def data_nodes(view: GraphView) -> set[int]:
         for node in graph.order:
             if node.op in ("Shape", "Size"):
                 continue
-            if node.op in _SOURCES or "::" in node.op or not names.isdisjoint(node.inputs) or _has_live_body(node):
+            fed = node.op in _SOURCES or "::" in node.op or not names.isdisjoint(node.inputs)
+            if fed or _has_live_body(node):
                 live.add(id(node))
                 names.update(node.outputs)
         names.discard("")
@@ -57,8 +58,59 @@ _SOURCES = frozenset(
 
 
 def _has_live_body(node: Node) -> bool:
-    # An If whose condition is computed from shapes is folded with one of its bodies; loops are not.
-    return node.op in GRAPH_OPS and node.op != "If"
+    # An If whose condition the sizes of the inputs settle is folded with one of its bodies; others and loops are not.
+    if node.op != "If":
+        return node.op in GRAPH_OPS
+    condition = exact_sizes(node.graph.view).val(node, 0)
+    return condition is None or not all(isinstance(number, int) for number in condition.numbers)
+
+
+def varying_rank(node: Node) -> str:
+    """How the rank of a node's output depends on sizes, in words; empty where it does not, or is not known to."""
+    return _rank_of_if(node) if node.op == "If" else _rank_of_squeeze(node)
+
+
+def _rank_of_if(node: Node) -> str:
+    branches = {g.path.rsplit(".", 1)[-1]: g for g in node.graph.children if g.parent_node is node}
+    then, other = branches.get("then_branch"), branches.get("else_branch")
+    if then is None or other is None:
+        return ""
+    for one, two in zip(then.outputs, other.outputs, strict=False):
+        shapes = then.shape(one), other.shape(two)
+        if shapes[0] is not None and shapes[1] is not None and len(shapes[0]) != len(shapes[1]):
+            ranks = len(shapes[0]), len(shapes[1])
+            when = _condition(node)
+            return f"{ranks[0]} where {when}, else {ranks[1]}" if when else f"{ranks[0]} or {ranks[1]}"
+    return ""
+
+
+def _rank_of_squeeze(node: Node) -> str:
+    shape = node.shape(0)
+    if node.op != "Squeeze" or shape is None or node.input(1) or node.attribute("axes") is not None:
+        return ""
+    rank = sum(size != 1 for size in shape)
+    free = [size for size in shape if not isinstance(size, int)]
+    if len(free) == 1 and not is_invented(free[0]):
+        return f"rank {rank - 1} where {printable(str(free[0]))} is 1, else {rank}"
+    return f"rank {rank - len(free)} to {rank}" if free else ""
+
+
+_COMPARED = {"Equal": "==", "Greater": ">", "GreaterOrEqual": ">=", "Less": "<", "LessOrEqual": "<="}
+
+
+def _condition(node: Node) -> str:
+    """`C == 1`: the comparison of sizes that an If depends on; empty where it is no single one."""
+    maker = node.producer(0)
+    while maker is not None and maker.op in ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"):
+        maker = maker.producer(0)
+    if maker is None or maker.op not in _COMPARED:
+        return ""
+    symbolic = exact_sizes(node.graph.view)
+    values = symbolic.val(maker, 0), symbolic.val(maker, 1)
+    if any(value is None or len(value.numbers) != 1 or value.numbers[0] is None for value in values):
+        return ""
+    sides = [str(value.numbers[0]) for value in values if value is not None]
+    return printable(f"{sides[0]} {_COMPARED[maker.op]} {sides[1]}")
 
 
 def local_functions(view: GraphView) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
 from onnxlint.rulekit import Limit, target_names
 from onnxlint_rules._tensors import type_name
-from onnxlint_rules.tgt._tables import count, data_nodes, names_of, nodes_for, operators, targets
+from onnxlint_rules.tgt._tables import count, data_nodes, names_of, nodes_for, operators, targets, varying_rank
 
 
 class TargetLimit(Rule):
@@ -52,7 +52,7 @@ class TargetLimit(Rule):
     code = "TGT004"
     name = "target-limit"
     severity = Severity.ERROR
-    help = "use the operator as the target reads it; the message says how"
+    help = "stay within the limits of the target, or use another operator"
     targets = frozenset(target_names())
     examples = (
         Example(
@@ -114,6 +114,40 @@ class TargetLimit(Rule):
             equal=False,
             options=Options(targets=("tensorrt",)),
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[N,3,1,1] x) => (float[A,B] y) {
+                flat = Squeeze (x)
+                y = Relu (flat)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[N,3,1,1] x) => (float[A,B] y) <int64[2] axes = {2, 3}> {
+                flat = Squeeze (x, axes)
+                y = Relu (flat)
+            }
+            """,
+            says="Squeeze with no axes on a free shape (rank 1 where N is 1, else 2)",
+            options=Options(targets=("tensorrt",)),
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[N,C,4] x) => (float[A,B] y) <int64 one = {1}, int64[1] axes = {1}, int64 axis = {1}> {
+                shape = Shape (x)
+                size = Gather <axis = 0> (shape, axis)
+                single = Equal (size, one)
+                y = If (single) <
+                    then_branch = yes () => (float[N,4] a) { a = Squeeze (x, axes) },
+                    else_branch = no () => (float[N,C,4] b) { b = Identity (x) }
+                >
+            }
+            """,
+            says="If with branches with outputs of different rank (2 where C == 1, else 3)",
+            options=Options(targets=("tensorrt",)),
+        ),
     )
     silent = (
         Silent(
@@ -145,10 +179,18 @@ class TargetLimit(Rule):
                             view.at(broken[0]),
                             f"{target} {does.format(printable(op))} {limit.text}{_value(broken[0], limit)}{count(broken)}",
                             severity=Severity.WARNING if target.falls_back else None,
+                            help=_VARYING_RANK.get(op) if limit.varying_rank else None,
                             target=target.name,
                             nodes=names_of(broken),
                             count=len(broken),
                         )
+
+
+_VARYING_RANK = {
+    "If": "fix the size that decides, so that one branch is left: onnxlint fix --static NAME=1,3,H,W",
+    "Squeeze": "name the axes: x.flatten(1) or x.squeeze(dim)",
+}
+"""Operator → what to do where its output has no fixed rank."""
 
 
 def _breaks(node: Node, limit: Limit) -> bool:
@@ -175,6 +217,8 @@ def _breaks(node: Node, limit: Limit) -> bool:
     if limit.ranks:
         shape = node.shape(0)
         return shape is not None and len(shape) not in limit.ranks
+    if limit.varying_rank:
+        return bool(varying_rank(node))
     if limit.types:
         name = node.input(limit.type_of)
         kind = node.graph.dtype(name) if name else 0
@@ -202,6 +246,8 @@ def _value(node: Node, limit: Limit) -> str:
         return f" ({limit.attribute} = {printable(str(_attribute(node, limit)))})"
     if limit.types:
         return f" ({type_name(node.graph.dtype(node.input(limit.type_of)))})"
+    if limit.varying_rank:
+        return f" ({varying_rank(node)})"
     if limit.ranks:
         return f" (rank {len(node.shape(0) or ())})"
     return ""
