@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import stat
 from pathlib import Path
 
 from onnxlint.errors import OnnxlintError
@@ -14,7 +15,7 @@ LARGEST = 1 << 26
 """Bytes of a list."""
 
 _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_LINE_ENDS = re.compile(r"\r\n|\n|\r")
+LINE_ENDS = re.compile(r"\r\n|\n|\r")
 
 
 def read_list(path: Path) -> list[str]:
@@ -25,16 +26,8 @@ def read_list(path: Path) -> list[str]:
     Raises:
         OnnxlintError: It is no text, or names no file that exists.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
-    except OSError as error:
-        raise OnnxlintError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from None
-    if len(data) > LARGEST:
-        raise OnnxlintError(
-            f"{printable(str(path))}: is larger than {LARGEST >> 20} MiB; give a folder of images instead"
-        )
-    names = [name for line in _LINE_ENDS.split(_decoded(path, data)) if (name := line.strip())]
+    text = read_text(str(path), "a list of images", LARGEST)
+    names = [name for line in LINE_ENDS.split(text) if (name := line.strip())]
     found = [_located(path.parent, name) for name in names]
     if names and not any(map(os.path.exists, found)):
         raise OnnxlintError(
@@ -44,18 +37,49 @@ def read_list(path: Path) -> list[str]:
     return found
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def read_text(path: str, kind: str, largest: int, *, strict: bool = False) -> str:
+    """The text of a file that people's tools wrote: UTF-8 or UTF-16, the latter known by its first bytes.
+
+    Args:
+        path: The file.
+        kind: What it should be, for messages: `a list of images`.
+        largest: Bytes that are read at most.
+        strict: Whether anything but UTF-8 and UTF-16 is refused; else such bytes are those of file names.
+
+    Raises:
+        OnnxlintError: It cannot be read, is no regular file, larger than that, or no text.
+    """
+    shown = printable(path)
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OnnxlintError(f"{shown}: is not a regular file, so not {kind}")
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise OnnxlintError(f"{shown}: cannot be read: {error.strerror or error}") from None
+    if len(data) > largest:
+        raise OnnxlintError(f"{shown}: is larger than {largest >> 20} MiB, too large for {kind}")
     for bom, encoding in _BOMS.items():
         if data.startswith(bom):
             try:
                 return data[len(bom) :].decode(encoding)
             except UnicodeDecodeError:
                 raise OnnxlintError(
-                    f"{printable(str(path))}: begins as {encoding.upper()} text but is none; save the list as UTF-8"
+                    f"{shown}: begins as {encoding.upper()} text and is not; save it as UTF-8"
                 ) from None
     if b"\0" in data:
-        raise OnnxlintError(f"{printable(str(path))}: is neither an image nor a text list of images")
-    return os.fsdecode(data)
+        raise OnnxlintError(f"{shown}: is not {kind}: it holds binary data; save it as UTF-8 text")
+    if not strict:
+        return os.fsdecode(data)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise OnnxlintError(f"{shown}: is not UTF-8 or UTF-16 text; save it as UTF-8") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for somebody to write into a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _located(folder: Path, name: str) -> str:

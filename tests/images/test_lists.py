@@ -51,8 +51,8 @@ def test_a_name_with_a_line_separator_of_unicode(folder: Path) -> None:
     [
         (b"a.png\nb.png\n", r"none of the 2 paths in it exists \(the first is 'a.png'\)"),
         (b"a" * 5000 + b"\n", "none of the 1 path in it exists"),
-        (b"\x89PNG\x00\x01\x02", "is neither an image nor a text list"),
-        (b"\xff\xfe" + b"a", "begins as UTF-16-LE text but is none"),
+        (b"\x89PNG\x00\x01\x02", "is not a list of images: it holds binary data"),
+        (b"\xff\xfe" + b"a", "begins as UTF-16-LE text and is not"),
         (b"\n \n", "the list names no image"),
     ],
 )

@@ -239,7 +239,7 @@ def image_size(path: str) -> tuple[int, int]:
     try:
         with module.open(path) as image:
             width, height = image.size
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything over a broken file
         raise OnnxlintError(f"{printable(path)}: its size cannot be read ({printable(str(error))})") from None
     return int(width), int(height)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,14 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.lists import LINE_ENDS, read_text
 from onnxlint.images.recipe import EXTENSIONS
-from onnxlint.text import printable
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import ImageSet
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
+
+LARGEST = 1 << 29
+"""Bytes of a labels file: COCO's largest has 470 MB."""
+
+MOST_DIGITS = 18
+"""Digits of a count or of a class."""
+
+MOST_CATEGORIES = 10**9
+"""Largest id of a category."""
 
 
 class ByName(Generic[T]):
@@ -117,18 +128,24 @@ def read_lines(path: str) -> list[str]:
     Raises:
         OnnxlintError: It is missing or no text.
     """
-    return [line.rstrip() for line in _text(path).splitlines() if line.strip()]
+    return [line.rstrip() for line in LINE_ENDS.split(_text(path)) if line.strip()]
 
 
 def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise OnnxlintError(f"{printable(path)}: no such labels; check --labels") from None
-    except UnicodeDecodeError:
-        raise OnnxlintError(f"{printable(path)}: is no text file; check --labels") from None
-    except OSError as error:
-        raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}; check --labels") from None
+    if not os.path.exists(path):
+        raise OnnxlintError(f"{printable(path)}: no such labels; check --labels")
+    return read_text(path, "a labels file", LARGEST, strict=True)
+
+
+def _whole(path: str, text: str, what: str) -> int:
+    """A number of a labels file.
+
+    Raises:
+        OnnxlintError: It has more digits than any count or class.
+    """
+    if len(text) > MOST_DIGITS:
+        raise OnnxlintError(f"{printable(path)}: {what} of {counted(len(text), 'digit')} is impossible")
+    return int(text)
 
 
 def is_image(name: str) -> bool:
@@ -179,7 +196,7 @@ def read_boxes(path: str) -> BoxLabels:
 
 def _read_wider(path: str, text: str) -> BoxLabels:
     # A path, how many boxes, then that many lines `x y w h …`; images without faces have one line of zeros, or none.
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in LINE_ENDS.split(text) if line.strip()]
     images: dict[str, Boxes] = {}
     i = 0
     while i < len(lines):
@@ -188,7 +205,7 @@ def _read_wider(path: str, text: str) -> BoxLabels:
                 f"{printable(path)}: line {printable(lines[i][:60])!r} is not WIDER FACE's format (an image's path,"
                 " a line with the number of boxes, then lines x y w h …), nor is the file COCO's JSON"
             )
-        name, count = lines[i], int(lines[i + 1])
+        name, count = lines[i], _whole(path, lines[i + 1], "a number of boxes")
         i += 2
         rows = []
         while i < len(lines) and not is_image(lines[i]):
@@ -225,10 +242,18 @@ def _read_coco(path: str, text: str) -> BoxLabels:
         rows: dict[Any, list[tuple[list[float], int, bool]]] = {key: [] for key in names}
         for entry in data["annotations"]:
             box = [float(value) for value in entry["bbox"]]
-            if len(box) != 4 or int(entry["category_id"]) not in categories:
+            known = int(entry["category_id"])
+            if (
+                not isinstance(entry["bbox"], list)
+                or len(box) != 4
+                or not np.isfinite(box).all()
+                or known not in categories
+            ):
                 raise ValueError(f"annotation {entry.get('id')} has no category, or no box of four numbers")
-            rows[entry["image_id"]].append((box, int(entry["category_id"]), bool(entry.get("iscrowd", 0))))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            rows[entry["image_id"]].append((box, known, bool(entry.get("iscrowd", 0))))
+        if any(abs(key) > MOST_CATEGORIES for key in categories):
+            raise ValueError(f"a category has an id above {MOST_CATEGORIES}")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise OnnxlintError(
             f"{printable(path)}: is not a COCO file with images, annotations and categories"
             f" ({type(error).__name__}: {printable(str(error)[:100])})"
@@ -311,7 +336,7 @@ def read_classes(path: str) -> ClassLabels:
             raise OnnxlintError(
                 f"{printable(path)}: should have lines of path and class: {printable(f'{name} {label}'[:80])!r}{hint}"
             )
-        images[name] = numbers[label] if label in numbers else int(label)
+        images[name] = numbers[label] if label in numbers else _whole(path, label, "a class")
     return ClassLabels(images, names, complete=bool(names))
 
 
@@ -364,7 +389,7 @@ def read_pairs(path: str) -> list[Pair]:
             f"{printable(path)}: should be LFW's pairs.txt: a first line such as '10 300', then lines"
             " 'name n m' or 'name n name m'"
         )
-    per_fold = 2 * int(header[1]) if len(header) == 2 else 0
+    per_fold = 2 * _whole(path, header[1], "a number of pairs") if len(header) == 2 else 0
     pairs = list(_pairs(path, lines[1:], per_fold))
     if not pairs:
         raise OnnxlintError(f"{printable(path)}: holds no pairs")
@@ -381,8 +406,8 @@ def _pairs(path: str, lines: Iterable[str], per_fold: int) -> Iterator[Pair]:
             )
         first, other = words[0], words[-2] if len(words) == 4 else words[0]
         yield Pair(
-            f"{first}_{int(numbers[0]):04d}",
-            f"{other}_{int(numbers[1]):04d}",
+            f"{first}_{_whole(path, numbers[0], 'an image number'):04d}",
+            f"{other}_{_whole(path, numbers[1], 'an image number'):04d}",
             len(words) == 3,
             i // per_fold if per_fold else i % 10,
         )

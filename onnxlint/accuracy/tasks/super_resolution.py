@@ -133,7 +133,7 @@ class SuperResolutionTask:
             return None
         try:
             pixels = decode(path)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - a decoder may raise anything over a broken file
             raise OnnxlintError(f"{printable(path)}: cannot be read as an image ({printable(str(error))})") from None
         true = pixels.astype(np.float32)
         if made.shape[2] == 1:  # luma as ITU-R BT.601 has it
