@@ -74,9 +74,9 @@ def _note(findings: list[FindingEntry]) -> str:
             parts.append(f"**{prose(finding.code)}** {prose(finding.message)}{times}")
             if finding.help:
                 parts.append(prose(finding.help))
-    replacement = next((one for one in findings if one.replacement and one.text), None)
-    if replacement is not None:
-        parts.append(_suggestion(replacement.replacement))
+    replacements = {one.replacement for one in findings if one.replacement}
+    if len(replacements) == 1:  # one line may be called for several sizes, each with a factor of its own
+        parts.append(_suggestion(replacements.pop()))
     return "\n\n".join(parts)
 
 

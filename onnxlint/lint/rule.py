@@ -192,6 +192,7 @@ class Rule(ABC):
         group: str = "",
         covers: tuple[tuple[str, int | None], ...] = (),
         not_fixed: str = "",
+        replacement: str = "",
         **evidence: object,
     ) -> Finding:
         """A finding of this rule.
@@ -208,9 +209,14 @@ class Rule(ABC):
             group: What it has in common with others of its kind, as a sentence in the plural.
             covers: Places where nothing ever runs, so that other findings there are not reported (see `Finding`).
             not_fixed: What stood in the way of a fix; becomes the evidence `not fixed`.
+            replacement: The line of Python to write in place of the innermost one of `location.source`; becomes the
+                evidence `replacement`.
             evidence: The facts behind the message, as text.
         """
-        facts = {**evidence, "not fixed": not_fixed} if not_fixed else evidence
+        facts = {
+            **evidence,
+            **{key: value for key, value in (("not fixed", not_fixed), ("replacement", replacement)) if value},
+        }
         return Finding(
             code=self.code,
             name=self.name,

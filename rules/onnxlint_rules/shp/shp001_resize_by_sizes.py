@@ -9,6 +9,7 @@ from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, 
 from onnxlint.rulekit import shape_chain
 from onnxlint_rules._graph import advice, constant_integers
 from onnxlint_rules.shp._operands import Scales, resize_factors, resize_scales
+from onnxlint_rules.shp._python import with_scale_factor
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -174,14 +175,19 @@ class ResizeBySizes(Rule):
             evidence: dict[str, Any] = {"operand": node.input(index)}
             if scales.exact:
                 evidence["exact when"] = scales.exact
+            place = view.at(node)
+            better = (
+                with_scale_factor(place.source[-1].code, scales.factors[2:]) if place.source and scales.factors else ""
+            )
             yield self.found(
-                view.at(node),
+                place,
                 message + _outside(scales),
                 severity=Severity.INFO if static else None,
                 help=_help(node, scales),
                 fix=scales.fix(),
                 group="Resize nodes take their size in place of a constant scale",
                 not_fixed=scales.why,
+                replacement=better,
                 **evidence,
             )
 

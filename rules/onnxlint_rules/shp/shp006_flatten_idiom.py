@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
 from onnxlint_rules.shp._operands import computed_operands, is_flatten
+from onnxlint_rules.shp._python import with_flatten
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -84,10 +85,13 @@ class FlattenIdiom(Rule):
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for operand in computed_operands(view):
             if is_flatten(operand):
+                place = view.at(operand.node)
+                better = with_flatten(place.source[-1].code) if place.source else ""
                 yield self.found(
-                    view.at(operand.node),
+                    place,
                     f"x.view(x.size(0), -1) exported as a shape chain ({operand.describe()})",
                     fix=SAFE,
+                    replacement=better,
                 )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
