@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -23,9 +23,12 @@ from onnxlint.cli.options import (
     split,
 )
 from onnxlint.errors import OnnxlintError
+from onnxlint.text import listed, printable
 
 if TYPE_CHECKING:
-    from onnxlint.lint.configuration import Settings
+    from onnxlint.fixes.many import Destination, Result
+    from onnxlint.fixes.options import FixOptions
+    from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.rule import Request
 
 NOTES = "Exit code: 0 nothing that fails is left, 1 findings are left, 2 error."
@@ -35,11 +38,17 @@ NOTES = "Exit code: 0 nothing that fails is left, 1 findings are left, 2 error."
 class Options(ConfigOptions, RuleOptions, QuietOption):
     """Arguments and options of the command."""
 
-    model: Annotated[str, argument("MODEL", "model, or - for stdin")]
+    models: Annotated[list[str], argument("MODEL", "model, folder or glob, or - for stdin")]
     output: Annotated[
         str | None, option("-o", "--output", metavar="FILE", help="write the fixed model to a file", panel=OUTPUT)
     ] = None
-    in_place: Annotated[bool, option("--in-place", help="replace the model", panel=OUTPUT)] = False
+    in_place: Annotated[bool, option("--in-place", help="replace the models", panel=OUTPUT)] = False
+    out_dir: Annotated[
+        str | None,
+        option(
+            "--out-dir", metavar="DIR", help="write the fixed models to a folder, under their own names", panel=OUTPUT
+        ),
+    ] = None
     diff: Annotated[bool, option("--diff", help="print what would change, and write nothing", panel=OUTPUT)] = False
     dry_run: Annotated[bool, option("--dry-run", help="print the summary, and write nothing", panel=OUTPUT)] = False
     external_data: Annotated[
@@ -68,6 +77,9 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
             panel=CHANGES,
         ),
     ] = None
+    allow_empty: Annotated[
+        bool, option("--allow-empty", help="keep fixes exact for inputs of which a size is 0, too", panel=CHANGES)
+    ] = False
     unsafe: Annotated[
         bool, option("--unsafe", help="allow fixes that change outputs or the interface", panel=CHANGES)
     ] = False
@@ -101,6 +113,15 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
         list[str] | None,
         option("--static", metavar="SHAPE", help="fix sizes of an input: 'image=1,3,640,640'", panel=CHANGES),
     ] = None
+    bind: Annotated[
+        list[str] | None,
+        option(
+            "--bind", metavar="NAME=VALUE", help="make an input a constant: numbers, or an .npy file", panel=CHANGES
+        ),
+    ] = None
+    simplify: Annotated[bool, option("--simplify", help="also run onnxsim, in a process of its own", panel=CHANGES)] = (
+        False
+    )
     clamp_fp16: Annotated[
         bool,
         option(
@@ -124,43 +145,97 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
         option("--fail-on", metavar="LEVEL", help="lowest severity that fails (default: warning)", panel=EXIT),
     ] = None
     exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 whatever is left", panel=EXIT)] = False
+    fail_on_change: Annotated[
+        bool, option("--fail-on-change", help="exit with 1 where a model changed, as pre-commit wants it", panel=EXIT)
+    ] = False
 
 
 def run(options: Options) -> int:
-    """Fix a model, and print what was done and what is left; returns the exit code."""
+    """Fix models, and print for each what was done and what is left; returns the exit code."""
+    from onnxlint.fixes.many import Destination, exit_code, fix_many
     from onnxlint.fixes.options import FixOptions
-    from onnxlint.fixes.session import fix_path, write
     from onnxlint.lint.configuration import Configs
+
+    _demand_output(options)
+    configs = Configs(_settings(options), options.config, options.isolated)
+    wanted = FixOptions(
+        _request(options), split(options.assume), options.multiple_of, not options.no_verify, options.inputs
+    )
+    shows_only = options.diff or options.dry_run
+    results: list[Result] = []
+    with console.status(options.quiet) as progress:
+        if options.output is not None and not shows_only:
+            results.append(_fix_one(options, configs, wanted, progress))
+        else:
+            goes = Destination() if shows_only else _destination(options)
+            results += fix_many(options.models, configs, wanted, goes, progress)
+    for result in results:
+        _show(result, options)
+    return exit_code(results, exit_zero=options.exit_zero, on_change=options.fail_on_change)
+
+
+def _demand_output(options: Options) -> None:
+    """Raise where the command line does not say, once, where results go.
+
+    Raises:
+        UsageError: It says so never or twice, or names one file for several models.
+    """
+    outputs = [
+        name
+        for name, value in (
+            ("-o", options.output is not None),
+            ("--in-place", options.in_place),
+            ("--out-dir", options.out_dir is not None),
+        )
+        if value
+    ]
+    if len(outputs) > 1:
+        raise UsageError(f"{listed(outputs)} say twice where the result goes: use one of them")
+    if options.in_place and "-" in options.models:
+        raise UsageError("--in-place replaces models: it cannot go with stdin")
+    if options.output is not None and len(options.models) > 1:
+        raise UsageError(
+            f"-o names one file, and {len(options.models)} models are given: use --out-dir DIR or --in-place"
+        )
+    if not outputs and not options.diff and not options.dry_run:
+        several = len(options.models) == 2 and all(word.endswith(".onnx") for word in options.models)
+        first, last = printable(options.models[0]), printable(options.models[-1])
+        asked = f"; did you mean 'onnxlint fix {first} -o {last}'?" if several else ""
+        raise UsageError(f"no output given: use -o FILE, --in-place, --out-dir DIR or --diff{asked}")
+
+
+def _destination(options: Options) -> Destination:
+    from onnxlint.fixes.many import Destination
+
+    return Destination(options.in_place, options.out_dir, options.external_data, options.inline)
+
+
+def _fix_one(options: Options, configs: Configs, wanted: FixOptions, progress: Callable[[str], None]) -> Result:
+    """Fix the one model for which -o names the file."""
+    from onnxlint.fixes.many import Result
+    from onnxlint.fixes.session import fix_path, write
     from onnxlint.model.output import check_writable
+
+    (model,), output = options.models, options.output or ""
+    check_writable(output)
+    fixed = fix_path(model, configs, wanted, progress)
+    progress("writing")
+    write(fixed, output, options.external_data, options.inline)
+    return Result(model, fixed, output)
+
+
+def _show(result: Result, options: Options) -> None:
     from onnxlint.report.fix import render_fix
 
-    output = options.model if options.in_place else options.output
-    wanted = output is not None and not (options.diff or options.dry_run)
-    if options.in_place and (options.output is not None or options.model == "-"):
-        raise UsageError("--in-place replaces the model: it goes with neither -o nor stdin")
-    if output is None and not (options.diff or options.dry_run):
-        raise UsageError("no output given: use -o FILE, --in-place or --diff")
-    if wanted and output is not None:
-        check_writable(output)
-    with console.status(options.quiet) as progress:
-        fixed = fix_path(
-            options.model,
-            Configs(_settings(options), options.config, options.isolated),
-            FixOptions(
-                _request(options), split(options.assume), options.multiple_of, not options.no_verify, options.inputs
-            ),
-            progress,
-        )
-        if wanted and output is not None:
-            progress("writing")
-            write(fixed, output, options.external_data, options.inline)
-    if options.diff:
+    if result.fixed is None:
+        console.errors([result.error])
+    elif options.diff:
         from onnxlint.fixes.diff import diff_lines
 
-        console.write("".join(f"{line}\n" for line in diff_lines(fixed.model.proto, fixed.proto)))
+        lines = diff_lines(result.fixed.model.proto, result.fixed.proto)
+        console.write("".join(f"{line}\n" for line in lines))
     elif not options.quiet:
-        console.write(render_fix(fixed.report, output if wanted else None))
-    return int(fixed.failing and not options.exit_zero)
+        console.write(render_fix(result.fixed.report, result.output))
 
 
 def _settings(options: Options) -> Settings:
@@ -187,18 +262,22 @@ def _request(options: Options) -> Request:
         concat_name=options.concat_name,
         drop_output_activations=options.drop_output_activations,
         clamp_fp16=options.clamp_fp16,
-        rename=tuple(_renaming(text) for text in options.rename or ()),
+        rename=tuple(_pair("--rename", "OLD=NEW", text) for text in options.rename or ()),
         dynamic=tuple(options.dynamic or ()),
         static=tuple(options.static or ()),
         opset=options.opset,
+        bind=tuple(_pair("--bind", "NAME=VALUE", text) for text in options.bind or ()),
+        simplify=options.simplify,
+        allow_empty=options.allow_empty,
     )
 
 
-def _renaming(text: str) -> tuple[str, str]:
-    old, equals, new = text.rpartition("=")
-    if not equals or not old or not new:
-        raise UsageError(f"--rename: {text!r} is not of the form OLD=NEW")
-    return old, new
+def _pair(flag: str, form: str, text: str) -> tuple[str, str]:
+    """`a=b` as two words; names may have `=` in them where the value has none."""
+    left, equals, right = text.rpartition("=")
+    if not equals or not left or not right:
+        raise UsageError(f"{flag}: {text!r} is not of the form {form}")
+    return left, right
 
 
 def missing_value(option: str, words: Sequence[str]) -> str:

@@ -19,10 +19,10 @@ COMMAND_SYNONYMS = {"lint": "check", "explain": "rule"}
 
 COMMAND_HINTS = {
     "info": "'onnxlint check MODEL' reports problems, 'onnxlint view MODEL' shows the graph",
-    "optimize": "'onnxlint fix MODEL -o FILE' simplifies a model",
+    "optimize": "'onnxlint fix MODEL -o FILE' simplifies a model, with --simplify by onnxsim too",
     "quantise": "use 'onnxlint convert MODEL --to onnx-int8-static' or --to ncnn-int8",
     "quantize": "use 'onnxlint convert MODEL --to onnx-int8-static' or --to ncnn-int8",
-    "simplify": "'onnxlint fix MODEL -o FILE' simplifies a model",
+    "simplify": "'onnxlint fix MODEL -o FILE' simplifies a model, with --simplify by onnxsim too",
     "version": "use 'onnxlint --version'",
 }
 """Commands of other tools, and what does the same here."""
@@ -32,7 +32,7 @@ OPTION_HINTS = {
     "--fix": "'onnxlint fix MODEL -o FILE' fixes models",
     "--list-rules": "'onnxlint rules' lists the rules",
     "--quantize": "'onnxlint convert MODEL --to onnx-int8-static' quantizes models",
-    "--simplify": "'onnxlint fix MODEL -o FILE' simplifies models",
+    "--simplify": "'onnxlint fix MODEL -o FILE --simplify' simplifies models",
 }
 """Options of other tools, and what does the same here."""
 

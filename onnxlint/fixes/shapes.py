@@ -36,6 +36,8 @@ def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[Wante
     shown = f"{flag} {printable(text[:80])!r}"
     inputs = view.main.data_inputs
     example = f"{flag} '{example_shape(view)}'" if inputs else ""
+    if not equals and text and all(part.lower() in _AXES for part in parts):
+        return _named_axes(view, flag, parts)
     if not equals or not all(parts):
         raise OnnxlintError(f"{shown}: write it as {example}")
     shape = view.main.shape(demand_input(view, flag, name))
@@ -56,6 +58,22 @@ def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[Wante
             )
         dims.append(int(part) if is_number else None if part == KEPT else part)
     return name, tuple(dims)
+
+
+_AXES = {"batch": 0, "n": 0, "channels": 1, "c": 1, "height": 2, "h": 2, "width": 3, "w": 3}
+"""Words for axes of images."""
+
+
+def _named_axes(view: GraphView, flag: str, words: list[str]) -> tuple[str, tuple[WantedDim, ...]]:
+    """`height,width`: these axes of the image that the model takes."""
+    images = [name for name in view.main.data_inputs if len(view.main.shape(name) or ()) == 4]
+    if len(images) != 1 or flag != "--dynamic":
+        example = f"{flag} '{example_shape(view)}'" if view.main.data_inputs else f"{flag} 'input=…'"
+        raise OnnxlintError(f"{flag} {','.join(words)}: name the input, such as {example}")
+    dims: list[WantedDim] = [None] * 4
+    for word in words:
+        dims[_AXES[word.lower()]] = word
+    return images[0], tuple(dims)
 
 
 def _is_name(text: str) -> bool:

@@ -261,7 +261,7 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
         ("fix --dynamic", "--dynamic: needs a value (SHAPE), such as 'image=N,3,H,W'"),
         ("fix bad.onnx --dynamic", "--dynamic: needs a value (SHAPE), such as 'image=N,4,H,W'"),
         ("fix bad.onnx --static --diff", "--static: needs a value (SHAPE), such as 'image=1,4,640,640'"),
-        ("fix bad.onnx", "no output given: use -o FILE, --in-place or --diff"),
+        ("fix bad.onnx", "no output given: use -o FILE, --in-place, --out-dir DIR or --diff"),
         (
             "convert bad.onnx --to ncnn onnx-fp61",
             "unexpected argument: onnx-fp61; did you mean the target 'onnx-fp16'?",
