@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from onnxlint.api import compare as compare
     from onnxlint.api import convert as convert
     from onnxlint.api import deploy as deploy
+    from onnxlint.api import diff as diff
     from onnxlint.api import fix as fix
+    from onnxlint.difference.result import ModelDiff as ModelDiff
     from onnxlint.errors import OnnxlintError as OnnxlintError
     from onnxlint.graph.dims import Shape as Shape
     from onnxlint.graph.location import Location as Location
@@ -42,9 +44,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "check": "onnxlint.api",
     "compare": "onnxlint.api",
+    "diff": "onnxlint.api",
     "fix": "onnxlint.api",
     "convert": "onnxlint.api",
     "deploy": "onnxlint.api",
+    "ModelDiff": "onnxlint.difference.result",
     "OnnxlintError": "onnxlint.errors",
     "SAFE": "onnxlint.lint.finding",
     "Applicability": "onnxlint.lint.finding",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxlint.accuracy.results import AccuracyReport
     from onnxlint.conversion.session import Conversion
     from onnxlint.deployment.pipeline import Deployment
+    from onnxlint.difference.result import ModelDiff
     from onnxlint.fixes.results import FixReport
     from onnxlint.images.options import ImageOptions
     from onnxlint.images.recipe import ImageSet, Recipe
@@ -253,6 +254,48 @@ def fix(
     if output is not None:
         write(fixed, os.fspath(output), external_data, inline)
     return fixed.report
+
+
+@_names_arguments
+def diff(
+    old: _Path,
+    new: _Path,
+    *,
+    check: bool = True,
+    verify: bool = False,
+    select: Iterable[str] | None = None,
+    ignore: Iterable[str] = (),
+    targets: Iterable[str] | None = None,
+    config: _Path | None = None,
+    isolated: bool = False,
+) -> ModelDiff:
+    """Compare two models: interface, findings, nodes and weights, as `onnxlint diff` does.
+
+        changes = onnxlint.diff("old.onnx", "new.onnx")
+        print(changes.same, [(one.change.value, one.op) for one in changes.nodes])
+
+    Args:
+        old, new: Files.
+        check: Whether findings are compared, too.
+        verify: Whether both are run on the same inputs and their outputs compared.
+        select, ignore: Rules, by code, prefix, name or `ALL`.
+        targets: Runtimes that the models are meant for.
+        config: A configuration file, in place of the nearest one.
+        isolated: Whether to read no configuration file.
+
+    Raises:
+        OnnxlintError: A model cannot be read, or a rule or target does not exist.
+    """
+    from onnxlint.difference.session import diff_models
+    from onnxlint.lint.configuration import Configs, Settings
+
+    settings = Settings(
+        select=None if select is None else _names(select),
+        ignore=_names(ignore),
+        targets=None if targets is None else _names(targets),
+    )
+    configs = Configs(settings, _text(config), isolated) if check else None
+    return diff_models(old, new, configs=configs, verify=verify)
 
 
 @_names_arguments

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from onnxlint.bot.changes import MOST_MODELS, ChangedModel, MissingObject, Repository, external_files
 from onnxlint.bot.entries import Entries, FindingEntry, ModelEntry, PictureEntry
-from onnxlint.diff.result import ModelDiff
-from onnxlint.diff.session import diff_models
+from onnxlint.difference.result import ModelDiff
+from onnxlint.difference.session import diff_models
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.configuration import Configs
 from onnxlint.lint.finding import Finding, Severity
@@ -126,7 +126,7 @@ def _compared(
     if old is not None and new is not None:
         diff = diff_models(old, new, configs=configs, verify=wanted.verify, pictures=True)
         return _of_diff(entry, diff, scratch)
-    from onnxlint.diff.compare import sizes
+    from onnxlint.difference.compare import sizes
     from onnxlint.lint.engine import check_view
     from onnxlint.lint.session import Plans
     from onnxlint.model.skeleton import open_model

@@ -10,6 +10,7 @@ ERROR = 2
 MODELS = "models"
 LOOK = "a closer look"
 RULES = "rules and configuration"
+TEAM = "pull requests"
 NCNN = "ncnn's own files"
 
 
@@ -33,12 +34,15 @@ COMMANDS = {
     "convert": Command("onnxlint.cli.convert", "Convert and quantize a model (ONNX fp16/int8, ncnn).", MODELS),
     "compare": Command("onnxlint.cli.compare", "Compare the accuracy of models against a reference.", MODELS),
     "deploy": Command("onnxlint.cli.deploy", "All of the above into one folder, with sample programs.", MODELS),
+    "diff": Command("onnxlint.cli.diff", "Show what changed between two models.", LOOK),
+    "show": Command("onnxlint.cli.show", "Print a model as stable text, for git diff.", LOOK),
     "heads": Command("onnxlint.cli.heads", "Show the slices of a concatenated output.", LOOK),
     "view": Command("onnxlint.cli.view", "Show a model in Netron, in the browser.", LOOK),
     "rules": Command("onnxlint.cli.rules", "List all rules.", RULES),
     "rule": Command("onnxlint.cli.rule", "Explain a rule, with examples.", RULES),
     "test-rules": Command("onnxlint.cli.test_rules", "Run the examples of rules as tests.", RULES),
     "config": Command("onnxlint.cli.config", "Show the configuration for a model.", RULES),
+    "bot": Command("onnxlint.cli.bot", "Comment on what a pull request changes in models.", TEAM),
     "ncnn table": Command("onnxlint.cli.ncnn_table", "Make a calibration table, as ncnn2table does.", NCNN),
     "ncnn quantize": Command("onnxlint.cli.ncnn_quantize", "Quantize a net with a table, as ncnn2int8 does.", NCNN),
 }

@@ -53,6 +53,13 @@ def check_formats() -> tuple[str, ...]:
     return FORMATS
 
 
+def diff_formats() -> tuple[str, ...]:
+    """Formats of the report of what changed."""
+    from onnxlint.report.diff import FORMATS
+
+    return FORMATS
+
+
 def compare_formats() -> tuple[str, ...]:
     """Formats of the report of a comparison."""
     from onnxlint.report.compare import FORMATS

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import parser
 
-from onnxlint.diff.compare import compare_views
-from onnxlint.diff.result import ModelDiff
+from onnxlint.difference.compare import compare_views
+from onnxlint.difference.result import ModelDiff
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.skeleton import Model
 from onnxlint.report.diff import FORMATS, render

@@ -6,12 +6,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import did_you_mean, printable
+from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
-    from onnxlint.diff.result import ModelDiff
+    from onnxlint.difference.result import ModelDiff
 
 FORMATS = ("text", "json", "markdown", "html")
+
+
+def check_format(format: str) -> None:
+    """Raise OnnxlintError where there is no such format."""
+    if format not in FORMATS:
+        raise OnnxlintError(
+            f"--format: no such format: {printable(format)!r}{did_you_mean(format, FORMATS, choices(FORMATS))}"
+        )
 
 
 def render(format: str, diff: ModelDiff, everything: bool = False) -> str:
@@ -25,9 +33,7 @@ def render(format: str, diff: ModelDiff, everything: bool = False) -> str:
     Raises:
         OnnxlintError: There is no such format.
     """
-    if format not in FORMATS:
-        hint = did_you_mean(format, FORMATS)
-        raise OnnxlintError(f"--format {printable(format)}: not a format{hint}; choose from {', '.join(FORMATS)}")
+    check_format(format)
     module = importlib.import_module(f"onnxlint.report.diff.{format}")
     text: str = module.render(diff, everything) if format == "text" else module.render(diff)
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from onnxlint.diff.result import ModelDiff, NodeChange
+from onnxlint.difference.result import ModelDiff, NodeChange
 from onnxlint.lint.finding import Finding
 from onnxlint.report._common import shown
 from onnxlint.report.diff.lines import SIGNS, module_line, modules, node_line, summary, weight_lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxlint.diff.result import ModelDiff
+from onnxlint.difference.result import ModelDiff
 from onnxlint.report._common import dumps
 
 

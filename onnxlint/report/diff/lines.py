@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from onnxlint.diff.result import Change, Detail, ModelDiff, NodeChange, WeightChange, Weights
+from onnxlint.difference.result import Change, Detail, ModelDiff, NodeChange, WeightChange, Weights
 from onnxlint.lint.finding import Finding
 from onnxlint.report._common import shortened
 from onnxlint.text import counted, magnitude, size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint.diff.result import ModelDiff, NodeChange
+from onnxlint.difference.result import ModelDiff, NodeChange
 from onnxlint.report.diff.lines import finding_lines, module_line, modules, node_lines, summary, weight_lines
 from onnxlint.report.markup import code, html, picture, prose
 from onnxlint.text import counted

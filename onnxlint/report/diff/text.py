@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnxlint.diff.result import ModelDiff
+from onnxlint.difference.result import ModelDiff
 from onnxlint.lint.finding import Finding
 from onnxlint.report._common import shown
 from onnxlint.report.diff.lines import finding_lines, module_line, modules, node_lines, summary, weight_lines

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxlint.diff.compare import compare_views
-from onnxlint.diff.result import Findings, ModelDiff
+from onnxlint.difference.compare import compare_views
+from onnxlint.difference.result import Findings, ModelDiff
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.baseline import identity
 from onnxlint.lint.configuration import Configs
@@ -46,7 +46,7 @@ def diff_models(
         checks = _check(before, plan), _check(after, plan)
         diff = replace(diff, findings=compare_findings(checks[0].findings, checks[1].findings), checks=checks)
     if verify:
-        from onnxlint.diff.verify import run_both
+        from onnxlint.difference.verify import run_both
 
         diff = replace(diff, verified=run_both(before, after))
     return diff

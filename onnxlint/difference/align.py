@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from onnxlint.diff.constants import Constant, constant_of, is_operand
+from onnxlint.difference.constants import Constant, constant_of, is_operand
 from onnxlint.graph.view import Graph, Node
 
 GAP = 60_000

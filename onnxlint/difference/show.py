@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from onnxlint.diff.align import NUMBERED
-from onnxlint.diff.compare import attribute_text, end_text
-from onnxlint.diff.constants import Constant, constant_of, constants_of, is_operand, type_text
+from onnxlint.difference.align import NUMBERED
+from onnxlint.difference.compare import attribute_text, end_text
+from onnxlint.difference.constants import Constant, constant_of, constants_of, is_operand, type_text
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.text import printable
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from onnxlint.diff.constants import Constant, raw_bytes, type_text
-from onnxlint.diff.result import Change, Detail, WeightChange, Weights
+from onnxlint.difference.constants import Constant, raw_bytes, type_text
+from onnxlint.difference.result import Change, Detail, WeightChange, Weights
 from onnxlint.errors import OnnxlintError
 
 PIECE = 1 << 20

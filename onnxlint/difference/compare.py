@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxlint.diff.align import Alignment, align
-from onnxlint.diff.constants import Constant, all_constants, constant_of, is_operand, type_text
-from onnxlint.diff.result import Change, Detail, ModelDiff, NodeChange, Sizes, Weights
-from onnxlint.diff.weights import Pair, compare_weights
+from onnxlint.difference.align import Alignment, align
+from onnxlint.difference.constants import Constant, all_constants, constant_of, is_operand, type_text
+from onnxlint.difference.result import Change, Detail, ModelDiff, NodeChange, Sizes, Weights
+from onnxlint.difference.weights import Pair, compare_weights
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.lint.excerpt import around
 

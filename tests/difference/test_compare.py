@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper, parser
 
-from onnxlint.diff.compare import compare_views
-from onnxlint.diff.result import Change, ModelDiff
+from onnxlint.difference.compare import compare_views
+from onnxlint.difference.result import Change, ModelDiff
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
