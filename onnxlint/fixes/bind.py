@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.shapes import demand_input
+from onnxlint.model.arrays import read_arrays
 from onnxlint.text import counted, listed, printable
 
 if TYPE_CHECKING:
     import onnx
 
     from onnxlint.graph.view import GraphView
-
-MAX_BYTES = 1 << 30
-"""Of an .npy file; a constant that is larger belongs in the model from the start."""
 
 MAX_NUMBERS = 10_000
 """Numbers on the command line."""
@@ -79,8 +77,11 @@ def _read(view: GraphView, name: str, text: str) -> Any:
 
     shown = f"--bind {printable(name)}"
     dtype = helper.tensor_dtype_to_np_dtype(view.main.dtype(name)) if view.main.dtype(name) else np.dtype(np.float32)
-    if text.endswith(".npy") or os.path.exists(text):
-        array = _read_npy(shown, text)
+    if text.endswith((".npy", ".npz")) or os.path.exists(text):
+        arrays = read_arrays(text)
+        array = next(iter(arrays.values())) if len(arrays) == 1 else arrays.get(name)
+        if array is None:
+            raise OnnxlintError(f"{shown}: {printable(text)} has no array {printable(name)!r}")
         if array.dtype != dtype:
             raise OnnxlintError(f"{shown}: {printable(text)} holds {array.dtype}, and the input takes {dtype}")
         return array
@@ -107,36 +108,6 @@ def _number(text: str, dtype: Any) -> float | int | bool:
     if len(text) > 40:
         raise ValueError(text)
     return int(text) if dtype.kind in "iu" else float(text)
-
-
-def _read_npy(shown: str, path: str) -> Any:
-    """An array from an .npy file, whose header is compared with the file's size before anything is read.
-
-    Raises:
-        OnnxlintError: It is no such file.
-    """
-    import numpy as np
-
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = reader(file)
-            wanted = math.prod(shape) * dtype.itemsize
-            if dtype.hasobject or wanted != size - file.tell():
-                raise ValueError("its header does not match its size")
-            if wanted > MAX_BYTES:
-                raise OnnxlintError(f"{shown}: {printable(path)} is larger than {MAX_BYTES >> 30} GiB")
-            file.seek(0)
-            return np.load(file, allow_pickle=False)
-    except OSError as error:
-        reason = error.strerror or "it cannot be read"
-    except (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RecursionError, OverflowError) as error:
-        reason = (
-            f"it is no valid .npy file ({printable(str(error).splitlines()[0] if str(error) else 'damaged')[:120]})"
-        )
-    raise OnnxlintError(f"{shown}: {printable(path)}: {reason}; write it with numpy.save")
 
 
 def _fitted(view: GraphView, name: str, array: Any) -> Any:

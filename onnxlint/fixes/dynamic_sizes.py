@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.demands import refuse_baked
 from onnxlint.fixes.freeing import Freeing
 from onnxlint.fixes.freeing_checks import CHECKS
 from onnxlint.fixes.shapes import parse_shape
@@ -71,9 +72,10 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
                 size.dim_param = symbol
             elif size.dim_param in renamed:
                 size.dim_param = renamed[size.dim_param]
-    if not freed:
-        return model, ()
     after = make_view(replace(view.model, proto=model))
+    if not freed:
+        refuse_baked(after, wanted)
+        return model, ()
     found = Freeing(after, view, freed, CHECKS)
     _write(after, found)
     needed = tuple(f"{symbol} % {number} == 0" for symbol, number in found.needed.items())
@@ -82,6 +84,7 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
     for graph in after.graphs:
         if not graph.is_function:
             declare(graph, lambda name, graph=graph: _known(found.shape(graph, name)), {})  # type: ignore[misc]
+    refuse_baked(make_view(replace(view.model, proto=model)), wanted)
     return model, needed
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.conditions import strictest
+from onnxlint.fixes.demands import refuse_impossible
 from onnxlint.fixes.edits import Edited, apply_edits, edits_of
 from onnxlint.fixes.heads import HeadsError
 from onnxlint.fixes.interface import Untraceable, interface_of
@@ -79,8 +80,12 @@ def fix_model(
         OnnxlintError: The model cannot be read, a rule failed on it, or something that was asked for is impossible.
     """
     started = time.perf_counter()
+    view = make_view(model, multiples=request.multiples)
+    refuse_impossible(view)
     edited = apply_edits(model, edits_of(request))
-    job = Job(replace(model, proto=edited.proto), plan, request)
+    if edited.proto is not model.proto:
+        view = make_view(replace(model, proto=edited.proto), multiples=request.multiples)
+    job = Job(view.model, plan, request, view)
     progress("fixing")
     run = run_rounds(job)
     _demand_heads(job, run)
@@ -253,7 +258,7 @@ def _report(model: Model, edited: Edited, job: Job, run: Run, proto: onnx.ModelP
         applied=tuple(applied for key, applied in patched.items() if key not in left),
         shortened=tuple(applied for key, applied in patched.items() if key in left),
         left=tuple(
-            Left(finding, _why_left(finding, job.banned.get(key) or run.failed.get(key, ""), job.request))
+            Left(finding, _why_left(finding, job.banned.get(key) or run.failed.get(key, ""), job))
             for key, finding in run.left
         ),
         rolled_back=tuple(Left(finding, job.banned[key]) for key, finding in run.left if key in job.banned),
@@ -277,9 +282,9 @@ def _clauses(fix: Fix) -> list[str]:
     return (fix.condition or "").split(" and ")
 
 
-def _why_left(finding: Finding, failed: str, request: Request) -> str:
+def _why_left(finding: Finding, failed: str, job: Job) -> str:
     if failed:
-        return failed
+        return failed.removeprefix(f"{printable(job.model.path)}: ")
     fix = finding.fix
     if fix is None:
         return dict(finding.evidence).get("not fixed", "") or finding.help
@@ -288,7 +293,7 @@ def _why_left(finding: Finding, failed: str, request: Request) -> str:
         return f"exact if {fix.condition}: allow it with --assume '{clauses}'"
     if fix.applicability is Applicability.UNSAFE:
         return f"changes outputs or the interface; enable with {fix.flag or '--unsafe'}"
-    return "not settled within the rounds allowed" if is_allowed(fix, request) else ""
+    return "not settled within the rounds allowed" if is_allowed(fix, job.request) else ""
 
 
 def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str]) -> onnx.ModelProto:

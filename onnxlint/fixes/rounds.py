@@ -15,7 +15,7 @@ from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.lint.rule import Request, Rule, Unfixable
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import printable
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -34,12 +34,14 @@ class Job:
         model: The model with the edits that were asked for.
         plan: The rules.
         request: What is wanted beside what is safe.
+        view: The view of that model.
         banned: Patches that were taken back, and why; more come as they are found.
     """
 
     model: Model
     plan: Plan
     request: Request
+    view: GraphView
     banned: dict[Key, str] = field(default_factory=dict)
 
     @property
@@ -61,6 +63,7 @@ class Run:
         crashed: Those of them that raised what no patch should: they are not tried again.
         left: Findings of the result, by what they are about.
         is_simplified: Whether onnxsim, which may round anew, went over it.
+        view: The view that `left` is of.
     """
 
     proto: onnx.ModelProto
@@ -71,6 +74,7 @@ class Run:
     crashed: set[Key] = field(default_factory=set)
     left: list[tuple[Key, Finding]] = field(default_factory=list)
     is_simplified: bool = False
+    view: GraphView | None = None
 
     def fail(self, key: Key, error: Exception) -> None:
         """Note that a patch could not be applied."""
@@ -94,13 +98,13 @@ def run_rounds(job: Job, limit: int | None = None) -> Run:
     """
     run = Run(job.model.proto, job.model.proto)
     # First what was asked for: it makes the reference that everything else is measured against.
-    view = _stage(job, run, None, is_asked=True, limit=None)
+    _stage(job, run, is_asked=True, limit=None)
     if job.request.concat_heads:
         edited = join(make_view(replace(job.model, proto=run.proto)), job.request)
         run.proto = edited.proto
         run.asked += edited.done
     run.reference = run.proto
-    _stage(job, run, view, is_asked=False, limit=limit)
+    _stage(job, run, is_asked=False, limit=limit)
     return run
 
 
@@ -108,17 +112,13 @@ def resume_rounds(job: Job, run: Run, simplified: onnx.ModelProto) -> None:
     """Go on with what onnxsim made of a run's result."""
     run.is_simplified = simplified is not run.proto
     run.proto = simplified
-    _stage(job, run, None, is_asked=False, limit=None)
+    _stage(job, run, is_asked=False, limit=None)
 
 
-def _stage(job: Job, run: Run, view: GraphView | None, *, is_asked: bool, limit: int | None) -> GraphView:
+def _stage(job: Job, run: Run, *, is_asked: bool, limit: int | None) -> None:
     """Rounds of either the patches that were asked for, or all others."""
     for number in range(1, MAX_ROUNDS + 1):
-        if view is None or view.proto is not run.proto:
-            view = make_view(replace(job.model, proto=run.proto), multiples=job.request.multiples)
-            run.left = keyed(view, _findings(view, job.plan))
-            # The graph is another one: what could not be patched in the last one perhaps can be now.
-            run.failed = {key: why for key, why in run.failed.items() if key in run.crashed}
+        view = _looked_over(job, run)
         todo = [
             (key, finding)
             for key, finding in run.left
@@ -127,14 +127,24 @@ def _stage(job: Job, run: Run, view: GraphView | None, *, is_asked: bool, limit:
         if limit is not None:
             todo = todo[: limit - sum(not applied.is_unsafe for applied in run.applied)]
         if not todo:
-            break
+            return
         proto = _round(job, run, view, todo, number)
         if proto is run.proto:
-            break
+            return
         run.proto = proto
-    else:
-        view = make_view(replace(job.model, proto=run.proto), multiples=job.request.multiples)
+    _looked_over(job, run)
+
+
+def _looked_over(job: Job, run: Run) -> GraphView:
+    """The view of a run's result; its findings are in `left`."""
+    view = run.view
+    if view is None or view.proto is not run.proto:
+        is_first = run.proto is job.view.proto
+        view = job.view if is_first else make_view(replace(job.model, proto=run.proto), multiples=job.request.multiples)
+        run.view = view
         run.left = keyed(view, _findings(view, job.plan))
+        # The graph is another one: what could not be patched in the last one perhaps can be now.
+        run.failed = {key: why for key, why in run.failed.items() if key in run.crashed}
     return view
 
 
@@ -196,6 +206,10 @@ def _round(job: Job, run: Run, view: GraphView, todo: list[tuple[Key, Finding]],
         for key, finding in todo:
             if key in run.failed:
                 continue
+            problem = _malformed(view, finding)
+            if problem:
+                run.fail(key, Unfixable(problem))
+                continue
             surgeon.begin()
             try:
                 rules[finding.code]().patch(finding, view, surgeon, job.request)
@@ -213,6 +227,29 @@ def _round(job: Job, run: Run, view: GraphView, todo: list[tuple[Key, Finding]],
             run.applied += applied
             return surgeon.close()
         # A patch failed half way: begin again without it.
+
+
+def _malformed(view: GraphView, finding: Finding) -> str:
+    """Why the node of a finding is no valid one of its operator, so that no patch can rely on what it has; or nothing."""
+    from onnx import defs
+
+    place = finding.location
+    graph = next((graph for graph in view.graphs if graph.path == place.graph), None)
+    if place.index is None or graph is None or place.index >= len(graph.nodes):
+        return ""
+    node = graph.nodes[place.index]
+    try:
+        schema = defs.get_schema(node.proto.op_type, view.opset, node.proto.domain)
+    except defs.SchemaError:
+        return ""
+    count = len(node.inputs)
+    while count and not node.inputs[count - 1]:
+        count -= 1
+    if count < schema.min_input:
+        return (
+            f"{printable(node.op)} needs {counted(schema.min_input, 'input')}, and has {count}: repair the model first"
+        )
+    return ""
 
 
 def _guarded(key: Key, run: Run, call: Callable[[], onnx.ModelProto | None]) -> onnx.ModelProto | None:

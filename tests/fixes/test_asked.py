@@ -164,7 +164,7 @@ def test_a_bound_input_is_a_constant(tmp_path: Path) -> None:
     [
         ("1,1,3", "the value has shape [3], and the input takes [4]"),
         ("1,1,x,3", "neither numbers of type float32"),
-        ("missing.npy", "missing.npy: No such file or directory"),
+        ("missing.npy", "missing.npy: cannot be read: No such file"),
         ("", "neither numbers"),
         ("1," * 20_000, "write them to an .npy file"),
     ],

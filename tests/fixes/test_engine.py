@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -319,12 +320,116 @@ def test_a_chain_that_has_to_stay_gets_shorter_and_says_so(opset: int, ops: list
     assert not report.applied
     assert [applied.finding.code for applied in report.shortened] == ["SHP002"]
     assert [left.why for left in report.left if left.finding.code == "SHP002"] == [
-        "it has more than one free size: the chain has to stay; no shorter one was found"
+        "it has more than one free size: the chain stays; no shorter one was found"
     ]
     feed = {"x": image(2, 8, 7, 9)}
     (before,) = session(model.proto.SerializeToString()).run(None, feed)
     (after,) = session(fixed.SerializeToString()).run(None, feed)
     assert np.array_equal(before, after)
+
+
+NAMELESS = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,H,W,8] x) => ({outputs})
+    <int64 zero = {{0}}, int64[1] axes = {{0}}, int64[1] minus = {{-1}}, int64[1] four = {{4}}> {{ {nodes} }}"""
+
+
+def nameless(count: int) -> Model:
+    """Chains of nodes without names, each to a Reshape."""
+    nodes, outputs = [], []
+    for i in range(count):
+        nodes.append(f"s{i} = Shape (x) b{i} = Gather <axis = 0> (s{i}, zero) l{i} = Unsqueeze (b{i}, axes)")
+        nodes.append(f"t{i} = Concat <axis = 0> (l{i}, minus, four) y{i} = Reshape (x, t{i})")
+        outputs.append(f"float[N,P,4] y{i}")
+    return parse(NAMELESS.format(outputs=", ".join(outputs), nodes="\n".join(nodes)))
+
+
+def test_findings_about_nodes_without_names_are_told_apart_though_positions_move() -> None:
+    _, report = fix(nameless(5))
+    assert len(report.applied) == 5
+    assert not report.shortened
+    assert len({applied.key for applied in report.applied}) == 5
+
+
+@pytest.mark.parametrize("wrong", range(5))
+def test_a_rollback_hits_the_patch_of_a_node_without_a_name(wrong: int) -> None:
+    from onnxlint_rules.shp.shp002_shape_chain import ShapeChain
+
+    class Wrong(ShapeChain):
+        def patch(self, finding: Any, view: Any, surgeon: Any, request: Any) -> None:
+            node = surgeon.graph.nodes[finding.location.index]
+            super().patch(finding, view, surgeon, request)
+            if node.outputs[0].name == f"y{wrong}":
+                node.inputs[1] = surgeon.constant("wrong", np.array([0, 2, -1], np.int64))
+
+    model = nameless(5)
+
+    def compare(reference: onnx.ModelProto, result: onnx.ModelProto, *_: Any) -> Any:
+        from onnxlint.verification.results import Trial, Verification
+
+        feed = {"x": image(2, 3, 4, 8)}
+        before = session(reference.SerializeToString()).run(None, feed)
+        after = session(result.SerializeToString()).run(None, feed)
+        equal = all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+        return Verification((Trial("", "normal", "equal" if equal else "different"),), "onnxruntime")
+
+    fixed, report = fix_model(model, Plan((Wrong,)), Request(), compare)
+    assert len(report.applied) == 4
+    (left,) = report.rolled_back
+    assert left.finding.location.index is not None
+    assert fixed.graph.node[left.finding.location.index].output[0] == f"y{wrong}"
+
+
+@settings(max_examples=NETWORKS, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.sampled_from([2, 3, 5, 6, 7, 10, 12]), min_size=1, max_size=4),
+    st.integers(1, 40),
+    st.integers(1, 3),
+)
+def test_multiples_that_are_no_powers_of_two(strides: list[int], assumed: int, factor: int) -> None:
+    """Nodes without names shrink H by a stride and are enlarged again to the size that they had."""
+    lines, outputs = [], []
+    for i, stride in enumerate(strides):
+        lines.append(f"p{i} = MaxPool <kernel_shape = [1, 1], strides = [{stride}, 1]> (x)")
+        lines.append(f"s{i} = Shape (x) q{i} = Slice (s{i}, c2, c4) r{i} = Shape (p{i}) n{i} = Slice (r{i}, c0, c2)")
+        lines.append(f"t{i} = Concat <axis = 0> (n{i}, q{i})")
+        lines.append(
+            f'y{i} = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> '
+            f"(p{i}, , , t{i})"
+        )
+        outputs.append(f"float[N,2,H,W] y{i}")
+    text = f"""<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,2,H,W] x) => ({", ".join(outputs)})
+    <int64[1] c0 = {{0}}, int64[1] c2 = {{2}}, int64[1] c4 = {{4}}> {{ {chr(10).join(lines)} }}"""
+    model = parse(text)
+    fixed, report = fix(model, multiples=(("H", assumed),))
+    fits = sum(assumed % stride == 0 for stride in strides)
+    resizes = [applied for applied in report.applied if applied.finding.code == "SHP001"]
+    assert len(resizes) == fits
+    assert not report.shortened
+    assert sum(left.finding.code == "SHP001" for left in report.left) == len(strides) - fits
+    used = [stride for stride in strides if assumed % stride == 0]
+    needed = math.lcm(*used)
+    for condition in report.conditions:
+        number = int(condition.removeprefix("H % ").removesuffix(" == 0"))
+        assert number % needed == 0  # the assumption, or a weaker condition that is enough
+        assert assumed % number == 0
+    assert bool(report.conditions) == bool(used)
+    feed = {"x": image(2, 2, assumed * factor, 3)}
+    before = session(model.proto.SerializeToString()).run(None, feed)
+    after = session(fixed.SerializeToString()).run(None, feed)
+    for a, b in zip(before, after, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_node_with_too_few_inputs_is_no_crash_of_a_patch() -> None:
+    model = parse("""
+    <ir_version: 8, opset_import: ["": 10]>
+    g (float[1,2,4,4] x) => (float[1,2,8,8] y) { y = Upsample (x) }
+    """)
+    _, report = fix(model)
+    whys = [left.why for left in report.left if left.finding.code == "OPS002"]
+    assert whys == ["Upsample needs 2 inputs, and has 1: repair the model first"]
+    assert not any("please report it" in left.why for left in report.left)
 
 
 # Random graphs

@@ -211,3 +211,26 @@ def test_a_result_that_would_not_load_is_an_error() -> None:
     with pytest.raises(OnnxlintError, match="with the sizes asked for onnxruntime would not load the model"):
         _demand_loadable(model, bad, has_sizes=True)
     _demand_loadable(Model("m.onnx", bad, 0), bad, has_sizes=False)  # it was no better before
+
+
+BAKED = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[N,4,H] x) => (float[N,2,P] y) <int64[3] target = {0, 2, 12}> { y = Reshape (x, target) }
+"""
+
+
+def test_a_size_that_one_number_alone_satisfies_cannot_be_free() -> None:
+    with pytest.raises(OnnxlintError) as caught:
+        fix(BAKED, dynamic=("x=N,4,H",))
+    assert "axis 2 of 'x' cannot be free: only size 6 is" in str(caught.value)
+    assert "Reshape 'y' fixes it" in str(caught.value)
+    assert shape(fix(BAKED, dynamic=("x=B,4,?",)).graph.input[0]) == ["B", 4, "H"]
+
+
+def test_a_model_that_no_input_can_run_is_refused() -> None:
+    text = BAKED.replace("float[N,4,H] x", "float[2,4,8] x").replace("{0, 2, 12}", "{2, 2, 12}")
+    with pytest.raises(OnnxlintError, match="Reshape 'y' cannot reshape 64 elements to 48; nothing was changed"):
+        fix(text)
+    with pytest.raises(OnnxlintError, match="--static: the model does not accept these sizes: Reshape 'y'"):
+        fix(BAKED, static=("x=2,4,8",))
+    assert shape(fix(BAKED, static=("x=2,4,6",)).graph.input[0]) == [2, 4, 6]

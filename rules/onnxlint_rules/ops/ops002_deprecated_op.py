@@ -16,6 +16,7 @@ from onnxlint import (
     Rule,
     Severity,
     Silent,
+    Unfixable,
     counted,
     printable,
 )
@@ -183,6 +184,8 @@ def _replace(surgeon: Surgeon, node: Node) -> None:
     if node.op == "Scatter":
         held.op = "ScatterElements"
         return
+    if not node.input(1):
+        raise Unfixable("it has no scales")
     held.op = "Resize"
     data, scales = held.inputs[:2]
     if opset >= 11:

@@ -1,0 +1,78 @@
+"""Sizes that no model accepts, or that only one number satisfies: what a fix refuses to touch, or to promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.symbolic.constraints import BakedSize, Demand, baked_sizes, impossible_demands
+from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    from onnxlint.fixes.shapes import WantedDim
+    from onnxlint.graph.view import GraphView, Node
+
+
+def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: str = "") -> None:
+    """No input can run the model: there is nothing to fix, and nothing to compare with.
+
+    Args:
+        view: The model.
+        before: The model before the option, whose fault it is not; None: the model as it was read.
+        flag: The option that gave it its sizes.
+
+    Raises:
+        OnnxlintError: It names the node and what is wrong.
+    """
+    known = set() if before is None else {demand.node.index for demand in impossible_demands(before)}
+    for demand in impossible_demands(view):
+        if demand.node.index in known:
+            continue
+        what = _what(demand)
+        if flag:
+            raise OnnxlintError(f"{flag}: the model does not accept these sizes: {what}")
+        raise OnnxlintError(
+            f"{printable(view.model.path)}: no input can run this model: {what}; nothing was changed: export it again"
+        )
+
+
+def _what(demand: Demand) -> str:
+    if demand.node.op == "Reshape":
+        rest = "a multiple of " if demand.multiple else ""
+        return f"{_label(demand.node)} cannot reshape {demand.left:,} elements to {rest}{demand.right:,}"
+    return f"{_label(demand.node)} needs sizes {demand.left} and {demand.right} to be equal"
+
+
+def refuse_baked(view: GraphView, wanted: Mapping[str, Sequence[WantedDim]]) -> None:
+    """A size is to be free that only one number satisfies.
+
+    Args:
+        view: The model after the option.
+        wanted: Input → the sizes that were asked for.
+
+    Raises:
+        OnnxlintError: It names the input, the axis, the only size, and the node that fixes it.
+    """
+    for baked in baked_sizes(view):
+        dims = wanted.get(baked.input, ())
+        if baked.axis < len(dims) and isinstance(dims[baked.axis], str):
+            raise OnnxlintError(
+                f"--dynamic: axis {baked.axis} of {printable(baked.input)!r} cannot be free: {_only(baked)}; "
+                f"compute it from the input's shape in the export, or leave the axis out with ?"
+            )
+
+
+def _only(baked: BakedSize) -> str:
+    if baked.smallest != baked.largest:
+        sizes = f"only sizes {baked.smallest} to {baked.largest} are"
+    elif baked.or_one and baked.smallest != 1:
+        sizes = f"only sizes 1 and {baked.smallest} are"
+    else:
+        sizes = f"only size {baked.smallest} is"
+    effect = "accepted" if baked.fails else "right, and others mix up elements"
+    return f"{sizes} {effect}: {_label(baked.node)} fixes it"
+
+
+def _label(node: Node) -> str:
+    return f"{printable(node.op)} {printable(node.name or node.output() or f'#{node.index}')!r}"
