@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -72,49 +71,8 @@ def check_writable(path: str) -> None:
         raise OnnxlintError(f"{printable(path)}: cannot be written: permission denied; choose another place")
 
 
-def refuse_inputs(output: str, inputs: Iterable[str], way_out: str = "choose another name") -> None:
-    """Raise OnnxlintError where an output is one of the files that are read, under whatever name.
-
-    Args:
-        output: The file to write.
-        inputs: Files that are read: models, their external data, images, configurations.
-        way_out: What the message advises.
-    """
-    for path in inputs:
-        if _is_same(output, path):
-            raise OnnxlintError(f"{printable(output)}: is an input ({printable(path)}); {way_out}")
-
-
-def refuse_model(output: str) -> None:
-    """Raise OnnxlintError where a report or a table would replace a model.
-
-    A file counts as a model by its name (`.onnx`) or where its first bytes are those of one.
-    """
-    if not os.path.isfile(output):
-        return
-    if os.path.splitext(output)[1].lower() in MODEL_SUFFIXES or _begins_as_model(output):
-        raise OnnxlintError(f"{printable(output)}: is a model, which a report must not replace; choose another name")
-
-
 MODEL_SUFFIXES = (".onnx", ".onnxtxt", ".onnxtext")
 """Endings of model files."""
-
-
-def _is_same(one: str, other: str) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except (OSError, ValueError):
-        return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _begins_as_model(path: str) -> bool:
-    """Whether a file begins as exporters begin an ONNX file: with its IR version."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(3)
-    except OSError:
-        return False
-    return len(head) == 3 and head[0] == 0x08 and 1 <= head[1] < 64 and head[2] & 7 in (0, 2)
 
 
 def _umask() -> int:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.external import External, open_located
-from onnxlint.model.output import PREFIX, is_stream, replace
-from onnxlint.model.skeleton import Model, inline_span, is_external, locate_external, walk_tensors
+from onnxlint.model.output import PREFIX, is_stream, replace, write_atomically
+from onnxlint.model.protect import identity, note_of, refuse_external_data, refuse_model_output
+from onnxlint.model.skeleton import STDIN, Model, inline_span, is_external, locate_external, walk_tensors
 from onnxlint.model.wire import (
     CHILDREN,
     DATA_LOCATION,
@@ -88,10 +89,9 @@ def save(
             f"{printable(external_data)}: external data lies beside the model; give a name without a folder"
         )
     if external_data is not None:
-        target = os.path.join(os.path.dirname(path), external_data)
-        if any(os.path.realpath(target) == os.path.realpath(other) for other in (path, model.path)):
-            raise OnnxlintError(f"{printable(target)}: is a model itself; give its weights another name")
-    with _Scratch(path) as scratch:
+        refuse_external_data(os.path.join(os.path.dirname(path), external_data), path, model)
+    refuse_model_output(path, None if _is_source(model, path) else model)
+    with _Scratch(path, external_data) as scratch:
         if external_data is not None:
             _move_out(model, proto, scratch, external_data)
         elif inline:
@@ -114,12 +114,17 @@ def save(
     return total
 
 
+def _is_source(model: Model, path: str) -> bool:
+    return model.path != STDIN and os.path.realpath(path) == os.path.realpath(model.path)
+
+
 def copy(source: str, path: str) -> None:
     """Copy a model file as it is, with the care of `save`.
 
     Raises:
         OnnxlintError: It cannot be read or written; the destination is as it was.
     """
+    refuse_model_output(path)
     with _Scratch(path) as scratch:
         with scratch.open(path) as out, open(source, "rb") as file:
             shutil.copyfileobj(file, out, _PIECE)
@@ -308,12 +313,17 @@ class _Scratch:
 
     Attributes:
         path: The model's destination.
+
+    Args:
+        path: See above.
+        data: Name of the file beside it that takes weights.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, data: str | None = None) -> None:
         self.path = path
         self._files: list[tuple[str, str]] = []
         self._second = ""
+        self._data = "" if data is None else os.path.realpath(os.path.join(os.path.dirname(path), data))
 
     def __enter__(self) -> _Scratch:
         return self
@@ -373,10 +383,18 @@ class _Scratch:
         """Move everything in place, in the order of writing."""
         for temporary, destination in self._files:
             try:
+                if destination == self._data:
+                    write_atomically(note_of(destination), f"{identity(destination)} {identity(temporary)}")
                 replace(temporary, destination)
             except OSError as error:
                 self._second = ""  # the model in place may need it
                 raise _unwritable(destination, error) from None
+        self._unlink_note()
+
+    def _unlink_note(self) -> None:
+        if self._data:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(note_of(self._data))
 
 
 def _unwritable(path: str, error: OSError) -> OnnxlintError:
