@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxlint.fixes.results import FixReport
     from onnxlint.images.options import ImageOptions
     from onnxlint.images.recipe import ImageSet, Recipe
+    from onnxlint.lint.configuration import Config
 
 _Path = str | os.PathLike[str]
 _Progress = Callable[[str, int, int | None], None]
@@ -73,6 +74,13 @@ def _recipe_part(match: re.Match[str]) -> str:
     return f"recipe[{match[1]!r}]" if match[2] is None else f"recipe={{{match[1]!r}: {match[2]!r}}}"
 
 
+def _warn_of_withheld(config: Config) -> None:
+    if config.withheld_note:
+        import warnings
+
+        warnings.warn(_in_python(config.withheld_note), stacklevel=4)
+
+
 def _argument(match: re.Match[str]) -> str:
     return _RENAMED.get(match[1], match[1].replace("-", "_"))
 
@@ -91,6 +99,7 @@ def check(
     baseline: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     isolated: bool = False,
+    trust_config: bool | None = None,
 ) -> CheckResult:
     """Look for what will hurt a model in deployment, as `onnxlint check` does.
 
@@ -111,6 +120,8 @@ def check(
         config: A configuration file, in place of the nearest one upwards from the model (for a loaded model: from the
             working directory).
         isolated: Leave configuration files unread.
+        trust_config: Whether the code that `rule-paths` name is loaded: True, whatever configuration names it; False,
+            never; None, where `config` or a configuration of the working directory does (a warning says what was not).
 
     Returns:
         What the selected rules found; a result without findings means that all of them ran.
@@ -135,9 +146,10 @@ def check(
         weights=weights,
         baseline=_text(baseline),
     )
-    configs = Configs(command, _text(config), isolated)
+    configs = Configs(command, _text(config), isolated, trust_config)
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else IN_MEMORY
     plan = Plans(configs).of(name)
+    _warn_of_withheld(configs.of(name))
     ledger = Ledger(configs)
     ledger.open(name)
     if isinstance(model, str | os.PathLike):
@@ -179,6 +191,7 @@ def fix(
     inline: bool = False,
     config: str | os.PathLike[str] | None = None,
     isolated: bool = False,
+    trust_config: bool | None = None,
 ) -> FixReport:
     """Apply fixes that are proved, or verified by running both models, as `onnxlint fix` does.
 
@@ -210,7 +223,7 @@ def fix(
         external_data: Name of the file beside `output` that large weights are written to; None leaves them where they
             are.
         inline: Bring external data into the file.
-        config, isolated: As for `check`.
+        config, isolated, trust_config: As for `check`.
 
     Returns:
         What was done, what is left and why, and how it was verified.
@@ -246,9 +259,11 @@ def fix(
         simplify=simplify,
         allow_empty=allow_empty,
     )
+    configs = Configs(settings, _text(config), isolated, trust_config)
+    _warn_of_withheld(configs.of(os.fspath(model)))
     fixed = fix_path(
         os.fspath(model),
-        Configs(settings, _text(config), isolated),
+        configs,
         FixOptions(request, _names(assume), multiple_of, verify, _text(inputs)),
     )
     if output is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from onnxlint.cli.options import (
     ConfigOptions,
     RuleOptions,
     argument,
+    configs_of,
     number,
     option,
     split,
@@ -94,9 +96,10 @@ class Options(ConfigOptions, RuleOptions):
 def run(options: Options) -> int:
     """Check models and report what was found; returns the exit code."""
     from onnxlint.graph.source import Sources
-    from onnxlint.lint.configuration import Configs, Settings, parse_severities
+    from onnxlint.lint.configuration import Settings, parse_severities
     from onnxlint.lint.session import check_paths, fail_level
     from onnxlint.model.output import check_writable, write_atomically
+    from onnxlint.model.protect import refuse_report
     from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS, Report, render
 
     command = Settings(
@@ -112,11 +115,12 @@ def run(options: Options) -> int:
         baseline=options.baseline,
         format=options.format,
     )
-    configs = Configs(command, options.config, options.isolated)
+    configs = configs_of(options, command)
     here = configs.of_folder(".")
     to_file = options.output is not None
     if options.output is not None:
         check_writable(options.output)
+        refuse_report(options.output, [path for path in options.paths or () if os.path.isfile(path)])
     with console.progress("Checking models", options.quiet) as progress:
         run = check_paths(
             options.paths or ["."],

@@ -83,6 +83,7 @@ def run(options: Options) -> int:
     from onnxlint.accuracy.options import CompareOptions
     from onnxlint.images.options import ImageOptions
     from onnxlint.model.output import check_writable, write_atomically
+    from onnxlint.model.protect import refuse_report
     from onnxlint.report.compare import FORMATS, render
 
     if options.format not in FORMATS:
@@ -91,6 +92,11 @@ def run(options: Options) -> int:
     if options.output is not None:
         check_writable(options.output)
     chosen = recipe_of(options)
+    if options.output is not None:
+        models = (options.reference, *options.candidates)
+        weights = (f"{path.removesuffix('.param')}.bin" for path in models if path.endswith(".param"))
+        tables = (one for one in (chosen.images, options.labels, options.config) if one is not None)
+        refuse_report(options.output, [*models, *weights, *tables])
     task = options.task if options.task is not None else chosen.task
     with console.steps(options.quiet) as progress:
         report = compare(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from onnxlint.cli import console
-from onnxlint.cli.options import ConfigOptions, argument
+from onnxlint.cli.options import ConfigOptions, argument, configs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,7 @@ class Options(ConfigOptions):
 
 def run(options: Options) -> int:
     """Print what is configured for a model, and where; returns the exit code."""
-    from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.session import describe
 
-    console.write(describe(Configs(Settings(), options.config, options.isolated), options.model))
+    console.write(describe(configs_of(options), options.model))
     return 0

@@ -18,6 +18,7 @@ from onnxlint.cli.options import (
     RuleOptions,
     UsageError,
     argument,
+    configs_of,
     number,
     option,
     split,
@@ -154,10 +155,9 @@ def run(options: Options) -> int:
     """Fix models, and print for each what was done and what is left; returns the exit code."""
     from onnxlint.fixes.many import Destination, exit_code, fix_many
     from onnxlint.fixes.options import FixOptions
-    from onnxlint.lint.configuration import Configs
 
     _demand_output(options)
-    configs = Configs(_settings(options), options.config, options.isolated)
+    configs = configs_of(options, _settings(options))
     wanted = FixOptions(
         _request(options), split(options.assume), options.multiple_of, not options.no_verify, options.inputs
     )
@@ -171,6 +171,13 @@ def run(options: Options) -> int:
             results += fix_many(options.models, configs, wanted, goes, progress)
     for result in results:
         _show(result, options)
+    if not options.quiet:
+        console.notes(
+            filter(
+                None,
+                dict.fromkeys(configs.of(result.path).withheld_note for result in results if result.fixed is not None),
+            )
+        )
     return exit_code(results, exit_zero=options.exit_zero, on_change=options.fail_on_change)
 
 
@@ -215,9 +222,11 @@ def _fix_one(options: Options, configs: Configs, wanted: FixOptions, progress: C
     from onnxlint.fixes.many import Result
     from onnxlint.fixes.session import fix_path, write
     from onnxlint.model.output import check_writable
+    from onnxlint.model.protect import refuse_inputs
 
     (model,), output = options.models, options.output or ""
     check_writable(output)
+    refuse_inputs(output, [model], "--in-place replaces the model")
     fixed = fix_path(model, configs, wanted, progress)
     progress("writing")
     write(fixed, output, options.external_data, options.inline)

@@ -14,6 +14,7 @@ from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import Recipe
+    from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.registry import Registry
 
 OUTPUT = "output"
@@ -170,6 +171,9 @@ class ConfigOptions:
         str | None, option("--config", metavar="FILE", help="read this configuration, not the nearest one", panel=WORK)
     ] = None
     isolated: Annotated[bool, option("--isolated", help="read no configuration file", panel=WORK)] = False
+    trust_config: Annotated[
+        bool, option("--trust-config", help="run rules of configurations that lie beside models elsewhere", panel=WORK)
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,12 +329,23 @@ class ThreadsOption:
 # What they say together with the configuration
 
 
+def configs_of(options: ConfigOptions, command: Settings | None = None) -> Configs:
+    """Where configurations come from.
+
+    Args:
+        options: What the command line says about that.
+        command: What it says in place of a configuration.
+    """
+    from onnxlint.lint.configuration import Configs, Settings
+
+    return Configs(command or Settings(), options.config, options.isolated, options.trust_config or None)
+
+
 def registry(options: ConfigOptions) -> Registry:
     """The rules that the working directory's configuration knows."""
-    from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.registry import load_registry
 
-    return load_registry(Configs(Settings(), options.config, options.isolated).of_folder(".").rule_paths)
+    return load_registry(configs_of(options).of_folder(".").rule_paths)
 
 
 @dataclass(frozen=True)
@@ -361,9 +376,8 @@ def recipe_of(options: RecipeOptions) -> Chosen:
     """
     from onnxlint.errors import OnnxlintError
     from onnxlint.images.recipe import make_recipe
-    from onnxlint.lint.configuration import Configs, Settings
 
-    config = Configs(Settings(), options.config, options.isolated).of_folder(".")
+    config = configs_of(options).of_folder(".")
     written = config.recipe
     # A preset on the command line is a whole recipe: what the file says about parts of another one goes.
     rest = {key: text for key, text in written.items() if options.preset is None or key not in _RECIPE}

@@ -56,7 +56,7 @@ def _check(view: GraphView, plan: Plan) -> CheckResult:
     path = view.model.path
     findings, suppressed, failures = check_view(view, plan)
     error = FileError(path, f"{printable(path)}: {'; '.join(failures)}") if failures else None
-    return CheckResult(path, tuple(findings), error, suppressed)
+    return CheckResult(path, tuple(findings), error, len(suppressed), tuple(sorted(set(suppressed))))
 
 
 def compare_findings(old: Sequence[Finding], new: Sequence[Finding]) -> Findings:

@@ -14,10 +14,14 @@ from dataclasses import dataclass, field, replace
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.files import STDIN
 from onnxlint.lint.finding import CheckResult, Finding
+from onnxlint.model.reading import read_small
 from onnxlint.text import printable
 
 DEFAULT_NAME = "onnxlint-baseline.json"
 VERSION = 1
+
+_MOST = 64 << 20
+"""Bytes that a baseline can have."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,19 @@ class Baseline:
         """The same result without its known findings, which are counted as suppressed."""
         left = Counter(self.models.get(self.key(result.model), {}))
         kept = []
+        known_codes: set[str] = set()
         for finding in result.findings:
             known = identity(finding)
             if left[known] > 0:
                 left[known] -= 1
+                known_codes.add(finding.code)
             else:
                 kept.append(finding)
+        if not known_codes:
+            return result
         number = len(result.findings) - len(kept)
-        return replace(result, findings=tuple(kept), suppressed=result.suppressed + number) if number else result
+        codes = tuple(sorted({*result.suppressed_codes, *known_codes}))
+        return replace(result, findings=tuple(kept), suppressed=result.suppressed + number, suppressed_codes=codes)
 
     def stale(self, result: CheckResult, codes: frozenset[str]) -> int:
         """How many known findings of a model are gone.
@@ -118,8 +127,7 @@ def load(path: str) -> Baseline:
 
     shown = printable(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+        document = json.loads(read_small(path, _MOST))
     except FileNotFoundError:
         raise OnnxlintError(f"{shown}: no such baseline; write it with --write-baseline {shown}") from None
     except OSError as error:

@@ -9,20 +9,34 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.files import STDIN
 from onnxlint.lint.finding import Severity
 from onnxlint.lint.formats import FORMATS, unknown_format
-from onnxlint.lint.globs import matches_any
+from onnxlint.lint.globs import LONGEST, matches_any
+from onnxlint.model.reading import read_small
 from onnxlint.text import choices, did_you_mean, printable
 
 FAIL_ON = ("error", "warning", "info", "never")
 MIN_OPSET = 11
+IN_MODEL_IGNORES = {
+    "nothing": (),
+    "warnings": (Severity.WARNING, Severity.INFO),
+    "errors": (Severity.ERROR, Severity.WARNING, Severity.INFO),
+}
+"""Value of `in-model-ignores` → severities that `onnxlint.ignore` in a model may keep silent; never those of SEC rules."""
+
 RECIPE = ("images", "preset", "shape", "mean", "norm", "pixel", "resize", "method", "task", "labels")
 """What `[recipe]` can say: options of convert, compare and deploy."""
+
+MOST = 1 << 18
+"""Bytes that a configuration file can have."""
+
+MAX_DEPTH = 32
+"""Tables and lists that can lie in each other in it, and parts that a dotted key can have."""
 
 FILE_NAMES = ("onnxlint.toml", "pyproject.toml")
 """Where a configuration can be, the first of a folder first."""
@@ -42,6 +56,8 @@ class Settings:
         severity: (selector, severity) pairs.
         per_file_ignores: (glob, selectors) pairs.
         rule_paths: Files and folders with rules, absolute.
+        withheld: Those that are not loaded, because the configuration lies with a model (see `Configs`).
+        in_model_ignores: What `onnxlint.ignore` in a model may keep silent: one of `IN_MODEL_IGNORES`.
         exclude: Globs of models that are not checked.
         baseline: Path of the baseline file.
         weights: Whether rules may read weights.
@@ -62,6 +78,8 @@ class Settings:
     severity: tuple[tuple[str, Severity], ...] = ()
     per_file_ignores: tuple[tuple[str, tuple[str, ...]], ...] = ()
     rule_paths: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    in_model_ignores: str | None = None
     exclude: tuple[str, ...] = ()
     baseline: str | None = None
     weights: bool | None = None
@@ -121,6 +139,21 @@ class Config:
         return self.file.rule_paths + self.command.rule_paths
 
     @property
+    def ignorable(self) -> tuple[Severity, ...]:
+        """Severities of findings that a model's own metadata may keep silent."""
+        return IN_MODEL_IGNORES[_first(self.command.in_model_ignores, self.file.in_model_ignores, "warnings")]
+
+    @property
+    def withheld_note(self) -> str:
+        """One line about rules that are not loaded, and how to load them; empty where there are none."""
+        if not self.file.withheld:
+            return ""
+        return (
+            f"{self.file.path}: rule-paths not loaded: their code would run, and this configuration was found beside a "
+            f"model, not upwards from the working directory; use --config {self.file.path} or --trust-config to run it"
+        )
+
+    @property
     def recipe(self) -> dict[str, str]:
         """Option → value of `[recipe]`."""
         return dict(self.file.recipe)
@@ -157,27 +190,36 @@ def _first(first: T | None, second: T | None, default: T) -> T:
 class Configs:
     """Finds the configuration of each model.
 
+    `rule-paths` are code. They hold where the user named the configuration, or where it lies in the working directory or
+    above it, as pytest and mypy find theirs. A configuration that lies with a model elsewhere may have come with it: its
+    `rule-paths` are withheld.
+
     Args:
         command: What the command line says.
         path: One file that holds for every model, in place of the nearest (`--config`).
         isolated: Whether files are left unread (`--isolated`).
+        trust_config: Whether `rule-paths` hold in every configuration (`--trust-config`). False: in none, not even in that
+            of the working directory, for programs that check other people's folders. None: as above.
 
     Raises:
         OnnxlintError: `path` cannot be read, or the command line asks for something that does not exist.
     """
 
-    def __init__(self, command: Settings, path: str | None = None, isolated: bool = False) -> None:
+    def __init__(
+        self, command: Settings, path: str | None = None, isolated: bool = False, trust_config: bool | None = None
+    ) -> None:
         if command.format is not None and command.format not in FORMATS:
             raise unknown_format(command.format)
         if command.fail_on is not None and command.fail_on not in FAIL_ON:
             hint = did_you_mean(command.fail_on, FAIL_ON, choices(FAIL_ON))
             raise OnnxlintError(f"--fail-on: {printable(command.fail_on)!r} is not a level{hint}")
         self._command = command
+        self._trust = trust_config
         self._fixed: Config | None = None
         if isolated:
             self._fixed = Config(Settings(), command)
         elif path is not None:
-            self._fixed = Config(read(path), command)
+            self._fixed = Config(_withheld(read(path), trust_config is not False), command)
         self._by_folder: dict[str, Config] = {}
         self._by_path: dict[str | None, Config] = {None: Config(Settings(), command)}
 
@@ -197,9 +239,29 @@ class Configs:
         if known is None:
             path = find(folder)
             if path is not None and path not in self._by_path:
-                self._by_path[path] = Config(read(path), self._command)
+                trusted = _is_own(path) if self._trust is None else self._trust
+                self._by_path[path] = Config(_withheld(read(path), trusted), self._command)
             known = self._by_folder[folder] = self._by_path[path]
         return known
+
+
+def _withheld(settings: Settings, trusted: bool) -> Settings:
+    """Settings whose rules are loaded only where their configuration is trusted."""
+    if trusted or not settings.rule_paths:
+        return settings
+    return replace(settings, rule_paths=(), withheld=settings.rule_paths)
+
+
+def _is_own(path: str) -> bool:
+    """Whether a configuration lies in the working directory or above it, where only the user puts one."""
+    folder = os.path.realpath(os.path.dirname(path))
+    here = os.path.realpath(os.getcwd())
+    if os.path.join(here, "").startswith(os.path.join(folder, "")):
+        # In a folder such as /tmp, anybody could have put it there.
+        status, home = os.stat(path), os.stat(folder)
+        shared = bool(home.st_mode & 0o002)
+        return not shared or not hasattr(os, "geteuid") or status.st_uid in (0, os.geteuid())
+    return False
 
 
 def find(folder: str) -> str | None:
@@ -222,9 +284,8 @@ def find(folder: str) -> str | None:
 def _mentions_us(path: str) -> bool:
     # Most pyproject.toml do not: then neither the TOML parser is imported, nor an error in it our business.
     try:
-        with open(path, "rb") as file:
-            if b"onnxlint" not in file.read():
-                return False
+        if b"onnxlint" not in read_small(path, MOST):
+            return False
     except OSError:
         return False
     return isinstance(_tool_table(path), dict)
@@ -275,12 +336,14 @@ def _parse(path: str) -> Mapping[str, Any]:
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     shown = _shown(path)
     try:
-        with open(path, "rb") as file:
-            parsed: Mapping[str, Any] = tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise OnnxlintError(f"{shown}: not valid TOML: {printable(' '.join(str(error).split()))}") from None
+        text = read_small(path, MOST).decode()
+        if (text.count("[") + text.count("{") > MAX_DEPTH or text.count(".") > MAX_DEPTH) and _depth(text) > MAX_DEPTH:
+            raise OnnxlintError(f"{shown}: not valid TOML: nested more than {MAX_DEPTH} deep")
+        parsed: Mapping[str, Any] = tomllib.loads(text.replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise OnnxlintError(f"{shown}: not valid TOML: byte {error.start} is not UTF-8") from None
+    except ValueError as error:  # the parser's own, and that of a number of thousands of digits
+        raise OnnxlintError(f"{shown}: not valid TOML: {printable(' '.join(str(error).split()))[:300]}") from None
     except RecursionError:
         raise OnnxlintError(f"{shown}: not valid TOML: nested too deeply") from None
     except FileNotFoundError:
@@ -288,6 +351,42 @@ def _parse(path: str) -> Mapping[str, Any]:
     except OSError as error:
         raise OnnxlintError(f"{shown}: cannot be read: {error.strerror or error}; check its permissions") from None
     return parsed
+
+
+def _depth(text: str) -> int:
+    """How deep brackets lie in each other at most, or how many parts a dotted key has, whichever is more.
+
+    The parser recurses into brackets, and takes quadratic time for dotted keys.
+    """
+    depth = most = parts = 0
+    quote = ""
+    skipped = -1
+    for i, character in enumerate(text):
+        if i < skipped:
+            continue
+        if quote:
+            if character == "\\" and quote[0] == '"':
+                skipped = i + 2
+            elif text.startswith(quote, i):
+                skipped = i + len(quote)
+                quote = ""
+        elif character in "\"'":
+            quote = character * 3 if text.startswith(character * 3, i) else character
+            skipped = i + len(quote)
+        elif character == "#":
+            end = text.find("\n", i)
+            skipped = end if end >= 0 else len(text)
+        elif character in "[{":
+            depth += 1
+            parts = 0
+        elif character in "]}":
+            depth -= 1
+        elif character in "=\n,":
+            parts = 0
+        elif character == ".":
+            parts += 1
+        most = max(most, depth, parts)
+    return most
 
 
 # Values of keys: each function gives None for what is of the wrong type.
@@ -300,6 +399,11 @@ def _strings(value: Any, root: str) -> tuple[str, ...] | None:
     return tuple(value) if good else None
 
 
+def _globs(value: Any, root: str) -> tuple[str, ...] | None:
+    globs = _strings(value, root)
+    return globs if globs is None or all(len(glob) <= LONGEST for glob in globs) else None
+
+
 def _paths(value: Any, root: str) -> tuple[str, ...] | None:
     names = _strings(value, root)
     return None if names is None else tuple(os.path.abspath(os.path.join(root, name)) for name in names)
@@ -309,9 +413,9 @@ def _path(value: Any, root: str) -> str | None:
     return os.path.join(root, value) if isinstance(value, str) and value else None
 
 
-def _whole(least: int) -> _Convert:
+def _whole(least: int, most: int) -> _Convert:
     def convert(value: Any, root: str) -> int | None:
-        return value if isinstance(value, int) and not isinstance(value, bool) and value >= least else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most else None
 
     return convert
 
@@ -339,7 +443,9 @@ def _severities(value: Any, root: str) -> tuple[tuple[str, Severity], ...] | Non
 def _ignores(value: Any, root: str) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
     if not isinstance(value, dict):
         return None
-    lists = {pattern: _strings(selectors, root) for pattern, selectors in value.items()}
+    lists = {pattern: _strings(selectors, root) for pattern, selectors in value.items() if len(pattern) <= LONGEST}
+    if len(lists) < len(value):
+        return None
     return tuple((p, s) for p, s in lists.items() if s is not None) if None not in lists.values() else None
 
 
@@ -371,15 +477,16 @@ _KEYS: dict[str, tuple[str, _Convert]] = {
     "extend-select": (_SELECTORS, _strings),
     "ignore": (_SELECTORS, _strings),
     "targets": ('a list of targets, like ["ncnn"]', _strings),
-    "min-opset": ("a whole number from 1, like 13", _whole(1)),
+    "min-opset": ("a whole number from 1 to 1000, like 13", _whole(1, 1000)),
     "fail-on": (f"one of {', '.join(FAIL_ON)}", _one_of(*FAIL_ON)),
     "severity": ('a table of error, warning or info, like {SHP001 = "error"}', _severities),
     "per-file-ignores": ('a table of lists of rules, like {"old/*.onnx" = ["OPS001"]}', _ignores),
     "rule-paths": ('a list of files and folders, like ["tools/rules"]', _paths),
-    "exclude": ('a list of globs, like ["old/**"]', _strings),
+    "in-model-ignores": (f"one of {', '.join(IN_MODEL_IGNORES)}", _one_of(*IN_MODEL_IGNORES)),
+    "exclude": ('a list of globs, like ["old/**"]', _globs),
     "baseline": ('the path of a baseline file, like "onnxlint-baseline.json"', _path),
     "weights": ("true or false", _boolean),
-    "jobs": ("a whole number from 0 (0: as many as pay)", _whole(0)),
+    "jobs": ("a whole number from 0 to 1000 (0: automatic)", _whole(0, 1000)),
     "format": (f"one of {', '.join(FORMATS)}", _one_of(*FORMATS)),
     "recipe": (f"a table of {', '.join(RECIPE)}", _words),
     "detection": ("a table", _json),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location
+from onnxlint.lint.custom import failure, is_built_in, no_exit
 from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
@@ -33,6 +35,7 @@ class Plan:
         rule_paths: Files and folders that rules were loaded from, beside the installed ones.
         neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
         fixes: Whether they also get what their fix makes of that.
+        ignorable: Severities of findings that the model's own metadata may keep silent.
     """
 
     rules: tuple[type[Rule], ...]
@@ -41,6 +44,7 @@ class Plan:
     rule_paths: tuple[str, ...] = ()
     neighbourhoods: bool = False
     fixes: bool = False
+    ignorable: tuple[Severity, ...] = (Severity.WARNING, Severity.INFO)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Classes of local rule files cannot be imported by name in a worker: send codes, and load them there.
@@ -52,6 +56,7 @@ class Plan:
             self.rule_paths,
             self.neighbourhoods,
             self.fixes,
+            self.ignorable,
         )
 
 
@@ -62,46 +67,57 @@ def _rebuild_plan(
     rule_paths: tuple[str, ...],
     neighbourhoods: bool,
     fixes: bool,
+    ignorable: tuple[Severity, ...],
 ) -> Plan:
     registry = load_registry(rule_paths)
     rules = tuple(registry.rules[code] for code in codes)
-    return Plan(rules, options, severities, rule_paths, neighbourhoods, fixes)
+    return Plan(rules, options, severities, rule_paths, neighbourhoods, fixes, ignorable)
 
 
-def check_view(view: GraphView, plan: Plan) -> tuple[list[Finding], int, list[str]]:
-    """Run the plan's rules over one model.
+class Checked(NamedTuple):
+    """What rules say about a model.
 
-    Returns:
-        (findings in a stable order, number that the model itself suppresses, problems of rules that failed).
+    Attributes:
+        findings: In a stable order.
+        suppressed: Codes of the findings that the model's own metadata keeps silent, one for each.
+        failures: What went wrong in rules; one line each.
     """
+
+    findings: list[Finding]
+    suppressed: tuple[str, ...]
+    failures: list[str]
+
+
+def check_view(view: GraphView, plan: Plan) -> Checked:
+    """Run the plan's rules over one model."""
     findings: list[Finding] = []
     failures: list[str] = []
     severities = dict(plan.severities)
     for rule in plan.rules:
         try:
-            found = list(rule().check(view, plan.options))
+            with nullcontext() if is_built_in(rule) else no_exit():
+                found = list(rule().check(view, plan.options))
         except OnnxlintError as error:
             failures.append(f"{rule.code} could not be checked: {error}")
             continue
+        except MemoryError:
+            failures.append(f"{rule.code} needs more memory than there is")
+            continue
         except Exception as error:  # noqa: BLE001 - one rule must not take the others down
-            where = _raised_at(error)
-            failures.append(
-                f"{rule.code} failed with {type(error).__name__} at {where}: {printable(str(error))[:200]}; "
-                f"please report it, and use --ignore {rule.code} meanwhile"
-            )
+            failures.append(failure(rule, error))
             continue
         if rule.code in severities:
             found = [replace(finding, severity=severities[rule.code]) for finding in found]
         findings += found
     if view.stopped:
         failures.append(f"{view.stopped}; shapes are unknown, and rules about them found nothing")
-    kept, suppressed = _without_ignored(view, _without_covered(findings))
+    kept, suppressed = _without_ignored(view, _without_covered(findings), plan.ignorable)
     ordered = _fingerprinted(_ordered(view, kept))
     if plan.neighbourhoods:
         from onnxlint.lint.excerpt import with_neighbourhoods
 
         ordered = with_neighbourhoods(view, ordered, {rule.code: rule for rule in plan.rules} if plan.fixes else None)
-    return ordered, suppressed, failures
+    return Checked(ordered, suppressed, failures)
 
 
 def check_model(model: Model, plan: Plan) -> CheckResult:
@@ -110,13 +126,14 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
     started = time.perf_counter()
     try:
         findings, suppressed, failures = check_view(make_view(model), plan)
-    except OnnxlintError as error:
-        return CheckResult(model.path, error=FileError(model.path, str(error)))
+    except (OnnxlintError, MemoryError, RecursionError) as error:
+        return CheckResult(model.path, error=FileError(model.path, _said(error, model.path)))
     return CheckResult(
         model.path,
         tuple(findings),
         FileError(model.path, f"{printable(model.path)}: {'; '.join(failures)}") if failures else None,
-        suppressed,
+        len(suppressed),
+        tuple(sorted(set(suppressed))),
         time.perf_counter() - started,
     )
 
@@ -128,9 +145,19 @@ def check_file(path: str, plan: Plan) -> CheckResult:
     started = time.perf_counter()
     try:
         model = open_model(path)
-    except OnnxlintError as error:
-        return CheckResult(path, error=FileError(path, str(error)))
+    except (OnnxlintError, MemoryError, RecursionError) as error:
+        return CheckResult(path, error=FileError(path, _said(error, path)))
     return replace(check_model(model, plan), seconds=time.perf_counter() - started)
+
+
+def _said(error: BaseException, path: str) -> str:
+    """One line about what ended a check; it names the file."""
+    if isinstance(error, MemoryError):
+        return f"{printable(path)}: checking it needs more memory than there is; check fewer models at once (-j 1)"
+    if isinstance(error, RecursionError):
+        return f"{printable(path)}: nested too deeply to be checked"
+    said = str(error)
+    return said if said.startswith(printable(path)) else f"{printable(path)}: {said}"
 
 
 def check_files(jobs: Sequence[tuple[str, Plan]], workers: int = 1) -> Iterator[CheckResult]:
@@ -224,8 +251,18 @@ def _without_covered(findings: list[Finding]) -> list[Finding]:
     return [finding for finding in findings if not is_covered(finding)]
 
 
-def _without_ignored(view: GraphView, findings: list[Finding]) -> tuple[list[Finding], int]:
-    """Leave out what `onnxlint.ignore` in the model's or a node's metadata silences."""
+NEVER_IGNORABLE = "SEC"
+"""Prefix of rules that a model cannot silence: who made the model is not who has to trust it."""
+
+
+def _without_ignored(
+    view: GraphView, findings: list[Finding], ignorable: tuple[Severity, ...]
+) -> tuple[list[Finding], tuple[str, ...]]:
+    """Leave out what `onnxlint.ignore` in the model's or a node's metadata silences.
+
+    Returns:
+        (what is left, codes of what is not).
+    """
     everywhere = _ignore_list(view.proto.metadata_props)
     by_place: dict[tuple[str, int], frozenset[str]] = {}
     if findings:
@@ -235,12 +272,16 @@ def _without_ignored(view: GraphView, findings: list[Finding]) -> tuple[list[Fin
                 if index is not None and index < len(graph.nodes):  # two graphs may have one path
                     by_place[(graph.path, index)] = _ignore_list(graph.nodes[index].proto.metadata_props)
     kept = []
+    silenced = []
     for finding in findings:
         place = finding.location
         here = by_place.get((place.graph, place.index), frozenset()) if place.index is not None else frozenset()
-        if not any(_matches(selector, finding) for selector in everywhere | here):
+        may = finding.severity in ignorable and not finding.code.startswith(NEVER_IGNORABLE)
+        if may and any(_matches(selector, finding) for selector in everywhere | here):
+            silenced.append(finding.code)
+        else:
             kept.append(finding)
-    return kept, len(findings) - len(kept)
+    return kept, tuple(silenced)
 
 
 def _ignore_list(properties: Iterable[object]) -> frozenset[str]:
@@ -283,11 +324,3 @@ def _stable_graph(place: Location) -> str:
     if place.graph.startswith("function:"):
         return place.graph
     return "/".join(part.rsplit(".", 1)[-1] for part in place.graph.split("/"))
-
-
-def _raised_at(error: BaseException) -> str:
-    import os
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"

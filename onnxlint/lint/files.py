@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from onnxlint.lint.finding import FileError
-from onnxlint.model.output import MODEL_SUFFIXES
+from onnxlint.model.output import MODEL_SUFFIXES, is_stream
 from onnxlint.model.skeleton import STDIN as STDIN
 from onnxlint.text import printable
 
@@ -15,7 +15,10 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def find_models(
-    paths: Sequence[str], excluded: Callable[[str], bool] | None = None, force_exclude: bool = False
+    paths: Sequence[str],
+    excluded: Callable[[str], bool] | None = None,
+    force_exclude: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Iterator[str | FileError]:
     """Models that `paths` name, each once, in the order of `paths`; those of a folder or glob sorted.
 
@@ -24,6 +27,7 @@ def find_models(
             shell did not expand, `-` for standard input.
         excluded: Whether a path found in a folder or by a glob is to be left out.
         force_exclude: Whether `excluded` decides on files that are named themselves too.
+        note: Called with one line about each pipe or device that was found in a folder or by a glob, and skipped.
 
     Yields:
         Paths, as the user wrote them or below what the user wrote; a FileError for a folder or glob without models.
@@ -32,6 +36,10 @@ def find_models(
     seen: set[str] = set()
     for path in paths:
         for found in _expand(path, excluded or _nothing, force_exclude):
+            if isinstance(found, str) and found != path and found != STDIN and is_stream(found):
+                if note is not None:
+                    note(f"{printable(found)}: skipped: it is a pipe or a device, not a file")
+                continue
             if isinstance(found, FileError):
                 yield found
                 continue

@@ -105,5 +105,6 @@ class CheckResult:
     model: str
     findings: tuple[Finding, ...] = ()
     error: FileError | None = None
-    suppressed: int = 0  # by the baseline, by per-file-ignores or inside the model
+    suppressed: int = 0  # by the baseline or inside the model
+    suppressed_codes: tuple[str, ...] = ()  # theirs, each once
     seconds: float = field(default=0.0, compare=False)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.lint.custom import no_exit
 from onnxlint.lint.rule import SECTIONS, Rule
 from onnxlint.text import did_you_mean, printable
 
@@ -118,9 +119,10 @@ def load_registry(rule_paths: tuple[str, ...] = ()) -> Registry:
     rules: dict[type[Rule], None] = {}
     for point in entry_points(group=ENTRY_POINTS):
         try:
-            loaded = point.load()
-            found = rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded]
-        except (Exception, SystemExit) as error:
+            with no_exit():
+                loaded = point.load()
+                found = rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded]
+        except Exception as error:
             raise OnnxlintError(
                 f"the rules of entry point {point.name!r} ({point.value}) cannot be loaded: {_short(error)}"
             ) from error
@@ -160,8 +162,9 @@ def rules_at(path: Path) -> list[type[Rule]]:
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             try:
-                spec.loader.exec_module(module)
-            except (Exception, SystemExit) as error:
+                with no_exit():
+                    spec.loader.exec_module(module)
+            except Exception as error:
                 del sys.modules[name]
                 raise OnnxlintError(f"{file}: cannot be imported: {_short(error)}") from error
         found += _defined_in(module)

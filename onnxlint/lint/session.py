@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from onnxlint.errors import OnnxlintError
 from onnxlint.lint import baseline as baselines
 from onnxlint.lint.baseline import Baseline
 from onnxlint.lint.configuration import Config, Configs
@@ -67,8 +68,11 @@ class Plans:
         known = self._selections.get(config)
         if known is None:
             registry = load_registry(config.rule_paths)
-            check_selectors(registry, config)
-            known = self._selections[config] = select(registry, config)
+            try:
+                check_selectors(registry, config)
+                known = self._selections[config] = select(registry, config)
+            except OnnxlintError as error:
+                raise OnnxlintError("; ".join(filter(None, (str(error), config.withheld_note)))) from None
         return known
 
     def of(self, model: str) -> Plan:
@@ -85,13 +89,16 @@ class Plans:
                 config.rule_paths,
                 self.neighbourhoods,
                 self.fixes,
+                config.ignorable,
             )
         return self._plans[key]
 
     @property
     def notes(self) -> Iterator[str]:
         """Notes of the selections made so far, each once."""
-        yield from dict.fromkeys(note for selection in self._selections.values() for note in selection.notes)
+        withheld = [config.withheld_note for config in self._selections if config.withheld_note]
+        chosen = [note for selection in self._selections.values() for note in selection.notes]
+        yield from dict.fromkeys([*withheld, *chosen])
 
 
 def check_paths(
@@ -120,7 +127,8 @@ def check_paths(
         OnnxlintError: A configuration or a baseline is wrong.
     """
     plans = Plans(configs, neighbourhoods, fixes)
-    found = list(find_models(paths, lambda path: configs.of(path).excludes(path), force_exclude))
+    skipped: list[str] = []
+    found = list(find_models(paths, lambda path: configs.of(path).excludes(path), force_exclude, skipped.append))
     jobs = [(path, plans.of(path)) for path in found if isinstance(path, str)]
     if not jobs:
         plans.selection(configs.of_folder("."))  # a wrong --select is an error even where there is nothing to check
@@ -143,7 +151,7 @@ def check_paths(
     ledger.close()
     shown = tuple(ledger.without_known(result) for result in results)
     failing = any(_reaches(fail_level(configs.of(result.model)), result) for result in shown)
-    return Run(shown, tuple(ran), (*plans.notes, *ledger.notes), failing)
+    return Run(shown, tuple(ran), (*skipped, *plans.notes, *ledger.notes), failing)
 
 
 class Ledger:
@@ -221,10 +229,12 @@ def describe(configs: Configs, path: str) -> str:
         "baseline": config.baseline or "none",
         "exclude": ", ".join(config.file.exclude) or "nothing",
         "severity": ", ".join(f"{code}={level.value}" for code, level in selection.severities) or "the rules' own",
+        "in-model-ignores": ", ".join(severity.value for severity in config.ignorable) or "nothing",
         "rule-paths": ", ".join(config.rule_paths) or "none",
+        "rule-paths not loaded": ", ".join(config.file.withheld),
         f"rules ({len(rules)})": " ".join(rule.code for rule in rules),
     }
-    return "".join(f"{key}: {printable(str(value))}\n" for key, value in lines.items())
+    return "".join(f"{key}: {printable(str(value))}\n" for key, value in lines.items() if value != "")
 
 
 def fail_level(config: Config) -> Severity | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.finding import Applicability, Finding, Fix, Severity
-from onnxlint.text import counted, printable
+from onnxlint.text import counted, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.report import Report
@@ -57,7 +57,8 @@ class Totals:
         checked: Models that were checked without an error.
         failed: Models that could not be checked, or only in part.
         fixable: Findings that have a fix.
-        suppressed: Findings that the user silenced.
+        suppressed: Findings that a baseline or the model itself keeps silent.
+        suppressed_codes: Their codes, each once.
     """
 
     severities: Counter[Severity]
@@ -66,6 +67,7 @@ class Totals:
     failed: int
     fixable: int
     suppressed: int
+    suppressed_codes: tuple[str, ...]
 
     @property
     def findings(self) -> int:
@@ -92,6 +94,7 @@ def totals(report: Report) -> Totals:
         failed=failed,
         fixable=sum(finding.fix is not None for finding in findings),
         suppressed=sum(result.suppressed for result in report.results),
+        suppressed_codes=tuple(sorted({code for result in report.results for code in result.suppressed_codes})),
     )
 
 
@@ -108,7 +111,8 @@ def headline(report: Report) -> str:
         line = "No model was checked" if report.rules or not report.results else "No rule ran"
     notes = [f"{total.fixable} fixable"] if total.fixable else []
     if total.suppressed:
-        notes.append(f"{total.suppressed} suppressed")
+        codes = listed(total.suppressed_codes, limit=5)
+        notes.append(f"{total.suppressed} suppressed{f' ({codes})' if codes else ''}")
     if total.failed:
         notes.append(f"checking failed on {counted(total.failed, 'model')}")
     return "; ".join([line, *notes])

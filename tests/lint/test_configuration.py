@@ -139,7 +139,7 @@ def test_a_misspelt_key_names_the_nearest(here: Path) -> None:
         ('select = "SHP"', 'select must be a list of rules, like ["SHP", "OUT001"]'),
         ("ignore = [1]", "ignore must be a list of rules"),
         ('targets = "ncnn"', 'targets must be a list of targets, like ["ncnn"]'),
-        ('min-opset = "13"', "min-opset must be a whole number from 1, like 13"),
+        ('min-opset = "13"', "min-opset must be a whole number from 1 to 1000, like 13"),
         ("min-opset = true", "min-opset must be a whole number"),
         ("min-opset = 0", "min-opset must be a whole number from 1"),
         ("jobs = -1", "jobs must be a whole number from 0"),
