@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxlint.graph.dims import Shape, is_invented
 from onnxlint.graph.onnx_inference import GRAPH_OPS
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import is_placeholder
 from onnxlint.symbolic.expressions import parse_size
-from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, is_made_up, lower_bound, substitute, symbols
+from onnxlint.symbolic.sizes import (
+    MAX_NUMBER,
+    AnySize,
+    Size,
+    TooComplexError,
+    is_made_up,
+    lower_bound,
+    substitute,
+    symbols,
+)
 from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
 
 Sizes = tuple[AnySize, ...]
@@ -30,10 +39,12 @@ class Operators:
     Attributes:
         shapes: Operator → how the sizes of its outputs follow from its inputs.
         values: Operator → how a small tensor that it computes follows from its inputs.
+        fold: Gives the numbers where those of all operands are known.
     """
 
     shapes: Mapping[str, Handler]
     values: Mapping[str, Evaluator]
+    fold: Evaluator
 
 
 def _of_symbols(multiples: Mapping[str, int]) -> dict[str, int]:
@@ -271,8 +282,14 @@ class Symbolic:
     def _evaluate(self, node: Node) -> None:
         evaluator = self._operators.values.get(node.op)
         value = evaluator(self, node) if evaluator is not None else None
+        if value is None or None in value.numbers:
+            value = self._operators.fold(self, node) or value
         if value is not None and len(value.numbers) <= MAX_VALUES and node.output():
             key = (id(node.graph), node.output())
+            if any(isinstance(number, int) and abs(number) > MAX_NUMBER for number in value.numbers):
+                # It wraps around in a runtime; followed, its digits would double from one node to the next.
+                numbers = (None if isinstance(n, int) and abs(n) > MAX_NUMBER else n for n in value.numbers)
+                value = replace(value, numbers=tuple(numbers))
             self._values[key] = value
             self._shapes[key] = value.dims
 

@@ -328,7 +328,7 @@ def _value_expand(s: Symbolic, node: Node) -> Value | None:
     if data is None or dims is None or len(dims) > 1 or not all(isinstance(size, int) for size in dims):
         return None
     size = dims[0] if dims else 1
-    if not isinstance(size, int) or len(data.numbers) not in (1, size):
+    if not isinstance(size, int) or size > MAX_VALUES or len(data.numbers) not in (1, size):
         return None
     return Value(data.numbers * (size if len(data.numbers) == 1 else 1), (size,) if dims else (), data.floating)
 
