@@ -31,19 +31,20 @@ def _over(value: Callable[[OutputAccuracy], float], worst: Callable[[Iterable[fl
 
 
 METRICS: dict[str, tuple[_Value, Callable[[float | None], str]]] = {
-    "snr": (lambda report: report.snr_db, numbers.db),
-    "min-snr": (_over(lambda one: one.snr_db, min), numbers.db),
+    "snr": (lambda report: report.worst_snr_db, numbers.db),
+    "min-snr": (lambda report: report.worst_snr_db, numbers.db),
+    "mean-snr": (lambda report: report.snr_db, numbers.db),
     "cosine": (_over(lambda one: one.cosine, min), numbers.cosine),
     "max-abs": (_over(lambda one: one.max_abs, max), numbers.magnitude),
     "mean-abs": (_over(lambda one: one.mean_abs, max), numbers.magnitude),
     "relative": (_over(lambda one: one.relative, max), numbers.magnitude),
     "nan": (_over(lambda one: one.nan_share, max), numbers.share),
     "inf": (_over(lambda one: one.inf_share, max), numbers.share),
-    "latency": (lambda report: report.latency.median_ms if report.latency else None, numbers.milliseconds),
+    "latency": (lambda report: report.row()["latency_ms"], numbers.milliseconds),
     "size": (lambda report: report.bytes, lambda x: numbers.size(None if x is None else int(x))),
     "parameters": (lambda report: report.parameters, lambda x: numbers.quantity(None if x is None else int(x))),
 }
-"""Metric → (its value, how it is written). Of several outputs the worst counts; `snr` is the mean over them."""
+"""Metric → (its value, how it is written). Of several outputs the worst counts; `mean-snr` is the mean over them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Condition:
             value = metrics.get(self.metric)
             shown = numbers.metric(self.metric, value)
         if value is None or math.isnan(value):
-            return f"{printable(report.name)}: {self.text} cannot be told: {self.metric} is not defined"
+            why = "was not measured" if self.metric == "latency" else "is not defined"
+            return f"{printable(report.name)}: {self.text} cannot be told: {self.metric} {why}"
         if not _OPERATORS[self.operator](value, self.bound):
             return ""
         return f"{printable(report.name)}: {self.text}: {self.metric} is {shown}"

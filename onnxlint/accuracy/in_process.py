@@ -14,6 +14,7 @@ from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.participants import Participant, find_participants, versions_of
 from onnxlint.accuracy.recipes import describe, groups_of
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
+from onnxlint.accuracy.verdict import verdict
 from onnxlint.backends import Progress, silent
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
@@ -68,7 +69,7 @@ def compare_here(
     conditions = parse_conditions(options.fail_if, None)
     ordered = tuple(reports[model.name] for model in models[1:])
     failures = tuple(text for report in ordered for one in conditions if (text := one.failure(report)))
-    return AccuracyReport(
+    whole = AccuracyReport(
         reference=judged,
         candidates=ordered,
         inputs=comparison.count,
@@ -78,6 +79,7 @@ def compare_here(
         versions=versions_of(models),
         notes=tuple(_notes(comparison.inputs, images is not None, judged)),
     )
+    return replace(whole, verdict=verdict(whole))
 
 
 def _at_size(report: CandidateReport, recipe: Recipe) -> CandidateReport:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from onnxlint.text import counted, db, listed, printable
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,14 @@ class OutputAccuracy:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for one input: median, and the spread between the quartiles, of `runs` runs. `busy`: other programs
-    took so much of the machine that the numbers cannot be relied on."""
+    """Milliseconds for one input.
+
+    Attributes:
+        median_ms, spread_ms: Median, and distance between the quartiles, of the runs that no other program disturbed.
+        runs: How many these are.
+        threads: That the model may use.
+        busy: Whether too few runs were undisturbed: the numbers are those of all runs, and do not compare with others.
+    """
 
     median_ms: float
     spread_ms: float
@@ -134,7 +144,7 @@ class ImageAccuracy:
     pixels: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CandidateReport:
     """One candidate against the reference.
 
@@ -144,7 +154,7 @@ class CandidateReport:
         backend: What ran it.
         bytes: Size of all its files.
         parameters: How many weights it has; None where that is unknown.
-        snr_db: Mean over the outputs; infinite where all are equal.
+        snr_db: Mean over the outputs that are not exact; infinite where all are. `worst_snr_db` is that of the worst.
         outputs: Each output.
         unmatched: Outputs of one side that have no partner, with why, a line each.
         latency: How long it takes.
@@ -170,10 +180,67 @@ class CandidateReport:
     worst: tuple[ImageAccuracy, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def worst_output(self) -> OutputAccuracy | None:
+        """The output that is furthest from the reference's; None where there is none."""
+        return min(self.outputs, key=lambda one: -math.inf if math.isnan(one.snr_db) else one.snr_db, default=None)
+
+    @property
+    def worst_snr_db(self) -> float:
+        """SNR of the worst output: a mean over outputs can hide that one of them is wrong. NaN where it is no number."""
+        return self.snr_db if self.worst_output is None else self.worst_output.snr_db
+
+    def __repr__(self) -> str:
+        return f"<CandidateReport {printable(self.name)!r}: {self._said()}>"
+
+    def _said(self) -> str:
+        if len(self.outputs) < 2:
+            return db(self.snr_db)
+        return f"{db(self.snr_db)} in the mean, {db(self.worst_snr_db)} in the worst output"
+
+    def row(self) -> dict[str, Any]:
+        """The candidate's numbers as one flat row: column → value, None where there is none.
+
+        SNRs are in dB (infinite: equal), sizes in bytes, times in milliseconds; the metrics of the task follow.
+        """
+        latency = None if self.latency is None or self.latency.busy else self.latency.median_ms
+        worst = self.worst_output
+        return {
+            "model": self.name,
+            "path": self.path,
+            "backend": self.backend,
+            "snr_db": self.snr_db,
+            "worst_snr_db": self.worst_snr_db,
+            "worst_output": None if worst is None else worst.name,
+            "cosine": min((one.cosine for one in self.outputs), default=None),
+            "max_abs": max((one.max_abs for one in self.outputs), default=None),
+            "latency_ms": latency,
+            "bytes": self.bytes,
+            "parameters": self.parameters,
+            **({} if self.task is None else self.task.metrics),
+        }
+
 
 @dataclass(frozen=True)
+class Recommendation:
+    """The best candidate for a wish, and the number that makes it the best."""
+
+    wish: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison comes to: one sentence, and which candidate is the best for which wish."""
+
+    sentence: str
+    recommendations: tuple[Recommendation, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
 class AccuracyReport:
-    """A reference and its candidates on the same inputs.
+    """A reference and its candidates on the same inputs. `len()` and iteration are over the candidates.
 
     Attributes:
         reference: The reference itself: its size, latency and task metrics; compared with itself it is exact.
@@ -184,6 +251,7 @@ class AccuracyReport:
         failures: Conditions of `--fail-if` that hold, in words; empty where all is well.
         versions: Name → version of what ran.
         notes: Images that could not be read, and the like.
+        verdict: What it all comes to.
     """
 
     reference: CandidateReport
@@ -194,6 +262,42 @@ class AccuracyReport:
     failures: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __iter__(self) -> Iterator[CandidateReport]:
+        return iter(self.candidates)
+
+    def __repr__(self) -> str:
+        said = listed([f"{printable(one.name)} {one._said()}" for one in self.candidates], limit=3)
+        return f"<AccuracyReport of {printable(self.reference.name)!r} on {counted(self.inputs, 'input')}: {said}>"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A flat row for each model, the reference first, as `pandas.DataFrame` takes them; see `CandidateReport.row`."""
+        return [one.row() for one in (self.reference, *self.candidates)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and dictionaries, as `onnxlint compare --format json` writes them; pictures are left out."""
+        from onnxlint.accuracy.plain import document
+
+        return document(self)
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows = self.rows()
+        columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("path", "backend")))
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        body = "".join(f"<tr>{''.join(f'<td>{_cell(row.get(name))}</td>' for name in columns)}</tr>" for row in rows)
+        sentence = "" if self.verdict is None else f"<p>{escape(self.verdict.sentence)}</p>"
+        return f"{sentence}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:.5g}" if isinstance(value, float) else printable(str(value)))
 
 
 ROUNDING_DB = 100.0

@@ -189,7 +189,7 @@ def _json(done: Deployment) -> str:
     import json
     from dataclasses import asdict, replace
 
-    from onnxlint.report.compare.json import document
+    from onnxlint.accuracy.plain import document
 
     plain = asdict(replace(done, report=None))
     plain["report"] = None if done.report is None else document(done.report)

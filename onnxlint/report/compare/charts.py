@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport, OutputAccuracy, first_fall
+from onnxlint.accuracy.verdict import judged, worst_snr
 from onnxlint.report import charts
-from onnxlint.report.compare.verdict import judged, worst_snr
 from onnxlint.text import printable
 
 CEILING = 120.0

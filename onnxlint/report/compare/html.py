@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
+from onnxlint.accuracy.verdict import verdict, worst_snr
 from onnxlint.report import charts
 from onnxlint.report.compare import tables
 from onnxlint.report.compare.images import worst_image
-from onnxlint.report.compare.verdict import verdict, worst_snr
 from onnxlint.report.page import page, table, text
 from onnxlint.version import __version__
 

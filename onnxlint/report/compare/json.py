@@ -11,12 +11,10 @@ import typing
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from onnxlint.accuracy.plain import VERSION, document
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.report._common import dumps
 from onnxlint.text import printable
-
-VERSION = 1
-"""Of the document's form; it changes when a program that reads the document could break."""
 
 _WORDS = {str: "a text", int: "a whole number", bool: "true or false"}
 
@@ -24,30 +22,6 @@ _WORDS = {str: "a text", int: "a whole number", bool: "true or false"}
 def render(report: AccuracyReport) -> str:
     """The report as JSON. Pictures are left out."""
     return dumps(document(report))
-
-
-def document(report: AccuracyReport) -> dict[str, Any]:
-    """The report as JSON values."""
-    return {"version": VERSION, **_plain(report)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        found: dict[str, Any] = {}
-        for field in fields(value):
-            if field.name == "pixels":
-                continue
-            found[field.name] = _plain(getattr(value, field.name))
-            if field.name == "snr_db":
-                found["exact"] = getattr(value, field.name) == math.inf
-        return found
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def parse(value: Any) -> AccuracyReport:

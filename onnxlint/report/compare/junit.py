@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
+from onnxlint.accuracy.verdict import worst_snr
 from onnxlint.report._common import shown
 from onnxlint.report.compare import tables
-from onnxlint.report.compare.verdict import worst_snr
 from onnxlint.text import cosine, db, magnitude, printable
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
+from onnxlint.accuracy.verdict import verdict
 from onnxlint.report.compare import tables
-from onnxlint.report.compare.verdict import verdict
 from onnxlint.text import printable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@$!-])")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from onnxlint import text as numbers
 from onnxlint.accuracy.results import ROUNDING_DB, AccuracyReport, CandidateReport, LayerAccuracy, first_fall
+from onnxlint.accuracy.verdict import worst_snr
 from onnxlint.report.compare.legend import explained, is_metric
-from onnxlint.report.compare.verdict import worst_snr
 from onnxlint.text import listed, printable
 
 MAX_LAYERS = 12

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
+from onnxlint.accuracy.verdict import verdict
 from onnxlint.report._common import shortened
 from onnxlint.report.compare import tables
-from onnxlint.report.compare.verdict import verdict
 from onnxlint.text import printable
 
 _Paint = Callable[[str, str], str]

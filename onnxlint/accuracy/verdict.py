@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from onnxlint import text as numbers
-from onnxlint.accuracy.results import AccuracyReport, CandidateReport
+from onnxlint.accuracy.results import AccuracyReport, CandidateReport, Recommendation, Verdict
 from onnxlint.text import counted, printable
 
 GOOD_SNR = 30.0
@@ -20,27 +19,9 @@ GOOD_SHARE = 0.99
 """Share of images or pairs on which a candidate has to agree with the reference to count as close to it."""
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """The best candidate for a wish, and the number that makes it the best."""
-
-    wish: str
-    name: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a comparison comes to: a sentence (escaped), and recommendations."""
-
-    sentence: str
-    recommendations: tuple[Recommendation, ...]
-
-
 def worst_snr(one: CandidateReport) -> float:
     """SNR in dB of the output that is furthest from the reference's; NaN where one is not a number."""
-    snrs = [output.snr_db for output in one.outputs] or [one.snr_db]
-    return math.nan if any(math.isnan(snr) for snr in snrs) else min(snrs)
+    return one.worst_snr_db
 
 
 def verdict(report: AccuracyReport) -> Verdict:
