@@ -46,7 +46,7 @@ class Options(ConfigOptions, RuleOptions):
         option(
             "--format",
             metavar="FORMAT",
-            help="text (default), json, sarif, github, gitlab, junit, markdown or html",
+            help="text (default), json, sarif, github, gitlab, rdjson, junit, markdown or html",
             panel=REPORT,
             complete=completion.check_formats,
         ),

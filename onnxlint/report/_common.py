@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from onnxlint.text import counted, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.report import Report
+
+_SOURCE_BYTES = 10_000_000
+"""Of a file of Python that are read."""
 
 LIMIT = 1000
 """Characters of a name or message that reports for people show."""
@@ -148,6 +152,7 @@ class Files:
         self.root = root
         self._relative: dict[str, str | None] = {}
         self._exists: dict[str, bool] = {}
+        self._lines: dict[str, list[str]] = {}
 
     @cached_property
     def _resolved(self) -> str:
@@ -182,6 +187,17 @@ class Files:
                 self._exists[path] = False
         return self._exists[path]
 
+    def line(self, line: SourceLine) -> str:
+        """A line of a file of the repository as it is now, without its end; empty where there is none."""
+        if line.path not in self._lines:
+            try:
+                with open(os.path.join(self.root, line.path), "rb") as file:
+                    self._lines[line.path] = file.read(_SOURCE_BYTES).decode("utf-8", "replace").splitlines()
+            except OSError:
+                self._lines[line.path] = []
+        lines = self._lines[line.path]
+        return lines[line.line - 1] if 0 < line.line <= len(lines) else ""
+
     def source(self, place: Location) -> SourceLine | None:
         """The innermost line of Python that lies in the repository."""
         return next((line for line in reversed(place.source) if self.has(line.path)), None)
@@ -195,6 +211,36 @@ def anchor(files: Files, place: Location) -> tuple[str | None, int]:
     """
     line = files.source(place)
     return (line.path, max(line.line, 1)) if line is not None else (files.model(place.model), 1)
+
+
+def replacement(files: Files, finding: Finding) -> tuple[SourceLine, str] | None:
+    """The line of Python to write in place of the one that a finding comes from, where its rule knows one.
+
+    Returns:
+        (the line in the repository, what it should be, with its indentation); None where no rule knows, or where the
+        file has another line there by now.
+    """
+    text = dict(finding.evidence).get("replacement", "").strip()
+    line = files.source(finding.location)
+    if not text or line is None or not line.code.strip():
+        return None
+    now = files.line(line)
+    if now.strip() != line.code.strip():
+        return None
+    return replace(line, code=now), now[: len(now) - len(now.lstrip())] + text
+
+
+def most_severe(findings: Sequence[Finding], most: int) -> list[Finding]:
+    """So many of the findings, the most severe; in their own order."""
+    ranked = sorted(range(len(findings)), key=lambda i: -findings[i].severity.rank)[:most]
+    return [findings[i] for i in sorted(ranked)]
+
+
+def identity(seen: Counter[str], *parts: str) -> str:
+    """A digest that stays the same from run to run for the same parts; equal ones are told apart by their order."""
+    key = "\0".join(parts)
+    seen[key] += 1
+    return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}:{seen[key]}"
 
 
 def described(finding: Finding, has_source: bool = False) -> str:

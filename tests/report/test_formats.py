@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -259,6 +261,36 @@ def test_json_of_file_names_that_are_not_utf8() -> None:
     assert document["files"][0]["path"] == "caf\\udce9.onnx"
 
 
+# reviewdog
+
+
+def test_rdjson_has_the_keys_of_reviewdog(tmp_path: Path) -> None:
+    report = replace(detector(tmp_path), results=detector(tmp_path).results + fixes().results)
+    document = json.loads(render("rdjson", report))
+    assert set(document) == {"source", "diagnostics"}
+    assert len(document["diagnostics"]) == sum(len(r.findings) + (r.error is not None) for r in report.results)
+    for one in document["diagnostics"]:
+        assert set(one) == {"message", "location", "severity", "code"}
+        assert one["severity"] in ("ERROR", "WARNING", "INFO")
+        assert set(one["location"]) <= {"path", "range"}
+        assert one["location"].get("range", {"start": {"line": 1}})["start"]["line"] >= 1
+    first = document["diagnostics"][0]["location"]
+    assert (first["path"], first["range"]) == ("models/fpn.py", {"start": {"line": 12}})
+
+
+def test_rdjson_suggests_the_line_that_a_rule_knows(tmp_path: Path) -> None:
+    (result,) = on_file(tmp_path).results
+    (found,) = (replace(one, evidence=(("replacement", "x = layer(x, scale_factor=2)"),)) for one in result.findings)
+    report = Report((replace(result, findings=(found,)),), rules("SHP001"), root=tmp_path)
+    (path,) = tmp_path.glob("nets/*.py")
+    path.write_text("\n" * 6 + "    x = layer(x)\n")
+    (one,) = json.loads(render("rdjson", report))["diagnostics"]
+    at = {"line": 7}
+    assert one["suggestions"] == [{"range": {"start": at, "end": at}, "text": "    x = layer(x, scale_factor=2)"}]
+    path.write_text("\n" * 6 + "    y = other(x)\n")  # edited since the export
+    assert "suggestions" not in render("rdjson", report)
+
+
 # SARIF
 
 
@@ -276,8 +308,64 @@ def test_sarif_points_at_the_line_of_python_in_the_repository(tmp_path: Path) ->
     related = [location["physicalLocation"]["artifactLocation"]["uri"] for location in result["relatedLocations"]]
     assert related == ["timm/layers.py", "a%20model%231.onnx"]
     assert unquote(run["originalUriBaseIds"]["%SRCROOT%"]["uri"]) == f"file://{tmp_path}/"
-    assert result["partialFingerprints"] == {"onnxlint/v1": "SHP001|graph|fpn|Resize|1"}
+    assert result["partialFingerprints"]["onnxlint/v1"] == "SHP001|graph|fpn|Resize|1"
+    assert result["message"]["text"].endswith("\nsee [layers.py:99](1), [a model#1.onnx](2)")
     assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] == "SHP001"
+
+
+def line_hashes(report: Report) -> list[str]:
+    return [result["partialFingerprints"]["primaryLocationLineHash"] for result in sarif_run(report)["results"]]
+
+
+def test_sarif_tracks_findings_by_what_survives_an_export(tmp_path: Path) -> None:
+    before = fixes()
+    (first, *others) = before.results
+    moved = tuple(
+        replace(
+            one,
+            location=replace(
+                one.location,
+                index=None if one.location.index is None else one.location.index + 7,
+                source=tuple(replace(line, line=line.line + 3) for line in one.location.source),
+            ),
+        )
+        for one in first.findings
+    )
+    hashes = line_hashes(before)
+    assert len(set(hashes)) == len(hashes)
+    assert line_hashes(replace(before, results=(replace(first, findings=moved), *others))) == hashes
+    elsewhere = tuple(replace(one, location=replace(one.location, model="other.onnx")) for one in first.findings)
+    assert not set(line_hashes(Report((replace(first, findings=elsewhere),), before.rules))) & set(hashes)
+
+
+def test_sarif_stays_within_the_limits_of_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxlint.report.check import sarif
+
+    found = tuple(
+        finding(severity=(Severity.ERROR, Severity.WARNING, Severity.INFO)[i % 3], fingerprint=f"SHP001|{i}")
+        for i in range(300)
+    )
+    report = Report((CheckResult("m.onnx", found),), rules("SHP001"))
+    assert len(sarif_run(report)["results"]) == 300
+    monkeypatch.setattr(sarif, "MOST_RESULTS", 150)
+    run = sarif_run(report)
+    assert Counter(result["level"] for result in run["results"]) == {"error": 100, "warning": 50}
+    (note,) = run["invocations"][0]["toolExecutionNotifications"]
+    assert note["message"]["text"].startswith("150 findings of 300 left out, the least severe")
+    monkeypatch.setattr(sarif, "MOST_BYTES", 3_000)
+    small = render("sarif", report)
+    assert len(gzip.compress(small.encode(), 6)) <= 3_000
+    left = json.loads(small)["runs"][0]["results"]
+    assert left
+    assert {result["level"] for result in left} == {"error"}
+
+
+def test_sarif_rates_the_security_of_security_rules_only() -> None:
+    run = sarif_run(replace(fixes(), rules=tuple(load_registry())))
+    for rule in run["tool"]["driver"]["rules"]:
+        assert ("security-severity" in rule["properties"]) == rule["id"].startswith("SEC")
+        assert ("security" in rule["properties"]["tags"]) == rule["id"].startswith("SEC")
+        assert len(rule["properties"]["tags"]) <= 20
 
 
 def test_sarif_points_at_the_model_where_there_is_no_line_of_python(tmp_path: Path) -> None:
@@ -323,6 +411,19 @@ def test_github_annotates_files_that_exist(tmp_path: Path) -> None:
     nowhere = render("github", replace(on_file(tmp_path), root=tmp_path / "nets"))
     assert "file=" not in nowhere
     assert "a model#1.onnx: n (timm/layers.py:99 return x.view(n, -1)): Resize sizes" in nowhere
+
+
+def test_github_gets_ten_annotations_of_a_kind_and_the_tenth_says_how_many_are_left() -> None:
+    found = (*(finding(message=f"number {i}") for i in range(25)), finding(severity=Severity.ERROR))
+    lines = render("github", Report((CheckResult("m.onnx", found),), rules("SHP001"))).splitlines()
+    commands = [line.split()[0].split(",")[0] for line in lines if line.startswith("::")]
+    assert Counter(commands) == {"::error": 1, "::warning": 10}
+    assert lines[0].startswith("::error ")
+    assert "16 more findings of this kind" in lines[10]
+    assert lines[11] == "Findings without an annotation:"
+    assert len(lines[12:]) == 16
+    assert all(line.startswith("  warning: SHP001 ") for line in lines[12:])
+    assert [f"number {i}" in "\n".join(lines) for i in range(25)] == [True] * 25
 
 
 def test_github_escapes_properties_and_messages(tmp_path: Path) -> None:

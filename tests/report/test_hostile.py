@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -19,6 +20,7 @@ from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.finding import Applicability, CheckResult, FileError, Finding, Fix, Severity
 from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.report import FORMATS, Report, render
+from onnxlint.report.check.groups import grouped
 from tests.report.test_formats import parsed_json, sarif_run
 from tests.support.report_samples import rules
 
@@ -158,10 +160,20 @@ def test_text_on_a_terminal(report: Report, width: int) -> None:
 @run
 @given(reports)
 def test_piped_text_has_a_line_and_a_place_for_each_finding(report: Report) -> None:
-    text = render("text", replace(report, statistics=False))
+    text = render("text", replace(report, statistics=False, verbose=True))
     assert len(re.findall(r"^  (?:error  |warning|info   ) [A-Z]{3}\d{3} ", text, re.MULTILINE)) == shape(report)[0]
     assert len(re.findall(r"^ {13}--> ", text, re.MULTILINE)) == shape(report)[0]
     assert len(re.findall(r"^error: ", text, re.MULTILINE)) == shape(report)[1]
+
+
+@run
+@given(reports)
+def test_text_has_a_block_for_each_kind_of_finding(report: Report) -> None:
+    text = render("text", replace(report, statistics=False))
+    kinds = sum(len(grouped(result.findings)) for result in report.results)
+    assert len(re.findall(r"^  (?:error  |warning|info   ) [A-Z]{3}\d{3} ", text, re.MULTILINE)) == kinds
+    assert len(re.findall(r"^ {13}--> ", text, re.MULTILINE)) == kinds
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 @run
@@ -181,7 +193,10 @@ def test_sarif(report: Report) -> None:
     log = sarif_run(report)
     assert (len(log["results"]), len(log["invocations"][0]["toolExecutionNotifications"])) == shape(report)
     for result in log["results"]:
-        assert not re.search(r"\]\(", result["message"]["text"])
+        said = result["message"]["text"]
+        links = re.search(r"\nsee (\[(?:\\.|[^\[\]\\])*\]\(\d+\)(?:, |$))+$", said)
+        assert bool(links) == bool(result.get("relatedLocations"))
+        assert not re.search(r"\]\(", said[: links.start()] if links else said)
         for location in result["locations"] + result.get("relatedLocations", []):
             artifact = location["physicalLocation"]["artifactLocation"]
             assert re.fullmatch(r"[A-Za-z0-9%/._~:-]*", artifact["uri"])
@@ -192,8 +207,13 @@ def test_sarif(report: Report) -> None:
 @given(reports)
 def test_github(report: Report) -> None:
     text = render("github", report)
-    commands = [line for line in text.split("\n") if line]
-    assert len(commands) == sum(shape(report))
+    lines = [line for line in text.split("\n") if line]
+    commands = [line for line in lines if line.startswith("::")]
+    counts = Counter(command.split()[0] for command in commands)
+    assert max(counts.values(), default=0) <= 10
+    logged = [line for line in lines if line.startswith("  ")]
+    assert len(commands) - sum("more finding" in command for command in commands) + len(logged) == sum(shape(report))
+    assert all(line.startswith(("::", "  ", "Findings without")) for line in lines)
     for command in commands:
         assert re.fullmatch(r"::(error|warning|notice) (file=[^,:]+,)?(line=\d+,)?title=[^,:]+::[^\r\n]*", command)
 

@@ -18,7 +18,15 @@ from onnxlint.version import __version__
 from tests.support.report_samples import detector, fixes
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-SUFFIXES = {"json": "json", "sarif": "json", "gitlab": "json", "junit": "xml", "markdown": "md", "html": "html"}
+SUFFIXES = {
+    "json": "json",
+    "sarif": "json",
+    "gitlab": "json",
+    "rdjson": "json",
+    "junit": "xml",
+    "markdown": "md",
+    "html": "html",
+}
 
 
 def matches(name: str, text: str) -> None:

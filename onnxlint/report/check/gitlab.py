@@ -1,17 +1,19 @@
 """GitLab's code quality report: a JSON array that the merge request widget reads.
 
+A fingerprint is made of the model, the rule and the finding's own (module, operator, ordinal), not of lines and numbers of
+nodes: what was there before the merge request is not new after a re-export.
+
 Source: https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import Any
 
 from onnxlint.lint.finding import FileError, Finding, Severity
 from onnxlint.report import Report
-from onnxlint.report._common import Files, anchor, described, dumps, shown
+from onnxlint.report._common import Files, anchor, described, dumps, identity, shown
 
 _SEVERITIES = {Severity.ERROR: "major", Severity.WARNING: "minor", Severity.INFO: "info"}
 
@@ -40,13 +42,13 @@ def _finding(finding: Finding, files: Files, seen: Counter[str]) -> dict[str, An
         path or model,
         line,
         # Two models have findings with the same fingerprint, and so have two places that are alike.
-        _digest(seen, finding.code, model, finding.fingerprint or finding.location.place + finding.message),
+        identity(seen, finding.code, model, finding.fingerprint or finding.location.place + finding.message),
     )
 
 
 def _error(error: FileError, files: Files, seen: Counter[str]) -> dict[str, Any]:
     path = files.model(error.model) or error.model
-    return _entry(shown(error.message), "onnxlint", "critical", path, 1, _digest(seen, "error", path, error.message))
+    return _entry(shown(error.message), "onnxlint", "critical", path, 1, identity(seen, "error", path, error.message))
 
 
 def _entry(description: str, check: str, severity: str, path: str, line: int, fingerprint: str) -> dict[str, Any]:
@@ -57,9 +59,3 @@ def _entry(description: str, check: str, severity: str, path: str, line: int, fi
         "severity": severity,
         "location": {"path": path, "lines": {"begin": line}},
     }
-
-
-def _digest(seen: Counter[str], *parts: str) -> str:
-    key = "\0".join(parts)
-    seen[key] += 1
-    return hashlib.sha256(f"{key}\0{seen[key]}".encode("utf-8", "surrogatepass")).hexdigest()

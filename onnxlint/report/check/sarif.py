@@ -1,7 +1,9 @@
 """SARIF 2.1.0, for code scanning.
 
 The physical location of a finding is its line of PyTorch, preferably one in the repository, else the model file; graph
-and node are logical locations.
+and node are logical locations. GitHub follows a finding from one upload to the next by `primaryLocationLineHash` alone: it
+is made of the model, the rule, the module, the operator and its ordinal, so that neither new node numbers nor moved lines
+make a new alert. What exceeds GitHub's limits is left out, the least severe first, and a notification says so.
 
 Sources: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html (the section numbers below), and what GitHub
 reads of it: https://docs.github.com/en/code-security/code-scanning/integrating-with-code-scanning/sarif-support-for-code-scanning
@@ -10,19 +12,23 @@ reads of it: https://docs.github.com/en/code-security/code-scanning/integrating-
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.finding import FileError, Finding, Severity
 from onnxlint.lint.rule import Rule, Status
 from onnxlint.report import Report
-from onnxlint.report._common import Files, advice, dumps, fix_terms, shown
+from onnxlint.report._common import Files, advice, dumps, fix_terms, identity, most_severe, shown
+from onnxlint.text import counted
 from onnxlint.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ROOT = "%SRCROOT%"
 
+_LABEL = re.compile(r"[\\\[\]]")
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 # What GitHub sorts by.
 _PROBLEM = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "recommendation"}
@@ -37,13 +43,51 @@ _TAGS = {
     "SEC": "security",
 }
 
+MOST_RESULTS = 25_000
+"""Results of a run that GitHub accepts; it shows the 5,000 most severe."""
+
+MOST_BYTES = 10_000_000
+"""Of a gzipped log that GitHub accepts."""
+
+MOST_TAGS = 20
+MOST_LOCATIONS = 1_000
+_LINKS = 5
+"""Related locations that a message links; the result has all of them."""
+
+_SECURITY = {Severity.ERROR: "8.0", Severity.WARNING: "5.0", Severity.INFO: "3.0"}
+"""CVSS-like numbers of SEC rules: GitHub shows high, medium and low."""
+
 
 def render(report: Report) -> str:
-    """The report as a SARIF log with one run."""
+    """The report as a SARIF log with one run, within GitHub's limits."""
+    import gzip
+
+    total = sum(len(result.findings) for result in report.results)
+    most = MOST_RESULTS
+    while True:
+        text = _log(report, most)
+        size = len(gzip.compress(text.encode(), 6)) if len(text) > MOST_BYTES else 0
+        if size <= MOST_BYTES or most <= 1:
+            return text
+        most = max(min(most, total) * MOST_BYTES // size * 9 // 10, 1)
+
+
+def _log(report: Report, most: int) -> str:
+    """The log with so many results at most, those that are most severe."""
     files = Files(report.root)
     indices = {rule.code: i for i, rule in enumerate(report.rules)}
     errors = [result.error for result in report.results if result.error is not None]
     checked = dict.fromkeys(result.model for result in report.results if result.error is None or result.findings)
+    findings = [finding for result in report.results for finding in result.findings]
+    kept = most_severe(findings, most)
+    notifications = [_notification(error, files) for error in errors]
+    if len(kept) < len(findings):
+        left = counted(len(findings) - len(kept), "finding")
+        text = (
+            f"{left} of {len(findings):,} left out, the least severe: GitHub accepts {MOST_RESULTS:,} results and 10 MB"
+        )
+        notifications.append({"level": "warning", "message": {"text": text}})
+    seen: Counter[str] = Counter()
     run = {
         "tool": {
             "driver": {
@@ -56,16 +100,12 @@ def render(report: Report) -> str:
         "invocations": [
             {
                 "executionSuccessful": not errors,
-                "toolExecutionNotifications": [_notification(error, files) for error in errors],
+                "toolExecutionNotifications": notifications,
             }
         ],
         "originalUriBaseIds": {ROOT: {"uri": _file_uri(os.path.abspath(report.root)).rstrip("/") + "/"}},
         "artifacts": [{"location": _model(path, files), "roles": ["analysisTarget"]} for path in checked],
-        "results": [
-            _result(finding, files, indices.get(finding.code))
-            for result in report.results
-            for finding in result.findings
-        ],
+        "results": [_result(finding, files, indices.get(finding.code), seen) for finding in kept],
         "columnKind": "unicodeCodePoints",
     }
     return dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
@@ -76,13 +116,15 @@ def _rule(rule: type[Rule]) -> dict[str, Any]:
     markdown = "\n\n".join(f"## {title}\n\n{body}" for title, body in sections.items())
     what = sections.get("What it does", rule.summary())
     properties: dict[str, Any] = {
-        "tags": ["onnx", _TAGS.get(rule.code[:3], rule.code[:3].lower())],
+        "tags": ["onnx", _TAGS.get(rule.code[:3], rule.code[:3].lower()), *sorted(rule.targets)][:MOST_TAGS],
         "precision": "high",
         "problem.severity": _PROBLEM[rule.severity],
         "status": rule.status.value,
         "since": rule.since,
         "fixSafety": sections.get("Fix safety", ""),
     }
+    if rule.code.startswith("SEC"):
+        properties["security-severity"] = _SECURITY[rule.severity]
     if rule.targets:
         properties["targets"] = sorted(rule.targets)
     if rule.fix is not None:
@@ -105,34 +147,55 @@ def _rule(rule: type[Rule]) -> dict[str, Any]:
     return descriptor
 
 
-def _result(finding: Finding, files: Files, rule_index: int | None) -> dict[str, Any]:
+def _result(finding: Finding, files: Files, rule_index: int | None, seen: Counter[str]) -> dict[str, Any]:
     place = finding.location
     line = files.source(place) or (place.source[-1] if place.source else None)
     location: dict[str, Any] = {
         "physicalLocation": _line(line, files) if line else _whole_model(place.model, files),
         "logicalLocations": _logical(place),
     }
-    related = [
+    related: list[dict[str, Any]] = [
         {"physicalLocation": _line(other, files), "message": {"text": _plain(other.function or "called here")}}
         for other in reversed(place.source)
         if other is not line
     ]
     if line is not None:
         related.append({"physicalLocation": _whole_model(place.model, files), "message": {"text": "the model"}})
+    related = [{"id": i, **entry} for i, entry in enumerate(related[-MOST_LOCATIONS:], 1)]
     result: dict[str, Any] = {
         "ruleId": finding.code,
         "level": _LEVELS[finding.severity],
-        "message": {"text": _message(finding)},
+        "message": {"text": "\n".join([_message(finding), *_links(related)])},
         "locations": [location],
         "properties": _properties(finding),
     }
     if rule_index is not None:
         result["ruleIndex"] = rule_index
     if related:
-        result["relatedLocations"] = [{"id": i, **entry} for i, entry in enumerate(related, 1)]
+        result["relatedLocations"] = related
     if finding.fingerprint:
-        result["partialFingerprints"] = {"onnxlint/v1": shown(finding.fingerprint)}
+        model = files.model(place.model) or os.path.basename(place.model)
+        result["partialFingerprints"] = {
+            "primaryLocationLineHash": identity(seen, finding.fingerprint, model),
+            "onnxlint/v1": shown(finding.fingerprint),
+        }
     return result
+
+
+def _links(related: list[dict[str, Any]]) -> list[str]:
+    """A line that links the related locations, innermost first; none where there are none."""
+    links = []
+    for entry in related[:_LINKS]:
+        where = entry["physicalLocation"]
+        label = unquote(where["artifactLocation"]["uri"]).rsplit("/", 1)[-1]
+        if entry["message"]["text"] != "the model":
+            label += f":{where['region']['startLine']}"
+        links.append(f"[{_LABEL.sub(_escape, shown(label))}]({entry['id']})")
+    return [f"see {', '.join(links)}"] if links else []
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\{match[0]}"
 
 
 def _message(finding: Finding) -> str:
