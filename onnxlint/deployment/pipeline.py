@@ -144,7 +144,7 @@ class _Pipeline:
         fixes = steps.Fixes(
             multiple_of=shared_multiple(self.options.fixing.multiple_of, self.recipe),
             concat_heads=wanted.concat_heads is not None and "OUT001" in codes,
-            drop_output_activations=wanted.drop_output_activations and "OUT002" in codes,
+            drop_output_activations=wanted.drop_output_activations,
         )
         key = {
             **asdict(fixes),

@@ -85,6 +85,8 @@ def fix_model(
     edited = apply_edits(model, edits_of(request))
     if edited.proto is not model.proto:
         view = make_view(replace(model, proto=edited.proto), multiples=request.multiples)
+    if request.drop_output_activations:
+        plan = replace(plan, options=replace(plan.options, all_activations=True))
     job = Job(view.model, plan, request, view)
     progress("fixing")
     run = run_rounds(job)

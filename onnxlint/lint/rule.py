@@ -40,11 +40,14 @@ class Options:
         targets: Backends that the model is meant for (`ncnn`, `tensorrt`, …); empty where the user named none.
         min_opset: Oldest operator set that the user accepts.
         weights: Whether rules may read weights.
+        all_activations: Whether activations count at outputs of every model, as where `fix --drop-output-activations` is
+            to drop them; else only at those of detectors.
     """
 
     targets: tuple[str, ...] = ()
     min_opset: int = 11
     weights: bool = False
+    all_activations: bool = False
 
 
 @dataclass(frozen=True)

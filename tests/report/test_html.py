@@ -163,7 +163,8 @@ def test_workers_draw_it_too() -> None:
 def test_a_fix_that_has_to_be_asked_for_is_not_drawn() -> None:
     text = """
     <ir_version: 8, opset_import: ["": 13]>
-    g (float[N,3,4] x) => (float[N,3,2] scores) <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+    g (float[N,3,4] x) => (float[N,3,4] boxes, float[N,3,2] scores) <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+        boxes = Neg (x)
         logits = MatMul (x, w)
         scores = Softmax <axis = -1> (logits)
     }

@@ -42,7 +42,7 @@ def evaluate(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) -> d
             continue
         if all(getattr(result, "dtype", None) is not None and result.dtype.kind in _KINDS for result in results):
             return dict(zip(wanted, results, strict=True))
-        reason = "its result is no plain tensor"
+        reason = "its result is not a plain tensor"
     raise Unfixable(f"it cannot be computed ahead: {reason}")
 
 
@@ -73,7 +73,7 @@ def _small_model(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) 
                 tensor = fixed_tensor(node.graph, name)
                 array = node.graph.constant(name) if tensor is None else view.array(tensor)
                 if array is None:
-                    raise Unfixable(f"{printable(name)!r} is no plain tensor")
+                    raise Unfixable(f"{printable(name)!r} is not a plain tensor")
                 graph.initializer.append(numpy_helper.from_array(array, name))
         made.update(node.outputs)
         graph.node.append(node.proto)

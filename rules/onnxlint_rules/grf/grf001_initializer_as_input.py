@@ -28,7 +28,7 @@ class InitializerAsInput(Rule):
     another value at every run.
 
     - onnxruntime warns `Initializer … appears in graph inputs and will not be treated as constant value/weight` for each
-      of them, and neither folds nor fuses what reads them: with onnxruntime 1.31, a Conv and its BatchNormalization become
+      of them, and neither folds nor fuses their consumers: with onnxruntime 1.31, a Conv and its BatchNormalization become
       one node where the weights are constants, and stay two where they are listed as inputs.
     - Converters and quantizers that look for the model's inputs find hundreds.
 
@@ -61,7 +61,7 @@ class InitializerAsInput(Rule):
     code = "GRF001"
     name = "initializer-as-input"
     arithmetic = True  # onnxruntime packs constant weights, and sums up in another order then
-    help = "take the initializers off the list of graph inputs"
+    help = "remove the initializers from the graph inputs"
     examples = (
         Example(
             bad="""

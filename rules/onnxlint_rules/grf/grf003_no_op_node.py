@@ -66,7 +66,7 @@ class NoOpNode(Rule):
 
     ## Fix safety
 
-    Exact: readers take the input in place of the output. Where the output is a graph output, the node that makes the
+    Exact: consumers read the input in place of the output. Where the output is a graph output, the node that makes the
     input has to take over the name. `x + 0` turns -0.0 into 0.0, and is otherwise exact.
 
     ## References
@@ -81,7 +81,7 @@ class NoOpNode(Rule):
     code = "GRF003"
     name = "no-op-node"
     severity = Severity.INFO
-    help = "leave it out: its readers can take its input"
+    help = "remove it and connect its consumers to its input"
     examples = (
         Example(
             bad="""

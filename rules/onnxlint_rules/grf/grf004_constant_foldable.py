@@ -264,7 +264,7 @@ def _message(region: Region, count: int) -> str:
     one = len(ops) == 1
     what = ops[0] if one else f"{counted(len(ops), 'node')} ({way})"
     if count > 1:
-        what = f"{count:,} {ops[0]} nodes" if one else f"{count:,} times, {what}"
+        what = f"{count:,} {ops[0]} nodes" if one else f"{count:,} groups of {what}"
     verb = "computes" if one and count == 1 else "compute"
     if region.hides:
         return f"{what} {verb} {region.hides} from constants at every run: quantizers and converters do not find them"

@@ -65,8 +65,7 @@ class DuplicateInitializer(Rule):
 
     ## Fix safety
 
-    Exact: readers of the copy take the first one. A quantizer that treats the readers differently may want a copy for each
-    again.
+    Exact: consumers of the copy read the first one. A quantizer that treats them differently may want a copy for each again.
 
     ## References
 
@@ -78,7 +77,7 @@ class DuplicateInitializer(Rule):
     code = "GRF005"
     name = "duplicate-initializer"
     severity = Severity.INFO
-    help = "keep one of them and let all readers read it"
+    help = "keep one copy and let all consumers read it"
     examples = (
         Example(
             bad=f"""

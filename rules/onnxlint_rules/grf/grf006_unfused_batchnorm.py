@@ -226,7 +226,7 @@ def _doubles(node: Node, i: int) -> Doubles:
 
     array = array_of(node, i)
     if array is None or array.dtype.kind != "f":
-        raise Unfixable(f"operand {i} of {label(node)} is no plain tensor of floats")
+        raise Unfixable(f"operand {i} of {label(node)} is not a plain tensor of floats")
     return array.astype(np.float64)
 
 

@@ -50,7 +50,7 @@ class UnusedInput(Rule):
 
     code = "GRF007"
     name = "unused-input"
-    help = "export without it, or find out why the model ignores it"
+    help = "remove the input, or find out why the model ignores it"
     examples = (
         Example(
             bad="""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
+from onnxlint_rules._graph import advice
 
 if TYPE_CHECKING:
     import onnx
@@ -58,7 +59,7 @@ class OpsetTooOld(Rule):
     code = "OPS001"
     name = "opset-too-old"
     arithmetic = True  # runtimes have other kernels for newer versions, which round in other places
-    help = "export again with opset_version=17, or 11 at least"
+    help = "export with opset_version=17 (11 at least)"
     examples = (
         Example(
             bad="""
@@ -120,6 +121,7 @@ class OpsetTooOld(Rule):
             yield self.found(
                 view.at(),
                 f"opset {view.opset} is older than {options.min_opset}",
+                help=advice(view, self.help, "export for opset 17 (11 at least)"),
                 opset=view.opset,
                 min=options.min_opset,
                 fix=SAFE if view.opset >= OLDEST_OPSET and options.min_opset <= NEWEST_OPSET else None,

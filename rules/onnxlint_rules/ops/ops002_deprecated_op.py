@@ -44,8 +44,8 @@ class DeprecatedOp(Rule):
 
     Reports operators that the imported version of their operator set marks as deprecated (Upsample from 10, Scatter
     from 11, GroupNormalization 18 to 20, the tree ensembles of `ai.onnx.ml` 5), and the experimental operators that
-    ONNX had taken back by 1.5 (Affine, Crop, ImageScaler, …). One finding for each operator. Upsample in a model of
-    opset 9 is no deprecated operator; such a model is OPS001's.
+    ONNX had taken back by 1.5 (Affine, Crop, ImageScaler, …). One finding for each operator. In a model of opset 9
+    Upsample is not deprecated; OPS001 reports such a model.
 
     ## Why it hurts
 
@@ -85,7 +85,7 @@ class DeprecatedOp(Rule):
     code = "OPS002"
     name = "deprecated-op"
     severity = Severity.ERROR
-    help = "convert the model with onnx.version_converter, or export it again"
+    help = "convert the model with 'onnxlint fix --opset N', or export it again"
     examples = (
         Example(
             bad="""
@@ -114,7 +114,7 @@ class DeprecatedOp(Rule):
                 y = ImageScaler <scale = 0.5, bias = [0.0, 0.0, 0.0, 0.0]> (x)
             }
             """,
-            says="ImageScaler (1 node) was experimental and is no operator of ONNX since 1.5: use Mul and Add",
+            says="ImageScaler (1 node) was experimental and is not an operator of ONNX since 1.5: use Mul and Add",
         ),
     )
     silent = (
@@ -155,7 +155,7 @@ class DeprecatedOp(Rule):
                         text = f"is deprecated since opset {schema.since_version}, and the model imports {version}"
                         severity = Severity.WARNING if name in _STILL_RUN else None
             elif domain == "" and name in EXPERIMENTAL:
-                text, severity = "was experimental and is no operator of ONNX since 1.5", Severity.WARNING
+                text, severity = "was experimental and is not an operator of ONNX since 1.5", Severity.WARNING
             if text:
                 nodes = list(view.nodes(op))
                 instead = _INSTEAD.get(name) or EXPERIMENTAL.get(name)

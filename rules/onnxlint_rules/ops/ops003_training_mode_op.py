@@ -21,6 +21,7 @@ from onnxlint import (
     counted,
     printable,
 )
+from onnxlint_rules._graph import advice
 from onnxlint_rules._patching import each
 from onnxlint_rules.ops._common import first_constant
 
@@ -88,7 +89,7 @@ class TrainingModeOp(Rule):
 
     code = "OPS003"
     name = "training-mode-op"
-    help = "call model.eval() and export without training=…"
+    help = "call model.eval(), and export without training=…"
     examples = (
         Example(
             bad="""
@@ -193,7 +194,11 @@ class TrainingModeOp(Rule):
             if nodes:
                 message = f"{op} ({counted(len(nodes), 'node')}) is in training mode: {why}"
                 yield self.found(
-                    view.at(nodes[0]), message, nodes=len(nodes), fix=Fix(Applicability.UNSAFE, flag="--unsafe")
+                    view.at(nodes[0]),
+                    message,
+                    help=advice(view, self.help, "export the model for inference"),
+                    nodes=len(nodes),
+                    fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
                 )
         solvers = list(view.nodes(*_SOLVERS))
         if solvers:

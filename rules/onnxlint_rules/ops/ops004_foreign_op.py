@@ -67,7 +67,7 @@ class ForeignOp(Rule):
 
     code = "OPS004"
     name = "foreign-op"
-    help = "replace it with standard operators, or name the target that has it (--target)"
+    help = "replace it with standard operators, or name a target that supports it (--target)"
     examples = (
         Example(
             bad="""
@@ -106,7 +106,7 @@ class ForeignOp(Rule):
                 y = FancyRelu (x)
             }
             """,
-            says="FancyRelu (1 node) is no operator of ONNX",
+            says="FancyRelu (1 node) is not an operator of ONNX",
         ),
     )
     silent = (
@@ -199,4 +199,4 @@ def _unknown_standard(view: GraphView, domain: str, name: str) -> tuple[Severity
         domain in ("ai.onnx.training", "ai.onnx.preview.training")
     ):
         return None  # OPS002's, newer than the installed onnx, OPS003's
-    return Severity.ERROR, f"is no operator of ONNX{f' ({domain})' if domain else ''}: no runtime has it"
+    return Severity.ERROR, f"is not an operator of ONNX{f' ({domain})' if domain else ''}: no runtime has it"

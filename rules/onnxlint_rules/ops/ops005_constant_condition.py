@@ -62,7 +62,7 @@ class ConstantCondition(Rule):
 
     code = "OPS005"
     name = "constant-condition"
-    help = "put the branch that always runs in the place of the If or Loop"
+    help = "replace the If or Loop with the body that always runs"
     examples = (
         Example(
             bad="""

@@ -70,7 +70,7 @@ class ImplicitResizeMode(Rule):
     code = "OPS007"
     name = "implicit-resize-mode"
     severity = Severity.INFO
-    help = "write coordinate_transformation_mode and nearest_mode out, as the original model has them"
+    help = "set coordinate_transformation_mode and nearest_mode explicitly, as in the original model"
     examples = (
         Example(
             bad="""

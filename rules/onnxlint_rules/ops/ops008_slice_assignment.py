@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, Graph, GraphView, Node, Options, Rule, Silent, counted
+from onnxlint_rules._graph import advice
 
 _UNSTEADY = frozenset(
     """Bernoulli If Loop Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Scan
@@ -136,6 +137,7 @@ class SliceAssignment(Rule):
             yield self.found(
                 view.at(nodes[0]),
                 f"ScatterND ({counted(len(nodes), 'node')}) writes slices that are known before the model runs",
+                help=advice(view, self.help, "build the tensor by concatenation in place of assigning to slices"),
                 nodes=len(nodes),
             )
 

@@ -9,6 +9,7 @@ from math import prod
 
 from onnxlint import Graph, GraphView, Node, Shape, printable
 from onnxlint.rulekit import Dim, is_invented
+from onnxlint_rules._graph import FLOATS
 
 LAYOUT = frozenset(
     (
@@ -27,7 +28,6 @@ LAYOUT = frozenset(
 
 ACTIVATIONS = ("LogSoftmax", "Sigmoid", "Softmax")
 
-_FLOATS = (1, 10, 11, 16)  # float, float16, double, bfloat16
 _ARITHMETIC = ("Add", "Div", "Mul", "Sub")
 _SAME_AXES = ("Cast", "DequantizeLinear", "Identity", "QuantizeLinear")
 _MAX_STEPS = 64
@@ -108,11 +108,11 @@ def _concatenated(graph: Graph, joined: dict[str, _Joined]) -> Heads | None:
         return None
     for name, concat in joined.items():
         shape = graph.shape(name)
-        if shape is not None and graph.dtype(name) in _FLOATS:
+        if shape is not None and graph.dtype(name) in FLOATS:
             groups.setdefault((len(concat.node.inputs), len(shape)), []).append(name)
     for names in groups.values():
         shapes = [graph.shape(name) or () for name in names]
-        axis = _only_difference(shapes)
+        axis = only_difference(shapes)
         # Joined along the very axis that differs, they are features (dense blocks), not places of feature maps.
         if axis is None or any(joined[name].axis == axis for name in names):
             continue
@@ -121,7 +121,7 @@ def _concatenated(graph: Graph, joined: dict[str, _Joined]) -> Heads | None:
     return None
 
 
-def _only_difference(shapes: list[Shape]) -> int | None:
+def only_difference(shapes: list[Shape]) -> int | None:
     """The one axis along which shapes of the same rank have different known sizes; None unless there is just one.
 
     Sizes that are expressions are taken for equal: the heads read the same feature maps, as is asked elsewhere, and
@@ -175,7 +175,7 @@ def _by_level(graph: Graph, names: list[str]) -> Heads | None:
     for name in names:
         shape = graph.shape(name)
         # The batch apart, sizes must be known: an unknown one could be anything.
-        if shape is None or len(shape) < 3 or graph.dtype(name) not in _FLOATS:
+        if shape is None or len(shape) < 3 or graph.dtype(name) not in FLOATS:
             return None
         if not all(isinstance(size, int) for size in shape[1:]):
             return None

@@ -19,6 +19,7 @@ from onnxlint import (
     Unfixable,
     printable,
 )
+from onnxlint_rules._graph import advice
 from onnxlint_rules.out._heads import Heads, find_heads, show_shape
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ class MultiHeadOutputs(Rule):
             yield self.found(
                 view.at(value=heads.names[0]),
                 _message(heads),
+                help=advice(view, self.help, "concatenate the heads into one output"),
                 outputs=", ".join(printable(name) for name in heads.names),
                 axis=heads.axis,
                 sizes="+".join(map(str, heads.sizes)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import (
@@ -21,7 +22,8 @@ from onnxlint import (
     Silent,
     printable,
 )
-from onnxlint_rules.out._heads import ACTIVATIONS, LAYOUT, show_shape
+from onnxlint_rules._graph import FLOATS
+from onnxlint_rules.out._heads import ACTIVATIONS, LAYOUT, only_difference, show_shape
 
 _MAX_STEPS = 256
 
@@ -30,17 +32,19 @@ if TYPE_CHECKING:
 
 
 class ActivationAtOutput(Rule):
-    """A graph output is a Softmax or Sigmoid, where the logits would do.
+    """A graph output is a Softmax or Sigmoid, where the logits would be enough.
 
     ## What it does
 
     Reports a graph output whose values come right out of Softmax, LogSoftmax or Sigmoid: directly, or through
-    operators that only move them (Reshape, Transpose, Cast, Concat with other heads, …). One finding for each output.
+    operators that only move them (Reshape, Transpose, Cast, Concat with other heads, …), of a detector: beside boxes or
+    other values of the same places, where a threshold follows. One finding for each output.
 
-    It stays silent where the activation also feeds other nodes (attention weights that are an output too), where its
-    input is fed by the caller (a model of post-processing alone), where an output is a single score for each sample,
-    as of a voice-activity detector (that costs nothing), and on boxes that a Sigmoid keeps within the image (DETR,
-    YOLOS: `[N, Q, 4]` beside another output over the same queries).
+    It stays silent where the activation also feeds other nodes (attention weights that are an output too), where
+    its input is fed by the caller (a model of post-processing alone), on classifiers, recognizers and dense masks
+    (the best class of each place is taken; `fix --drop-output-activations` drops them there, too), where an output
+    is a single score for each sample, as of a voice-activity detector (that costs nothing), and on boxes that a
+    Sigmoid keeps within the image (DETR, YOLOS: `[N, Q, 4]` beside another output over the same queries).
 
     ## Why it hurts
 
@@ -83,19 +87,23 @@ class ActivationAtOutput(Rule):
     code = "OUT002"
     name = "activation-at-output"
     severity = Severity.INFO
-    help = "return logits, and apply the activation to the few values that pass the threshold"
+    help = "return logits, and apply the activation to the values that pass the threshold"
     examples = (
         Example(
             bad="""
             <ir_version: 8, opset_import: ["": 13]>
-            g (float[N,3,4] x) => (float[N,3,2] scores) <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+            g (float[N,3,4] x) => (float[N,3,4] boxes, float[N,3,2] scores)
+            <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+                boxes = Neg (x)
                 logits = MatMul (x, w)
                 scores = Softmax <axis = -1> (logits)
             }
             """,
             good="""
             <ir_version: 8, opset_import: ["": 13]>
-            g (float[N,3,4] x) => (float[N,3,2] scores) <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+            g (float[N,3,4] x) => (float[N,3,4] boxes, float[N,3,2] scores)
+            <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+                boxes = Neg (x)
                 scores = MatMul (x, w)
             }
             """,
@@ -105,20 +113,24 @@ class ActivationAtOutput(Rule):
         Example(
             bad="""
             <ir_version: 8, opset_import: ["": 13]>
-            g (float[N,2,4,4] x) => (float[N,16,2] mask) <int64[3] shape = {0, 2, -1}> {
+            g (float[N,2,4,4] x, float[N,16,4] y) => (float[N,16,2] scores, float[N,16,4] boxes)
+            <int64[3] shape = {0, 2, -1}> {
                 logits = Neg (x)
                 flat = Reshape (logits, shape)
                 rows = Transpose <perm = [0, 2, 1]> (flat)
                 chosen = Sigmoid (rows)
-                mask = Identity (chosen)
+                scores = Identity (chosen)
+                boxes = Exp (y)
             }
             """,
             good="""
             <ir_version: 8, opset_import: ["": 13]>
-            g (float[N,2,4,4] x) => (float[N,16,2] mask) <int64[3] shape = {0, 2, -1}> {
+            g (float[N,2,4,4] x, float[N,16,4] y) => (float[N,16,2] scores, float[N,16,4] boxes)
+            <int64[3] shape = {0, 2, -1}> {
                 logits = Neg (x)
                 flat = Reshape (logits, shape)
-                mask = Transpose <perm = [0, 2, 1]> (flat)
+                scores = Transpose <perm = [0, 2, 1]> (flat)
+                boxes = Exp (y)
             }
             """,
             equal=False,
@@ -199,6 +211,39 @@ class ActivationAtOutput(Rule):
             """,
             why="one score for each sample",
         ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4] x) => (float[N,2] classes) <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+                logits = MatMul (x, w)
+                classes = Softmax <axis = -1> (logits)
+            }
+            """,
+            why="a classifier: the best class is taken, and no threshold follows",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,T,4] x) => (float[N,T,2] characters) <float[4,2] w = {1, 0, 0, 1, 1, 1, 0, 0}> {
+                logits = MatMul (x, w)
+                characters = Softmax <axis = -1> (logits)
+            }
+            """,
+            why="a recognizer: the best character of each step is taken",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,3,H,W] x) => (float[N,1,H,W] mask, float[N,2,H,W] others)
+            <float[1,3,1,1] w = {1, 2, 3}, float[2,3,1,1] v = {1, 2, 3, 4, 5, 6}> {
+                logits = Conv (x, w)
+                mask = Sigmoid (logits)
+                more = Conv (x, v)
+                others = Softmax <axis = 1> (more)
+            }
+            """,
+            why="dense masks: every pixel is used",
+        ),
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
@@ -206,15 +251,18 @@ class ActivationAtOutput(Rule):
         if not any(True for _ in view.nodes(*ACTIVATIONS)):
             return
         for name in dict.fromkeys(graph.outputs):
-            nodes, joined = _activations(graph, name)
+            found = _activations(graph, name)
+            nodes = found.nodes
             if not nodes or _is_single_score(graph, name, nodes) or _is_boxes(graph, name, nodes):
+                continue
+            if not (options.all_activations or found.beside_others or _is_beside_others(graph, name)):
                 continue
             counts = Counter(node.op for node in nodes)
             ops = " and ".join(op if count == 1 else f"{op} (×{count})" for op, count in counts.items())
             yield self.found(
                 view.at(nodes[0]),
-                f"output {printable(name)!r} {show_shape(graph.shape(name))} {'holds' if joined else 'is'} a {ops}, "
-                "and logits would do",
+                f"output {printable(name)!r} {show_shape(graph.shape(name))} {'holds' if found.joined else 'is'} a {ops}, "
+                "and logits would be enough",
                 output=name,
                 fix=Fix(Applicability.UNSAFE, flag="--drop-output-activations"),
             )
@@ -223,14 +271,28 @@ class ActivationAtOutput(Rule):
         from onnxlint.rulekit import drop_activation
 
         output = dict(finding.evidence)["output"]
-        for node in _activations(view.main, output)[0]:
+        for node in _activations(view.main, output).nodes:
             drop_activation(surgeon, surgeon.node(node), [output])
 
 
-def _activations(graph: Graph, output: str) -> tuple[list[Node], bool]:
-    """Activations whose values leave the graph as this output and serve nothing else; whether others do beside them."""
+@dataclass(frozen=True)
+class _Found:
+    """Activations whose values leave the graph as one output.
+
+    Attributes:
+        nodes: Those that serve nothing else.
+        joined: Whether a Concat joins several parts in that output.
+        beside_others: Whether some of these parts are no activations: boxes beside scores.
+    """
+
+    nodes: list[Node]
+    joined: bool
+    beside_others: bool
+
+
+def _activations(graph: Graph, output: str) -> _Found:
     found: list[Node] = []
-    joined = False
+    joined = others = False
     pending = [output]
     for name in pending:
         node = graph.producer(name)
@@ -247,7 +309,23 @@ def _activations(graph: Graph, output: str) -> tuple[list[Node], bool]:
         elif node.op == "Concat":
             joined = True
             pending.extend(node.inputs)
-    return sorted(found, key=lambda node: node.index), joined
+        else:
+            others = True
+    return _Found(sorted(found, key=lambda node: node.index), joined, joined and others)
+
+
+def _is_beside_others(graph: Graph, name: str) -> bool:
+    """Whether another output says something else, no activation, of the same places: a detector's boxes."""
+    shape = graph.shape(name)
+    if shape is None or len(shape) < 3:
+        return False
+    for other in dict.fromkeys(graph.outputs):
+        beside = graph.shape(other)
+        if other == name or beside is None or len(beside) != len(shape) or graph.dtype(other) not in FLOATS:
+            continue
+        if only_difference([shape, beside]) is not None and not _activations(graph, other).nodes:
+            return True
+    return False
 
 
 def _is_single_score(graph: Graph, output: str, nodes: list[Node]) -> bool:

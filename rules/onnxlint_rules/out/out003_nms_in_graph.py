@@ -58,7 +58,7 @@ class NmsInGraph(Rule):
 
     code = "OUT003"
     name = "nms-in-graph"
-    help = "return all candidates, and suppress in the code that calls the model"
+    help = "return all candidates, and run NMS in the application"
     examples = (
         Example(
             bad="""

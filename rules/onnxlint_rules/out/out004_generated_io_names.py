@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from onnxlint import Applicability, Example, Finding, Fix, Graph, GraphView, Node, Options, Rule, Silent, printable
+from onnxlint_rules._graph import advice
 
 _SHOWN = 5
 
@@ -157,6 +158,7 @@ class GeneratedIoNames(Rule):
                 yield self.found(
                     view.at(value=made_up[0]),
                     _message(what, made_up, len(names)),
+                    help=advice(view, self.help, "name inputs and outputs at export, or rename them"),
                     names=_list(made_up),
                     proposal=" ".join(f"--rename '{printable(old)}={new}'" for old, new in better.items()),
                     fix=Fix(Applicability.UNSAFE, flag="--rename OLD=NEW"),

@@ -19,6 +19,7 @@ from onnxlint import (
     Unfixable,
     printable,
 )
+from onnxlint_rules._graph import advice
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -126,14 +127,16 @@ class PassthroughOutput(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         graph, fix = view.main, Fix(Applicability.UNSAFE, flag="--unsafe")
+        help = advice(view, self.help, "do not make inputs or constants outputs of the model")
         for name in dict.fromkeys(graph.outputs):
             source = _source(graph, name)
             if graph.is_constant(source):
                 message = f"output {printable(name)!r} is a constant, the same in each run"
-                yield self.found(view.at(value=name), message, fix=fix)
+                yield self.found(view.at(value=name), message, help=help, fix=fix)
             elif graph.producer(source) is None and graph.owns(source):
                 what = "an input" if source == name else f"input {printable(source)!r}"
-                yield self.found(view.at(value=name), f"output {printable(name)!r} is {what}, unchanged", fix=fix)
+                message = f"output {printable(name)!r} is {what}, unchanged"
+                yield self.found(view.at(value=name), message, help=help, fix=fix)
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         name = finding.location.value

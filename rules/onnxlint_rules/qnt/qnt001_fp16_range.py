@@ -112,7 +112,7 @@ class Fp16Range(Rule):
     code = "QNT001"
     name = "fp16-range"
     needs_weights = True
-    help = "scale the weights and, by the inverse, what they multiply"
+    help = "scale the weights down, and their inputs up by the same factor"
     examples = (
         Example(
             bad="""
@@ -272,7 +272,7 @@ class Fp16Range(Rule):
             for operand in by_reader[id(reader)]:
                 values = array_of(reader, operand)
                 if values is None:
-                    raise Unfixable("it is no plain tensor")
+                    raise Unfixable("it is not a plain tensor")
                 constant = surgeon.constant(f"{reader.input(operand)}_clamped", _in_range(values), reader.graph)
                 held.inputs[operand] = constant
 

@@ -48,7 +48,7 @@ class ExpandByShape(Rule):
 
     code = "SHP005"
     name = "expand-by-shape"
-    help = "leave the Expand out: the operator after it broadcasts"
+    help = "remove the Expand: the operator after it broadcasts"
     examples = (
         Example(
             bad="""
@@ -104,7 +104,7 @@ class ExpandByShape(Rule):
                 reader = node.consumers()[0].op
                 yield self.found(
                     view.at(node),
-                    f"Expand to the shape of {printable(operand.chain.shapes[0].input(0))!r} is needless: "
+                    f"Expand to the shape of {printable(operand.chain.shapes[0].input(0))!r} is not needed: "
                     f"the {reader} after it broadcasts",
                     fix=SAFE,
                 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Silent
+from onnxlint_rules._graph import advice
 from onnxlint_rules.shp._operands import computed_operands, is_flatten
 from onnxlint_rules.shp._python import with_flatten
 
@@ -90,8 +91,10 @@ class FlattenIdiom(Rule):
                 yield self.found(
                     place,
                     f"x.view(x.size(0), -1) exported as a shape chain ({operand.describe()})",
+                    help=advice(view, self.help, "flatten with a Flatten, or with the constant target [0, -1]"),
                     fix=SAFE,
                     replacement=better,
+                    group="x.view(x.size(0), -1) exported as shape chains",
                 )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Silent, printable
 from onnxlint.rulekit import operand_origins
+from onnxlint_rules._graph import advice
 from onnxlint_rules.shp._operands import resize_factors
 
 
@@ -90,5 +91,8 @@ class RuntimeResizeScales(Rule):
             fed = [name for name in chain.ends if name in inputs and not (chain.shapes and kind == "sizes")]
             if fed:
                 yield self.found(
-                    view.at(node), f"{node.op} {kind} depend on input {printable(fed[0])!r}", operand=node.input(index)
+                    view.at(node),
+                    f"{node.op} {kind} depend on input {printable(fed[0])!r}",
+                    help=advice(view, self.help, "export one model for each factor, with a constant scale"),
+                    operand=node.input(index),
                 )

@@ -48,7 +48,7 @@ class WrongDeclaredShape(Rule):
 
     code = "SHP009"
     name = "wrong-declared-shape"
-    help = "drop the declaration, or infer shapes again"
+    help = "remove the declared shape, or run shape inference again"
     severity = Severity.WARNING
     examples = (
         Example(

@@ -43,7 +43,7 @@ class UnknownShape(Rule):
     code = "SHP010"
     name = "unknown-shape"
     severity = Severity.INFO
-    help = "compute the target from a fixed number of sizes"
+    help = "make the number of axes independent of data"
     examples = (
         Example(
             bad="""

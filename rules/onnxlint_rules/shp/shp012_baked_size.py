@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, printable
 from onnxlint.rulekit import BakedSize, baked_sizes
-from onnxlint_rules._graph import label
+from onnxlint_rules._graph import advice, label
 
 
 class BakedSizeRule(Rule):
@@ -110,6 +110,9 @@ class BakedSizeRule(Rule):
                 f"axis {baked.axis} of input {printable(baked.input)!r} is declared free"
                 f"{f' ({printable(str(declared))})' if declared is not None else ''}, but {_what(baked)}",
                 severity=None if baked.fails else Severity.ERROR,
+                help=advice(
+                    view, self.help, "compute with the sizes of the input in place of numbers, or declare it fixed"
+                ),
                 input=baked.input,
                 axis=baked.axis,
                 smallest=baked.smallest,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
+from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, counted, printable
 from onnxlint.rulekit import inline_span, tensor_bytes
 from onnxlint_rules._tensors import stored_tensors
 from onnxlint_rules.spc._copy import Copy, empty_tensor
@@ -78,7 +78,7 @@ class InvalidModel(Rule):
     code = "SPC001"
     name = "invalid-model"
     severity = Severity.ERROR
-    help = "repair the program that wrote the node, or export the model again"
+    help = "repair the program that wrote the model, or export it again"
     examples = (
         Example(
             bad="""
@@ -243,7 +243,8 @@ class InvalidModel(Rule):
             if late:
                 first = late[0]
                 name = next(first.input(i) for i in range(len(first.inputs)) if _comes_later(first, i))
-                more = f", as do {len(late) - 1} other nodes" if len(late) > 2 else ""
+                others = len(late) - 1
+                more = f", as {'does' if others == 1 else 'do'} {counted(others, 'other node')}" if others else ""
                 yield self.found(
                     view.at(first),
                     f"{first.op} reads {printable(name)!r} before the node that makes it{more}: nodes must be sorted",
@@ -380,7 +381,7 @@ def _unknown_operator(op: str, node: Node) -> str:
             if schema.name == op and schema.domain == node.proto.domain
         )
     except defs.SchemaError:
-        return f"{shown} is no ONNX operator"
+        return f"{shown} is not an ONNX operator"
     if first > opset:
         return f"{shown} came with opset {first}, and the model imports opset {opset}"
     return f"{shown} is not in opset {opset}; its newest version is of opset {since}"

@@ -179,7 +179,10 @@ class ShapeInferenceConflict(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         seen: set[int] = set()
-        for node, said in (*_refused(view), *_impossible(view)):
+        refused = list(_refused(view))
+        follows = _after([node for node, _ in refused])
+        impossible = ((node, said) for node, said in _impossible(view) if id(node) not in follows)
+        for node, said in (*refused, *impossible):
             if id(node) not in seen:
                 seen.add(id(node))
                 if len(seen) > MAX_CONFLICTS:
@@ -196,6 +199,18 @@ def _refused(view: GraphView) -> Iterator[tuple[Node, str]]:
     for said, node in _conflicts(copy):
         if node is not None and not copy.refusal(node) and not type_conflict(node):
             yield node, f"{said}{_operands(node)}"
+
+
+def _after(nodes: list[Node]) -> set[int]:
+    """Ids of nodes and of all that depends on what they make."""
+    seen = {id(node) for node in nodes}
+    pending = list(nodes)
+    for node in pending:
+        for user in node.consumers():
+            if id(user) not in seen:
+                seen.add(id(user))
+                pending.append(user)
+    return seen
 
 
 def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:

@@ -56,7 +56,7 @@ class UnsupportedOp(Rule):
     code = "TGT001"
     name = "unsupported-op"
     severity = Severity.ERROR
-    help = "express it with operators that the target has, or take it out of the model"
+    help = "replace it with operators that the target supports, or move it out of the model"
     targets = frozenset(target_names())
     examples = (
         Example(
@@ -73,7 +73,7 @@ class UnsupportedOp(Rule):
             g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = LeakyRelu <alpha = 0.1> (x) }
             """,
             findings=2,
-            says="does not read Greater: pnnx exits with 0",
+            says="does not support Greater: pnnx exits with 0",
             options=Options(targets=("ncnn",)),
         ),
         Example(
@@ -98,7 +98,7 @@ class UnsupportedOp(Rule):
             <ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>
             g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = com.microsoft.BiasGelu (x, x) }
             """,
-            says="does not read com.microsoft::BiasGelu",
+            says="does not support com.microsoft::BiasGelu",
             options=Options(targets=("trt", "tensorrt")),
         ),
     )
@@ -154,7 +154,7 @@ def _problem(view: GraphView, target: Target, op: str) -> str:
     domain = op.rpartition("::")[0]
     known = target.ops.get(op)
     if known is None:
-        return "" if domain in target.domains and domain else f"does not read {{op}}{{count}}: {target.missing}"
+        return "" if domain in target.domains and domain else f"does not support {{op}}{{count}}: {target.missing}"
     if known.until is not None and view.opset > known.until:
         return f"reads {{op}}{{count}} only up to opset {known.until}, and the model imports {view.opset}"
     return ""

@@ -29,7 +29,7 @@ class TargetLimit(Rule):
     ## Fix it at the source
 
     ```python
-    # before: asymmetric activations, which TensorRT does not read
+    # before: asymmetric activations, which TensorRT does not support
     quantize_static("model.onnx", "int8.onnx", reader, activation_type=QuantType.QUInt8)
     # after
     quantize_static("model.onnx", "int8.onnx", reader, activation_type=QuantType.QInt8,
@@ -68,7 +68,7 @@ class TargetLimit(Rule):
                 y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)
             }
             """,
-            says="does not read DepthToSpace with mode DCR",
+            says="does not support DepthToSpace with mode DCR",
             options=Options(targets=("ncnn",)),
         ),
         Example(
@@ -76,7 +76,7 @@ class TargetLimit(Rule):
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1,3,8,8] x) => (float[1,2,8,8] y) <int64[2] i = {0, 2}> { y = Gather <axis = 1> (x, i) }
             """,
-            says="reads Gather, but computes something else, with indices that are not one constant number",
+            says="accepts Gather, but computes something else, with indices that are not one constant number",
             options=Options(targets=("ncnn",)),
         ),
         Example(
@@ -110,7 +110,7 @@ class TargetLimit(Rule):
             <ir_version: 8, opset_import: ["": 17]>
             g (float[1,3,8,8] x) => (float[1,3,4,4] y) { y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }
             """,
-            says="does not read MaxPool with the Indices output",
+            says="does not support MaxPool with the Indices output",
             equal=False,
             options=Options(targets=("tensorrt",)),
         ),
@@ -174,7 +174,11 @@ class TargetLimit(Rule):
                 for limit in known.limits:
                     broken = [node for node in nodes if _breaks(node, limit)]
                     if broken:
-                        does = "reads {}, but computes something else, with" if limit.wrong else "does not read {} with"
+                        does = (
+                            "accepts {}, but computes something else, with"
+                            if limit.wrong
+                            else "does not support {} with"
+                        )
                         yield self.found(
                             view.at(broken[0]),
                             f"{target} {does.format(printable(op))} {limit.text}{_value(broken[0], limit)}{count(broken)}",

@@ -71,7 +71,7 @@ class BatchAxis(Rule):
     code = "TGT005"
     name = "batch-axis"
     severity = Severity.ERROR
-    help = "let the model see one sample, and combine samples outside of it"
+    help = "run one sample at a time, and combine samples outside the model"
     targets = frozenset(target_names())
     examples = (
         Example(

@@ -1,4 +1,4 @@
-"""TGT006: operator sets and file versions that a target does not read."""
+"""TGT006: operator sets and file versions that a target does not support."""
 
 from __future__ import annotations
 
