@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -133,3 +134,96 @@ def test_inputs_and_clamping_reach_the_fix(tmp_path: Path) -> None:
         onnxlint.fix(tmp_path / "m.onnx", clamp_fp16=True, inputs=tmp_path / "x.npz", isolated=True)
     report = onnxlint.fix(tmp_path / "m.onnx", tmp_path / "f.onnx", clamp_fp16=True, isolated=True)
     assert {applied.finding.code for applied in report.applied} == {"GRF003", "QNT001"}
+
+
+def test_the_public_names_are_those_of_the_page() -> None:
+    import re
+
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(\w+)`", page))
+    assert set(onnxlint.__all__) - {"__version__"} <= listed
+    assert dir(onnxlint) == sorted(onnxlint.__all__)
+    for name in onnxlint.__all__:
+        assert getattr(onnxlint, name) is not None
+
+
+def test_importing_is_cheap() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, onnxlint; dir(onnxlint); print(sorted({'onnx', 'numpy', 'typer'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_results_are_lists(here: Path) -> None:
+    result = onnxlint.check("bad.onnx", select="SHP001")
+    assert (len(result), [finding.code for finding in result]) == (2, ["SHP001", "SHP001"])
+    assert repr(result) == "<CheckResult bad.onnx: 2 findings>"
+    rows = result.rows()
+    assert [row["code"] for row in rows] == ["SHP001", "SHP001"]
+    assert {frozenset(row) for row in rows} == {frozenset(rows[0])}
+    plain = result.to_dict()
+    assert plain["findings"][0]["severity"] == "warning"
+    import json
+
+    json.dumps(plain)
+    clean = onnxlint.check("clean.onnx")
+    assert (len(clean), list(clean), bool(clean), clean.rows()) == (0, [], True, [])
+
+
+def test_a_notebook_shows_escaped_values() -> None:
+    from onnxlint import CheckResult, Finding, Location
+
+    hostile = "<script>alert(1)</script>\x1b[31m"
+    finding = Finding("SHP001", "x", Severity.ERROR, hostile, Location(hostile, value=hostile))
+    result = CheckResult(hostile, (finding,) * 150)
+    shown = result._repr_html_()
+    assert "<script" not in shown
+    assert "\x1b" not in shown + repr(result)
+    assert "and 50 more" in shown
+    assert shown.count("<tr>") == 101
+
+
+def test_reports_of_every_function_are_lists(tmp_path: Path) -> None:
+    for needed in ("onnxruntime", "PIL"):
+        pytest.importorskip(needed)
+    import json
+
+    from fixtures import pitfalls
+
+    pitfalls.build(tmp_path)
+    model = tmp_path / "pitfalls.onnx"
+    fixed = onnxlint.fix(model, tmp_path / "fixed.onnx", multiple_of=32, isolated=True)
+    assert len(fixed) == len(fixed.rows()) >= len(fixed.applied)
+    assert repr(fixed).startswith(f"<FixReport {model}: fixed ")
+    made = onnxlint.convert(tmp_path / "fixed.onnx", "onnx-fp16", out_dir=tmp_path / "out", shapes={})
+    assert [row["target"] for row in made.rows()] == ["onnx-fp16"] == [one.target for one in made]
+    assert made.rows()[0]["bytes"] > 0
+    report = onnxlint.compare(model, str(tmp_path / "fixed.onnx"), recipe={"shape": (96, 64)}, time=False)
+    assert [row["model"] for row in report.rows()] == ["pitfalls.onnx", "fixed.onnx"]
+    assert len(report) == 1
+    for result in (fixed, made, report):
+        json.dumps(result.to_dict())
+        assert "<table" in result._repr_html_()
+        assert "\n" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: onnxlint.convert("bad.onnx", "ncnn-int8"), "give images a folder"),
+        (lambda: onnxlint.convert("bad.onnx", "n"), "no such target: 'n'"),
+        (lambda: onnxlint.convert("bad.onnx", ["onnx-fp16"], shapes={"x": (1, 3)}), "shapes x"),
+        (lambda: onnxlint.convert("bad.onnx", "onnx-fp16", recipe="imagnet"), "did you mean 'imagenet'"),
+        (lambda: onnxlint.convert("bad.onnx", "onnx-fp16", recipe={"mena": 1}), "recipe: no such key: 'mena'"),
+        (lambda: onnxlint.convert("bad.onnx", "onnx-fp16", recipe={"norm": [0, 0, 0]}), r"recipe\['norm'\]"),
+        (lambda: onnxlint.compare("bad.onnx", "bad.onnx", task="detection"), "task needs images"),
+        (lambda: onnxlint.fix("bad.onnx", dynamic="x"), "dynamic 'x'"),
+        (lambda: onnxlint.check("bad.onnx", select="SHP9"), "select: "),
+    ],
+)
+def test_errors_name_arguments(here: Path, call: Any, message: str) -> None:
+    with pytest.raises(OnnxlintError, match=message) as caught:
+        call()
+    assert "--" not in str(caught.value)

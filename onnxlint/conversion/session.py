@@ -33,6 +33,7 @@ from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.images.sizes import recipe_for
 from onnxlint.lint.finding import Applicability
 from onnxlint.model.skeleton import Model, open_model
+from onnxlint.tabular import Tabular
 from onnxlint.text import printable
 
 ALL = "all"
@@ -56,9 +57,9 @@ class Failure:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What came out of a conversion.
+@dataclass(frozen=True, repr=False)
+class Conversion(Tabular):
+    """What came out of a conversion; iteration gives what was made, then what failed.
 
     Attributes:
         model: The ONNX model.
@@ -73,6 +74,32 @@ class Conversion:
     failures: tuple[Failure, ...]
     manifest: str
     notes: tuple[str, ...] = ()
+
+    def entries(self) -> tuple[Artifact | Failure, ...]:
+        """What was made, and what failed."""
+        return (*self.artifacts, *self.failures)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each target: its files, their size in bytes, and the error of one that failed."""
+        return target_rows(self.artifacts, self.failures)
+
+    def headline(self) -> str:
+        """The model and what was made of it."""
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"{self.model}: {', '.join(one.target for one in self.artifacts) or 'nothing made'}{failed}"
+
+
+def target_rows(artifacts: Sequence[Artifact], failures: Sequence[Failure]) -> list[dict[str, Any]]:
+    """A row for each target that was made, then for each that failed."""
+    return [
+        {
+            "target": one.target,
+            "files": ", ".join(one.files),
+            "bytes": sum(os.path.getsize(file) for file in one.files if os.path.exists(file)),
+            "error": "",
+        }
+        for one in artifacts
+    ] + [{"target": one.target, "files": "", "bytes": None, "error": one.message} for one in failures]
 
 
 def convert(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Artifact
-from onnxlint.conversion.session import Failure
+from onnxlint.conversion.session import Failure, target_rows
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
+from onnxlint.tabular import Tabular
 
 State = Literal["done", "unchanged", "failed"]
 """Of a step: it was done, skipped because its inputs are unchanged, or it failed."""
@@ -35,9 +36,9 @@ class Step:
     lines: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Deployment:
-    """The result of `deploy`.
+@dataclass(frozen=True, repr=False)
+class Deployment(Tabular):
+    """The result of `deploy`; iteration gives what was made, then what failed.
 
     Attributes:
         model: The model as it was exported.
@@ -59,6 +60,23 @@ class Deployment:
     artifacts: tuple[Artifact, ...]
     failures: tuple[Failure, ...]
     report: AccuracyReport | None
+
+    def entries(self) -> tuple[Artifact | Failure, ...]:
+        """What was made, and what failed."""
+        return (*self.artifacts, *self.failures)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each target: its files, their size in bytes, its SNR in dB, and the error of one that failed."""
+        snr = {one.path: one.snr_db for one in self.report.candidates} if self.report is not None else {}
+        rows = target_rows(self.artifacts, self.failures)
+        for row, one in zip(rows, self.entries(), strict=True):
+            row["snr_db"] = snr.get(one.files[0]) if isinstance(one, Artifact) and one.files else None
+        return rows
+
+    def headline(self) -> str:
+        """The model, what was made of it, and where it is."""
+        made = ", ".join(one.target for one in self.artifacts) or "nothing made"
+        return f"{self.model}: {made} in {self.folder}{'' if self.ok else ', not complete'}"
 
     @property
     def ok(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxlint.lint.finding import Applicability, Finding
+from onnxlint.tabular import Tabular
+from onnxlint.text import counted
 
 if TYPE_CHECKING:
     from onnxlint.verification.results import Verification
@@ -69,9 +71,9 @@ class Simplified:
     refused: str = ""
 
 
-@dataclass(frozen=True)
-class FixReport:
-    """What a fix did.
+@dataclass(frozen=True, repr=False)
+class FixReport(Tabular):
+    """What a fix did; iteration gives what was applied, shortened, left and rolled back.
 
     Attributes:
         model: The model as the user named it.
@@ -102,3 +104,31 @@ class FixReport:
     seconds: float
     not_compared: tuple[str, ...] = field(default=())
     simplified: Simplified | None = None
+
+    def entries(self) -> tuple[Applied | Left, ...]:
+        """What was applied, shortened, left and rolled back, in this order."""
+        return (*self.applied, *self.shortened, *self.left, *self.rolled_back)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each: state, code, name, place, message, and the evidence or the reason."""
+        states = (("applied", self.applied), ("shortened", self.shortened), ("left", self.left))
+        return [
+            {
+                "state": state,
+                "code": one.finding.code,
+                "name": one.finding.name,
+                "place": one.finding.location.place,
+                "message": one.finding.message,
+                "why": one.proof if isinstance(one, Applied) else one.why,
+            }
+            for state, entries in (*states, ("rolled back", self.rolled_back))
+            for one in entries
+        ]
+
+    def headline(self) -> str:
+        """The model, how many findings were fixed, and how many are left."""
+        verified = self.verification is not None and self.verification.verified
+        return (
+            f"{self.model}: fixed {counted(len(self.applied), 'finding')}, {len(self.left)} left"
+            f"{', verified' if verified else ''}"
+        )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from onnxlint.graph.location import Location
+from onnxlint.tabular import Tabular
+from onnxlint.text import counted
 
 if TYPE_CHECKING:
     from onnxlint.lint.neighbourhood import Neighbourhood
@@ -98,9 +100,17 @@ class FileError:
     message: str
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """All that `check` has to say about one model."""
+@dataclass(frozen=True, repr=False)
+class CheckResult(Tabular):
+    """What `check` found in one model: `len(result)` findings, which iteration gives.
+
+    Attributes:
+        model: The model as the user named it.
+        findings: In the order of the graph.
+        error: Why the model could not be checked, or only in part.
+        suppressed: Findings silenced by a baseline, by the configuration or inside the model.
+        seconds: Wall time.
+    """
 
     model: str
     findings: tuple[Finding, ...] = ()
@@ -108,3 +118,29 @@ class CheckResult:
     suppressed: int = 0  # by the baseline or inside the model
     suppressed_codes: tuple[str, ...] = ()  # theirs, each once
     seconds: float = field(default=0.0, compare=False)
+
+    def entries(self) -> tuple[Finding, ...]:
+        """The findings."""
+        return self.findings
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each finding: model, code, name, severity, place, message, source, help, fix."""
+        return [
+            {
+                "model": self.model,
+                "code": one.code,
+                "name": one.name,
+                "severity": one.severity.value,
+                "place": one.location.place,
+                "message": one.message,
+                "source": str(one.location.source[-1]) if one.location.source else "",
+                "help": one.help,
+                "fix": one.fix.applicability.value if one.fix is not None else "",
+            }
+            for one in self.findings
+        ]
+
+    def headline(self) -> str:
+        """The model and the number of findings."""
+        failed = f", failed: {self.error.message}" if self.error is not None else ""
+        return f"{self.model}: {counted(len(self.findings), 'finding')}{failed}"
