@@ -7,6 +7,7 @@ which is the safe side.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxlint.symbolic.inference import exact_sizes
@@ -42,14 +43,68 @@ _REDUCE = frozenset(
 )
 
 
-def input_batch_axis(graph: Graph, name: str) -> int | None:
-    """The batch axis of a graph input: 0 for images and for what has a free or single first axis, else None."""
-    shape = graph.shape(name)
-    if not shape:
-        return None
-    if len(shape) >= 4:
-        return 0
-    return 0 if len(shape) >= 2 and (shape[0] == 1 or not isinstance(shape[0], int)) else None
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
+_STATES = (5, 6)
+"""Operands of a recurrent operator that are initial states."""
+
+
+def input_batch_axes(graph: Graph) -> dict[str, int]:
+    """Input → its batch axis, for those of a main graph that have one.
+
+    What a recurrent operator reads says it most clearly: its second axis. Then the symbol that all inputs share, where only
+    one is. Else it is the first axis of images, and of what has a free or single first axis.
+    """
+    shapes = {name: shape for name in graph.data_inputs if (shape := graph.shape(name))}
+    found = {**_first_axes(shapes), **_shared_axes(graph, shapes)}
+    for name, shape in shapes.items():
+        axis = _recurrent_axis(graph, name)
+        if axis is not None and axis < len(shape):
+            found[name] = axis
+    return found
+
+
+def _first_axes(shapes: Mapping[str, Shape]) -> dict[str, int]:
+    return {
+        name: 0
+        for name, shape in shapes.items()
+        if len(shape) >= 4 or (len(shape) >= 2 and (shape[0] == 1 or not isinstance(shape[0], int)))
+    }
+
+
+def _shared_axes(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """The axes of the one symbol that all inputs share; nothing where it cannot be the batch.
+
+    `[1, t, 8]` and `[1, t]` share the length of a text, and a batch of 1. `[t, b, 8]` and `[1, b, 16]` share the batch.
+    """
+    if len(shapes) < 2 or len(shapes) < len(graph.data_inputs):
+        return {}
+    symbols = [{dim for dim in shape if isinstance(dim, str)} for shape in shapes.values()]
+    shared = set.intersection(*symbols)
+    if len(shared) != 1:
+        return {}
+    (symbol,) = shared
+    axes = {name: shape.index(symbol) for name, shape in shapes.items()}
+    is_once = all(shape.count(symbol) == 1 for shape in shapes.values())
+    is_image = any(len(shapes[name]) >= 4 and axis for name, axis in axes.items())
+    has_other = any(isinstance(shape[0], str) and shape[0] != symbol for shape in shapes.values())
+    return axes if is_once and not is_image and (has_other or not any(axes.values())) else {}
+
+
+def _recurrent_axis(graph: Graph, name: str) -> int | None:
+    """The batch axis of what a recurrent operator reads, at once or transposed; None where none does."""
+    for reader in graph.consumers(name):
+        places: Sequence[int] = (0, 1, 2)
+        readers = [(reader, name)]
+        if reader.op == "Transpose" and reader.graph is graph:
+            places = reader.attribute("perm") or places[::-1]
+            readers = [(node, reader.output()) for node in reader.consumers()]
+        for node, value in readers:
+            is_operand = value == node.input(0) or any(value == node.input(i) for i in _STATES)
+            if node.op in _RECURRENT and is_operand:
+                axis = 0 if node.attribute("layout", 0) else 1
+                return places[axis] if axis < len(places) else None
+    return None
 
 
 def batch_axis(graph: Graph, name: str) -> int | None:
@@ -67,11 +122,7 @@ def batch_axis(graph: Graph, name: str) -> int | None:
 def trace_batch(view: GraphView) -> dict[str, int]:
     """Value name → batch axis, for the main graph's values that have one."""
     graph = view.main
-    axes: dict[str, int] = {}
-    for name in graph.data_inputs:
-        axis = input_batch_axis(graph, name)
-        if axis is not None:
-            axes[name] = axis
+    axes = input_batch_axes(graph)
     if not axes:
         return axes
     for node in graph.order:
@@ -82,9 +133,10 @@ def trace_batch(view: GraphView) -> dict[str, int]:
         except (TypeError, ValueError, AttributeError, IndexError):
             axis = None  # an attribute of another type than its operator's: SPC001 reports it
         if axis is not None:
-            for name in node.outputs:
+            for i, name in enumerate(node.outputs):
                 if name:
-                    axes[name] = axis
+                    # A recurrent operator's first output has the directions before the batch, its last states have no time.
+                    axes[name] = axis + (i == 0 and node.op in _RECURRENT and axis == 1)
     return axes
 
 
@@ -97,6 +149,8 @@ def _output_axis(node: Node, axes: dict[str, int]) -> int | None:
         return first if first == 0 else None
     if op in _BROADCAST:
         return _broadcast(node, axes)
+    if op in _RECURRENT:
+        return first if first == (0 if node.attribute("layout", 0) else 1) else None
     if op in ("Concat", "Split"):
         rank = _rank(node.shape(0))
         axis = _normal(node.attribute("axis", 0), rank)

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures import pitfalls
 from onnxlint.model.skeleton import open_model
-from onnxlint.symbolic.batch import batch_axis, input_batch_axis
+from onnxlint.symbolic.batch import batch_axis, input_batch_axes
 from onnxlint.symbolic.view import make_view
 from tests.support.zoo import RETINAFACE, exposed, parse, session, view
 
@@ -24,7 +24,44 @@ def batch_of(body: str, name: str = "y", opset: int = 17) -> int | None:
 )
 def test_of_inputs(shape: str, axis: int | None) -> None:
     held = view(parse(f"net (float[{shape}] x) => (float[] y) {{ y = ReduceSum <keepdims=0> (x) }}"))
-    assert input_batch_axis(held.main, "x") == axis
+    assert input_batch_axes(held.main).get("x") == axis
+
+
+@pytest.mark.parametrize(
+    ("inputs", "axes"),
+    [
+        ("float[t, b, 8] x, float[1, b, 16] h", {"x": 1, "h": 1}),
+        ("float[1, t, 8] x, float[1, t] m", {"x": 0, "m": 0}),
+        ("float[b, t, 8] x, float[b, t] m", {"x": 0, "m": 0}),
+        ("float[b, 3, H, W] x, float[b, 4] m", {"x": 0, "m": 0}),
+        ("float[n, 3, H, W] x, float[m, 3, H, V] z", {"x": 0, "z": 0}),
+        ("float[t, None, 8] x, float[1, None, 16] h", {"x": 0, "h": 0}),
+    ],
+)
+def test_of_inputs_that_share_a_symbol(inputs: str, axes: dict[str, int]) -> None:
+    held = view(parse(f"net ({inputs}) => (y) {{ y = Relu (x) }}"))
+    assert input_batch_axes(held.main) == axes
+
+
+@pytest.mark.parametrize(
+    ("before", "axis", "layout", "after"),
+    [
+        ("Identity (x)", 1, 0, 2),
+        ("Transpose <perm = [1, 0, 2]> (x)", 0, 0, 2),
+        ("Identity (x)", 0, 1, 0),
+    ],
+)
+def test_of_what_a_recurrent_operator_reads(before: str, axis: int, layout: int, after: int) -> None:
+    source = "x" if before.startswith("Identity") else "t"
+    held = view(
+        parse(
+            "net (float[p, q, 8] x, float[1, 12, 8] w, float[1, 12, 4] r) => (y)"
+            f" {{ t = {before} y, h = GRU <hidden_size = 4, layout = {layout}> ({source}, w, r) z = Relu (h) }}"
+        )
+    )
+    assert input_batch_axes(held.main)["x"] == axis
+    assert batch_axis(held.main, "y") == after
+    assert batch_axis(held.main, "z") == (0 if layout else 1)
 
 
 @pytest.mark.parametrize(

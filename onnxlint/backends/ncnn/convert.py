@@ -24,6 +24,7 @@ from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, sav
 from onnxlint.backends.ncnn.run import wheel
 from onnxlint.backends.size_inputs import bind_hint
 from onnxlint.errors import OnnxlintError
+from onnxlint.symbolic.batch import input_batch_axes
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -197,24 +198,9 @@ def _write(model: Model, shapes: Mapping[str, tuple[int, ...]], path: str) -> No
     save_model(model, proto, path)
 
 
-RECURRENT = ("GRU", "LSTM", "RNN")
-
-
 def batch_axes(view: GraphView) -> dict[str, int]:
-    """Input → its batch axis, where that is not the first: the one whose symbol all inputs share, or axis 1 of what a
-    recurrent layer reads."""
-    main = view.main
-    shapes = {name: main.shape(name) or () for name in main.data_inputs}
-    shared = set.intersection(*({dim for dim in shape if isinstance(dim, str)} for shape in shapes.values()))
-    found: dict[str, int] = {}
-    for name, shape in shapes.items():
-        if len(shapes) > 1 and len(shared) == 1:
-            found[name] = shape.index(next(iter(shared)))
-        elif len(shape) == 3 and any(
-            node.op in RECURRENT and name in node.inputs and not node.attribute("layout", 0) for node in main.nodes
-        ):
-            found[name] = 1
-    return {name: axis for name, axis in found.items() if axis}
+    """Input → its batch axis, where that is not the first."""
+    return {name: axis for name, axis in input_batch_axes(view.main).items() if axis}
 
 
 # The tools
