@@ -17,6 +17,7 @@ from pathlib import Path
 
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Example, Options, Rule, Silent, Status
+from onnxlint.lint.targets import names as target_names
 
 FOLDER = Path("docs/rules")
 
@@ -63,7 +64,9 @@ def conditions(rule: type[Rule]) -> list[str]:
         found.append("deprecated: runs only when selected")
     elif not rule.default:
         found.append("off by default: runs when selected")
-    if rule.targets:
+    if rule.targets == frozenset(target_names()):
+        found.append("only with --target")
+    elif rule.targets:
         found.append(f"only for --target {' or '.join(sorted(rule.targets))}")
     if rule.needs_weights:
         found.append("reads weights: needs --weights")

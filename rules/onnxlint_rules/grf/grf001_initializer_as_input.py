@@ -78,6 +78,27 @@ class InitializerAsInput(Rule):
             """,
             says="1 of 2 graph inputs is an initializer (w)",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,1,4,4] x, float[2] scale) => (float[N,2,4,4] y)
+            <float[2,1,1,1] w = {1, 2}, float[2] scale = {1, 2}, float[2] shift = {0, 1}, float[2] mean = {0, 1},
+             float[2] var = {1, 4}> {
+                a = Conv (x, w)
+                y = BatchNormalization (a, scale, shift, mean, var)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,1,4,4] x) => (float[N,2,4,4] y)
+            <float[2,1,1,1] w = {1, 2}, float[2] scale = {1, 2}, float[2] shift = {0, 1}, float[2] mean = {0, 1},
+             float[2] var = {1, 4}> {
+                a = Conv (x, w)
+                y = BatchNormalization (a, scale, shift, mean, var)
+            }
+            """,
+            says="not constants to a runtime, and 1 BatchNormalization cannot be folded",
+        ),
     )
     silent = (
         Silent(
@@ -106,10 +127,12 @@ class InitializerAsInput(Rule):
         if all(math.prod(view.main.initializers[name].dims) <= 1 for name in names):
             return
         verb = "is an initializer" if len(names) == 1 else "are initializers"
+        norms = sum(any(node.input(i) in listed_too for i in range(1, 5)) for node in view.nodes("BatchNormalization"))
+        folded = f", and {norms:,} BatchNormalization cannot be folded" if norms else ""
         yield self.found(
             view.at(),
             f"{len(names):,} of {counted(len(view.main.inputs), 'graph input')} {verb} ({names_shown(names)}): "
-            "as overridable defaults, they are not constants to a runtime",
+            f"as overridable defaults, they are not constants to a runtime{folded}",
             count=len(names),
             ir_version=view.proto.ir_version,
             fix=Fix(Applicability.UNSAFE, flag="--unsafe"),

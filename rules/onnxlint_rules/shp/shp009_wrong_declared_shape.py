@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Shape, Silent, printable
+from onnxlint.rulekit import is_invented
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -127,7 +128,9 @@ def _contradicts(declared: Shape | None, inferred: Shape | None) -> bool:
 
 
 def _show(kind: int, shape: Shape | None, other_kind: int) -> str:
-    dims = "of unknown shape" if shape is None else "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
+    dims = (
+        "of unknown shape" if shape is None else "[" + ", ".join("?" if is_invented(d) else str(d) for d in shape) + "]"
+    )
     if kind == other_kind:
         return printable(dims)
     from onnx import TensorProto
