@@ -37,7 +37,9 @@ def run(words: Sequence[str]) -> int:
     except MemoryError:
         console.errors(["out of memory; check fewer models at once (-j 1)"])
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        console.errors([printable(str(stop.code))])
     except Exception as error:  # noqa: BLE001 - Python's own exit code would be 1, which means findings
         import traceback
 
@@ -75,8 +77,10 @@ def _run_all() -> int:
     # Nearly all that imports and models allocate lives until the end: looking for garbage in it takes 5 % of the time.
     gc.set_threshold(100_000, 10, 10)
     from onnxlint.cli import console
+    from onnxlint.model.scratch import ending_by_exception
 
     console.use_safe_streams()
-    code = run(sys.argv[1:])
+    with ending_by_exception():
+        code = run(sys.argv[1:])
     console.flush()
     return code

@@ -6,13 +6,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
 from onnxlint.backends.options import ConvertOptions
@@ -32,6 +29,7 @@ from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.images.sizes import recipe_for
 from onnxlint.lint.finding import Applicability
+from onnxlint.model.scratch import work_folder
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.tabular import Tabular
 from onnxlint.text import printable
@@ -178,37 +176,15 @@ def _open(path: str) -> Model:
 def _work_folder(folder: str, make: bool) -> Iterator[str]:
     """A temporary folder in `folder`, from which files can be moved into place in one step. It goes whatever happens,
     SIGTERM included."""
-    try:
-        if make:
+    if make:
+        try:
             os.makedirs(folder, exist_ok=True)
-        scratch = tempfile.mkdtemp(prefix=".onnxlint-", dir=folder)
-    except OSError as error:
-        raise OnnxlintError(
-            f"{printable(folder)}: cannot be written to: {error.strerror or error}; choose another --out-dir"
-        ) from None
-    try:
-        with _terminated_politely():
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _terminated_politely() -> Iterator[None]:
-    """SIGTERM ends the process through all `finally` clauses, with the exit code that a shell expects of it. Where somebody
-    handles the signal already, or we are not in the main thread, it stays as it is."""
-
-    def stop(number: int, _frame: object) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        except OSError as error:
+            raise OnnxlintError(
+                f"{printable(folder)}: cannot be written to: {error.strerror or error}; choose another --out-dir"
+            ) from None
+    with work_folder(folder) as scratch:
+        yield scratch
 
 
 class _Work:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from onnxlint.model.scratch import Terminated
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def no_exit() -> Iterator[None]:
     os._exit = refuse
     try:
         yield
+    except Terminated:
+        raise
     except SystemExit as error:
         raise ExitError(f"it called sys.exit({error.code!r})") from error
     finally:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.scratch import prefix
 from onnxlint.text import printable
-
-PREFIX = ".onnxlint-"
-"""What the names of all temporary files and folders begin with."""
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
@@ -21,6 +18,8 @@ def write_atomically(path: str, content: str | bytes) -> None:
     Raises:
         OnnxlintError: It cannot be written; what was there before is as it was.
     """
+    import tempfile
+
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
         if is_stream(path) or os.path.isdir(path):
@@ -28,7 +27,7 @@ def write_atomically(path: str, content: str | bytes) -> None:
                 device.write(data)
             return
         target = os.path.realpath(path)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=PREFIX)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=prefix())
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.output import MODEL_SUFFIXES, PREFIX, is_stream
+from onnxlint.model.output import MODEL_SUFFIXES, is_stream
 from onnxlint.model.reading import read_small
+from onnxlint.model.scratch import PREFIX
 from onnxlint.model.skeleton import STDIN, Model, is_external, open_model, walk_tensors
 from onnxlint.text import printable
 
@@ -57,6 +58,11 @@ def refuse_weights(output: str, models: Iterable[str] = (), owner: str | None = 
             raise OnnxlintError(
                 f"{printable(output)}: holds the weights of {printable(path)}, which would be lost; choose another name"
             )
+
+
+def holds_weights(path: str) -> bool:
+    """Whether a model in the folder of a file refers to it."""
+    return any(refers_to(model, path) for model in _neighbours(path))
 
 
 def refuse_model_output(output: str, source: Model | None = None) -> None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.external import External, open_located
-from onnxlint.model.output import PREFIX, is_stream, replace, write_atomically
-from onnxlint.model.protect import identity, note_of, refuse_external_data, refuse_model_output
+from onnxlint.model.output import is_stream, replace, write_atomically
+from onnxlint.model.protect import holds_weights, identity, note_of, refuse_external_data, refuse_model_output
+from onnxlint.model.scratch import clear_left, prefix
 from onnxlint.model.skeleton import STDIN, Model, inline_span, is_external, locate_external, walk_tensors
 from onnxlint.model.wire import (
     CHILDREN,
@@ -90,6 +91,7 @@ def save(
         )
     if external_data is not None:
         refuse_external_data(os.path.join(os.path.dirname(path), external_data), path, model)
+    clear_left(os.path.dirname(os.path.realpath(path)), holds_weights)
     refuse_model_output(path, None if _is_source(model, path) else model)
     with _Scratch(path, external_data) as scratch:
         if external_data is not None:
@@ -343,7 +345,7 @@ class _Scratch:
                 return
             # A link stays a link: what it leads to is replaced.
             destination = os.path.realpath(destination)
-            handle, temporary = tempfile.mkstemp(prefix=PREFIX, dir=os.path.dirname(destination))
+            handle, temporary = tempfile.mkstemp(prefix=prefix(), dir=os.path.dirname(destination))
             self._files.append((temporary, destination))
             with os.fdopen(handle, "wb") as file:
                 yield file

@@ -13,9 +13,9 @@ import pytest
 from onnx import numpy_helper
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.output import PREFIX
 from onnxlint.model.protect import identity, note_of
 from onnxlint.model.save import copy, save
+from onnxlint.model.scratch import PREFIX
 from onnxlint.model.skeleton import open_model
 from tests.support.command import onnxlint
 

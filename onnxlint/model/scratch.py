@@ -1,0 +1,128 @@
+"""Temporary files and folders beside results: gone when the work ends, and cleared by the next run where it was killed.
+
+They lie in the folder of the result, so that a finished file is moved in place in one step. Their names say which process
+made them: what a dead process left is not needed any more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import NoReturn
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
+
+PREFIX = ".onnxlint-"
+"""What the names of all temporary files and folders begin with."""
+
+_LEFT = re.compile(r"\.onnxlint-([0-9a-f]{8})-([0-9]{1,10})-[A-Za-z0-9_]+(\.data)?")
+
+
+def prefix() -> str:
+    """What the names of this process's temporary files begin with."""
+    return f"{PREFIX}{_host()}-{os.getpid()}-"
+
+
+@cache
+def _host() -> str:
+    """This machine, in eight letters: process numbers of another one, on a shared disk, mean nothing here."""
+    import platform
+    import zlib
+
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+@contextmanager
+def work_folder(folder: str) -> Iterator[str]:
+    """A temporary folder in `folder`, which goes whatever happens, SIGTERM included.
+
+    Raises:
+        OnnxlintError: It cannot be made.
+    """
+    import shutil
+    import tempfile
+
+    clear_left(folder)
+    try:
+        made = tempfile.mkdtemp(prefix=prefix(), dir=folder)
+    except OSError as error:
+        raise OnnxlintError(
+            f"{printable(folder)}: cannot be written to: {error.strerror or error}; choose another folder"
+        ) from None
+    try:
+        with ending_by_exception():
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def clear_left(folder: str, is_needed: Callable[[str], bool] = lambda path: True) -> None:
+    """Remove what processes that were killed left in a folder.
+
+    Args:
+        folder: Where results are going to be written.
+        is_needed: Whether a model refers to a file of weights: a process that is killed between two moves leaves a model
+            with such a file.
+    """
+    import shutil
+
+    try:
+        names = [name for name in os.listdir(folder or ".") if name.startswith(PREFIX)]
+    except OSError:
+        return  # whoever writes there says why it cannot
+    for name in names:
+        match = _LEFT.fullmatch(name)
+        if match is None or match[1] != _host() or _is_alive(int(match[2])):
+            continue
+        path = os.path.join(folder, name)
+        with suppress(OSError):  # another process clears the same
+            status = os.lstat(path)
+            if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(path, ignore_errors=True)
+            elif not match[3] or not is_needed(path):
+                os.unlink(path)
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # of another user
+    return True
+
+
+class Terminated(SystemExit):
+    """SIGTERM: the process ends, through all `finally` clauses."""
+
+
+@contextmanager
+def ending_by_exception() -> Iterator[None]:
+    """Let SIGTERM end the process through all `finally` clauses, with the exit code that a shell expects.
+
+    Where somebody handles the signal already, or outside the main thread, nothing changes.
+    """
+
+    def stop(number: int, _frame: object) -> NoReturn:
+        raise Terminated(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,121 @@
+"""Temporary files: gone at the end, after SIGTERM, and cleared by the next run after SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+from onnxlint.model.save import save
+from onnxlint.model.scratch import PREFIX, _host, clear_left, prefix, work_folder
+from onnxlint.model.skeleton import open_model
+
+WORKS = """
+import sys, time
+from onnxlint.model.scratch import work_folder
+with work_folder(sys.argv[1]) as made:
+    open(made + "/half", "w").close()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", WORKS, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_leave_nothing(tmp_path: Path, number: int) -> None:
+    with start(tmp_path) as process:
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(number)
+        assert process.wait(30) not in (0, 1 if number == signal.SIGTERM else 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_run_clears_what_a_killed_one_left(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        process.kill()
+    (left,) = tmp_path.iterdir()
+    assert (left / "half").exists()
+    with work_folder(str(tmp_path)) as made:
+        assert [path.name for path in tmp_path.iterdir()] == [os.path.basename(made)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_others_have_stays(tmp_path: Path) -> None:
+    """Of a process that lives, of another machine, and whatever is merely called so."""
+    with start(tmp_path) as process:
+        (alive,) = tmp_path.iterdir()
+        names = [f"{PREFIX}00000000-1-abcdef", f"{PREFIX}mine", f"{PREFIX}{_host()}-x-abc", f"{PREFIX}n.data.note"]
+        for name in names:
+            (tmp_path / name).write_text("theirs")
+        clear_left(str(tmp_path))
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, *names])
+        process.kill()
+
+
+def test_links_are_removed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("kept")
+    (tmp_path / f"{PREFIX}{_host()}-{dead()}-abc").symlink_to("precious", target_is_directory=True)
+    clear_left(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+    assert (tmp_path / "precious/file").read_text() == "kept"
+
+
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_weights_that_a_model_refers_to_stay(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2048] x) => (float[2048] y) { y = Add(x, w) }'
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(2048, np.float32), "w"))
+    needed, left = (f"{PREFIX}{_host()}-{dead()}-{name}.data" for name in ("abc", "xyz"))
+    onnx.save_model(proto, tmp_path / "m.onnx", save_as_external_data=True, location=needed)
+    (tmp_path / left).write_bytes(b"left")
+    onnx.save_model(proto, tmp_path / "source.onnx")
+    source = open_model(tmp_path / "source.onnx")
+    save(source, source.proto, str(tmp_path / "new.onnx"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([needed, "m.onnx", "new.onnx", "source.onnx"])
+
+
+def test_names_say_whose_they_are() -> None:
+    assert prefix() == f"{PREFIX}{_host()}-{os.getpid()}-"
+
+
+def test_fix_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    """The whole program, while it writes to a pipe that nobody reads."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2048] x) => (float[2048] y) { y = Add(x, w) }'
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(2048, np.float32), "w"))
+    onnx.save_model(proto, tmp_path / "m.onnx")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for delay in (0.2, 0.5, 0.8, 1.1):
+        command = [sys.executable, "-m", "onnxlint", "fix", "m.onnx", "--in-place", "-q", "--isolated"]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            time.sleep(delay)
+            process.terminate()
+            code = process.wait(30)
+            assert process.stderr is not None
+            assert b"Traceback" not in process.stderr.read()
+        assert code in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
