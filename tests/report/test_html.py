@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from onnxlint.fixes.rule_tests import parse
+from onnxlint.graph.location import SourceLine
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.excerpt import FIXED_OF_A_RULE
 from onnxlint.lint.finding import SAFE, Finding, Severity
@@ -263,7 +264,7 @@ def test_filters_and_folds(tmp_path: Path) -> None:
         assert len(seen(tab)) == len(every)
         tab.locator("#words").fill("F.INTERPOLATE(OUTPUT3")
         (only,) = seen(tab)
-        assert "SHP001" in only
+        assert only.endswith("models/net.py:89")
         assert tab.locator(".file:visible").count() == 1
         assert tab.locator("#shown").inner_text() == f"1 of {len(every)}"
         tab.locator("#words").fill("")
@@ -311,3 +312,15 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert len(page.named("details")) == int(re.findall(r"Found (\d+) finding", both)[0])
     printed = onnxlint("check", str(path), "--format", "html")
     assert (printed.code, printed.out) == (1, text)
+
+
+def test_findings_of_one_kind_are_one_card_with_help_and_source_line() -> None:
+    (one, *_) = fixes().results[0].findings
+    frames = tuple(SourceLine("net.py", line, f"x{line} = y.view(n, -1)") for line in (3, 4))
+    found = tuple(replace(one, location=replace(one.location, source=(frame,))) for frame in (*frames, frames[0]))
+    page = Strict(render("html", Report((replace(fixes().results[0], findings=found),))))
+    assert page.words.count(one.message) == 1 + len(found)  # the card, and in each place
+    assert f"{one.message} (3 places)" in page.words
+    card = page.words[page.words.index("(3 places)") :]
+    assert card.index("x3 = y.view(n, -1)") < card.index("x4 = y.view(n, -1)") < card.index(one.help)
+    assert len(page.named("details")) == 3

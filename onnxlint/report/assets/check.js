@@ -9,7 +9,7 @@ if (words) {
       item.hidden = !on.has(item.dataset.severity) || !said.includes(wanted);
       shown += !item.hidden;
     }
-    for (const file of document.querySelectorAll(".file")) {
+    for (const file of document.querySelectorAll(".file, .group")) {
       file.hidden = !file.querySelector("details.finding:not([hidden])");
     }
     document.getElementById("shown").textContent = shown + " of " + all.length;

@@ -11,6 +11,7 @@ from onnxlint.lint.excerpt import FIXED_OF_A_RULE
 from onnxlint.lint.finding import CheckResult, Finding, Severity
 from onnxlint.report import Report
 from onnxlint.report._common import fix_terms, headline, shown, totals
+from onnxlint.report.check.groups import Group, fix_hint, grouped, split
 from onnxlint.report.drawing import figure
 from onnxlint.report.page import page, table, text
 from onnxlint.text import counted
@@ -18,6 +19,9 @@ from onnxlint.version import __version__
 
 PICTURES = 500
 """Findings that are drawn; a page with more is slow in every browser."""
+
+SOURCES = 5
+"""Lines of Python that a group shows; each place has its own."""
 
 OPEN = 12
 """With more findings than this, all begin folded."""
@@ -36,6 +40,8 @@ def _body(report: Report) -> Iterator[str]:
     total = totals(report)
     yield "<h1>onnxlint check</h1>"
     yield f'<p class="soft">{_text(headline(report))}</p>'
+    if hint := fix_hint(report.results):
+        yield f'<p class="panel"><code>{_text(hint)}</code></p>'
     errors = [result.error.message for result in report.results if result.error is not None]
     if errors:
         items = "".join(f"<li>{_text(message)}</li>" for message in errors)
@@ -93,38 +99,78 @@ def _controls(severities: Mapping[Severity, int]) -> str:
 
 
 def _file(result: CheckResult, unfolded: bool, room: int) -> Iterator[str]:
+    """The findings of a model: those of one kind together, and at the end those that nobody can act on."""
     yield f'<section class="file"><h2>{_text(result.model)}</h2>'
-    yield f'<p class="soft">{counted(len(result.findings), "finding")}</p>'
-    for i, finding in enumerate(result.findings):
-        yield _finding(finding, unfolded, drawn=i < room)
+    silenced = f", {result.suppressed} suppressed" if result.suppressed else ""
+    yield f'<p class="soft">{counted(len(result.findings), "finding")}{silenced}</p>'
+    some, others = split(result)
+    for group in grouped(some):
+        yield _group(group, unfolded, room)
+        room -= len(group.findings)
+    if others:
+        yield f"<h3>No fix and no other export removes {'this' if len(others) == 1 else 'these'}</h3>"
+    for group in grouped(others):
+        yield _group(group, False, room)
+        room -= len(group.findings)
     yield "</section>"
 
 
-def _finding(finding: Finding, unfolded: bool, drawn: bool) -> str:
+def _group(group: Group, unfolded: bool, room: int) -> str:
+    """One finding, or a card with what several have in common and each of their places."""
+    if len(group.findings) == 1:
+        return _finding(group.first, unfolded, room > 0)
+    first = group.first
+    sources = dict.fromkeys(
+        f"<code>{_text(f'{line.path}:{line.line}')}</code> <code>{_text(line.code)}</code>"
+        for line in (finding.location.source[-1] for finding in group.findings if finding.location.source)
+    )
+    more = f"<br>and {len(sources) - SOURCES} more lines" if len(sources) > SOURCES else ""
+    facts = {
+        "rule": _text(first.name),
+        "source": "<br>".join(list(sources)[:SOURCES]) + more,
+        "help": _text(first.help),
+        "fix": "<br>".join(dict.fromkeys(text(fix_terms(one.fix)) for one in group.findings if one.fix is not None)),
+    }
+    places = "".join(_finding(one, False, i < room, is_member=True) for i, one in enumerate(group.findings))
+    return (
+        f'<div class="panel group"><p>{_badge(first.severity)} <strong>{_text(first.code)}</strong> '
+        f"{_text(group.message)}</p>{_facts(facts)}{places}</div>"
+    )
+
+
+def _finding(finding: Finding, unfolded: bool, drawn: bool, is_member: bool = False) -> str:
+    """One finding; a member of a group does not repeat what the group says."""
     place = finding.location
-    facts = [("rule", _text(finding.name)), ("place", f"<code>{_text(place.place)}</code>")]
+    code = f'<code class="soft">{_text(place.place)}</code>'
+    frame = f" <code>{_text(f'{place.source[-1].path}:{place.source[-1].line}')}</code>" if place.source else ""
+    summary = f"{code}{frame}"
+    if not is_member:
+        summary = f"{_badge(finding.severity)} <strong>{_text(finding.code)}</strong> {_text(finding.message)} {code}"
     lines = "<br>".join(
         f"<code>{_text(f'{line.path}:{line.line}')}</code> <code>{_text(line.code)}</code>"
         for line in reversed(place.source)
     )
-    facts += [
-        (label, value)
-        for label, given, value in (
-            ("source", lines, lines),
-            ("module", place.scope, f"<code>{_text(place.scope)}</code>"),
-            ("near output", place.near, f"<code>{_text(place.near)}</code>"),
-            ("help", finding.help, _text(finding.help)),
-            ("fix", finding.fix, text(fix_terms(finding.fix)) if finding.fix else ""),
-        )
-        if given
-    ]
-    listed = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in facts)
+    facts = {
+        "rule": _text(f"{finding.code} {finding.name}" if is_member else finding.name),
+        "message": _text(finding.message) if is_member else "",
+        "place": f"<code>{_text(place.place)}</code>",
+        "source": lines,
+        "module": f"<code>{_text(place.scope)}</code>" if place.scope else "",
+        "near output": f"<code>{_text(place.near)}</code>" if place.near else "",
+        "help": _text(finding.help),
+        "fix": text(fix_terms(finding.fix)) if finding.fix else "",
+    }
     return (
-        f'<details class="panel finding" data-severity="{finding.severity.value}"{" open" if unfolded else ""}>'
-        f"<summary>{_badge(finding.severity)} <strong>{_text(finding.code)}</strong> {_text(finding.message)} "
-        f'<code class="soft">{_text(place.place)}</code></summary>'
-        f"<dl>{listed}</dl>{_pictures(finding) if drawn else ''}</details>"
+        f'<details class="{"" if is_member else "panel "}finding" data-severity="{finding.severity.value}"'
+        f"{' open' if unfolded else ''}><summary>{summary}</summary>"
+        f"{_facts(facts)}{_pictures(finding) if drawn else ''}</details>"
     )
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    """Those that there are: name → HTML."""
+    listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items() if value)
+    return f"<dl>{listed}</dl>"
 
 
 # Pictures
