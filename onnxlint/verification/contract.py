@@ -9,6 +9,7 @@ from dataclasses import replace
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import axis_symbol
+from onnxlint.symbolic.constraints import baked_sizes
 from onnxlint.text import printable
 from onnxlint.verification.inputs import Contract, Input
 from onnxlint.verification.interface import Incomparable
@@ -43,7 +44,7 @@ def common_contract(
         for symbol, written in symbols.items()
         if symbol not in known and (symbol in multiples or written in multiples)
     }
-    return Contract(inputs, free, hints, numbers, pairs, wide, freed)
+    return Contract(inputs, free, hints, numbers, pairs, wide=wide, freed=freed)
 
 
 def _symbols(view: GraphView, inputs: Iterable[Input]) -> dict[str, str]:
@@ -54,6 +55,23 @@ def _symbols(view: GraphView, inputs: Iterable[Input]) -> dict[str, str]:
             symbol = axis_symbol(dim.dim_param, value.name, axis)
             if symbol in found and dim.dim_param:
                 found[symbol] = dim.dim_param
+    return found
+
+
+def demanded_sizes(view: GraphView, inputs: Iterable[Input]) -> dict[str, int]:
+    """Symbol → the only size that a model accepts for it, as far as symbolic inference finds such a demand.
+
+    Args:
+        view: The model.
+        inputs: Its inputs, as a contract has them.
+    """
+    dims = {one.name: one.dims or () for one in inputs}
+    found: dict[str, int] = {}
+    for baked in baked_sizes(view):
+        axes = dims.get(baked.input, ())
+        dim = axes[baked.axis] if baked.axis < len(axes) else 0
+        if isinstance(dim, str) and names_in(dim) == (dim,):
+            found.setdefault(dim, baked.smallest)
     return found
 
 

@@ -51,6 +51,7 @@ class Contract:
         hints: Symbol → the only size that can be right for it, from the weights that it meets.
         numbers: Numbers in constants that shapes are made of: sizes that the model may be fixed to.
         pairs: Height and width in such constants.
+        likely: Symbol → a size that the model was found to demand; it is tried first.
         wide: The inputs as the fixed model declares them, where it leaves sizes free that are numbers in the original.
         freed: Symbol of `wide` → the number that it was.
     """
@@ -60,6 +61,7 @@ class Contract:
     hints: Mapping[str, int] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
+    likely: Mapping[str, int] = field(default_factory=dict)
     wide: tuple[Input, ...] = ()
     freed: Mapping[str, int] = field(default_factory=dict)
 

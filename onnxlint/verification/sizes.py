@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.verification.inputs import Contract, Dim, Input, Sizes, dims_of, fill
@@ -36,6 +38,9 @@ _REPEATED = tuple(range(8, 65, 8))
 
 _STRIDES = (1, 2, 4, 8, 16, 32)
 """Factors between a size that a constant in the graph names and that of the input."""
+
+_COARSEST = 32
+"""What sizes of images are multiples of, in networks that halve them five times."""
 
 _MAX_SYMBOL = 4096
 """Values of a symbol that are tried to give `32*h` and the like a sensible size."""
@@ -70,6 +75,9 @@ def candidates(contract: Contract, rank: int) -> Iterator[Sizes]:
     """Sizes that the original may run on, the likeliest first."""
     kinds = roles(contract.inputs, rank)
     scaled = _scaled(contract, rank)
+    if contract.likely:
+        yield {symbol: contract.likely.get(symbol, _up(1, contract, symbol)) for symbol in kinds}
+        yield {symbol: contract.likely.get(symbol, _up(scaled(symbol, 8), contract, symbol)) for symbol in kinds}
     seen: set[tuple[tuple[str, int], ...]] = set()
     smallest: tuple[int, Sizes] | None = None
     found = False
@@ -168,7 +176,9 @@ def variations(contract: Contract, base: Sizes, rank: int) -> Iterator[Sizes]:
 
 
 def freed(contract: Contract, old: Mapping[str, int]) -> Iterator[Sizes]:
-    """Other sizes than the old ones, for symbols that were numbers in the original: larger ones, that divide as well.
+    """Other sizes than the old ones, for symbols that were numbers in the original, that can be divided as often by 2.
+
+    Smaller ones of large images, larger ones of others.
 
     Args:
         contract: Of the result.
@@ -181,11 +191,16 @@ def freed(contract: Contract, old: Mapping[str, int]) -> Iterator[Sizes]:
         return {symbol: batch * k if symbol in batches else _up(size(k), contract, symbol) for symbol, k in old.items()}
 
     tried = {tuple(sorted(old.items()))}
-    for sizes in (
-        shape(2, lambda k: k),
-        shape(1, lambda k: 2 * k),
-        shape(3, lambda k: 3 * k // 2 if k % 2 == 0 else 3 * k),
-    ):
+
+    def doubled(k: int) -> int:
+        return k // 2 if k % (2 * _COARSEST) == 0 else 2 * k
+
+    def other(k: int) -> int:
+        if k % (4 * _COARSEST) == 0:
+            return 3 * k // 4
+        return 3 * k // 2 if k % 2 == 0 else 3 * k
+
+    for sizes in (shape(2, lambda k: k), shape(1, doubled), shape(3, other)):
         key = tuple(sorted(sizes.items()))
         if key not in tried:
             tried.add(key)
@@ -239,7 +254,7 @@ def names_in(dim: str) -> tuple[str, ...]:
     tree = _expression(dim)
     if tree is None:
         return (dim,)
-    return tuple(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return tuple(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in _FUNCTIONS)
 
 
 def size_of(dim: Dim, sizes: Mapping[str, int]) -> int:
@@ -247,38 +262,73 @@ def size_of(dim: Dim, sizes: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
     tree = _expression(dim)
-    return sizes[dim] if tree is None else max(0, _evaluate(tree, sizes))
+    return sizes[dim] if tree is None else max(0, math.floor(_evaluate(tree, sizes)))
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "ceiling": math.ceil,
+    "max": max,
+    "min": min,
+    "Max": max,
+    "Min": min,
+}
+"""Functions that exporters write into sizes."""
+
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: lambda a, b: Fraction(a) / b if b else Fraction(0),
+    ast.FloorDiv: lambda a, b: a // b if b else 0,
+    ast.Mod: lambda a, b: a % b if b else 0,
+}
+"""Division by zero gives 0, so that sizes stay sizes."""
+
+_MAX_EXPRESSION = 200
+"""Characters of an expression; longer ones are symbols."""
 
 
 def _expression(dim: str) -> ast.expr | None:
-    """A sum, difference, product or quotient of symbols and numbers, as exporters write sizes; None for a mere symbol."""
-    if len(dim) > 200:
+    """An expression of symbols and whole numbers, as exporters write sizes; None for a mere symbol."""
+    if len(dim) > _MAX_EXPRESSION or dim.isidentifier():
         return None
     try:
         tree = ast.parse(dim, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
-    allowed = (ast.BinOp, ast.Name, ast.Constant, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Load)
-    nodes = list(ast.walk(tree))
-    if not isinstance(tree, ast.BinOp) or not all(isinstance(node, allowed) for node in nodes):
-        return None
-    return tree if all(type(n.value) is int for n in nodes if isinstance(n, ast.Constant)) else None
+    return tree if isinstance(tree, ast.BinOp | ast.Call) and _is_size(tree) else None
 
 
-def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> int:
+def _is_size(tree: ast.expr) -> bool:
+    if isinstance(tree, ast.Name):
+        return tree.id not in _FUNCTIONS
+    if isinstance(tree, ast.Constant):
+        return type(tree.value) is int and abs(tree.value) < _MAX_NUMBER
+    if isinstance(tree, ast.BinOp):
+        return type(tree.op) in _OPERATORS and _is_size(tree.left) and _is_size(tree.right)
+    if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id in _FUNCTIONS:
+        is_choice = _FUNCTIONS[tree.func.id] in (max, min)
+        fits = len(tree.args) >= 2 if is_choice else len(tree.args) == 1
+        return fits and not tree.keywords and all(map(_is_size, tree.args))
+    return False
+
+
+_MAX_NUMBER = 10**9
+"""Larger numbers are no part of a size."""
+
+
+def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> Any:
     if isinstance(tree, ast.Name):
         return sizes[tree.id]
     if isinstance(tree, ast.Constant):
-        return int(tree.value)  # type: ignore[arg-type]
-    assert isinstance(tree, ast.BinOp)
-    left, right = _evaluate(tree.left, sizes), _evaluate(tree.right, sizes)
-    if isinstance(tree.op, ast.Add):
-        return left + right
-    if isinstance(tree.op, ast.Sub):
-        return left - right
-    if isinstance(tree.op, ast.Mult):
-        return left * right
-    return left // right if right else 0
+        return tree.value
+    if isinstance(tree, ast.BinOp):
+        return _OPERATORS[type(tree.op)](_evaluate(tree.left, sizes), _evaluate(tree.right, sizes))
+    assert isinstance(tree, ast.Call)
+    assert isinstance(tree.func, ast.Name)
+    return _FUNCTIONS[tree.func.id](*(_evaluate(one, sizes) for one in tree.args))
 
 
 def feeds_for(

@@ -526,13 +526,29 @@ def test_comparing(a: Any, b: Any, outcome: str) -> None:
         ("past//2 - N", ("past", "N"), 0),
         ("N / 0", ("N",), 0),
         ("unk__5", ("unk__5",), 9),
-        ("floor(N/2)", ("floor(N/2)",), 3),
+        ("floor(N/2)", ("N",), 1),
+        ("floor((past - 1)/2) + 1", ("past",), 3),
+        ("ceil(past/N)", ("past", "N"), 3),
+        ("Max(1, past - 7)", ("past",), 1),
+        ("past % 3", ("past",), 2),
+        ("max(past)", ("max(past)",), 7),
+        ("floor", ("floor",), 5),
+        ("N**99", ("N**99",), 6),
         ("__import__('os') + 1", ("__import__('os') + 1",), 4),
         ("N" * 300, ("N" * 300,), 8),
     ],
 )
 def test_sizes_that_are_expressions(dim: str, names: tuple[str, ...], size: int) -> None:
-    sizes = {"N": 2, "past": 5, "unk__5": 9, "floor(N/2)": 3, "__import__('os') + 1": 4, "N" * 300: 8}
+    sizes = {
+        "N": 2,
+        "past": 5,
+        "unk__5": 9,
+        "max(past)": 7,
+        "floor": 5,
+        "N**99": 6,
+        "__import__('os') + 1": 4,
+        "N" * 300: 8,
+    }
     assert set(names_in(dim)) == set(names)
     assert size_of(dim, sizes) == size
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from onnxlint.model.dim_names import axis_symbol
 from onnxlint.model.skeleton import Model
@@ -127,6 +129,17 @@ def test_sizes_that_the_graph_is_fixed_to_are_tried(text: str, sizes: dict[str, 
     result = check(text, text)
     assert result.verified, result.summary()
     assert sizes.items() <= sizes_of(result)[0].items()
+
+
+def test_a_size_that_inference_finds_is_tried() -> None:
+    model = parse(
+        "g (float[1,1,h,w] x) => (float[1,1,p,q] y) <float[1,1,3,3] k = {1, 1, 1, 1, 1, 1, 1, 1, 1}> "
+        "{ c = Conv(x, k)\n y = Add(c, grid) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1, 59, 43), np.float32), "grid"))
+    result = check(model, model)
+    assert result.verified
+    assert result.shapes == ("h=61, w=45",)
 
 
 def test_what_onnxruntime_said_is_repeated() -> None:
