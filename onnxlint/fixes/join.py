@@ -2,42 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.heads import Head, HeadsError, Joined, read_heads, to_json
 from onnxlint.model.metadata import HEADS_KEY
-from onnxlint.text import printable
+from onnxlint.text import listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView
     from onnxlint.surgery.surgeon import Surgeon
 
 
+@dataclass(frozen=True)
+class Role:
+    """What a detection head can be called, and how many numbers it has for each candidate.
+
+    Attributes:
+        names: Parts of names; users may write any of them.
+        width: Numbers of a candidate: 4 of a box, 2 of face and background, 10 of five landmarks.
+    """
+
+    names: tuple[str, ...]
+    width: int
+
+
+ROLES = (
+    Role(("bbox", "box", "loc", "reg"), 4),
+    Role(("class", "cls", "conf", "score", "prob"), 2),
+    Role(("landm", "ldm", "lmk", "kps", "keypoint"), 10),
+)
+
+
 def pick_heads(view: GraphView, names: Sequence[str]) -> list[str]:
-    """Output names for what a user calls them: a name, or a part of a name or of the module that makes it.
+    """Output names for what a user calls them.
+
+    A name is an output's; or a part of it, or of the module that makes it; or a role (`bbox`, `cls`, `ldm`, …), which other
+    words for it stand for, too, and which its width tells where no name does; or that width (`4`).
 
     Raises:
-        OnnxlintError: One of them fits no output, or several.
+        HeadsError: One of them fits no output, or several.
     """
     graph = view.main
     scopes = {output: _scopes(view, output) for output in graph.outputs}
     picked = []
     for name in names:
-        if name in graph.outputs:
-            picked.append(name)
-            continue
-        folded = name.lower()
-        found = [output for output, texts in scopes.items() if any(folded in text.lower() for text in texts)]
+        found = _find(view, name, scopes)
         if len(found) != 1:
-            what = "several outputs" if found else "no output"
-            known = ", ".join(map(printable, graph.outputs))
-            raise HeadsError(f"--concat-heads: {name!r} fits {what}; the model has {known}")
+            shown = listed([_shown(view, output) for output in (found or graph.outputs)], 8)
+            what = f"fits several outputs: {shown}" if found else f"fits no output; the model has {shown}"
+            raise HeadsError(f"--heads: {printable(name)!r} {what}")
         picked.append(found[0])
-    if len(set(picked)) < len(picked):
-        raise HeadsError("--concat-heads: an output is named twice")
+    twice = next((output for output in picked if picked.count(output) > 1), None)
+    if twice is not None:
+        both = listed(repr(printable(name)) for name, output in zip(names, picked, strict=True) if output == twice)
+        raise HeadsError(f"--heads: {both} fit one output, {printable(twice)!r}: it is named twice")
     return picked
+
+
+def _find(view: GraphView, name: str, scopes: Mapping[str, set[str]]) -> list[str]:
+    """The outputs that a name fits best."""
+    if name in scopes:
+        return [name]
+
+    def named(part: str) -> list[str]:
+        return [output for output, texts in scopes.items() if any(part in text.lower() for text in texts)]
+
+    folded = name.lower()
+    if folded.isascii() and folded.isdigit():
+        return [output for output in scopes if str(_width(view, output)) == folded]
+    found = named(folded)
+    if len(found) == 1:
+        return found
+    role = next((role for role in ROLES if any(map(folded.startswith, role.names))), None)
+    if role is None:
+        return found
+    for word in role.names:
+        by_word = named(word)
+        if len(by_word) == 1:
+            return by_word
+    return [output for output in scopes if _width(view, output) == role.width] or found
+
+
+def _width(view: GraphView, output: str) -> int | None:
+    """Numbers of a candidate: the size of the last axis."""
+    shape = view.main.shape(output)
+    size = shape[-1] if shape else None
+    return size if isinstance(size, int) else None
+
+
+def _shown(view: GraphView, output: str) -> str:
+    shape = view.main.shape(output) or ()
+    sizes = ", ".join("?" if size is None else printable(str(size)) for size in shape)
+    return f"{printable(output)} [{sizes}]" if shape else printable(output)
 
 
 def _scopes(view: GraphView, output: str) -> set[str]:

@@ -232,7 +232,7 @@ def test_heads_are_recorded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [(("nose",), "fits no output"), (("a", "a"), "named twice")],
+    [(("nose",), r"fits no output; the model has a \[N, 4\] and b \[N, 4\]"), (("a", "a"), "named twice")],
 )
 def test_wrong_heads_are_an_error(names: tuple[str, ...], says: str) -> None:
     model = parse(
@@ -611,3 +611,15 @@ def test_random_networks_compute_the_same(drawn: tuple[str, dict[str, int]]) -> 
     again, second = fix(Model("again.onnx", fixed, 0))
     assert again is fixed
     assert not second.applied
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "names", [("bbox", "cls", "ldm"), ("ldm", "class", "box"), ("landmarks", "scores", "4"), ("10", "2", "4")]
+)
+@pytest.mark.parametrize("path", ORIGINALS, ids=lambda path: path.stem)
+def test_heads_are_known_by_role(path: Path, names: tuple[str, ...]) -> None:
+    widths = {"bbox": 4, "box": 4, "cls": 2, "class": 2, "scores": 2, "ldm": 10, "landmarks": 10}
+    fixed, _ = fix(open_model(path), concat_heads=names, select="OUT002")
+    (joined,) = read_heads(fixed)
+    assert [head.stop - head.start for head in joined.heads] == [widths.get(name) or int(name) for name in names]
