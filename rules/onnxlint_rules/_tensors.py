@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import GraphView
-from onnxlint.rulekit import inline_span
+from onnxlint import GraphView, OnnxlintError
+from onnxlint.rulekit import inline_span, small_array, tensor_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import onnx
 
     from onnxlint import Graph, Location, Node
@@ -66,6 +68,21 @@ def stored_tensors(view: GraphView) -> list[Stored]:
                 ]
         view.memo["onnxlint_rules.stored_tensors"] = known
     return known
+
+
+def read_inline(view: GraphView, tensor: onnx.TensorProto, limit: int) -> npt.NDArray[np.generic] | None:
+    """Value of a tensor in the model file itself, where it has at most `limit` bytes; None for others and broken ones.
+
+    For operands that say what an operator does, such as indices or an initial state: weights are not read so.
+    """
+    array = small_array(tensor)
+    size = tensor_bytes(tensor)
+    if array is not None or inline_span(tensor) is None or size is None or size > limit:
+        return array
+    try:
+        return view.array(tensor)
+    except OnnxlintError:
+        return None  # SEC002 and SPC001 say what is wrong with it
 
 
 def holders(view: GraphView) -> list[str]:

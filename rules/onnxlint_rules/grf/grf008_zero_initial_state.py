@@ -12,7 +12,6 @@ from onnxlint import (
     Graph,
     GraphView,
     Node,
-    OnnxlintError,
     Options,
     Request,
     Rule,
@@ -20,9 +19,9 @@ from onnxlint import (
     Silent,
     printable,
 )
-from onnxlint.rulekit import inline_span, small_array, tensor_bytes
 from onnxlint_rules._graph import fixed_tensor, is_fixed, places_of
 from onnxlint_rules._patching import UNHELD, is_held
+from onnxlint_rules._tensors import read_inline
 
 if TYPE_CHECKING:
     import onnx
@@ -230,12 +229,7 @@ def _is_zero(graph: Graph, name: str) -> bool:
 def _is_zero_tensor(view: GraphView, tensor: onnx.TensorProto) -> bool:
     import numpy as np
 
-    array = small_array(tensor)
-    if array is None and inline_span(tensor) is not None and (tensor_bytes(tensor) or _LARGEST + 1) <= _LARGEST:
-        try:
-            array = view.array(tensor)
-        except OnnxlintError:
-            return False  # SEC002 and SPC001 say what is wrong with it
+    array = read_inline(view, tensor, _LARGEST)
     if array is None or array.dtype.kind not in "iuf":
         return False
     return not array.any() and not np.signbit(array).any()

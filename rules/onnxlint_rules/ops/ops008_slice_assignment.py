@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
-from onnxlint import Example, Finding, Graph, GraphView, Node, Options, Rule, Silent, counted
+from onnxlint import SAFE, Example, Finding, Graph, GraphView, Node, Options, Request, Rule, Silent, counted
 from onnxlint_rules._graph import advice
+from onnxlint_rules._patching import each, is_held
+from onnxlint_rules.ops._slices import block_of, put_block
+
+if TYPE_CHECKING:
+    from onnxlint import Surgeon
 
 _UNSTEADY = frozenset(
     """Bernoulli If Loop Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike Scan
@@ -44,7 +51,8 @@ class SliceAssignment(Rule):
     ## Fix safety
 
     Exact where the indices are those of a slice with step 1: what lies before it, the new values and what lies after it,
-    joined by Concat. Scattered indices (`y[:, [0, 3]] = …`) need a Where with a constant mask.
+    joined by Concat. It needs to know the sizes of the axes that are indexed. Scattered indices (`y[:, [0, 3]] = …`) need
+    a Where with a constant mask, which only the source can have.
 
     ## References
 
@@ -94,6 +102,39 @@ class SliceAssignment(Rule):
             }
             """,
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,3,N] x, float[N] z) => (float[2,3,N] y) <int64[1,1,2] place = {1, -2}> {
+                row = Unsqueeze (z, axes)
+                new = Unsqueeze (row, axes)
+                y = ScatterND (x, place, new)
+            }
+            """.replace("<int64[1,1,2] place = {1, -2}>", "<int64[1,1,2] place = {1, -2}, int64[1] axes = {0}>"),
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[2,3,N] x, float[N] z) => (float[2,3,N] y)
+            <int64[1] axes = {0}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}> {
+                row = Unsqueeze (z, axes)
+                new = Unsqueeze (row, axes)
+                first = Slice (x, zero, one, zero)
+                second = Slice (x, one, two, zero)
+                before = Slice (second, zero, one, one)
+                after = Slice (second, two, three, one)
+                changed = Concat <axis = 1> (before, new, after)
+                y = Concat <axis = 0> (first, changed)
+            }
+            """,
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[4,N] x, float[2,N] z) => (float[4,N] y) <int64[2,1] rows = {0, 3}> {
+                y = ScatterND (x, rows, z)
+            }
+            """,
+            dims={"N": 3},
+        ),
     )
     silent = (
         Silent(
@@ -119,27 +160,40 @@ class SliceAssignment(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        places: dict[tuple[str, str], list[Node]] = {}
-        steady: frozenset[str] | None = None
-        for node in view.nodes("ScatterND"):
-            if node.graph is not view.main or node.attribute("reduction", "none") != "none" or len(node.inputs) < 3:
-                continue
-            if steady is None:
-                steady = _steady(view.main)
-            data, indices, updates = (
-                name in steady or view.main.is_constant(name) for name in (node.input(0), node.input(1), node.input(2))
-            )
-            if indices and not (data and updates):
-                place = view.at(node)
-                line = str(place.source[-1]) if place.source else ""
-                places.setdefault((place.scope, line), []).append(node)
-        for nodes in places.values():
+        for nodes in _groups(view):
+            fixable = any(is_held(node.graph) and block_of(node) is not None for node in nodes)
             yield self.found(
                 view.at(nodes[0]),
                 f"ScatterND ({counted(len(nodes), 'node')}) writes slices that are known before the model runs",
                 help=advice(view, self.help, "build the tensor by concatenation in place of assigning to slices"),
+                fix=SAFE if fixable else None,
                 nodes=len(nodes),
+                not_fixed="" if fixable else "its indices depend on sizes, or are no block of slices",
             )
+
+    def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
+        first = view.find(finding.location)
+        nodes = next(nodes for nodes in _groups(view) if nodes[0] is first)
+        each(surgeon, nodes, partial(put_block, surgeon))
+
+
+def _groups(view: GraphView) -> list[list[Node]]:
+    """ScatterND nodes with known indices, those of the same source line together."""
+    places: dict[tuple[str, str], list[Node]] = {}
+    steady: frozenset[str] | None = None
+    for node in view.nodes("ScatterND"):
+        if node.graph is not view.main or node.attribute("reduction", "none") != "none" or len(node.inputs) < 3:
+            continue
+        if steady is None:
+            steady = _steady(view.main)
+        data, indices, updates = (
+            name in steady or view.main.is_constant(name) for name in (node.input(0), node.input(1), node.input(2))
+        )
+        if indices and not (data and updates):
+            place = view.at(node)
+            line = str(place.source[-1]) if place.source else ""
+            places.setdefault((place.scope, line), []).append(node)
+    return list(places.values())
 
 
 def _steady(graph: Graph) -> frozenset[str]:
