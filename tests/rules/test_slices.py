@@ -60,7 +60,9 @@ def test_a_block_is_cut_and_joined(made: tuple[onnx.ModelProto, bool]) -> None:
     assert ("ScatterND" in [node.op_type for node in fixed.graph.node]) != is_block
     generator = np.random.default_rng(0)
     feeds = {
-        value.name: generator.standard_normal([d.dim_value for d in value.type.tensor_type.shape.dim]).astype(np.float32)
+        value.name: generator.standard_normal([d.dim_value for d in value.type.tensor_type.shape.dim]).astype(
+            np.float32
+        )
         for value in model.graph.input
     }
     (before,), (after,) = ReferenceEvaluator(model).run(None, feeds), ReferenceEvaluator(fixed).run(None, feeds)
