@@ -15,8 +15,8 @@ Shape = tuple[Dim, ...]
 
 
 def is_invented(dim: Dim) -> bool:
-    """Whether a dim is unknown, or a symbol that inference made up for an unknown one."""
-    return dim is None or (isinstance(dim, str) and dim.startswith(("unk__", "?")))
+    """Whether a dim is unknown, or depends on a symbol that inference made up for an unknown one (`unk__3`, `4*?1`)."""
+    return dim is None or (isinstance(dim, str) and (dim.startswith("unk__") or "?" in dim))
 
 
 def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
