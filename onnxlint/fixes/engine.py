@@ -16,6 +16,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.conditions import strictest
 from onnxlint.fixes.demands import refuse_impossible
 from onnxlint.fixes.edits import Edited, apply_edits, edits_of
+from onnxlint.fixes.empty import needs_elements
 from onnxlint.fixes.heads import HeadsError
 from onnxlint.fixes.interface import Untraceable, interface_of
 from onnxlint.fixes.results import Applied, FixReport, Key, Left, Simplified
@@ -24,6 +25,7 @@ from onnxlint.lint.engine import Plan
 from onnxlint.lint.finding import Applicability, Finding, Fix
 from onnxlint.lint.rule import Request
 from onnxlint.model.assumptions import note_assumptions
+from onnxlint.model.metadata import MIN_SIZE_KEY, metadata
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import listed, printable
@@ -80,11 +82,11 @@ def fix_model(
         OnnxlintError: The model cannot be read, a rule failed on it, or something that was asked for is impossible.
     """
     started = time.perf_counter()
-    view = make_view(model, multiples=request.multiples)
+    view = make_view(model, None, request.multiples, request.allow_empty)
     refuse_impossible(view)
     edited = apply_edits(model, edits_of(request))
     if edited.proto is not model.proto:
-        view = make_view(replace(model, proto=edited.proto), multiples=request.multiples)
+        view = make_view(replace(model, proto=edited.proto), None, request.multiples, request.allow_empty)
     if request.drop_output_activations:
         plan = replace(plan, options=replace(plan.options, all_activations=True))
     job = Job(view.model, plan, request, view)
@@ -101,13 +103,15 @@ def fix_model(
         run, simplified, verification = _verified(job, run, simplified, check, progress)
         not_compared = check.not_compared(run) if verification is not None else ()
     conditions = _conditions(run)
-    proto = _with_metadata(run.proto, conditions) if conditions else run.proto
+    has_minimum = run.proto is not model.proto and _has_minimum(model, run)
+    proto = _with_metadata(run.proto, conditions, has_minimum) if conditions or has_minimum else run.proto
     report = _report(model, edited, job, run, proto)
     return proto, replace(
         report,
         verification=verification,
         not_compared=not_compared,
         simplified=simplified,
+        has_minimum=has_minimum,
         seconds=time.perf_counter() - started,
     )
 
@@ -298,12 +302,19 @@ def _why_left(finding: Finding, failed: str, job: Job) -> str:
     return "not settled within the rounds allowed" if is_allowed(fix, job.request) else ""
 
 
-def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str]) -> onnx.ModelProto:
+def _has_minimum(model: Model, run: Run) -> bool:
+    return needs_elements(make_view(replace(model, proto=run.proto), allow_empty=True), make_view(model))
+
+
+def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str], has_minimum: bool) -> onnx.ModelProto:
     import onnx
 
     model = onnx.ModelProto()
     model.CopyFrom(proto)
-    note_assumptions(model, conditions)
+    if conditions:
+        note_assumptions(model, conditions)
+    if has_minimum and MIN_SIZE_KEY not in metadata(model):
+        model.metadata_props.add(key=MIN_SIZE_KEY, value="1")
     return model
 
 

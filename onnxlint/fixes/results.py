@@ -87,6 +87,7 @@ class FixReport(Tabular):
         verification: The comparison of both models; None where it was not asked for, or nothing changed.
         not_compared: Changes of outputs on purpose, which the comparison leaves out; one line each.
         simplified: What onnxsim did; None where it was not asked for.
+        has_minimum: Whether the fixes are exact for sizes of at least 1 only: an empty batch is no longer accepted.
         changed: Whether the result differs from the original at all.
         seconds: Wall time, verification included.
     """
@@ -104,6 +105,7 @@ class FixReport(Tabular):
     seconds: float
     not_compared: tuple[str, ...] = field(default=())
     simplified: Simplified | None = None
+    has_minimum: bool = False
 
     def entries(self) -> tuple[Applied | Left, ...]:
         """What was applied, shortened, left and rolled back, in this order."""

@@ -140,7 +140,8 @@ def _looked_over(job: Job, run: Run) -> GraphView:
     view = run.view
     if view is None or view.proto is not run.proto:
         is_first = run.proto is job.view.proto
-        view = job.view if is_first else make_view(replace(job.model, proto=run.proto), multiples=job.request.multiples)
+        model, request = replace(job.model, proto=run.proto), job.request
+        view = job.view if is_first else make_view(model, None, request.multiples, request.allow_empty)
         run.view = view
         run.left = keyed(view, _findings(view, job.plan))
         # The graph is another one: what could not be patched in the last one perhaps can be now.

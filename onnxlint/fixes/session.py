@@ -71,7 +71,7 @@ def fix_path(
     plan = Plans(configs).of(path)
     if request.opset is not None:
         plan = replace(plan, options=replace(plan.options, min_opset=request.opset))
-    comparer = _comparer(model, options.inputs) if options.verify else None
+    comparer = _comparer(model, options.inputs, request.allow_empty) if options.verify else None
     proto, report = fix_model(model, plan, request, comparer, progress)
     if options.verify and report.changed and not (report.verification and report.verification.verified):
         progress("loading")
@@ -142,7 +142,7 @@ def _has_external(proto: onnx.ModelProto) -> bool:
     return any(is_external(tensor) for tensor in walk_tensors(proto))
 
 
-def _comparer(model: Model, inputs: str | None) -> Compare:
+def _comparer(model: Model, inputs: str | None, allow_empty: bool) -> Compare:
     """Runs a reference and a result on the same inputs."""
 
     def compare(
@@ -156,7 +156,14 @@ def _comparer(model: Model, inputs: str | None) -> Compare:
 
         multiples = multiples_in(conditions)
         return verify_models(
-            model, reference, result, exact=exact, multiples=multiples, inputs=inputs, interface=interface
+            model,
+            reference,
+            result,
+            exact=exact,
+            multiples=multiples,
+            inputs=inputs,
+            interface=interface,
+            allow_empty=allow_empty,
         )
 
     return compare

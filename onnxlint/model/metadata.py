@@ -16,6 +16,9 @@ ASSUMES_KEY = "onnxlint.assumes"
 SYMBOLS_KEY = "onnxlint.symbols"
 """Symbol of those conditions → [input, axis] pairs where it stood, as JSON."""
 
+MIN_SIZE_KEY = "onnxlint.min_size"
+"""Smallest size of every free axis of the inputs that the fixes are exact for: `1`; absent where they are for 0, too."""
+
 HEADS_KEY = "onnxlint.heads"
 """Which heads a joined output holds, and where, as JSON."""
 

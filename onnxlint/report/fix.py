@@ -23,8 +23,12 @@ def render_fix(report: FixReport, output: str | None) -> str:
     lines += _simplified(report)
     for left in report.rolled_back:
         lines.append(f"  taken back: {left.finding.code} at {printable(left.finding.location.place)}: {left.why}")
-    if report.conditions:
-        lines.append(f"  assumes  {printable(' and '.join(report.conditions))} (written into the model's metadata)")
+    assumed = [
+        *map(printable, report.conditions),
+        *(["sizes of at least 1 (--allow-empty keeps 0)"] * report.has_minimum),
+    ]
+    if assumed:
+        lines.append(f"  assumes  {' and '.join(assumed)}; written into the model's metadata")
     lines.append(f"  verified {_verified(report)}")
     before, after = report.nodes
     size = f"{counted(before, 'node')} → {after:,}" if before != after else counted(after, "node")
@@ -59,7 +63,10 @@ def _table(report: FixReport) -> Iterator[str]:
 
 def _left(report: FixReport) -> Iterator[str]:
     grouped: dict[tuple[str, str], list[Left]] = defaultdict(list)
+    taken_back = {id(one.finding) for one in report.rolled_back}
     for left in report.left:
+        if id(left.finding) in taken_back:
+            continue  # said below
         grouped[left.finding.code, left.why].append(left)
     for (code, why), ones in sorted(grouped.items()):
         places = ", ".join(printable(one.finding.location.place) for one in ones[:3])

@@ -217,3 +217,47 @@ def test_a_question_mark_leaves_an_axis(tmp_path: Path) -> None:
 def test_a_size_is_a_number_in_bounds(tmp_path: Path, size: str) -> None:
     with pytest.raises(OnnxlintError, match="a size is a number"):
         fix(saved(tmp_path, RESIZE), static=[f"x=1,3,4,{size}"])
+
+
+# Empty inputs
+
+EMPTY = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[B,4,H,W] x) => (float[B,4,P] y) <int64[1] i0 = {0}, int64[1] i1 = {1}, int64[2] rest = {4, -1}> {
+    s = Shape (x)
+    b = Slice (s, i0, i1)
+    t = Concat <axis = 0> (b, rest)
+    y = Reshape (x, t)
+}
+"""
+
+
+def test_that_sizes_have_to_be_at_least_one_is_said_once_and_recorded(tmp_path: Path) -> None:
+    from onnxlint.model.metadata import MIN_SIZE_KEY, metadata
+    from onnxlint.report.fix import render_fix
+
+    text = EMPTY.replace("int64[2] rest = {4, -1}", "int64[1] four = {4}").replace("(b, rest)", "(b, four, area)")
+    text = text.replace("t = Concat", "h = Slice (s, i2, i3) w = Slice (s, i3, i4) area = Mul (h, w) t = Concat")
+    text = text.replace(
+        "int64[1] i1 = {1}", "int64[1] i1 = {1}, int64[1] i2 = {2}, int64[1] i3 = {3}, int64[1] i4 = {4}"
+    )
+    path = saved(tmp_path, text)
+    fixed, report = fix(path, select=["SHP"])
+    assert report.has_minimum
+    assert metadata(fixed)[MIN_SIZE_KEY] == "1"
+    assert render_fix(report, None).count("sizes of at least 1 (--allow-empty keeps 0)") == 1
+    kept, report = fix(path, select=["SHP"], allow_empty=True)
+    assert not report.has_minimum
+    assert MIN_SIZE_KEY not in metadata(kept)
+    x = np.zeros((0, 4, 2, 3), np.float32)
+    assert run(kept, {"x": x})[0].shape == (0, 4, 6)
+
+
+def test_a_minimum_that_the_original_has_is_none_of_ours(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[B,4,H,W] x) => (float[B,4,P] y) <int64[3] shape = {0, 4, -1}> { a = Identity (x) y = Reshape (a, shape) }
+    """
+    _, report = fix(saved(tmp_path, text), select=["GRF"])
+    assert report.changed
+    assert not report.has_minimum

@@ -1,0 +1,39 @@
+"""Whether a fixed model needs its inputs to have elements: a batch of 0 is no longer accepted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxlint.symbolic.inference import exact_sizes
+
+if TYPE_CHECKING:
+    from onnxlint.graph.view import GraphView, Node
+
+
+def needs_elements(result: GraphView, original: GraphView) -> bool:
+    """Whether a fix took it that sizes are at least 1.
+
+    Runtimes refuse a Reshape target with a -1 where another of its numbers is 0: they could not tell what -1 stands for.
+
+    Args:
+        result: The fixed model, in a view that allows empty inputs.
+        original: The model as it was read.
+    """
+    known = {node.output() for node in original.nodes("Reshape") if _target(node) is not None}
+    return any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape"))
+
+
+def _target(node: Node) -> list[int] | None:
+    value = node.constant(1) if node.input(1) else None
+    return None if value is None else [int(number) for number in value.reshape(-1)]
+
+
+def _may_be_empty(view: GraphView, node: Node) -> bool:
+    """Whether a -1 stands beside a copied size that may be 0."""
+    target = _target(node)
+    if target is None or -1 not in target or 0 not in target or node.attribute("allowzero", 0):
+        return False
+    symbolic = exact_sizes(view)
+    sizes = symbolic.shape(node.graph, node.input(0)) or ()
+    copied = [sizes[i] if i < len(sizes) else None for i, number in enumerate(target) if number == 0]
+    return not all(size is not None and symbolic.is_never_empty(size) for size in copied)
