@@ -115,6 +115,9 @@ def run(options: Options) -> int:
         raise
     if not options.quiet:
         console.write(_json(done) if options.format == "json" else _text(done))
+    if options.quiet or options.format == "json":
+        failed = [step for step in done.steps if step.state == "failed" and not step.name.startswith("convert")]
+        console.errors(f"{step.name}: {line}" for step in failed for line in step.lines)
     for failure in done.failures:
         console.errors([f"{failure.target}: {failure.message}"])
         console.notes([f"'onnxlint check' found: {line}" for line in failure.findings])

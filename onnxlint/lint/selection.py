@@ -61,7 +61,7 @@ def select(registry: Registry, config: Config) -> Selection:
         on = list(_expanded(registry, layer, "select", layer.select or ()))
         on += _expanded(registry, layer, "extend-select", layer.extend_select)
         off = list(_expanded(registry, layer, "ignore", layer.ignore))
-        notes.update(dict.fromkeys(_renamed(on + off)))
+        notes.update(dict.fromkeys([*_renamed(on + off), *_incomplete(on + off)]))
         strength = _strongest(off)
         for rule, level, selector in on:
             if level <= strength.get(rule, 0) or (rule.status is Status.PREVIEW and level < _EXACT):
@@ -135,6 +135,15 @@ def _renamed(matches: Iterable[_Match]) -> Iterator[str]:
     for rule, _, selector in matches:
         if selector in rule.aliases:
             yield f"{selector} is now called {rule.code} ({rule.name})"
+
+
+def _incomplete(matches: Iterable[_Match]) -> Iterator[str]:
+    """Which rules a code that lacks digits stands for: it may have been meant as a whole one."""
+    codes: dict[str, list[str]] = {}
+    for rule, _, selector in matches:
+        if rule.code.startswith(selector.upper()) and selector[-1].isdigit() and len(selector) < len(rule.code):
+            codes.setdefault(selector, []).append(rule.code)
+    yield from (f"{selector} stands for {', '.join(found)}" for selector, found in codes.items())
 
 
 def _runs(rule: type[Rule], config: Config, targets: tuple[str, ...], is_exact: bool) -> bool:

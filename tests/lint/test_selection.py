@@ -165,3 +165,11 @@ def test_severities_the_most_specific_and_the_latest_win() -> None:
     }
     chosen = selection(file(severity=levels), severity=(("ABC", Severity.WARNING),))
     assert dict(chosen.severities)["ABC001"] is Severity.WARNING
+
+
+def test_a_code_that_lacks_digits_is_explained() -> None:
+    from tests.support.command import CLEAN, onnxlint
+
+    err = onnxlint("check", "-", "--select", "SHP01", stdin=CLEAN.strip().encode()).err
+    assert err.startswith("note: SHP01 stands for SHP010, SHP011")
+    assert onnxlint("check", "-", "--select", "SHP", stdin=CLEAN.strip().encode()).err == ""
