@@ -25,7 +25,7 @@ IN_ONE_PROCESS = ("-n", "--numprocesses", "-s", "--pdb", "--trace", "--collect-o
 """Options of pytest that exclude or settle running the tests in several processes."""
 
 
-FIX = "--concat-heads bbox,class,landm --drop-output-activations --multiple-of 32 --exit-zero"
+FIX = "--heads bbox,class,landm --drop-output-activations --multiple-of 32 --exit-zero"
 RECIPE = "--images demo/images --shape 192,128,3 --mean 104,117,123"
 MADE = ".onnx _fp16.onnx _quan_dynamic.onnx _quan_static.onnx .param _fp16.param _int8.param"
 DEMO = (

@@ -85,6 +85,7 @@ def heavy(path: Path, external: bool) -> None:
 
 
 def build(folder: Path, wanted: set[str]) -> dict[str, Path]:
+    """Build the models that are wanted; returns name → file."""
     models: dict[str, Path] = {}
 
     def add(name: str, path: Path) -> None:
@@ -167,6 +168,7 @@ def measure(command: list[str], timeout: float) -> tuple[float, float] | None:
 
 
 def main() -> int:
+    """Measure and print the table; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--timeout", type=float, default=600)

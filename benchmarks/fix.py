@@ -45,6 +45,7 @@ class Counts:
 
 
 def count(path: Path) -> Counts:
+    """Chains and nodes of a model, as our own rules count them."""
     registry = load_registry()
     plan = Plan(tuple(registry.find(code) for code in CHAINS))
     view = make_view(open_model(path))
@@ -105,6 +106,7 @@ def shapes_of(model: onnx.ModelProto) -> list[dict[str, int]]:
 
 
 def feeds_of(model: onnx.ModelProto, sizes: dict[str, int], path: Path) -> dict[str, Any]:
+    """Seeded inputs of these sizes, or the recorded ones."""
     made = path.parent.parent / "inputs" / f"{path.stem}.npz"
     if not sizes and made.exists():
         return dict(np.load(made))
@@ -176,6 +178,7 @@ def compare(original: Path, results: dict[str, Path]) -> dict[str, str]:
 
 
 def main() -> int:
+    """Run every tool on every model and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--multiple-of", type=int, default=32)

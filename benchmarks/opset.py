@@ -34,6 +34,7 @@ sys.stdout.buffer.write(version_converter.convert_version(model, int(sys.argv[1]
 
 
 def ours(proto: onnx.ModelProto, version: int) -> onnx.ModelProto | None:
+    """The model at another operator set by onnxlint; None where it refuses."""
     try:
         return convert(make_view(Model("m.onnx", proto, 0)), version)
     except OnnxlintError:
@@ -41,12 +42,14 @@ def ours(proto: onnx.ModelProto, version: int) -> onnx.ModelProto | None:
 
 
 def theirs(proto: onnx.ModelProto, version: int) -> onnx.ModelProto | None:
+    """The model at another operator set by onnx.version_converter, in a process of its own; None where it fails."""
     command = [sys.executable, "-c", _CODE, str(version)]
     done = subprocess.run(command, input=proto.SerializeToString(), capture_output=True, check=False)
     return onnx.load_from_string(done.stdout) if done.returncode == 0 and done.stdout else None
 
 
 def run(proto: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+    """Outputs of a model in onnxruntime, without optimizations."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
@@ -54,6 +57,7 @@ def run(proto: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
 
 
 def judge(wanted: list[Any], proto: onnx.ModelProto | None, feeds: dict[str, Any]) -> str:
+    """`equal`, `close`, `wrong`, `refused` or `does not run`."""
     if proto is None:
         return "refused"
     try:
@@ -69,6 +73,7 @@ def judge(wanted: list[Any], proto: onnx.ModelProto | None, feeds: dict[str, Any
 
 
 def main() -> int:
+    """Raise every model and print what became of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", default="11,13,17,21")
     parser.add_argument("-v", "--verbose", action="store_true", help="print each wrong result")

@@ -77,6 +77,7 @@ class LayerComparison:
         return maker.name if maker is not None and name.isdigit() else name
 
     def source(self, link: Link) -> str:
+        """The line of PyTorch or the module scope that a value comes from; empty where the reference has none."""
         maker = self.reference.wiring.makers.get(link.reference.known_as)
         return "" if maker is None else maker.source
 

@@ -64,6 +64,7 @@ class Freeing(Symbolic):
         return not isinstance(size, int) and "?" not in str(size)
 
     def fail(self, node: Node, why: str) -> OnnxlintError:
+        """The error for a node that does not allow the free sizes, to be raised."""
         label = printable(node.name or node.output() or f"#{node.index}")
         scope = self.view.sources.scope(node.proto)
         place = f" (in {printable(scope)})" if scope and scope not in label else ""
@@ -78,6 +79,7 @@ class Freeing(Symbolic):
         return True
 
     def visit(self, node: Node) -> None:
+        """Infer a node's outputs; with its own check where a size that was set free reaches it."""
         outer, self._touched = self._touched, self._is_touched(node)
         try:
             check = self._checks.get(node.op) if self._touched else None
@@ -107,6 +109,7 @@ class Freeing(Symbolic):
         return False
 
     def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
+        """Sizes of a value: our own before those that onnx infers, which still have the old sizes in them."""
         # What onnx infers still has the old sizes baked in, from the first Reshape on.
         if not self._touched:
             return super().merge(own, inferred)
@@ -115,6 +118,7 @@ class Freeing(Symbolic):
         return None if inferred is None else tuple(self.fresh() for _ in inferred)
 
     def declared_input(self, graph: Graph, name: str, shape: Shape | None) -> Sizes | None:
+        """Sizes of an input; those of a body's inputs may have been set free."""
         if graph is self.view.main or shape is None:
             return super().declared_input(graph, name, shape)
         return tuple(self.fresh() for _ in shape)  # what a Loop hands in may have been set free

@@ -61,6 +61,7 @@ class Node:
 
     @property
     def name(self) -> str:
+        """The node's name; empty where it has none."""
         return self.proto.name
 
     def input(self, i: int) -> str:
@@ -216,6 +217,7 @@ class Graph:
         return {*self._consumers, *self.outputs}
 
     def is_output(self, name: str) -> bool:
+        """Whether a value is one of the graph's outputs."""
         return name in self._output_set
 
     @cached_property
@@ -379,6 +381,7 @@ class GraphView:
 
     @cached_property
     def opset(self) -> int:
+        """Imported version of the standard operator set; 0 where there is none."""
         return self.opset_of("")
 
     def opset_of(self, domain: str) -> int:

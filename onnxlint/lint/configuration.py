@@ -104,38 +104,47 @@ class Config:
 
     @property
     def layers(self) -> tuple[Settings, Settings]:
+        """The file's settings, then the command line's."""
         return self.file, self.command
 
     @property
     def targets(self) -> tuple[str, ...]:
+        """Runtimes that models are for; the command line's before the file's, as for all options below."""
         return _first(self.command.targets, self.file.targets, ())
 
     @property
     def min_opset(self) -> int:
+        """Oldest operator set to accept."""
         return _first(self.command.min_opset, self.file.min_opset, MIN_OPSET)
 
     @property
     def fail_on(self) -> str:
+        """Lowest severity that fails, or `never`."""
         return _first(self.command.fail_on, self.file.fail_on, "warning")
 
     @property
     def weights(self) -> bool | None:
+        """Whether rules may read weights; None where it was not said."""
         return _first(self.command.weights, self.file.weights, None)
 
     @property
     def baseline(self) -> str | None:
+        """Path of the baseline; None without one."""
         return _first(self.command.baseline, self.file.baseline, None)
 
     @property
     def jobs(self) -> int:
+        """Worker processes; 0: automatic."""
         return _first(self.command.jobs, self.file.jobs, 0)
 
     @property
     def format(self) -> str:
+        """Name of the report's format."""
         return _first(self.command.format, self.file.format, "text")
 
     @property
     def rule_paths(self) -> tuple[str, ...]:
+        """Files and folders with rules of one's own."""
         return self.file.rule_paths + self.command.rule_paths
 
     @property

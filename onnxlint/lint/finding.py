@@ -23,6 +23,7 @@ class Severity(str, enum.Enum):
 
     @property
     def rank(self) -> int:
+        """2 for errors, 1 for warnings, 0 for info."""
         return {"error": 2, "warning": 1, "info": 0}[self.value]
 
 

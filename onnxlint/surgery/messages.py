@@ -27,6 +27,7 @@ def node_state(node: gs.Node) -> tuple[Any, ...]:
 
 
 def attribute_state(value: Any) -> Any:
+    """Something that differs when an attribute's value was changed."""
     if isinstance(value, list):
         return (list, tuple(value))
     if isinstance(value, int | float | str | bytes):
@@ -35,6 +36,7 @@ def attribute_state(value: Any) -> Any:
 
 
 def same_values(tensor: onnx.TensorProto, values: npt.NDArray[np.generic]) -> bool:
+    """Whether a tensor holds these values, to the bit."""
     from onnx import numpy_helper
 
     before = numpy_helper.to_array(tensor)
@@ -42,12 +44,14 @@ def same_values(tensor: onnx.TensorProto, values: npt.NDArray[np.generic]) -> bo
 
 
 def tensor_state(tensor: gs.Tensor) -> tuple[Any, ...]:
+    """Something that differs when a tensor was renamed, retyped or reshaped."""
     if not hasattr(tensor, "type"):
         return (tensor.name, "constant")
     return (tensor.name, str(tensor.dtype), None if tensor.shape is None else tuple(tensor.shape), tensor.type)
 
 
 def keep(messages: Any, wanted: Any) -> None:
+    """Remove the messages of a repeated field that are not wanted, in place."""
     kept = [message for message in messages if wanted(message)]
     if len(kept) < len(messages):
         copies = [type(message).FromString(message.SerializeToString()) for message in kept]
@@ -56,6 +60,7 @@ def keep(messages: Any, wanted: Any) -> None:
 
 
 def value_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that a graph defines, those in its subgraphs left out."""
     names = {name for node in graph.node for name in node.output}
     names.update(value.name for value in (*graph.input, *graph.output))
     names.update(tensor.name for tensor in graph.initializer)
@@ -76,6 +81,7 @@ def used_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
 
 
 def renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    """A tensor under another name: itself where that is its name, else a copy."""
     import onnx
 
     if tensor.name == name:
@@ -87,6 +93,7 @@ def renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def write_names(proto: onnx.NodeProto, node: gs.Node) -> None:
+    """Write graphsurgeon's names of a node's inputs and outputs into its message."""
     del proto.input[:], proto.output[:]
     proto.input.extend([tensor.name for tensor in node.inputs])
     proto.output.extend([tensor.name for tensor in node.outputs])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def is_graph(value: object) -> bool:
+    """Whether an attribute's value is a graph of graphsurgeon's."""
     import onnx_graphsurgeon as gs
 
     return isinstance(value, gs.Graph)  # gs.Graph answers hasattr with a log line, so types are asked

@@ -33,6 +33,7 @@ class Condition:
 
     @property
     def always(self) -> bool:
+        """Whether it holds for every number."""
         return len(self.residues) == self.period
 
     def __str__(self) -> str:

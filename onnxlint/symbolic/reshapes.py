@@ -54,6 +54,7 @@ class Step:
 
     @property
     def nodes(self) -> int:
+        """How many nodes the step takes."""
         return 1 + bool(self.unsqueeze) + bool(self.squeeze)
 
 

@@ -77,6 +77,7 @@ class Size:
 
     @staticmethod
     def symbol(name: str) -> Size:
+        """The size that is a symbol by itself."""
         return Size((((name,), 1),), 0)
 
     def __hash__(self) -> int:

@@ -44,6 +44,7 @@ class OrtSession:
         self._takes = {value.name for value in self._session.get_inputs()}
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
+        """Run the model once; returns its outputs in order. Raises Unrunnable with the engine's reason."""
         try:
             return list(self._session.run(None, {name: x for name, x in feeds.items() if name in self._takes}))
         except Exception as error:
@@ -69,6 +70,7 @@ class ReferenceSession:
         self._takes = {value.name for value in proto.graph.input}
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
+        """Run the model once; returns its outputs in order. Raises Unrunnable with the engine's reason."""
         import numpy as np
 
         try:

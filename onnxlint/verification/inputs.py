@@ -72,6 +72,7 @@ class Contract:
 
 
 def dims_of(one: Input, rank: int) -> tuple[Dim, ...]:
+    """The dims of an input; made up, one for each axis, where it declares none."""
     return tuple(f"{one.name}[{axis}]" for axis in range(rank)) if one.dims is None else one.dims
 
 
@@ -79,6 +80,7 @@ def dims_of(one: Input, rank: int) -> tuple[Dim, ...]:
 
 
 def dtype_of(one: Input) -> Any:
+    """The NumPy type of an input's values; object for text."""
     import numpy as np
 
     return np.dtype(object) if one.dtype == "str" else np.dtype(one.dtype)

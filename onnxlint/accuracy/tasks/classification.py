@@ -64,6 +64,7 @@ class ClassificationTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
+        """The class scores of one image. Raises OnnxlintError where no output can be them."""
         _, values = pick_vector(outputs, "logit|prob|class|score|softmax|pred", self.name)
         if not self._classes:
             self._check(len(values))
@@ -100,6 +101,7 @@ class ClassificationTask:
         return printable(names[number]) if number < len(names) else f"class {number}"
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
+        """Count whether the candidate names the reference's class, and the labelled one."""
         tally = self._tallies.setdefault(model, _Tally())
         five = first_five(candidate.values)
         before, now = int(reference.values.argmax()), int(five[0])
@@ -117,6 +119,7 @@ class ClassificationTask:
             tally.repaired += before != truth == now
 
     def results(self) -> dict[str, TaskResult]:
+        """Shares of images (0 to 1) that agree with the reference and with labels; `broken` and `repaired` count images."""
         out = {}
         for model, tally in self._tallies.items():
             many = self._classes > 5

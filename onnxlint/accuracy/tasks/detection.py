@@ -84,6 +84,8 @@ class DetectionTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
+        """The detections of one image, in pixels of the network's input. Raises OnnxlintError where outputs cannot
+        be decoded."""
         if self.decoder is None:
             self.decoder = choose(outputs, size, heads)
         found = decode(outputs, size, self.decoder, heads, strict=self._strict)
@@ -110,6 +112,7 @@ class DetectionTask:
         return f"class {label}"
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
+        """Match the candidate's detections with the labels', or with the reference's."""
         assert self.decoder is not None, "answers come from read"
         if image != self._image or reference is not self._reference:
             self._image, self._reference = image, reference
@@ -152,6 +155,7 @@ class DetectionTask:
         return np.asarray(out[ids >= 0])
 
     def results(self) -> dict[str, TaskResult]:
+        """`found`, `missed` and `extra` count boxes; mean IoU, score shift and average precision are fractions."""
         notes = self._notes
         if self._labels is not None and self._recipe.resize == "center-crop" and self._recipe.size is not None:
             notes += ("what --resize center-crop cuts off cannot be found and counts as missed",)

@@ -46,6 +46,7 @@ class Part:
 
     @property
     def width(self) -> int:
+        """Numbers for each candidate."""
         return int(self.rows.shape[1])
 
 

@@ -67,6 +67,7 @@ class SuperResolutionTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
+        """The picture that the model made of one image. Raises OnnxlintError where no single output is one."""
         pictures: dict[str, Array] = {
             name: array.reshape(array.shape[-3:])
             for name, array in outputs.items()
@@ -92,6 +93,7 @@ class SuperResolutionTask:
         return Answer(f"{pixels.shape[1]}×{pixels.shape[0]} pixels", pixels)
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
+        """Compare the candidate's picture with the true one, or with the reference's."""
         if image != self._image or reference is not self._reference:
             self._image, self._reference = image, reference
             self._true = self._find_truth(image, reference.values)
@@ -147,6 +149,7 @@ class SuperResolutionTask:
         )
 
     def results(self) -> dict[str, TaskResult]:
+        """Mean PSNR in dB and mean SSIM (0 to 1) over the images."""
         out = {}
         for model, tally in self._tallies.items():
             differing, windows = tally.images - tally.equal, tally.images - tally.small

@@ -65,6 +65,7 @@ class VerificationTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
+        """The embedding of one image. Raises OnnxlintError where no output can be one."""
         _, values = pick_vector(outputs, "emb|feat|out", self.name)
         self._length = self._length or len(values)
         if len(values) != self._length:
@@ -74,6 +75,7 @@ class VerificationTask:
         return Answer(f"embedding of {len(values)} numbers", values)
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
+        """Compare the candidate's embedding with the reference's, and keep it where a pair needs it."""
         tally = self._tallies.setdefault(model, _Tally())
         equal = np.array_equal(reference.values, candidate.values)
         cosine = 1.0 if equal else cosine_of(reference.values, candidate.values)
@@ -85,6 +87,7 @@ class VerificationTask:
             tally.embeddings[stem] = candidate.values.astype(np.float32)
 
     def results(self) -> dict[str, TaskResult]:
+        """Mean and lowest cosine to the reference's embeddings; over labelled pairs accuracy, AUC, threshold."""
         out: dict[str, TaskResult] = {}
         kept: float | None = None
         for model, tally in self._tallies.items():

@@ -42,6 +42,7 @@ class Histogram:
 
     @property
     def centres(self) -> Doubles:
+        """The middle of each bin."""
         width = (self.high - self.low) / len(self.counts)
         return np.asarray(self.low + width * (np.arange(len(self.counts)) + 0.5), np.float64)
 

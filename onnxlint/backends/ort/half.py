@@ -121,6 +121,7 @@ class Plan:
     spared: dict[int, str] = field(default_factory=dict)
 
     def spare(self, index: int, why: str) -> None:
+        """Keep a node in float32; the first reason that is given stays."""
         self.spared.setdefault(index, why)
 
 
