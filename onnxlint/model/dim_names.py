@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PLACEHOLDER = re.compile(
     r"""-?\d+                     # a number as a name: -1, 0
@@ -22,6 +23,7 @@ MAX_NAME = 1000
 """Longer names are not looked at: they are taken for names of sizes as they stand."""
 
 
+@lru_cache(maxsize=1024)
 def is_placeholder(name: str) -> bool:
     """Whether the name of a dimension only says that its size is unknown.
 

@@ -312,7 +312,6 @@ CONSTANT_OPERATORS: dict[str, Callable[[Node, Operands], Array | None]] = {
     "ReduceMin": _reduce(np.min),
     "ReduceProd": _reduce(np.prod),
     "ReduceSum": _reduce(np.sum),
-    "Relu": _ufunc(partial(np.maximum, 0)),
     "Round": _ufunc(np.rint),
     "Sign": _ufunc(np.sign),
     "Sqrt": _ufunc(np.sqrt),

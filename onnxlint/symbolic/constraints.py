@@ -83,8 +83,16 @@ def baked_sizes(view: GraphView) -> list[BakedSize]:
     return known
 
 
-def demands(view: GraphView) -> Iterator[Demand]:
+def demands(view: GraphView) -> tuple[Demand, ...]:
     """What the nodes of the main graph demand of their sizes, where it does not hold for all inputs."""
+    key = "onnxlint.symbolic.demands"
+    known: tuple[Demand, ...] | None = view.memo.get(key)
+    if known is None:
+        known = view.memo[key] = tuple(_demands(view))
+    return known
+
+
+def _demands(view: GraphView) -> Iterator[Demand]:
     symbolic = exact_sizes(view)
     for node in view.main.nodes:
         rule = _RULES.get(node.op)

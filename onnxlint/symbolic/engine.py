@@ -267,10 +267,10 @@ class Symbolic:
             return own
         if own is None or len(own) != len(inferred):
             return tuple(self._known(dim) for dim in inferred)
-        return tuple(
-            dim if isinstance(dim, int) and not isinstance(size, int) else size
-            for size, dim in zip(own, inferred, strict=True)
-        )
+        for size, dim in zip(own, inferred, strict=True):
+            if isinstance(dim, int) and not isinstance(size, int):
+                return tuple(d if isinstance(d, int) else size for size, d in zip(own, inferred, strict=True))
+        return own
 
     def _known(self, dim: int | str | None) -> AnySize:
         if isinstance(dim, int):

@@ -18,17 +18,19 @@ def conv(s: Symbolic, node: Node) -> list[Sizes | None]:
     data, weight = s.of(node, 0), s.of(node, 3 if node.op == "QLinearConv" else 1)
     if data is None or weight is None:
         return [None]
-    kernel = node.attribute("kernel_shape") or list(weight[2:])
-    return [(data[0], weight[0], *_windows(s, node, data[2:], kernel))]
+    return [(data[0], weight[0], *_windows(s, node, data[2:], weight[2:]))]
 
 
-def _windows(s: Symbolic, node: Node, sizes: Sizes, kernel: Sequence[AnySize]) -> list[AnySize]:
+def _windows(s: Symbolic, node: Node, sizes: Sizes, weights: Sequence[AnySize] = ()) -> list[AnySize]:
+    """How often a window fits into each axis; the window is that of the node, or of its weights."""
+    given = node.attributes()
     rank = len(sizes)
-    strides = node.attribute("strides") or [1] * rank
-    dilations = node.attribute("dilations") or [1] * rank
-    pads = node.attribute("pads") or [0] * (2 * rank)
-    auto = node.attribute("auto_pad", "NOTSET")
-    ceil_mode = node.attribute("ceil_mode", 0)
+    kernel = given.get("kernel_shape") or weights
+    strides = given.get("strides") or [1] * rank
+    dilations = given.get("dilations") or [1] * rank
+    pads = given.get("pads") or [0] * (2 * rank)
+    auto = given.get("auto_pad", "NOTSET")
+    ceil_mode = given.get("ceil_mode", 0)
     out: list[AnySize] = []
     for i, size in enumerate(sizes):
         if auto in ("SAME_UPPER", "SAME_LOWER"):
@@ -67,16 +69,16 @@ _SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
 def pool(s: Symbolic, node: Node) -> list[Sizes | None]:
-    """Sizes of Pooling over windows."""
+    """Sizes of pooling over windows."""
     data = s.of(node, 0)
     if data is None:
         return [None]
-    sizes = (data[0], data[1], *_windows(s, node, data[2:], node.attribute("kernel_shape")))
+    sizes = (data[0], data[1], *_windows(s, node, data[2:]))
     return [sizes] * len(node.outputs)
 
 
 def global_pool(s: Symbolic, node: Node) -> list[Sizes | None]:
-    """Sizes of Pooling over whole maps."""
+    """Sizes of pooling over whole maps."""
     data = s.of(node, 0)
     return [None if data is None else (*data[:2], *(1,) * (len(data) - 2))]
 
