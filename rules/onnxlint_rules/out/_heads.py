@@ -83,6 +83,8 @@ def _concat_behind(graph: Graph, name: str) -> _Joined | None:
         if node is None or node.graph is not graph:
             return None
         if node.op == "Concat":
+            before = _decoded_from(node)
+            moved, node = moved or before is not None, before or node
             parts = [node.producer(i) for i in range(len(node.inputs))]
             if len(parts) < 2 or any(part is None or part.op == "Constant" for part in parts):
                 return None
@@ -99,6 +101,40 @@ def _concat_behind(graph: Graph, name: str) -> _Joined | None:
         else:
             return None
     return None
+
+
+_DECODING = frozenset((*_ARITHMETIC, *_SAME_AXES, "Clip", "Exp", "Neg", "Sigmoid", "Slice", "Split"))
+"""Operators that turn what a head says into corners of boxes, place by place."""
+
+
+def _decoded_from(node: Node) -> Node | None:
+    """The Concat over feature maps that a Concat of decoded parts (corners, centers) comes from; None where it is none.
+
+    Both join along different axes, and everything between them works on single places.
+    """
+    graph, shape = node.graph, node.graph.shape(node.output())
+    if shape is None:
+        return None
+    axis = node.attribute("axis", 0) % len(shape)
+    found: dict[int, Node] = {}
+    pending, seen = [node], {id(node)}
+    for current in pending:
+        for i, name in enumerate(current.inputs):
+            if not name or graph.is_constant(name):
+                continue
+            producer = current.producer(i)
+            if producer is None or producer.graph is not graph or len(pending) > _MAX_STEPS:
+                return None
+            same_axis = producer.op == "Concat" and producer.attribute("axis", 0) % len(shape) == axis
+            if producer.op == "Concat" and not same_axis:
+                found[id(producer)] = producer
+            elif same_axis or producer.op in _DECODING:
+                if id(producer) not in seen:
+                    seen.add(id(producer))
+                    pending.append(producer)
+            elif not graph.is_constant(name):
+                return None
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _concatenated(graph: Graph, joined: dict[str, _Joined]) -> Heads | None:

@@ -115,6 +115,55 @@ class MultiHeadOutputs(Rule):
         Example(
             bad="""
             <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,8,4] p3, float[N,4,4] p4) => (float[N,P,3] scores, float[N,P,4] boxes)
+            <float[4,4] wb = {1, 0, 0, 1, 1, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, float half = {0.5},
+             float[4,3] wc = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, int64[1] zero = {0}, int64[1] two = {2},
+             int64[1] four = {4}> {
+                b3 = MatMul (p3, wb)
+                b4 = MatMul (p4, wb)
+                c3 = MatMul (p3, wc)
+                c4 = MatMul (p4, wc)
+                said = Concat <axis = 1> (b3, b4)
+                center = Slice (said, zero, two, two)
+                logarithm = Slice (said, two, four, two)
+                size = Exp (logarithm)
+                away = Mul (size, half)
+                corner = Sub (center, away)
+                other = Add (center, away)
+                boxes = Concat <axis = 2> (corner, other)
+                logits = Concat <axis = 1> (c3, c4)
+                scores = Softmax <axis = 2> (logits)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,8,4] p3, float[N,4,4] p4) => (float[N,P,7] output)
+            <float[4,4] wb = {1, 0, 0, 1, 1, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}, float half = {0.5},
+             float[4,3] wc = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}, int64[1] zero = {0}, int64[1] two = {2},
+             int64[1] four = {4}> {
+                b3 = MatMul (p3, wb)
+                b4 = MatMul (p4, wb)
+                c3 = MatMul (p3, wc)
+                c4 = MatMul (p4, wc)
+                said = Concat <axis = 1> (b3, b4)
+                center = Slice (said, zero, two, two)
+                logarithm = Slice (said, two, four, two)
+                size = Exp (logarithm)
+                away = Mul (size, half)
+                corner = Sub (center, away)
+                other = Add (center, away)
+                boxes = Concat <axis = 2> (corner, other)
+                logits = Concat <axis = 1> (c3, c4)
+                scores = Softmax <axis = 2> (logits)
+                output = Concat <axis = 2> (scores, boxes)
+            }
+            """,
+            equal=False,
+            says="2 outputs are heads over the same 12 candidates",
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
             g (float[1,16,4] p3, float[1,4,4] p4)
             => (float[1,16,2] b3, float[1,16,3] c3, float[1,4,2] b4, float[1,4,3] c4)
             <float[4,2] wb = {1, 0, 0, 1, 1, 1, 0, 0}, float[4,3] wc = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1}> {
@@ -233,9 +282,9 @@ def _message(heads: Heads) -> str:
     if count > 3:
         shown += f" and {count - 3} more"
     if heads.levels > 1:
-        what = f"{len(heads.sizes)} heads on {heads.levels} feature maps each; one for each map would do"
+        what = f"{len(heads.sizes)} heads on {heads.levels} feature maps each; one for each map is enough"
     else:
         sizes = [size for axis, size in enumerate(heads.shapes[0]) if axis not in (0, heads.axis)]
         known = len(sizes) == 1 and isinstance(sizes[0], int)
-        what = f"heads over the same {f'{sizes[0]} ' if known else ''}candidates; one would do"
+        what = f"heads over the same {f'{sizes[0]} ' if known else ''}candidates; one is enough"
     return f"{count} outputs are {what} (axis {heads.axis}: {values}): {shown}"
