@@ -23,6 +23,7 @@ from onnxlint.backends import Progress
 from onnxlint.conversion.worker import receive, send
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
+from onnxlint.model.limits import limit_memory
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.accuracy.worker import main; main()"
@@ -120,6 +121,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     request = receive(requests)
+    limit_memory()
     try:
         report = compare_here(
             request.reference,
@@ -131,6 +133,8 @@ def main() -> None:
         )
     except OnnxlintError as error:
         send(answers, _Failed(str(error)))
+    except MemoryError:
+        send(answers, _Failed(f"{printable(request.reference)}: out of memory: compare fewer or smaller inputs"))
     else:
         send(answers, report)
     os._exit(0)  # what libraries do when they are unloaded is nobody's business here

@@ -119,7 +119,7 @@ def load_problem(model: Model, proto: onnx.ModelProto, seconds: float = 300.0) -
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as scratch:
         path = os.path.join(scratch, "model.onnx")
         try:
-            folder = write_model(model, proto, path)
+            folder = write_model(model, proto, path).folder
         except Incomparable:
             return ""
         return load_failure(path, folder, seconds)
@@ -159,13 +159,13 @@ def _verify(
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
         paths = os.path.join(folder, "original.onnx"), os.path.join(folder, "fixed.onnx")
         try:
-            folders = write_model(original[0], before, paths[0]), write_model(fixed[0], after, paths[1])
+            first, second = write_model(original[0], before, paths[0]), write_model(fixed[0], after, paths[1])
         except Incomparable as why:
             return Verification(tolerance=tolerance, skipped=str(why))
         task = Task(
             original=paths[0],
             fixed=paths[1],
-            folders=folders,
+            folders=(first.folder, second.folder),
             contract=contract,
             rtol=tolerance.rtol,
             atol=tolerance.atol,
@@ -176,6 +176,7 @@ def _verify(
             outputs=outputs,
             renamed={old: new for old, new in interface.renamed.items() if old not in outputs},
             rounded=tuple(name for name in outputs if name in interface.dropped),
+            weights=max(first.bytes, second.bytes),
             allow_empty=allow_empty,
         )
         found = run_worker(task, os.path.join(folder, "task.json"), tolerance)

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, replace
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,11 +31,17 @@ _BY_REFERENCE = frozenset((1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16))
 _LIMIT = 2**31 - 1
 
 
-def write_model(model: Model, skeleton: onnx.ModelProto, path: str) -> str:
-    """Write a model for the runtime; its weights stay where they are.
+@dataclass(frozen=True)
+class Written:
+    """A model as it was written: the folder that the locations of its external data are relative to (empty where there is
+    none), and the bytes of file and data together."""
 
-    Returns:
-        The folder that the locations of external data are relative to; empty where there are none.
+    folder: str
+    bytes: int
+
+
+def write_model(model: Model, skeleton: onnx.ModelProto, path: str) -> Written:
+    """Write a model for the runtime; its weights stay where they are.
 
     Raises:
         Incomparable: Its weights cannot be reached.
@@ -71,8 +79,9 @@ def write_model(model: Model, skeleton: onnx.ModelProto, path: str) -> str:
             tensor.external_data.add(key=key, value=str(value))
     if proto.ByteSize() > _LIMIT:
         raise Incomparable("it is larger than protobuf's 2 GiB")
-    Path(path).write_bytes(proto.SerializeToString())
-    return folder
+    data = proto.SerializeToString()
+    Path(path).write_bytes(data)
+    return Written(folder, len(data) + sum(length for _, _, _, length in outside))
 
 
 _CODE = (
@@ -83,6 +92,9 @@ _LOAD_CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
     "from onnxlint.verification.engines import print_load_problem; print_load_problem(*sys.argv[1:3])"
 )
+LOADING = 60.0
+"""Seconds that loading the original may take; two gigabytes of weights take a fifth of that."""
+
 GRACE = 20.0
 """Seconds beyond the limit before the other process is ended."""
 
@@ -149,23 +161,53 @@ def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
 _TOO_SLOW = "took too long"
 
 
+class _Reader(threading.Thread):
+    """Reads what the other process says as it says it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._says_something = threading.Event()
+        self.lines: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        """Read until the process closes its output; a trial that it begins means that the original was loaded."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.decode("utf-8", "replace"))
+            if len(self.lines) > 1:
+                self._says_something.set()
+        self._says_something.set()
+        self._process.stdout.close()
+
+    def ends_in_time(self, seconds: float) -> bool:
+        """Wait for the end of the process; False where it is late, or the original is not even loaded in time."""
+        started = time.monotonic()
+        if not self._says_something.wait(min(seconds, LOADING) + GRACE):
+            return False
+        try:
+            self._process.wait(max(0.0, seconds + GRACE - (time.monotonic() - started)))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
 def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
     """What the other process says, and how it died (empty where it did not)."""
     Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
     command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path)]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        reader = _Reader(process)
         death = ""
         try:
-            output, _ = process.communicate(timeout=task.seconds + GRACE)
-        except subprocess.TimeoutExpired:
+            if not reader.ends_in_time(task.seconds):
+                death = _TOO_SLOW
+        finally:
             process.kill()
-            output, _ = process.communicate()
-            death = _TOO_SLOW
-        except BaseException:
-            process.kill()
+            reader.join()
             process.wait()
-            raise
         if process.returncode and not death:
             death = "crashed"
             errors.seek(0)
@@ -173,7 +215,7 @@ def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
             if process.returncode > 0 and text:
                 death += f" ({printable(text.splitlines()[-1])[:200]})"
     messages = []
-    for line in output.decode("utf-8", "replace").splitlines():
+    for line in reader.lines:
         try:
             message = json.loads(line)
         except ValueError:

@@ -37,6 +37,7 @@ class Task:
         outputs: Names of the original's outputs, for messages.
         renamed: Input → its name in the fixed model, where that differs.
         rounded: Outputs that may differ by rounding though the others are to be bit-equal.
+        weights: Bytes of the weights of either model.
         allow_empty: Whether the models have to agree where the batch is 0 as well.
     """
 
@@ -55,6 +56,7 @@ class Task:
     outputs: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     rounded: tuple[str, ...] = ()
+    weights: int = 0
     allow_empty: bool = False
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.arrays import read_inputs
+from onnxlint.model.limits import limit_memory
 from onnxlint.verification.differences import Difference, compare
 from onnxlint.verification.engines import Engine, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
@@ -51,8 +51,8 @@ MAX_SHAPES = 60
 HELD = 1 << 28
 """Bytes of outputs of the original that are held until the fixed model has run; no further trial begins beyond that."""
 
-MEMORY = 12 << 30
-"""Bytes of address space that the process may take, beside six times the files: allocations beyond that fail."""
+MEMORY = 2 << 30
+"""Bytes that the process may allocate, beside four times the weights of a model: inputs are small."""
 
 
 @dataclass
@@ -250,26 +250,13 @@ def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
     return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
 
 
-def _limit_memory(task: Task) -> None:
-    """Have allocations fail that no model needs for small inputs, rather than take the whole machine."""
-    try:
-        import resource
-    except ImportError:
-        return  # Windows
-    files = sum(os.path.getsize(path) for path in (task.original, task.fixed))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MEMORY + 6 * files
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-
-
 def main(path: str) -> None:
     """Do what a task file says; messages go to standard output."""
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
     task = Task(**{**raw, **lists, "contract": _contract(raw["contract"])})
-    _limit_memory(task)
+    limit_memory(MEMORY + 4 * task.weights)
     for message in compare_models(task):
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -225,3 +226,18 @@ def test_sizes_of_images_that_were_set_free() -> None:
 def test_values_are_seeded() -> None:
     text = "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }"
     assert check(text, text) == check(text, text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_model_that_wants_all_memory_does_not_get_it() -> None:
+    import resource
+
+    bomb = """g (float[N] x) => (float[M] y) <int64[1] many = {3000000000}, float[1] zero = {0}> {
+        big = Expand(zero, many)
+        sum = ReduceSum<keepdims = 1>(big)
+        y = Add(x, sum)
+    }"""
+    result = check(bomb, bomb)
+    assert not result.verified
+    assert "runs on none of the inputs that were tried" in result.skipped
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4_000_000  # of the 12 GB that it asks for
