@@ -34,6 +34,7 @@ from onnxlint.fixes.options import FixOptions
 from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.lint.finding import Finding
+from onnxlint.model.scratch import clear_left
 from onnxlint.model.skeleton import open_model
 from onnxlint.text import printable
 
@@ -87,6 +88,8 @@ def deploy(
         os.makedirs(os.path.join(folder, steps.SAMPLES), exist_ok=True)
     except OSError as error:
         raise OnnxlintError(f"{printable(folder)}: cannot be written to: {error.strerror or error}") from None
+    clear_left(folder)
+    clear_left(os.path.join(folder, steps.SAMPLES))
     return _Pipeline(path, tuple(to), folder, fixed, asked, known, Journal(folder, resume, progress)).run()
 
 

@@ -14,6 +14,7 @@ from onnxlint.backends import Job, Progress, backend_for
 from onnxlint.conversion.preflight import demand_targets
 from onnxlint.conversion.session import find_targets
 from onnxlint.deployment.options import Options
+from onnxlint.deployment.samples.writing import demand_jinja
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, Recipe
 from onnxlint.images.sizes import recipe_for
@@ -41,6 +42,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         OnnxlintError: The first thing that is wrong.
     """
     targets = find_targets(to)
+    demand_jinja()
     model = open_model(path)
     _, fixed = places(path, folder)
     if os.path.exists(fixed) and os.path.samefile(fixed, path):

@@ -154,6 +154,23 @@ def test_resume_leaves_out_what_has_not_changed(place: Path, done: Deployment) -
     assert [one.task for one in again.report.candidates] == [one.task for one in done.report.candidates]
 
 
+def test_resume_clears_what_a_killed_run_left(place: Path, done: Deployment, tmp_path: Path) -> None:
+    from onnxlint.model.scratch import _host, prefix
+
+    shutil.copytree(place / "out", tmp_path / "out")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead = tmp_path / "out" / f".onnxlint-{_host()}-{process.pid}-abc"
+    (dead / "onnx-fp16").mkdir(parents=True)
+    (dead / "onnx-fp16" / "part.onnx").write_bytes(b"x")
+    alive = tmp_path / "out" / f"{prefix()}abc"
+    alive.mkdir()
+    again = go(place, tmp_path / "out", resume=True)
+    assert {step.state for step in again.steps if step.name != "check"} == {"unchanged"}
+    assert not dead.exists()
+    assert alive.exists()
+
+
 def test_resume_knows_what_was_exact(place: Path, tmp_path: Path) -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["": 13]> g (float[1,3,24,32] x) => (float[1,3,24,32] y) { y = Relu (x) }'
@@ -239,6 +256,35 @@ def test_what_is_wrong_is_said_before_anything_is_made(
 ) -> None:
     with pytest.raises(OnnxlintError, match=message):
         go(place, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_said_before_anything_is_made(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    for package in ("jinja2", "ncnn"):
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *more, hidden=package: None if name == hidden else real(name, *more),
+        )
+        with pytest.raises(OnnxlintError, match=f"{package}.*pip install"):
+            go(place, tmp_path / "out", to=["ncnn"])
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_shape_is_said_before_anything_is_made(place: Path, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 13]> g (float[1,3,H,W] x) => (float[1,3,H,W] y) { y = Relu (x) }'
+    )
+    onnx.save(model, tmp_path / "free.onnx")
+    if "ncnn" not in targets():
+        pytest.skip("needs pnnx and ncnn")
+    with pytest.raises(OnnxlintError, match=r"--shape"):
+        deploy(tmp_path / "free.onnx", ["ncnn"], images=place / "images", recipe=RECIPE, out_dir=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -81,13 +81,23 @@ def render(language: str, plan: Plan) -> str:
     )
 
 
+def demand_jinja() -> None:
+    """Raise where the samples cannot be written.
+
+    Raises:
+        OnnxlintError: jinja2 is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("jinja2") is None:
+        raise OnnxlintError("the samples of deploy need jinja2: pip install 'onnxlint[deploy]'")
+
+
 @cache
 def _environment(language: str) -> Environment:
     """The templates of a language. C++ is full of `{{`, so variables are written `@{ name }@`."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise OnnxlintError("samples need jinja2: pip install 'onnxlint[deploy]'") from None
+    demand_jinja()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader(__package__),
