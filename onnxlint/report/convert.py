@@ -1,4 +1,4 @@
-"""What `onnxlint convert` prints."""
+"""Reports of a conversion: text and JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def render_conversion(done: Conversion) -> str:
-    """A conversion for people."""
+    """A conversion as text: the files of each target, what became of its layers, notes, the manifest."""
     return "".join(f"{line}\n" for line in _lines(done))
 
 
@@ -30,15 +30,16 @@ def _lines(done: Conversion) -> Iterator[str]:
         if summary:
             yield f"{'':<{width}}  {summary}"
         yield from (f"{'':<{width}}  {printable(note)}" for note in artifact.notes)
-    yield from (f"note: {note}" for note in done.notes)
+    yield from (f"note: {note}" for note in map(printable, done.notes))
     if done.manifest:
-        yield f"How it was made: {printable(done.manifest)}"
+        yield f"manifest: {printable(done.manifest)}"
 
 
 def _decided(artifact: Artifact) -> str:
-    """`24 layers int8, 2 fp16`."""
+    """`layers: 24 int8, 2 fp16`."""
     states = Counter(decision.state for decision in artifact.decisions)
-    return ", ".join(f"{count} {state}" for state, count in states.most_common()) + (" layers" if states else "")
+    shown = [f"{number:,} {printable(state)}" for state, number in states.most_common()]
+    return f"layers: {', '.join(shown)}" if shown else ""
 
 
 def render_json(done: Conversion) -> str:

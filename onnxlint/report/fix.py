@@ -93,8 +93,8 @@ def _simplified(report: FixReport) -> Iterator[str]:
 
 def _verified(report: FixReport) -> str:
     if not report.changed:
-        return "not needed: the model is as it was"
+        return "not needed: the model is unchanged"
     if report.verification is None:
-        return "not: the models were not run (--no-verify)"
+        return "no: the models were not run (--no-verify)"
     left_out = f"; not compared: {'; '.join(report.not_compared)}" if report.not_compared else ""
     return f"{report.verification.summary()}{left_out}"
