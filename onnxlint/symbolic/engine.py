@@ -310,7 +310,8 @@ class Symbolic:
         if attribute:
             given = node.attribute(attribute)
             if given is not None:
-                return list(given) if isinstance(given, list) else [given]
+                numbers = list(given) if isinstance(given, list) else [given]
+                return numbers if all(isinstance(number, int) for number in numbers) else None
         value = self.val(node, i)
         if value is None or not all(isinstance(number, int) for number in value.numbers):
             return None

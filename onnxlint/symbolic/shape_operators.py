@@ -159,7 +159,7 @@ def _unsqueeze(s: Symbolic, node: Node) -> list[Sizes | None]:
     if len(new) < len(axes):
         return [None]  # an axis is named twice
     sizes = iter(data)
-    return [tuple(1 if i in new else next(sizes) for i in range(rank))]
+    return [tuple([1 if i in new else next(sizes) for i in range(rank)])]
 
 
 def _gather(s: Symbolic, node: Node) -> list[Sizes | None]:

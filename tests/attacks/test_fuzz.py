@@ -241,6 +241,9 @@ def test_folders_that_are_called_like_models(tmp_path: Path) -> None:
     assert "no models in this folder" in outcome.err
     outcome = onnxlint("fix", tmp_path / "x.onnx", "--diff")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "no models in this folder" in outcome.err
+    outcome = onnxlint("show", tmp_path / "x.onnx")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "is a folder, not a model" in outcome.err
 
 

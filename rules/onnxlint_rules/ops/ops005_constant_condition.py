@@ -185,12 +185,20 @@ class ConstantCondition(Rule):
 def _never_run(node: Node) -> list[Graph]:
     """Bodies of an If or Loop that never run."""
     if node.op == "Loop":
-        return [_body(node, "body")] if _loop(node) == _NEVER else []
-    return [_body(node, "else_branch" if _number(node, 0) else "then_branch")]
+        return _bodies(node, "body") if _loop(node) == _NEVER else []
+    return _bodies(node, "else_branch" if _number(node, 0) else "then_branch")
+
+
+def _bodies(node: Node, attribute: str) -> list[Graph]:
+    """The body of a name; none where the model lacks it."""
+    return [g for g in node.graph.children if g.parent_node is node and g.path.endswith(f".{attribute}")][:1]
 
 
 def _body(node: Node, attribute: str) -> Graph:
-    return next(g for g in node.graph.children if g.parent_node is node and g.path.endswith(f".{attribute}"))
+    found = _bodies(node, attribute)
+    if not found:
+        raise Unfixable(f"{node.op} has no {attribute}")
+    return found[0]
 
 
 def _inline_if(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
