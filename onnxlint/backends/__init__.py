@@ -97,6 +97,8 @@ class Job:
         threads: How many to use. Does not change the result.
         tools: Folder with the real tools of a backend (`--ncnn-tools`), to be used in place of our own.
         keep: Layers or nodes that stay in floating point.
+        weight_bits: Of int8 weights in ONNX models: 7 keeps the 16-bit sums of x86 processors without VNNI from
+            overflowing.
     """
 
     recipe: Recipe
@@ -108,6 +110,7 @@ class Job:
     threads: int = 2
     tools: str | None = None
     keep: tuple[str, ...] = ()
+    weight_bits: int = 8
 
 
 @dataclass(frozen=True)

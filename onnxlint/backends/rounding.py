@@ -28,6 +28,9 @@ POSITIONS = 20_000
 
 FP16_LARGEST = 65504.0
 
+TINY = 1e-30
+"""Channels whose weights are all smaller become zeros: their scale would leave the range of float32."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -90,7 +93,7 @@ def best_scales(rows: Doubles, importance: Doubles, levels: int, shared: bool) -
     peak = np.abs(rows).max(axis=2)
     if shared:
         peak = np.broadcast_to(peak.max(axis=1, keepdims=True), peak.shape)
-    peak = np.where(peak > 0, peak, 1.0)
+    peak = np.where(peak > TINY, peak, 1.0)
     best = np.full(peak.shape, np.inf)
     chosen = levels / peak
     for shrink in np.linspace(1.0, 0.7, 31):

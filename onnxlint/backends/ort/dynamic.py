@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 import onnx
 
 from onnxlint.backends import Array
+from onnxlint.backends.ort.prepare import NOTHING, quiet
 from onnxlint.backends.ort.session import first_line, run, start
-from onnxlint.backends.ort.static import NOTHING, quiet
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -40,7 +40,7 @@ def quantize(
     neither: a model that does not run so gets one scale for each weight, and unsigned ones.
 
     Args:
-        model: As `static.prepare` makes it.
+        model: As `prepare` makes it.
         keep: Nodes that stay in float.
         name: Of the model, for errors.
         feeds: What to try it on.
@@ -66,7 +66,7 @@ def quantize(
                         target,
                         sorted(IntegerOpsRegistry),
                         per_channel=per_channel,
-                        reduce_range=True,  # see reconstruct.LEVELS
+                        reduce_range=True,  # see qdq.LEVELS
                         weight_type=kind,
                         nodes_to_exclude=sorted({*keep, *not_meant(model)}),
                     )

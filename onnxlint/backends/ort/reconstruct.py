@@ -8,7 +8,8 @@ arithmetic is in backends/rounding.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +19,11 @@ import onnx
 from onnx import numpy_helper
 
 from onnxlint.backends import Array, Progress, silent
-from onnxlint.backends.ort.equalize import attribute, is_layer
+from onnxlint.backends.ort.calibrate import Range, Ranges
+from onnxlint.backends.ort.equalize import attribute, is_layer, use_counts
+from onnxlint.backends.ort.qdq import Layer, layers, rounded
 from onnxlint.backends.ort.session import part, read_by, run, start
 from onnxlint.backends.rounding import (
-    POSITIONS,
     REFIT_DAMPING,
     Doubles,
     Moments,
@@ -33,42 +35,46 @@ from onnxlint.backends.rounding import (
     sums_of,
 )
 
-LEVELS = 64
-"""Largest integer of a weight. With 127, the 16-bit sums of two products that x86 processors without VNNI have overflow:
-255 · 64 · 2 is the most that fits (onnxruntime calls that `reduce_range`). Rounded against the layer's output, the bit
-costs next to nothing."""
-
 DAMPING = 0.01
 """For rounding, in units of the mean variance of the inputs."""
+
+POSITIONS = 8_000
+"""Output positions, over all inputs, from which a layer's moments are taken."""
 
 LARGEST = 4608
 """Inputs of one output (512 channels of 3×3) above which weights are rounded plainly: the moments grow with the square."""
 
+Floats = npt.NDArray[np.float32]
 Values = dict[str, Array]
+
+
+CHOICE_POSITIONS = 3_000
+"""Output positions on which the ranges of a value are compared."""
 
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """The float model with the refitted weights, and those of its weights that are rounded, with their scales and axis."""
+    """What came out.
+
+    Attributes:
+        model: The float model with the refitted weights and biases.
+        weights: Those of its weights that are rounded, with the scales of their channels.
+        ranges: Of what the quantized layers read.
+    """
 
     model: onnx.ModelProto
-    weights: Mapping[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], int]]
-
-
-def fake(value: Array, scale: float, zero: int) -> Array:
-    """What QuantizeLinear and DequantizeLinear make of a value."""
-    q = np.clip(np.rint(value / np.float32(scale)) + np.float32(zero), -128, 127)
-    return np.asarray((q - np.float32(zero)) * np.float32(scale), np.float32)
+    weights: Mapping[str, tuple[Floats, Floats]]
+    ranges: Ranges
 
 
 def reconstruct(
     model: onnx.ModelProto,
-    parameters: Mapping[str, tuple[float, int]],
-    quantized: frozenset[str],
+    candidates: Mapping[str, Sequence[Range]],
     inputs: Sequence[Mapping[str, Array]],
     *,
     name: str,
-    levels: int = LEVELS,
+    keep: Collection[str] = (),
+    levels: int = 127,
     threads: int = 2,
     progress: Progress = silent,
 ) -> Reconstructed:
@@ -76,50 +82,152 @@ def reconstruct(
 
     Args:
         model: The float model; it is not changed.
-        parameters: Value → (scale, zero point) of those that the int8 model rounds.
-        quantized: Names of the weights that it rounds.
+        candidates: Ranges of what its layers read; of several, the one is taken that disturbs the layer's output least.
         inputs: Held in memory.
         name: What the model is called in errors.
+        keep: Nodes that stay in float: their weights are refitted and not rounded.
         levels: Largest integer of a weight.
+        threads: For onnxruntime.
+        progress: Called with what is being done.
     """
-    new = onnx.ModelProto()
-    new.CopyFrom(model)
-    tensors = {tensor.name: tensor for tensor in new.graph.initializer}
-    constants = {key: tuple(tensor.dims) for key, tensor in tensors.items()}
-    uses: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for i, node in enumerate(new.graph.node):
-        for value in read_by(node):
-            uses[value] = uses.get(value, 0) + 1
-            last[value] = i
-    truth: list[Values] = [dict(feeds) for feeds in inputs]
-    given: list[Values] = [{key: _rounded(key, value, parameters) for key, value in feeds.items()} for feeds in inputs]
-    weights: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], int]] = {}
-    total = len(new.graph.node)
-    for i, (old, node) in enumerate(zip(model.graph.node, new.graph.node, strict=True)):
-        fits = (is_layer(node, constants) or is_product(node, constants)) and all(
-            uses[key] == 1 for key in node.input[1:] if key
-        )
-        if fits and given[0][node.input[0]].dtype == np.float32:
-            _fit(node, tensors, weights, quantized, truth, given, levels)
-        exact = _outputs(model, old, truth, name, threads)
-        same = not fits and all(truth[0].get(key) is given[0].get(key) for key in read_by(node) if key not in constants)
-        rounded = exact if same else _outputs(new, node, given, name, threads)
-        for values, made, is_given in ((truth, exact, False), (given, rounded, True)):
-            for one, outputs in zip(values, made, strict=True):
-                for output, array in zip([o for o in node.output if o], outputs, strict=True):
-                    if output in last:
-                        one[output] = _rounded(output, array, parameters) if is_given else array
-        for key in read_by(node):
-            if last.get(key) == i:
-                for one in (*truth, *given):
-                    one.pop(key, None)
+    walk = _Walk(model, candidates, inputs, layers(model, keep), levels)
+    total = len(model.graph.node)
+    for i, (old, node) in enumerate(zip(model.graph.node, walk.new.graph.node, strict=True)):
+        walk.fit(node)
+        exact = _outputs(model, old, walk.truth, name, threads)
+        # As long as nothing before it was quantized, a node makes the same in both.
+        same = walk.unchanged(node)
+        inexact = exact if same else _outputs(walk.new, node, walk.read_by_int8(node), name, threads)
+        walk.advance(i, node, exact, inexact)
         progress("rounding weights", i + 1, total)
-    return Reconstructed(new, weights)
+    return Reconstructed(walk.new, walk.weights, walk.ranges)
 
 
-def _rounded(key: str, value: Array, parameters: Mapping[str, tuple[float, int]]) -> Array:
-    return fake(value, *parameters[key]) if key in parameters and value.dtype == np.float32 else value
+class _Walk:
+    """The float model and the int8 one, computed node by node side by side.
+
+    Attributes:
+        new: The model whose weights are refitted, in place.
+        truth, given: For each input, the values that the float model and the int8 one have at this point.
+        ranges: Of the values that are rounded, chosen so far.
+        weights: As in `Reconstructed`.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        candidates: Mapping[str, Sequence[Range]],
+        inputs: Sequence[Mapping[str, Array]],
+        known: Mapping[str, Layer],
+        levels: int,
+    ) -> None:
+        self.new = onnx.ModelProto()
+        self.new.CopyFrom(model)
+        self.truth: list[Values] = [dict(feeds) for feeds in inputs]
+        self.given: list[Values] = [dict(feeds) for feeds in inputs]
+        self.ranges: Ranges = {key: ranges[0] for key, ranges in candidates.items() if len(ranges) == 1}
+        self.weights: dict[str, tuple[Floats, Floats]] = {}
+        self._candidates = candidates
+        self._known = known
+        self._levels = levels
+        self._tensors = {tensor.name: tensor for tensor in self.new.graph.initializer}
+        self._constants = {key: tuple(tensor.dims) for key, tensor in self._tensors.items()}
+        self._uses = use_counts(model)
+        self._reads = [read_by(node) for node in model.graph.node]
+        self._last = {value: i for i, values in enumerate(self._reads) for value in values}
+        # Layers that read the same inputs in the same way share their moments.
+        self._moments: dict[Any, Moments | None] = {}
+
+    def fit(self, node: onnx.NodeProto) -> None:
+        """Choose the range of what a layer reads; refit its weights and bias in place, and round them where it is
+        quantized. Other nodes, and layers that share weights, are left as they are."""
+        layer = self._known.get(node.name)
+        fits = is_layer(node, self._constants) or is_product(node, self._constants)
+        if not fits or self._given(node).dtype != np.float32:
+            self._settle(layer)
+            return
+        shape = self._constants[node.input[1]]
+        rows = _rows(node, numpy_helper.to_array(self._tensors[node.input[1]]))
+        groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
+        if math.prod(rows.shape[1:]) > LARGEST or rows.dtype != np.float32:
+            self._settle(layer)
+            return
+        pairs = [(a[node.input[0]], b[node.input[0]]) for a, b in zip(self.truth, self.given, strict=True)]
+        weight = rows.reshape(groups, len(rows) // groups, -1).astype(np.float64)
+        geometry = (node.input[0], layer is None, groups, shape, tuple(str(one) for one in node.attribute))
+        if geometry not in self._moments or (layer is not None and layer.source not in self.ranges):
+            columns = list(_columns(node, rows.shape[2:], groups, pairs))
+            if layer is not None and layer.source not in self.ranges:
+                self.ranges[layer.source] = _least_disturbing(self._candidates[layer.source], weight, columns)
+            limits = None if layer is None else self.ranges[layer.source]
+            self._moments[geometry] = _moments(columns, limits)
+        m = self._moments[geometry]
+        if m is not None and all(self._uses[key] == 1 for key in node.input[1:] if key):
+            self._refit(node, layer, weight, rows.shape, m)
+
+    def _settle(self, layer: Layer | None) -> None:
+        """Take the first range where there is nothing to choose by."""
+        if layer is not None:
+            self.ranges.setdefault(layer.source, self._candidates[layer.source][0])
+
+    def _refit(
+        self, node: onnx.NodeProto, layer: Layer | None, old: Doubles, shape: tuple[int, ...], m: Moments
+    ) -> None:
+        key = node.input[1]
+        fitted = refit(old, m, REFIT_DAMPING)
+        scales = np.zeros(0, np.float32)
+        if layer is not None:
+            grid = best_scales(fitted, np.diagonal(m.hessian, axis1=1, axis2=2), self._levels, False)
+            steps = (1 / grid).astype(np.float32).astype(np.float64)
+            fitted = round_weights(fitted, 1 / steps, m.hessian, self._levels, DAMPING) * steps[..., None]
+            scales = steps.reshape(-1).astype(np.float32)
+        plain = np.ascontiguousarray(_rows(node, fitted.reshape(shape)), np.float32)
+        self._tensors[key].CopyFrom(numpy_helper.from_array(plain, key))
+        if scales.size:
+            self.weights[key] = (plain, scales)
+        if len(node.input) > 2 and node.input[2]:
+            bias = numpy_helper.to_array(self._tensors[node.input[2]])
+            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(old, fitted, m)
+            self._tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
+
+    def _given(self, node: onnx.NodeProto) -> Array:
+        return self.given[0][node.input[0]]
+
+    def unchanged(self, node: onnx.NodeProto) -> bool:
+        """Whether a node reads the same in both models, and computes the same."""
+        return (
+            node.name not in self._known
+            and not is_layer(node, self._constants)
+            and not is_product(node, self._constants)
+            and all(self.truth[0].get(key) is self.given[0].get(key) for key in read_by(node))
+        )
+
+    def read_by_int8(self, node: onnx.NodeProto) -> list[Values]:
+        """The values of the int8 model, with what a quantized layer reads rounded."""
+        layer = self._known.get(node.name)
+        if layer is None:
+            return self.given
+        limits = self.ranges[layer.source]
+        return [{**one, layer.source: rounded(one[layer.source], limits)} for one in self.given]
+
+    def advance(
+        self, i: int, node: onnx.NodeProto, exact: Sequence[Sequence[Array]], inexact: Sequence[Sequence[Array]]
+    ) -> None:
+        """Keep what node `i` made, and forget what nobody reads any more."""
+        names = [name for name in node.output if name]
+        for values, made in ((self.truth, exact), (self.given, inexact)):
+            for one, outputs in zip(values, made, strict=True):
+                one.update((key, array) for key, array in zip(names, outputs, strict=True) if key in self._last)
+        for key in self._reads[i]:
+            if self._last.get(key) == i:
+                for one in (*self.truth, *self.given):
+                    one.pop(key, None)
+
+
+def _rows(node: onnx.NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Weights with the outputs as first axis, or back again."""
+    flips = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+    return weight.T if flips else weight
 
 
 def _outputs(
@@ -140,68 +248,22 @@ def _outputs(
     return [run(session, name, {key: each[key] for key in fed}) for each in values]
 
 
-def _fit(
-    node: onnx.NodeProto,
-    tensors: Mapping[str, onnx.TensorProto],
-    weights: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], int]],
-    quantized: frozenset[str],
-    truth: Sequence[Values],
-    given: Sequence[Values],
-    levels: int,
-) -> None:
-    """Refit one layer's weights and bias in place; round them where they are quantized."""
-    key = node.input[1]
-    array = numpy_helper.to_array(tensors[key])
-    if array.dtype != np.float32:
-        return
-    flips = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
-    rows = array.T if flips else array
-    groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
-    old = rows.reshape(groups, len(rows) // groups, -1).astype(np.float64)
-    if old.shape[2] > LARGEST:
-        return
-    m = moments(
-        node, rows.shape[2:], groups, [(a[node.input[0]], b[node.input[0]]) for a, b in zip(truth, given, strict=True)]
-    )
-    if m is None:
-        return
-    fitted = refit(old, m, REFIT_DAMPING)
-    scales = np.zeros(0, np.float32)
-    if key in quantized:
-        grid = best_scales(fitted, np.diagonal(m.hessian, axis1=1, axis2=2), levels, False).astype(np.float32)
-        wide = grid.astype(np.float64)
-        steps = (1 / wide).astype(np.float32).astype(np.float64)
-        fitted = round_weights(fitted, 1 / steps, m.hessian, levels, DAMPING) * steps[..., None]
-        scales = steps.reshape(-1).astype(np.float32)
-    values = fitted.reshape(rows.shape)
-    plain = np.ascontiguousarray(values.T if flips else values, np.float32)
-    tensors[key].CopyFrom(numpy_helper.from_array(plain, key))
-    if scales.size:
-        weights[key] = (plain, scales, array.ndim - 1 if flips else 0)
-    if len(node.input) > 2 and node.input[2]:
-        bias = numpy_helper.to_array(tensors[node.input[2]])
-        moved = np.broadcast_to(bias, (len(rows),)) + moved_bias(old, fitted, m)
-        tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
-
-
 def is_product(node: onnx.NodeProto, constants: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether it multiplies by a constant matrix."""
     return node.op_type == "MatMul" and node.input[0] not in constants and len(constants.get(node.input[1], ())) == 2
 
 
-def moments(
+def _columns(
     node: onnx.NodeProto, kernel: tuple[int, ...], groups: int, pairs: Sequence[tuple[Array, Array]]
-) -> Moments | None:
-    """Moments over pairs of inputs of a layer, the float model's and the int8 model's; None for a convolution that is
-    not understood here."""
+) -> Iterator[tuple[Floats, Floats]]:
+    """What a layer reads for a sample of its output positions, (g, k, positions), for each pair of its inputs in the float
+    model and the int8 one; nothing for a convolution that is not understood here."""
     each = max(1, POSITIONS // len(pairs))
     generator = np.random.default_rng(0)
-    sums: list[list[Doubles]] = []
-    count = 0
-    for exact, rounded in pairs:
-        views = [_windows(node, kernel, x) for x in (exact, rounded)]
+    for exact, inexact in pairs:
+        views = [_windows(node, kernel, x) for x in (exact, inexact)]
         if views[0] is None or views[1] is None:
-            return None
+            return
         shape = (len(views[0]), *views[0].shape[2 : 2 + len(kernel)])
         there = int(np.prod(shape))
         some = np.sort(generator.choice(there, each, replace=False)) if there > each else np.arange(there)
@@ -212,9 +274,29 @@ def moments(
             for view in views
             if view is not None
         )
-        sums.append(sums_of(a, b))
-        count += len(some)
-    return centred(sums, count) if count else None
+        yield a, b
+
+
+def _moments(columns: Sequence[tuple[Floats, Floats]], limits: Range | None) -> Moments | None:
+    """Moments of what a layer reads, which the int8 model rounds within `limits`."""
+    count = sum(a.shape[2] for a, _ in columns)
+    if not count:
+        return None
+    return centred([sums_of(a, b if limits is None else rounded(b, limits)) for a, b in columns], count)
+
+
+def _least_disturbing(candidates: Sequence[Range], weight: Doubles, columns: Sequence[tuple[Floats, Floats]]) -> Range:
+    """The range within which rounding changes the layer's output least, but for a constant, which its bias takes up."""
+    if not columns or len(candidates) == 1:
+        return candidates[0]
+    each = max(1, CHOICE_POSITIONS // len(columns))
+    some = np.concatenate([b[:, :, :: -(-b.shape[2] // each)] for _, b in columns], axis=2)
+    w = weight.astype(np.float32)
+
+    def disturbance(limits: Range) -> float:
+        return float(np.matmul(w, rounded(some, limits) - some).var(axis=2).sum())
+
+    return min(dict.fromkeys(candidates), key=disturbance)
 
 
 def _windows(node: onnx.NodeProto, kernel: tuple[int, ...], x: Array) -> Array | None:

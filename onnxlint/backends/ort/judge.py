@@ -1,0 +1,119 @@
+"""How close quantized models come to the float model: SNR of the outputs, computed by onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnxlint.backends import Array
+from onnxlint.backends.ort.session import part, run, start
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
+
+
+@dataclass
+class Judge:
+    """SNR of quantized models' outputs against the float model's, in onnxruntime, on inputs held in memory.
+
+    Attributes:
+        inputs: Sets of inputs.
+        truth: What the float model makes of each.
+        parts: (output, axis, from, to): an output that joins several is judged by each of them.
+    """
+
+    name: str
+    inputs: Sequence[Mapping[str, Array]]
+    threads: int
+    truth: list[list[Array]] = field(default_factory=list)
+    parts: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], threads: int) -> Judge:
+        """A judge by a float model."""
+        judge = cls(name, inputs, threads)
+        judge.truth = judge._outputs(model, inputs)
+        judge.parts = _parts(model, name, inputs[0], judge.truth[0])
+        return judge
+
+    def _outputs(self, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
+        session = start(model, name=self.name, threads=self.threads)
+        return [run(session, self.name, feeds) for feeds in inputs]
+
+    def snr(self, model: onnx.ModelProto, count: int | None = None) -> npt.NDArray[np.float64]:
+        """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite."""
+        signal, noise = np.zeros(len(self.parts)), np.zeros(len(self.parts))
+        for truth, got in zip(self.truth, self._outputs(model, self.inputs[:count]), strict=False):
+            for i, (output, axis, first, last) in enumerate(self.parts):
+                a, b = (np.asarray(x[output]) for x in (truth, got))
+                if last > first:
+                    a, b = (np.take(x, range(first, last), axis) for x in (a, b))
+                if a.shape != b.shape:
+                    return np.full(len(self.parts), -300.0)
+                a = a.astype(np.float64)
+                signal[i] += float(np.sum(a * a))
+                noise[i] += float(np.sum((a - b) ** 2))
+        noise = np.where(np.isfinite(noise), noise, np.inf)
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.clip(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), -300, 300))
+
+    def score(self, model: onnx.ModelProto, count: int | None = None) -> float:
+        """Mean SNR of the parts, dB."""
+        return float(self.snr(model, count).mean())
+
+
+def _parts(
+    model: onnx.ModelProto, name: str, feeds: Mapping[str, Array], truth: list[Array]
+) -> list[tuple[int, int, int, int]]:
+    makers = {out: node for node in model.graph.node for out in node.output}
+    found: list[tuple[int, int, int, int]] = []
+    for i, (value, array) in enumerate(zip(model.graph.output, truth, strict=True)):
+        if np.asarray(array).dtype.kind != "f":
+            continue
+        node = makers.get(value.name)
+        if node is None or node.op_type != "Concat":
+            found.append((i, 0, 0, 0))
+            continue
+        axis = next(attribute.i for attribute in node.attribute if attribute.name == "axis") % np.asarray(array).ndim
+        small = part(model, list(dict.fromkeys(node.input)))
+        sizes = dict(
+            zip(
+                (o.name for o in small.graph.output),
+                run(start(small, name=name), name, _taken(small, feeds)),
+                strict=True,
+            )
+        )
+        at = 0
+        for joined in node.input:
+            found.append((i, axis, at, at + sizes[joined].shape[axis]))
+            at += sizes[joined].shape[axis]
+    if not found:
+        raise OnnxlintError(f"{printable(name)}: has no floating-point output to judge int8 by; use --method minmax")
+    return found
+
+
+def _taken(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    names = {value.name for value in model.graph.input}
+    return {name: value for name, value in feeds.items() if name in names}
+
+
+def computer(
+    model: onnx.ModelProto, names: Sequence[str], name: str, threads: int
+) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """A function from inputs to the named values of a model."""
+    inputs = {value.name for value in model.graph.input}
+    inner = [one for one in names if one not in inputs]
+    if not inner:
+        return lambda feeds: [feeds[one] for one in names]
+    small = part(model, inner)
+    session = start(small, name=name, threads=threads)
+    takes = {port.name for port in session.get_inputs()}
+
+    def compute(feeds: Mapping[str, Array]) -> list[Array]:
+        found = dict(zip(inner, run(session, name, {k: v for k, v in feeds.items() if k in takes}), strict=True))
+        return [feeds[one] if one in inputs else found[one] for one in names]
+
+    return compute

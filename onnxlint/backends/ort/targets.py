@@ -1,0 +1,34 @@
+"""The targets of onnxruntime, by name."""
+
+from __future__ import annotations
+
+from onnxlint.backends import Job, Target
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import did_you_mean, listed, printable
+
+FP16 = Target("onnx-fp16", "float16 inside, float32 inputs and outputs", ("_fp16.onnx",), ("onnx_fp16",))
+
+DYNAMIC = Target(
+    "onnx-int8-dynamic", "int8 weights, activations quantized as they come", ("_quan_dynamic.onnx",), ("onnx_quan_dy",)
+)
+
+STATIC = Target(
+    "onnx-int8-static", "int8 (QDQ), calibrated", ("_quan_static.onnx",), ("onnx_quan_st",), calibrates=True
+)
+
+METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
+"""Of calibration, for static int8."""
+
+
+def static_method(job: Job) -> str:
+    """The method of `METHODS` that a job asks for; ncnn's name for entropy is understood.
+
+    Raises:
+        OnnxlintError: There is no such method.
+    """
+    method = {"kl": "entropy"}.get(job.method, job.method)
+    if method not in METHODS:
+        raise OnnxlintError(
+            f"--method {printable(job.method)}: {STATIC.name} knows {listed(METHODS)}{did_you_mean(job.method, METHODS)}"
+        )
+    return method
