@@ -106,6 +106,7 @@ class _Pipeline:
     journal: Journal
 
     def run(self) -> Deployment:
+        """All steps, in order."""
         findings = self._check()
         said = tuple(map(steps.finding_line, findings))
         self._fix(findings, said)

@@ -75,6 +75,7 @@ class Totals:
 
     @property
     def findings(self) -> int:
+        """All of them."""
         return sum(self.severities.values())
 
     @property
@@ -89,6 +90,7 @@ class Totals:
 
 
 def totals(report: Report) -> Totals:
+    """The sums over a report."""
     findings = [finding for result in report.results for finding in result.findings]
     failed = sum(result.error is not None for result in report.results)
     return Totals(

@@ -36,7 +36,6 @@ def test_text_and_markdown_hold_every_number(format: str) -> None:
         numbers.magnitude(1.25e-3),
         numbers.share(0.012),
         numbers.size(853632),
-        "426,608",
         "14.2 ms ± 0.310 ms",
         "latency of net_int8.onnx not measured: other programs used the machine",
         "found: objects of the ground truth that were detected",
@@ -52,6 +51,7 @@ def test_text_and_markdown_hold_every_number(format: str) -> None:
         "50.0 %",
     ):
         assert wanted in text, wanted
+    assert ("426,608" in text) == (format == "markdown")  # a column that would be a table of its own in a terminal
     assert "\x1b" not in text
 
 

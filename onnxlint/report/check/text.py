@@ -70,6 +70,7 @@ class _Writer:
             self.room = max(report.width - _MARGIN, _LEAST)
 
     def lines(self) -> Iterator[str]:
+        """The report, line by line."""
         for result in self.report.results:
             if result.findings and not self.report.statistics:
                 yield from self._file(result)

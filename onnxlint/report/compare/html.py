@@ -125,7 +125,7 @@ def _candidate(one: CandidateReport, number: int) -> Iterator[str]:
         yield f'<div class="panel"><strong>What would help</strong><ul>{items}</ul></div>'
     yield "<h3>Outputs</h3>"
     yield _outputs(one)
-    with_errors = [output for output in one.outputs if any(output.histogram)]
+    with_errors = [output for output in one.outputs if any(output.histogram) and output.snr_db != math.inf]
     if with_errors and charts.available():
         from onnxlint.report.compare.charts import histogram
 

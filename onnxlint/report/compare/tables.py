@@ -96,7 +96,7 @@ def unmeasured(report: AccuracyReport) -> str:
     busy = [printable(one.name) for one in models if one.latency is not None and one.latency.busy]
     if not busy:
         return ""
-    return f"latency of {listed(busy)} not measured: other programs used the machine; compare again when it is idle"
+    return f"latency of {listed(busy, 3)} not measured: other programs used the machine; compare again when it is idle"
 
 
 def notes(report: AccuracyReport) -> list[str]:
@@ -206,6 +206,16 @@ def truths(report: AccuracyReport) -> str:
     """What the task's metrics were judged by; empty without a task."""
     task = report.reference.task
     return "" if task is None else f"{task.task}, judged by {printable(task.truth)}"
+
+
+def without(table: Table, column: str) -> Table:
+    """A table without one of its columns; the same where it has none of that name."""
+    kept = [i for i, name in enumerate(table.header) if name != column]
+    return Table(
+        tuple(table.header[i] for i in kept),
+        tuple(tuple(row[i] for i in kept) for row in table.rows),
+        frozenset(n for n, i in enumerate(kept) if i in table.words),
+    )
 
 
 def fold(table: Table, width: int, measure: Callable[[str], int] = len) -> list[Table]:

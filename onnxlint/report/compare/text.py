@@ -26,8 +26,11 @@ def render(report: AccuracyReport, color: bool = False) -> str:
 
 
 def brief(report: AccuracyReport, color: bool = False) -> str:
-    """Verdict, inputs and the table of all models; the rest is in other reports."""
-    return "".join(f"{line.rstrip()}\n" for line in _head(report, _painter() if color else _plain))
+    """Verdict, inputs, the table of all models, and what was not measured; the rest is in other reports."""
+    lines = [*_head(report, _painter() if color else _plain)]
+    if busy := tables.unmeasured(report):
+        lines += ["", *_wrapped(f"note: {busy}", indent="  ")]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _head(report: AccuracyReport, paint: _Paint) -> Iterator[str]:
@@ -37,7 +40,9 @@ def _head(report: AccuracyReport, paint: _Paint) -> Iterator[str]:
     if report.reference.task is not None:
         yield tables.truths(report)
     yield ""
-    yield from _table(tables.summary(report), paint)
+    shown = tables.summary(report)
+    # HTML and JSON have the parameters; here they are left out where they would be a table of their own.
+    yield from _table(shown if len(tables.fold(shown, WIDTH)) == 1 else tables.without(shown, "parameters"), paint)
 
 
 def _lines(report: AccuracyReport, paint: _Paint) -> Iterator[str]:
