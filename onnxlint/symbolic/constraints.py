@@ -273,7 +273,7 @@ def _by_place(data: Sequence[AnySize], target: Sequence[AnySize]) -> Iterator[tu
     while len(right) > len(left) and 1 in right:
         right.remove(1)
     if len(left) == len(right) and all(isinstance(size, Size) for size in left):
-        yield from ((a, b) for a, b in zip(left, right, strict=True) if isinstance(b, int) and b > 0)
+        yield from ((a, b) for a, b in zip(left, right, strict=True) if isinstance(b, int) and b > 1)
 
 
 def _without_numbers(left: list[AnySize], right: list[AnySize]) -> tuple[list[AnySize], list[AnySize]]:
