@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def tools(multiple_of: int) -> dict[str, list[str]]:
         "-q",
     ]
     found = {"onnxlint": [*here, "--multiple-of", str(multiple_of)], "onnxlint (safe)": here}
+    if find_spec("onnxsim") is not None:
+        # Verified, because what onnxsim breaks has to be taken back.
+        found["onnxlint (simplify)"] = [part for part in found["onnxlint"] if part != "--no-verify"] + ["--simplify"]
     for name in ("onnxslim", "onnxsim"):
         beside = Path(sys.executable).with_name(name)
         program = str(beside) if beside.exists() else shutil.which(name)

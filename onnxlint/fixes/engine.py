@@ -22,7 +22,7 @@ from onnxlint.fixes.interface import Untraceable, interface_of
 from onnxlint.fixes.results import Applied, FixReport, Key, Left, Simplified
 from onnxlint.fixes.rounds import Job, Run, is_allowed, resume_rounds, run_rounds
 from onnxlint.lint.engine import Plan
-from onnxlint.lint.finding import Applicability, Finding, Fix
+from onnxlint.lint.finding import Applicability, Consent, Finding, Fix
 from onnxlint.lint.rule import Request
 from onnxlint.model.assumptions import note_assumptions
 from onnxlint.model.metadata import MIN_SIZE_KEY, metadata
@@ -124,8 +124,7 @@ def _demand_heads(job: Job, run: Run) -> None:
     """
     if job.request.concat_heads != ():
         return
-    flags = {one.finding.fix.flag for one in run.applied if one.finding.fix is not None}
-    if "--concat-heads" not in flags:
+    if Consent.CONCAT_HEADS not in {one.finding.fix.consent for one in run.applied if one.finding.fix is not None}:
         names = ",".join(printable(output.name) for output in job.model.proto.graph.output)
         raise HeadsError(
             f"{printable(job.model.path)}: --concat-heads: found no heads that can be joined; name them in their order: "
@@ -184,7 +183,8 @@ class _Check:
 def _on_purpose(run: Run) -> list[str]:
     """Options whose patches changed the numbers of outputs on purpose, so that nothing can equal the original."""
     fixes = [one.finding.fix for one in run.applied if one.is_unsafe and one.finding.fix is not None]
-    return [fix.flag or "--unsafe" for fix in fixes if fix.flag not in ("--concat-heads", "--drop-output-activations")]
+    comparable = (None, Consent.CONCAT_HEADS, Consent.DROP_OUTPUT_ACTIVATIONS)
+    return [fix.consent.value for fix in fixes if fix.consent is not None and fix.consent not in comparable]
 
 
 def _verified(

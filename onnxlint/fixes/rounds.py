@@ -12,7 +12,7 @@ from onnxlint.fixes.conditions import holds
 from onnxlint.fixes.edits import join
 from onnxlint.fixes.results import Applied, Key
 from onnxlint.lint.engine import Plan, check_view
-from onnxlint.lint.finding import Applicability, Finding, Fix
+from onnxlint.lint.finding import Applicability, Consent, Finding, Fix
 from onnxlint.lint.rule import Request, Rule, Unfixable
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable
@@ -267,12 +267,13 @@ def is_allowed(fix: Fix, request: Request) -> bool:
         return True
     if fix.applicability is Applicability.ASSUMES:
         return all(holds(clause, dict(request.multiples)) for clause in (fix.condition or "").split(" and "))
-    if fix.flag == "--concat-heads":
+    consent = fix.consent
+    if consent is Consent.CONCAT_HEADS:
         return request.concat_heads == ()  # outputs that are named are joined whatever the rule says
-    if fix.flag == "--drop-output-activations":
+    if consent is Consent.DROP_OUTPUT_ACTIVATIONS:
         return request.drop_output_activations
-    if fix.flag == "--clamp-fp16":
+    if consent is Consent.CLAMP_FP16:
         return request.clamp_fp16
-    if (fix.flag or "").startswith(("--rename", "--dynamic")):
+    if consent in (Consent.RENAME, Consent.DYNAMIC):
         return False  # done before all patches, or not at all: there is nothing to decide by a finding
     return request.unsafe

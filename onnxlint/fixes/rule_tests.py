@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.rounds import is_allowed
 from onnxlint.lint.engine import Plan, check_view
-from onnxlint.lint.finding import Finding
+from onnxlint.lint.finding import Consent, Finding
 from onnxlint.lint.rule import Example, Options, Request, Rule
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
@@ -187,15 +187,15 @@ def _fixed(rule: type[Rule], example: Example) -> None:
 
 def _request(found: list[Finding]) -> Request:
     """A request that covers the fixes of all findings."""
-    flags = {finding.fix.flag for finding in found if finding.fix is not None}
+    asked = {finding.fix.consent for finding in found if finding.fix is not None}
     clauses = [c for f in found if f.fix is not None and f.fix.condition for c in f.fix.condition.split(" and ")]
     multiples = [(symbol, int(number[:-5])) for symbol, number in (clause.split(" % ") for clause in clauses)]
     return Request(
-        unsafe="--unsafe" in flags,
+        unsafe=Consent.UNSAFE in asked,
         multiples=tuple(multiples),
-        concat_heads=() if "--concat-heads" in flags else None,
-        drop_output_activations="--drop-output-activations" in flags,
-        clamp_fp16="--clamp-fp16" in flags,
+        concat_heads=() if Consent.CONCAT_HEADS in asked else None,
+        drop_output_activations=Consent.DROP_OUTPUT_ACTIVATIONS in asked,
+        clamp_fp16=Consent.CLAMP_FP16 in asked,
     )
 
 

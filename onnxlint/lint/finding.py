@@ -35,6 +35,17 @@ class Applicability(str, enum.Enum):
     UNSAFE = "unsafe"  # changes the interface or the numbers on purpose
 
 
+class Consent(str, enum.Enum):
+    """The option of `onnxlint fix` that allows a fix which changes outputs or the interface."""
+
+    UNSAFE = "--unsafe"
+    CONCAT_HEADS = "--concat-heads"
+    DROP_OUTPUT_ACTIVATIONS = "--drop-output-activations"
+    CLAMP_FP16 = "--clamp-fp16"
+    RENAME = "--rename"
+    DYNAMIC = "--dynamic"
+
+
 @dataclass(frozen=True)
 class Fix:
     """That a finding can be fixed, and on which terms.
@@ -42,12 +53,20 @@ class Fix:
     Attributes:
         applicability: How far the fix can be trusted.
         condition: For `assumes`, the condition in words or as an expression (`H % 32 == 0`).
-        flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`).
+        flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments.
     """
 
     applicability: Applicability
     condition: str | None = None
     flag: str | None = None
+
+    @property
+    def consent(self) -> Consent | None:
+        """The option that allows it: that of the flag, else `--unsafe`; None where it is safe under its conditions."""
+        if self.applicability is not Applicability.UNSAFE:
+            return None
+        option = (self.flag or "").split(" ", 1)[0]
+        return next((one for one in Consent if one.value == option), Consent.UNSAFE)
 
 
 SAFE = Fix(Applicability.SAFE)
