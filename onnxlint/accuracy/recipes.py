@@ -55,6 +55,8 @@ def groups_of(
 ) -> list[Group]:
     """The candidates, by the recipe and size that they are compared with; notes are left with them.
 
+    A candidate without a manifest takes the size that the first one with a manifest was made for.
+
     Args:
         models: The reference, and the candidates.
         recipe: What the user says; None: nothing.
@@ -74,9 +76,10 @@ def groups_of(
             said = replace(made, size=said.size, suggested=said.suggested, multiples=(1, 1))
             source.notes.append(f"preprocessed as it was converted, which its manifest records: {_values(said)}")
     groups: list[Group] = []
+    first_made = next((made for made in recorded.values() if made is not None and made.size is not None), None)
     for one in candidates:
         made = recorded[one.path]
-        chosen = _sized([reference, one], said, made, shapes, reads_images)
+        chosen = _sized([reference, one], said, made or first_made, shapes, reads_images)
         if made is not None and reads_images:
             one.notes += _disagreements(made, chosen)
         group = next((group for group in groups if group.recipe == chosen), None)

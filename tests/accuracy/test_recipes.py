@@ -82,6 +82,8 @@ def test_candidates_are_compared_at_the_sizes_they_were_made_for(pictures: str, 
     both = compare(model, [small, large], images=pictures, time=False)
     assert [candidate.outputs[0].shape for candidate in both.candidates] == [(1, 3, 24, 16), (1, 3, 32, 48)]
     assert any("compared at 48×32" in note for note in both.candidates[1].notes)
+    beside = compare(model, [model, small], images=pictures, time=False)
+    assert [candidate.outputs[0].shape for candidate in beside.candidates] == [(1, 3, 24, 16)] * 2
     told = compare(model, [large], images=pictures, recipe=replace(RECIPE, size=(16, 16)), time=False)
     assert "converted for 48×32, but compared at 16×16" in told.candidates[0].notes
 
