@@ -1,4 +1,4 @@
-"""Which inner tensor of a candidate stands for which of the reference's.
+"""Match intermediate tensors of a candidate with the reference's.
 
 By measured similarity, in order; equal names and module scopes speak for a match. Operators that one of the two has fused
 have no partner, and count with the next layer that has one.
@@ -48,7 +48,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Link:
-    """A tensor of the reference and the candidate's that stands for it.
+    """A tensor of the reference and the matching one of the candidate.
 
     Attributes:
         reference, candidate: The two.
@@ -83,7 +83,7 @@ def align(
     r_scopes: Mapping[str, str],
     c_scopes: Mapping[str, str],
 ) -> list[Link]:
-    """Pairs of tensors that stand for each other, in the candidate's order.
+    """Matching tensors, in the candidate's order.
 
     The best sequence of matches that keeps the order of both, then, for branches that the two compute in different
     order, what is left and alike.

@@ -1,6 +1,6 @@
-"""Several models on the same inputs: how far the outputs of each are from the reference's, and what that gains.
+"""Compare the accuracy of models against a reference, on the same inputs.
 
-The models run in a process of their own, so that a runtime that crashes takes nobody along.
+The models run in a process of their own: a runtime that crashes ends that process only.
 """
 
 from __future__ import annotations

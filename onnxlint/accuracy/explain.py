@@ -36,7 +36,7 @@ def explain(
     suggest: bool,
     progress: Progress,
 ) -> Explained:
-    """Compare the insides of two models.
+    """Compare two models layer by layer.
 
     Args:
         reference, candidate: Path and session of each.
@@ -65,7 +65,9 @@ def _explained(work: LayerComparison, suggest: bool) -> Explained:
     theirs = tensors_of(work.candidate, work.theirs[0])
     links = align(mine, theirs, scopes_of(work.reference.wiring), scopes_of(work.candidate.wiring))
     if not links:
-        return Explained((), (), ("no tensor inside it resembles one of the reference's: layers cannot be compared",))
+        return Explained(
+            (), (), ("no intermediate tensor resembles one of the reference's: layers cannot be compared",)
+        )
     snr, links = work.compare(links)
     noise, notes = work.noise(links, snr)
     rescaled = sum(link.scale is not None for link in links)

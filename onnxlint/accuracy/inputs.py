@@ -1,4 +1,4 @@
-"""What all models of a comparison are run on: images through the recipe, arrays as they are, or seeded random numbers."""
+"""Inputs of a comparison: images through the recipe, arrays as they are, or seeded random numbers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ def make_inputs(
     takes_images = len(ports) == 1 and len(ports[0].shape) in (0, 4) and ports[0].dtype.startswith("float")
     if isinstance(images, ImageSet) or takes_images:
         if not takes_images:
-            raise OnnxlintError(f"{printable(reference)}: takes no images but {_taken(ports)}; give an .npz with these")
+            raise OnnxlintError(
+                f"{printable(reference)}: its inputs are not one image ({_taken(ports)}); give --images an .npz file "
+                "with an array for each"
+            )
         found = images if isinstance(images, ImageSet) else find_images(images)
         if found.arrays is None or found.arrays.dtype == np.uint8:
             line = f"onnxlint compare {printable(reference)} … --images {printable(found.source)}"
@@ -118,8 +121,8 @@ def make_inputs(
     path = os.fspath(images)
     if not path.lower().endswith((".npz", ".npy")) or not os.path.isfile(path):
         raise OnnxlintError(
-            f"{printable(reference)}: takes no images but {_taken(ports)}; give --images an .npz file with arrays of "
-            "these names"
+            f"{printable(reference)}: its inputs are not one image ({_taken(ports)}); give --images an .npz file "
+            "with an array for each"
         )
     return Inputs(path, recipe, sets=_from_arrays(path, ports), threads=threads)
 
@@ -180,7 +183,7 @@ def _made_up(
             if (not shape or None in shape) and "" in given:
                 shape = (1, *given[""])
             if not shape or None in shape:
-                raise OnnxlintError(f"{printable(reference)}: its input size is not known; give --shape or --images")
+                raise OnnxlintError(f"{printable(reference)}: its input size is unknown; give --shape or --images")
             sizes = tuple(size for size in shape if size is not None)
             feeds[port.name] = generator.standard_normal(sizes).astype(np.float32)
         found.append(feeds)

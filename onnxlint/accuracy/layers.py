@@ -1,4 +1,4 @@
-"""Where a candidate loses accuracy: its inner tensors against the reference's, and what each layer alone costs.
+"""Intermediate tensors of a candidate against the reference's, and the loss that each layer alone causes.
 
 What a layer costs is measured by replacing it alone: it is given the reference's values as its inputs, and what it makes of
 them takes the place of the reference's tensor, from which the reference computes on to its outputs. The noise that single

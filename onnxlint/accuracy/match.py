@@ -1,4 +1,4 @@
-"""Which output of a candidate stands for which of the reference's, and how to bring the two into one form.
+"""Match outputs of a candidate with the reference's, and bring both into one form.
 
 By the heads that `onnxlint fix` records in a model's metadata, by name, by order and shape. Nothing is guessed: what does
 not fit is listed with the reason.
@@ -85,7 +85,7 @@ class End:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ends that stand for each other, and what is applied to either before they are compared."""
+    """Two matching outputs, and what is applied to either before they are compared."""
 
     reference: End
     candidate: End
@@ -274,7 +274,7 @@ def _unfit(r: Array, c: Array) -> str:
     """Why two arrays cannot be compared; empty where they can."""
     for array, whose in ((r, "the reference"), (c, "the candidate")):
         if array.dtype.kind not in "fiub":
-            return f"{whose} gives no numbers ({array.dtype})"
+            return f"{whose} is not numeric ({array.dtype})"
     if not same_layout(r.shape, c.shape):
         return f"{show(r.shape)} in the reference, {show(c.shape)} in the candidate"
     return ""
@@ -313,8 +313,8 @@ def _cut(
             start += part[axis]
         order = ", ".join(f"{printable(end.name)} {end.stop - end.start}" for end in cut)
         notes.append(
-            f"{printable(ends[0].output)} has no record of its heads: it is taken for {order}, in this order, "
-            "because the sizes agree"
+            f"{printable(ends[0].output)} records no heads; it is split as {order} (in this order), because "
+            "the sizes agree"
         )
         return cut
     return list(ends)

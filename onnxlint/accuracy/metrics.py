@@ -1,4 +1,4 @@
-"""How far numbers are apart: sums that grow input by input, so that no input has to be kept."""
+"""Error metrics, as sums that grow input by input, so that no input has to be kept."""
 
 from __future__ import annotations
 

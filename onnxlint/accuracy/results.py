@@ -1,4 +1,4 @@
-"""What a comparison found out, as plain data: the Comparer fills it, the reports show it."""
+"""Results of a comparison, as plain data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would bring a candidate closer to the reference, tried out: layers of an 8- or 16-bit model kept in more bits.
+"""Changes that may reduce a candidate's loss, each tried: layers of an 8- or 16-bit model kept in more bits.
 
 For an ncnn model whose float net and table are beside it, the model is made again with the layer kept, and run. For any
 other, the layer's part of the reference computes on the candidate's values, in the candidate's own run.

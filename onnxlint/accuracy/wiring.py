@@ -1,4 +1,4 @@
-"""What is connected to what inside a model that is compared: enough of a graph to find a layer's inputs."""
+"""The layers of a compared model and the values between them: enough of a graph to find a layer's inputs."""
 
 from __future__ import annotations
 

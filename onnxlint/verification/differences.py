@@ -70,5 +70,6 @@ def compare(a: Any, b: Any, rtol: float, atol: float) -> Difference:
 
 
 def severity(difference: Difference) -> tuple[int, float]:
+    """Sorts differences: the worst is the largest."""
     """What differences are ordered by: outcome first, then the worst difference."""
     return ("equal", "close", "different").index(difference.outcome), difference.worst

@@ -1,4 +1,4 @@
-"""The other process, in which models are run: their files, the task, what it says, and how it dies."""
+"""The child process that runs the models: their files, its task, its messages, and how it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verification found, as plain data."""
+"""Results of a verification, as plain data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from onnxlint.text import counted, printable
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two outputs may be apart: `|a - b| <= atol * max(1, m) + rtol * max(|a|, |b|)` for each number.
+    """The largest difference of two outputs that counts as equal.
+
+    `|a - b| <= atol * max(1, m) + rtol * max(|a|, |b|)` holds for each number.
 
     m is the largest number of the output. With both at 0, numbers have to be equal (NaN equals NaN). Where
     rounding is allowed, one in a thousand integers of an output may differ: ArgMax over numbers that are almost equal.

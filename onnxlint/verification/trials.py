@@ -1,4 +1,4 @@
-"""What the worker is told to do and what it says: the task, one set of inputs, and the result of one trial."""
+"""The worker's task and messages: what to compare, one set of inputs, and the result of one trial."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_inputs_of_several_kinds_come_from_an_npz(tmp_path: Path) -> None:
     np.savez(data, ids=np.arange(4)[None])
     with pytest.raises(OnnxlintError, match="has no array for input 'mask'"):
         compare(path, [path], images=data, time=False)
-    with pytest.raises(OnnxlintError, match="takes no images but ids"):
+    with pytest.raises(OnnxlintError, match="its inputs are not one image"):
         compare(path, [path], images=tmp_path, time=False)
 
 

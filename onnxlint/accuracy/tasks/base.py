@@ -53,7 +53,7 @@ class Task(Protocol):
         """
 
     def judge(self, model: str, image: str, reference: Answer, candidate: Answer) -> None:
-        """Take note of how a model fared with an image (its path). The reference is judged as a model too: its answer
+        """Record how a model did on an image (its path). The reference is judged as a model too: its answer
         is then both.
 
         Raises:

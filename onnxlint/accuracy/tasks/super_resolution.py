@@ -159,7 +159,7 @@ class SuperResolutionTask:
                 notes += (f"{tally.equal} of {tally.images} pictures are equal; psnr is of the others",)
             if tally.small:
                 what = f"{tally.small} of {tally.images} pictures: they are smaller than its window of {WINDOW} pixels"
-                notes += (f"ssim leaves out {what}",)
+                notes += (f"ssim is not computed for {what}",)
             ssim = tally.ssim / windows if windows else None
             out[model] = TaskResult(self.name, {"psnr": psnr, "ssim": ssim}, self.truth, notes)
         return out
@@ -227,6 +227,6 @@ def find_scale(values: Array, recipe: Recipe) -> _Scale:
         if low > -32 and 3 < high < 288:
             return way
     raise OnnxlintError(
-        f"--task super-resolution: the reference's output ({values.min():.3g} to {values.max():.3g}) is no picture in the"
-        " input's scale, nor from 0 to 1 or 255; check --mean and --norm"
+        f"--task super-resolution: the reference's output ({values.min():.3g} to {values.max():.3g}) is not a picture:"
+        " neither in the input's scale nor from 0 to 1 or 255; check --mean and --norm"
     )

@@ -107,7 +107,7 @@ def test_what_cannot_be_judged(tmp_path: Path) -> None:
         make(labels=tmp_path)
     with pytest.raises(OnnxlintError, match=r"needs one output that is a picture .*: logits \(1×10\)"):
         make().read({"logits": np.zeros((1, 10))}, (4, 4))
-    with pytest.raises(OnnxlintError, match=r"the reference's output \(0 to 0\) is no picture"):
+    with pytest.raises(OnnxlintError, match=r"the reference's output \(0 to 0\) is not a picture"):
         make().read({"y": np.zeros((1, 3, 8, 8))}, (4, 4))
     task = make()
     reference, candidate = (task.read({"y": picture(side)[None] / 255}, (4, 4)) for side in (12, 14))
@@ -121,4 +121,4 @@ def test_pictures_too_small_for_ssim() -> None:
     task.judge("candidate", "a", reference, candidate)
     result = task.results()["candidate"]
     assert result.metrics["ssim"] is None
-    assert result.notes == ("ssim leaves out 1 of 1 pictures: they are smaller than its window of 11 pixels",)
+    assert result.notes == ("ssim is not computed for 1 of 1 pictures: they are smaller than its window of 11 pixels",)
