@@ -12,6 +12,7 @@ import typer
 from onnxlint.cli import console
 from onnxlint.cli.options import (
     INT8,
+    MAX_THREADS,
     OUTPUT,
     QuietOption,
     RecipeOptions,
@@ -52,7 +53,7 @@ class Options(QuietOption, RecipeOptions):
         None
     )
     threads: Annotated[
-        int | None, option("--threads", metavar="N", parser=number(1), help="(default: 2)", panel=INT8)
+        int | None, option("--threads", metavar="N", parser=number(1, MAX_THREADS), help="(default: 2)", panel=INT8)
     ] = None
 
 
@@ -102,7 +103,7 @@ def _with_own_words(options: Options) -> tuple[Options, list[str]]:
         if name in given or getattr(options, name) is not None:
             raise UsageError(f"{key} is given twice")
         try:
-            given[name] = number(1)(value) if name == "threads" else value
+            given[name] = number(1, MAX_THREADS)(value) if name == "threads" else value
         except typer.BadParameter as error:
             raise UsageError(f"{word}: {error.message}") from None
     return replace(options, **given), files

@@ -97,16 +97,20 @@ def option(
 # Values
 
 
-def number(least: int) -> Callable[[Any], int]:
-    """The parser of a whole number from `least`."""
+MAX_THREADS = 1024
+
+
+def number(least: int, most: int | None = None) -> Callable[[Any], int]:
+    """The parser of a whole number from `least`, to `most` where there is a limit."""
 
     def parse(text: Any) -> int:
         try:
             value = int(text)
         except ValueError:  # of more than 4300 digits, too
             value = least - 1
-        if value < least:
-            raise typer.BadParameter(f"{_shown(text)} is not a whole number from {least}")
+        if value < least or (most is not None and value > most):
+            to = "" if most is None else f" to {most:,}"
+            raise typer.BadParameter(f"{_shown(text)} is not a whole number from {least}{to}")
         return value
 
     return parse
@@ -323,7 +327,9 @@ class CalibrationOptions:
 class ThreadsOption:
     """How many threads work."""
 
-    threads: Annotated[int, option("--threads", metavar="N", parser=number(1), help="(default: 2)", panel=WORK)] = 2
+    threads: Annotated[
+        int, option("--threads", metavar="N", parser=number(1, MAX_THREADS), help="(default: 2)", panel=WORK)
+    ] = 2
 
 
 # What they say together with the configuration

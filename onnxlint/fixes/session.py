@@ -61,6 +61,7 @@ def fix_path(
     Raises:
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
+    _demand_usable(options)
     model = open_model(path)
     request = options.request
     edited = apply_edits(model, edits_of(request)).proto
@@ -79,6 +80,21 @@ def fix_path(
     level = fail_level(configs.of(path))
     failing = level is not None and any(left.finding.severity.rank >= level.rank for left in report.left)
     return Fixed(model, proto, report, failing)
+
+
+def _demand_usable(options: FixOptions) -> None:
+    """Raise for what no model can be fixed with, whether or not it turns out to matter.
+
+    Raises:
+        OnnxlintError: The operator set is one that onnxlint does not write, or the file of inputs does not exist.
+    """
+    from onnxlint.fixes.opset import NEWEST
+
+    opset, inputs = options.request.opset, options.inputs
+    if opset is not None and opset > NEWEST:
+        raise OnnxlintError(f"--opset {opset}: operator sets up to {NEWEST} can be written; give a lower one")
+    if inputs is not None and not os.path.isfile(inputs):
+        raise OnnxlintError(f"--inputs {printable(inputs)}: no such file")
 
 
 def _demand_loadable(model: Model, proto: onnx.ModelProto, has_sizes: bool) -> None:

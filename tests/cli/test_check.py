@@ -245,6 +245,7 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
         ("check --fail-on wrn", "--fail-on: 'wrn' is not a level; did you mean 'warning'?"),
         ("check -x", "no such option: -x; see 'onnxlint check --help'"),
         ("check -j x", "--jobs: 'x' is not a whole number from 0; see 'onnxlint check --help'"),
+        ("compare a b --threads 99999999", "--threads: '99999999' is not a whole number from 1 to 1,024; see"),
         ("check --min-opset 0", "--min-opset: '0' is not a whole number from 1; see 'onnxlint check --help'"),
         (f"check --min-opset {'9' * 5000}", "--min-opset: '" + "9" * 40 + "…' is not a whole number from 1"),
         ("check --severity SHP001=fatal", "--severity: 'SHP001=fatal' is not of the form CODE=error"),
@@ -461,6 +462,23 @@ def test_ctrl_c_ends_at_once_and_quietly(here: Path, jobs: str) -> None:
     for path in here.glob("pid-*"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.name.removeprefix("pid-")), 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("delay", [0.03, 0.06, 0.1, 0.15, 0.25])
+def test_ctrl_c_during_start_up_and_parsing_is_quiet(here: Path, delay: float) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import onnxlint.cli.app as app; print(flush=True); app.main()", "check", "bad.onnx"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert err in ("", "error: interrupted\n")
+    assert process.returncode in (130, 1)  # 1: it had finished
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data")

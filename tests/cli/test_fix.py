@@ -8,6 +8,7 @@ import onnx
 import onnx.parser
 import pytest
 
+from onnxlint.fixes.opset import NEWEST
 from tests.support.command import onnxlint
 
 MODEL = """
@@ -61,6 +62,8 @@ def test_several_models(here: Path) -> None:
         ("a.onnx -o c.onnx --in-place", "-o and --in-place say twice where the result goes: use one of them"),
         ("- --in-place", "--in-place replaces models: it cannot go with stdin"),
         ("a.onnx --diff --rename image", "--rename: 'image' is not of the form OLD=NEW"),
+        ("a.onnx --diff --inputs none.npz", "--inputs none.npz: no such file"),
+        ("a.onnx --diff --opset 99", f"--opset 99: operator sets up to {NEWEST} can be written; give a lower one"),
         ("a.onnx --diff --bind image", "--bind: 'image' is not of the form NAME=VALUE"),
         ("a.onnx --diff --static height", "--static height: name the input, such as --static 'image=1,3,8,8'"),
         ("a.onnx --diff --dynamic hight", "--dynamic 'hight': write it as --dynamic 'image=1,3,8,8'"),
