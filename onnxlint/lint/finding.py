@@ -54,11 +54,13 @@ class Fix:
         applicability: How far the fix can be trusted.
         condition: For `assumes`, the condition in words or as an expression (`H % 32 == 0`).
         flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments.
+        shortens: Whether the finding stays, with less to compute: a shape chain that gets shorter.
     """
 
     applicability: Applicability
     condition: str | None = None
     flag: str | None = None
+    shortens: bool = False
 
     @property
     def consent(self) -> Consent | None:

@@ -126,7 +126,7 @@ def headline(report: Report) -> str:
 
 def fix_terms(fix: Fix) -> str:
     """On which terms a fix can be had: `safe`, `assumes H % 32 == 0`, `unsafe, with --concat-heads`."""
-    words = fix.applicability.value
+    words = f"{fix.applicability.value}{', shortens the chain' if fix.shortens else ''}"
     if fix.applicability is Applicability.ASSUMES and fix.condition:
         words = f"assumes {shown(fix.condition)}"
     elif fix.condition:

@@ -189,6 +189,11 @@ def test_the_end_says_what_to_type() -> None:
     only = render("text", Report((CheckResult("m.onnx", found[4:5]),), rules("SHP001")))
     assert "[*] 'onnxlint fix m.onnx -o fixed.onnx' fixes 1 with --concat-heads\n" in only
     assert "[*]" not in render("text", Report((CheckResult("m.onnx", found[-1:]),), rules("SHP001")))
+    shorter = fixed(Fix(Applicability.SAFE, shortens=True))
+    both = render("text", Report((CheckResult("m.onnx", (found[0], shorter, shorter)),), rules("SHP001")))
+    assert "[*] 'onnxlint fix m.onnx -o fixed.onnx' fixes 1 and shortens 2\n" in both
+    alone = render("text", Report((CheckResult("m.onnx", (shorter, found[4])),), rules("SHP001")))
+    assert "[*] 'onnxlint fix m.onnx -o fixed.onnx' shortens 1; 1 more with --concat-heads\n" in alone
 
 
 @pytest.mark.parametrize("width", [57, 80, 120])

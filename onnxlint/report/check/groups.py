@@ -58,7 +58,7 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     """Findings by kind, in the order in which each kind comes first."""
     kinds: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        fix = None if finding.fix is None else (finding.fix.applicability, finding.fix.flag)
+        fix = None if finding.fix is None else (finding.fix.applicability, finding.fix.flag, finding.fix.shortens)
         kinds.setdefault((finding.code, finding.severity, finding.group, finding.help, fix), []).append(finding)
     return [Group(tuple(kind)) for kind in kinds.values()]
 
@@ -87,15 +87,16 @@ def fix_hint(results: Sequence[CheckResult]) -> str:
     model = shlex.quote(shown(models[0])) if len(models) == 1 else "MODEL"
     command = f"[*] 'onnxlint fix {model} -o fixed.onnx'"
     options = Counter(map(_option, fixes))
-    always = options.pop("", 0)
+    always = options.pop("", 0) - (shorter := sum(fix.shortens and not _option(fix) for fix in fixes))
     multiples = {option: number for option, number in options.items() if option.startswith(_MULTIPLE_OF)}
     if len(multiples) > 1:  # what is a multiple of 32 is one of 16
         together = math.lcm(*(int(option.removeprefix(_MULTIPLE_OF)) for option in multiples))
         if together <= _LARGEST:
             options = options - Counter(multiples)
             options[f"{_MULTIPLE_OF}{together}"] = sum(multiples.values())
-    rest = [f"{number}{' more' if always else ''} with {option}" for option, number in options.items()]
-    return "; ".join([f"{command} fixes {always}", *rest] if always else [f"{command} fixes {listed(rest)}"])
+    does = [f"fixes {always}"] * bool(always) + [f"shortens {shorter}"] * bool(shorter)
+    rest = [f"{number}{' more' if does else ''} with {option}" for option, number in options.items()]
+    return "; ".join([f"{command} {' and '.join(does)}", *rest] if does else [f"{command} fixes {listed(rest)}"])
 
 
 def _option(fix: Fix) -> str:

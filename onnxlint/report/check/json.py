@@ -53,6 +53,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "location": _location(finding.location),
         "evidence": dict(finding.evidence),
         "fix": _fix(finding.fix) if finding.fix else None,
+        "actionable": finding.actionable,
+        "group": finding.group,
         "fingerprint": finding.fingerprint,
     }
 
@@ -75,7 +77,12 @@ def _location(place: Location) -> dict[str, Any]:
 
 
 def _fix(fix: Fix) -> dict[str, Any]:
-    return {"applicability": fix.applicability.value, "condition": fix.condition, "flag": fix.flag}
+    return {
+        "applicability": fix.applicability.value,
+        "condition": fix.condition,
+        "flag": fix.flag,
+        "shortens": fix.shortens,
+    }
 
 
 def _summary(report: Report) -> dict[str, Any]:

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    Unfixable,
+)
 from onnxlint.rulekit import Step, detach, exact_sizes
 from onnxlint_rules.shp._answers import is_no_op, pads_nothing, simplest
 from onnxlint_rules.shp._operands import (
@@ -22,6 +35,9 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
     from onnxlint import Surgeon
+
+SHORTER = Fix(Applicability.SAFE, shortens=True)
+"""The chain has to stay, and a shorter one computes the same."""
 
 
 class ShapeChain(Rule):
@@ -189,7 +205,7 @@ class ShapeChain(Rule):
             f"({operand.describe()}){answer.after(numbers)}",
             severity=Severity.WARNING if strict else Severity.INFO,
             help=_help(node.op, fixable),
-            fix=answer.fix() if fixable else SAFE if can_be_shorter else None,
+            fix=answer.fix() if fixable else SHORTER if can_be_shorter else None,
             actionable=strict or can_be_shorter,
             group=f"{node.op} {names} are computed from shapes{', and could be constants' if fixable else ''}",
             not_fixed="" if fixable else f"{answer.why}: the chain stays{length if looked else ''}",
