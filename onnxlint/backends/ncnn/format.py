@@ -205,7 +205,8 @@ def parse_param(data: bytes | str, path: str = "<memory>") -> Network:
 
 
 def _int(text: str) -> int:
-    if not text.lstrip("-").isdecimal() or len(text) > 12:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()) or len(text) > 12:
         raise _BadError(f"'{text[:40]}' should be an integer")
     return int(text)
 

@@ -101,15 +101,18 @@ def parse_table(text: str, path: str = "<memory>") -> Table:
             )
             continue
         try:
-            values = np.array([float(w) for w in words[1:]], np.float32)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and said below
+                values = np.array([float(w) for w in words[1:]], np.float32)
         except ValueError:
             issues.append(TableIssue(number, layer, f"'{key}' holds something that is not a number", True))
             continue
-        bad = values[~(values > 0)]
+        bad = values[~((values > 0) & np.isfinite(values))]
         if not len(values):
             issues.append(TableIssue(number, layer, f"'{key}' has no scales", True))
         elif len(bad):
-            issues.append(TableIssue(number, layer, f"'{key}' holds the scale {bad[0]:g}; scales are above 0", True))
+            issues.append(
+                TableIssue(number, layer, f"'{key}' holds the scale {bad[0]:g}; scales are above 0 and finite", True)
+            )
         lines[key] = number
         (weights if key.endswith(SUFFIX) else inputs)[layer] = values
     return Table(weights, inputs, lines, tuple(issues), path)

@@ -197,15 +197,14 @@ class DeadNode(Rule):
         place = finding.location
         if place.op_type and place.op_type != "Constant":
             end = view.find(place)
-            tail = next(tail for tail in _tails(_dead(state, end.graph), state) if tail.end is end)
-            each(surgeon, tail.nodes, surgeon.remove_dead)
+            each(surgeon, _tails_by_end(view, state, end.graph)[id(end)].nodes, surgeon.remove_dead)
             return
         graph = next(graph for graph in view.graphs if graph.path == place.graph)
         interface = overridable(view) if graph is view.main else frozenset()
         for name in (*graph.initializers, *graph.sparse_initializers):
             if not state.is_read(graph, name) and name not in interface:
                 surgeon.drop_initializer(graph, name)
-        for tail in _tails(_dead(state, graph), state):
+        for tail in _tails_by_end(view, state, graph).values():
             if tail.nodes[-1].op == "Constant":
                 surgeon.remove_dead(tail.nodes[-1])
 
@@ -246,6 +245,15 @@ def _tails(nodes: list[Node], state: Liveness) -> list[_Tail]:
         _Tail(group, next((node for node in reversed(group) if id(node) not in inner), group[-1]))
         for group in groups.values()
     ]
+
+
+def _tails_by_end(view: GraphView, state: Liveness, graph: Graph) -> dict[int, _Tail]:
+    """The groups of a graph by the identity of their last nodes, found once for all patches of a view."""
+    key = f"dead tails {id(graph)}"
+    if key not in view.memo:
+        view.memo[key] = {id(tail.end): tail for tail in _tails(_dead(state, graph), state)}
+    tails: dict[int, _Tail] = view.memo[key]
+    return tails
 
 
 def _weight_bytes(tail: _Tail) -> int:

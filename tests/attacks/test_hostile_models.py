@@ -1,0 +1,166 @@
+"""Any file under 1 MB: at most 10 s of CPU and 500 MB for a whole check, one clear line where it cannot be done.
+
+The default run checks each hostile model once and runs all formats and commands over some; `-m slow` runs everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import re
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from onnxlint.lint.formats import FORMATS
+from tests.support import hostile
+from tests.support.fuzzing import EVERYTHING, in_child, warm_up
+
+CASES = Path(__file__).parents[3] / "shared/cases/hostile"
+CPU_SECONDS = 10
+MEMORY = 450 << 20
+"""Address space beside what this process has; 500 MB with what a fresh process would have."""
+
+GROUPS = 8
+"""The models are checked in this many tests, so that processes share them."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    warm_up()
+
+
+def problem(*words: str, codes: tuple[int, ...] = (0, 1, 2), cpu: float = CPU_SECONDS, memory: int = MEMORY) -> str:
+    """What is wrong with how a command line ends; empty where nothing is."""
+    run = in_child(lambda: _run(words), seconds=120, memory=memory)
+    if run.problem:
+        return run.problem
+    code, out, err, took = run.value
+    if code not in codes:
+        return f"exit code {code}\n{err}"
+    for said in ("Traceback", "please report", "killed the worker", "needs more memory"):
+        if said in err or said in out:
+            return f"{said!r} in what it printed:\n{err}\n{out[-2000:]}"
+    if code == 2 and err.count("\n") > 1 + err.count("\nnote: "):
+        return f"more than one line for an error:\n{err}"
+    if "--format" not in words and re.search(r"[\x00-\x08\x0b-\x1f\x7f]", out + err):
+        return f"control characters in what it printed: {out!r}\n{err!r}"
+    if re.search(r"^::error::forged", out + err, re.MULTILINE):
+        return "a forged line of a CI system"
+    return f"{took:.1f} s of CPU" if took > cpu else ""
+
+
+def _run(words: tuple[str, ...]) -> tuple[int, str, str, float]:
+    from onnxlint.cli.app import run
+
+    out, err = io.StringIO(), io.StringIO()
+    started = time.process_time()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(words)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return code, out.getvalue(), err.getvalue(), time.process_time() - started + children.ru_utime + children.ru_stime
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("hostile")
+    made = []
+    for name, data in hostile.models():
+        path = folder / f"{name}.onnx"
+        path.write_bytes(data)
+        made.append(path)
+    if CASES.exists():
+        made += sorted(CASES.glob("*.onnx"))
+    return made
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_checks(files: list[Path], group: int) -> None:
+    problems = {path.name: problem("check", str(path), "--isolated", *EVERYTHING) for path in files[group::GROUPS]}
+    assert {name: what for name, what in problems.items() if what} == {}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format(files: list[Path], format: str) -> None:
+    """All formats over some of the models, others for each."""
+    chosen = files[FORMATS.index(format) :: 5 * len(FORMATS)]
+    problems = {path.name: problem("check", str(path), "--isolated", "--format", format) for path in chosen}
+    assert {name: what for name, what in problems.items() if what} == {}
+
+
+COMMANDS = {
+    "fix": ("fix", "MODEL", "--dry-run", "--no-verify", "--isolated"),
+    "fix to a file": ("fix", "MODEL", "-o", "OUT.onnx", "--no-verify", "--isolated", "--unsafe"),
+    "diff of a fix": ("fix", "MODEL", "--diff", "--no-verify", "--isolated", "--concat-heads"),
+    "fix for sizes": (
+        "fix",
+        "MODEL",
+        "--dry-run",
+        "--no-verify",
+        "--isolated",
+        "--multiple-of",
+        "32",
+        "--dynamic",
+        "N,3",
+    ),
+    "heads": ("heads", "MODEL"),
+    "diff": ("diff", "MODEL", "OTHER"),
+    "config": ("config", "MODEL"),
+}
+LONG = {
+    "verified fix": ("fix", "MODEL", "--dry-run", "--isolated"),
+    "convert": ("convert", "MODEL", "--to", "onnx-fp16", "--out-dir", "OUT"),
+    "compare": ("compare", "MODEL", "OTHER", "--no-latency"),
+    "deploy": ("deploy", "MODEL", "--to", "onnx-fp16", "--out-dir", "OUT"),
+}
+
+
+def filled(words: tuple[str, ...], path: Path, other: Path, folder: Path) -> list[str]:
+    places = {"MODEL": str(path), "OTHER": str(other), "OUT": str(folder / "out"), "OUT.onnx": str(folder / "out.onnx")}
+    return [places.get(word, word) for word in words]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command(files: list[Path], tmp_path: Path, command: str) -> None:
+    chosen = files[list(COMMANDS).index(command) :: 3 * len(COMMANDS)]
+    problems = {
+        path.name: problem(*filled(COMMANDS[command], path, chosen[0], tmp_path), cpu=3 * CPU_SECONDS)
+        for path in chosen
+    }
+    assert {name: what for name, what in problems.items() if what} == {}
+
+
+# All of it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", range(4 * GROUPS))
+def test_all_formats_and_commands_over_all_models(files: list[Path], tmp_path: Path, group: int) -> None:
+    problems = {}
+    for path in files[group :: 4 * GROUPS]:
+        for format in FORMATS:
+            problems[f"{path.name} {format}"] = problem(
+                "check", str(path), "--isolated", "--format", format, *EVERYTHING
+            )
+        for name, words in COMMANDS.items():
+            problems[f"{path.name} {name}"] = problem(*filled(words, path, files[0], tmp_path), cpu=3 * CPU_SECONDS)
+        for name, words in LONG.items():
+            problems[f"{path.name} {name}"] = problem(
+                *filled(words, path, files[0], tmp_path), cpu=12 * CPU_SECONDS, memory=8 << 30
+            )
+    assert {name: what for name, what in problems.items() if what} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(int(200 * float(os.environ.get("ONNXLINT_FUZZ", "1")))))
+def test_combinations(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(hostile.combined(seed).SerializePartialToString())
+    formats = itertools.cycle(FORMATS)
+    assert problem("check", str(path), "--isolated", "--format", next(formats), *EVERYTHING, cpu=3 * CPU_SECONDS) == ""
+    words = list(COMMANDS.values())[seed % len(COMMANDS)]
+    assert problem(*filled(words, path, path, tmp_path), cpu=3 * CPU_SECONDS) == ""
