@@ -22,7 +22,7 @@ from onnxlint import (
     Unfixable,
     counted,
 )
-from onnxlint_rules._graph import FLOAT16, FLOATS, names_shown
+from onnxlint_rules._graph import FLOAT16, FLOATS, label, names_shown
 from onnxlint_rules._patching import array_of, each, is_held
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class Fp16Range(Rule):
       74 dB.
 
     Reports constants for information, once for each kind: finite ones beyond ±65504 outside Clip, Min and Max (masks of
-    -3.4e38), and those that Add, Clip or Max read and that float16 rounds to zero (`eps=1e-12`).
+    -3.4e38), and those that Add, Clip or Max read and that float16 rounds to zero (`eps=1e-12`). Reports reductions that
+    add up more than 4,096 numbers (a mean over a map of 512×512), for information as well.
 
     ## Why it hurts
 
@@ -76,7 +77,8 @@ class Fp16Range(Rule):
       the same weights times 128 and the input divided by 128, at 41 dB.
     - TensorRT warns `Subnormal FP16 values detected` for each such layer, and suggests to change the weights.
     - A mask of -3.4e38 becomes -inf: a row that is masked completely becomes NaN. An `eps` of 1e-12 becomes 0, and 0/0 is
-      NaN too. Some converters clamp instead (onnxconverter-common to 1e-7 and 1e4, onnxruntime to 5.96e-8 and 65504).
+      NaN too. A device that adds up in float16 gets infinity for a mean of ones over 512×512 numbers, whose sum is 262,144.
+      Some converters clamp instead (onnxconverter-common to 1e-7 and 1e4, onnxruntime to 5.96e-8 and 65504).
 
     ## Fix it at the source
 
@@ -170,6 +172,16 @@ class Fp16Range(Rule):
             equal=False,
             says="1 constant is 0 in float16: 1e-12 in Max",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,2,512,512] x) => (float[N,2,1,1] y) {
+                y = ReduceMean <axes = [2, 3]> (x)
+            }
+            """,
+            says="1 reduction adds up more than 4,096 numbers (ReduceMean of 262,144)",
+            dims={"N": 1},
+        ),
     )
     silent = (
         Silent(
@@ -182,6 +194,16 @@ class Fp16Range(Rule):
             """,
             why="a subnormal weight among normal ones does no harm, and an infinite bound is no bound",
         ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,2,32,32] x, int64[4,9999] i) => (float[N,2,1,1] y, int64[1,1] j) {
+                y = GlobalAveragePool (x)
+                j = ReduceMean (i)
+            }
+            """,
+            why="1,024 numbers are few, and integers are not converted",
+        ),
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
@@ -193,6 +215,24 @@ class Fp16Range(Rule):
             if weight.tensor.data_type != FLOAT16:
                 yield from self._weight(view, weight)
         yield from self._constants(view, multiplied)
+        yield from self._reductions(view)
+
+    def _reductions(self, view: GraphView) -> Iterator[Finding]:
+        from onnxlint_rules.qnt._reductions import MANY, large_reductions
+
+        found = large_reductions(view)
+        if found:
+            node, count = found[0]
+            verb = "adds" if len(found) == 1 else "add"
+            yield self.found(
+                view.at(node),
+                f"{counted(len(found), 'reduction')} {verb} up more than {MANY:,} numbers ({node.op} of {count:,}): "
+                "a sum in float16 overflows at 65504, and loses what is small beside it",
+                severity=Severity.INFO,
+                help="keep these operators in float32",
+                nodes=names_shown((label(one) for one, _ in found), 10),
+                count=len(found),
+            )
 
     def _weight(self, view: GraphView, weight: Weight) -> Iterator[Finding]:
         from onnxlint_rules.qnt._weights import figures
