@@ -19,6 +19,9 @@ MARKER = "<!-- onnxlint-bot -->"
 MOST = 65_000
 """Characters of a comment; GitHub takes 65,536."""
 
+PLACES = 12
+"""Places of one rule that are listed."""
+
 _RESERVED = 400
 _SIGNS = {"error": "❌", "warning": "⚠️", "info": "ℹ️"}
 
@@ -97,19 +100,36 @@ def _details(entries: Entries) -> Iterator[tuple[str, ...]]:
         if model.error:
             yield (f"❌ {code(model.path)}: {prose(model.error)}\n\n",)
     for model in entries.models:
-        for finding in model.findings:
-            yield _finding(model, finding)
+        for group in _by_rule(model.findings):
+            yield _finding(model, group)
     for model in entries.models:
         if model.rows or model.sections:
             yield _graph(model), f"{_folded(f'what changed in {model.path}', _rows(model.rows))}"
 
 
-def _finding(model: ModelEntry, finding: FindingEntry) -> tuple[str, ...]:
-    title = f"{_SIGNS.get(finding.severity, '')} {html(finding.code)} {html(finding.message)}"
-    place = f"{html(model.path)}, {html(finding.place)}"
-    lines = [f"**{prose(finding.severity)}** {prose(finding.name)}, in {code(model.path)} at {code(finding.place)}"]
-    if finding.path:
-        lines.append(f"{code(f'{finding.path}:{finding.line}')} {code(finding.text) if finding.text else ''}".rstrip())
+def _by_rule(findings: Sequence[FindingEntry]) -> list[list[FindingEntry]]:
+    """The findings of each rule, the most severe rules first."""
+    groups: dict[tuple[str, str], list[FindingEntry]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.code), []).append(finding)
+    order = list(_SIGNS)
+    return sorted(
+        groups.values(), key=lambda group: order.index(group[0].severity) if group[0].severity in order else 9
+    )
+
+
+def _finding(model: ModelEntry, group: Sequence[FindingEntry]) -> tuple[str, ...]:
+    finding = group[0]
+    amount = f"{len(group)} × " if len(group) > 1 else ""
+    title = f"{_SIGNS.get(finding.severity, '')} {amount}{html(finding.code)} {html(finding.message)}"
+    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+    place = f"{html(model.path)}, {html(finding.place)}{more}"
+    places = ", ".join(code(one.place) for one in group[:PLACES])
+    rest = f" and {len(group) - PLACES} more" if len(group) > PLACES else ""
+    lines = [f"**{prose(finding.severity)}** {prose(finding.name)}, in {code(model.path)} at {places}{rest}"]
+    sources = dict.fromkeys((one.path, one.line, one.text) for one in group if one.path)
+    for path, line, text in list(sources)[:PLACES]:
+        lines.append(f"{code(f'{path}:{line}')} {code(text) if text else ''}".rstrip())
     if finding.replacement:
         lines.append(f"write {code(finding.replacement)}")
     if finding.help:

@@ -189,7 +189,7 @@ def test_a_damaged_file_is_one_line(damage: object) -> None:
 
 
 def test_a_comment_holds_65000_characters() -> None:
-    findings = tuple(replace(FINDING, place=f"/fpn/Resize_{i}", message="m" * 300) for i in range(500))
+    findings = tuple(replace(FINDING, code=f"SHP{i:03}", message="m" * 300) for i in range(500))
     text = comment(replace(DIRTY, models=(replace(MODEL, findings=findings),)))
     assert len(text) <= MOST
     assert "left out" in text
