@@ -213,7 +213,7 @@ def fix(
         dynamic: Inputs whose sizes are set free: `image=N,3,H,?`; `?` leaves an axis as it is.
         static: Inputs whose sizes are fixed: `image=1,3,640,?`.
         clamp_fp16: Bring weights and constants into the range of float16. Reads weights.
-        opset: Operator set to raise the model to; None for 11 where it is below.
+        opset: Operator set to raise or lower the model to; None for 11 where it is below.
         bind: Input → numbers separated by commas, or an .npy file, that it becomes a constant of.
         simplify: Let onnxsim go over the result; needs `onnxlint[simplify]`.
         allow_empty: Only apply fixes that are exact for inputs of size 0, too.

@@ -133,7 +133,9 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     ] = False
     opset: Annotated[
         int | None,
-        option("--opset", metavar="N", parser=number(7), help="raise the opset to N (default: to 11)", panel=CHANGES),
+        option(
+            "--opset", metavar="N", parser=number(7), help="raise or lower the opset to N (default: 11)", panel=CHANGES
+        ),
     ] = None
     no_verify: Annotated[
         bool, option("--no-verify", help="do not run both models and compare them", panel=VERIFICATION)

@@ -52,6 +52,8 @@ def edits_of(request: Request) -> Iterator[Edit]:
         yield lambda view: _dynamic(view, request.dynamic)
     if request.static:
         yield lambda view: _static(view, request.static)
+    if request.opset is not None:
+        yield lambda view: _at_opset(view, request.opset or 0)
     if request.rename:
         yield lambda view: _renamed(view, request.rename)
 
@@ -94,6 +96,15 @@ def _static(view: GraphView, shapes: Sequence[str]) -> Edited:
     from onnxlint.fixes.static_sizes import make_static
 
     return Edited(make_static(view, shapes), tuple(f"fixed: {printable(shape)}" for shape in shapes))
+
+
+def _at_opset(view: GraphView, version: int) -> Edited:
+    """Lowered where the model's opset is newer; a rule raises it where it is older."""
+    if not 0 < version < view.opset:
+        return Edited(view.proto)
+    from onnxlint.fixes.opset_lower import lower
+
+    return Edited(lower(view, version), (f"lowered the opset from {view.opset} to {version}",))
 
 
 def _renamed(view: GraphView, names: Sequence[tuple[str, str]]) -> Edited:

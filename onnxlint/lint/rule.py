@@ -100,7 +100,7 @@ class Request:
         rename: (old, new) names of inputs and outputs.
         dynamic: Shapes that inputs are to have, `name=N,3,H,W`: letters are free sizes.
         static: Shapes that inputs are to have, `name=1,3,640,640`.
-        opset: Operator set that the model is to have; None: at least 11.
+        opset: Operator set that the model is to have, raised or lowered; None: at least 11.
         bind: (input, value) pairs: inputs that become constants. A value is numbers (`1,1,3,3`) or an .npy file.
         simplify: Whether onnxsim goes over the result.
         allow_empty: Whether fixes must also be exact for inputs of which a size is 0.

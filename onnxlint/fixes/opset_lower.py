@@ -1,0 +1,245 @@
+"""Lower a model to an older operator set, where every node means the same there.
+
+For each step back, `SAME` says that a node that is valid in the older version means the same in the newer one. So a node
+stays as it is where the older schema takes it: its attributes and their values, its number of inputs, its types.
+Attributes that are new since go where they have their default. Axes that became an input go back into an attribute where
+they are constant. Everything else is refused, with the node and the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.opset_changes import CHANGES, SAME
+from onnxlint.graph.view import STANDARD_DOMAINS
+from onnxlint.model.onnx_types import AttributeKind, ElementType
+from onnxlint.text import counted, printable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxlint.graph.view import Graph, GraphView, Node
+
+_AXES_BECAME_INPUT = {
+    **{f"Reduce{kind}": 18 for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")},
+    **dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13),
+}
+"""Operator → the version from which its axes are an input."""
+
+LOWEST = 11
+"""Before, axes could not be counted from the back, which schemas do not tell."""
+
+_NEW_VALUES = {
+    ("ScatterElements", "reduction"): (18, ("max", "min")),
+    ("ScatterND", "reduction"): (18, ("max", "min")),
+    ("Pad", "mode"): (19, ("wrap",)),
+    ("Resize", "coordinate_transformation_mode"): (19, ("half_pixel_symmetric",)),
+}
+"""(operator, attribute) → the version that brought values of it, and these."""
+
+_TYPES = {
+    ElementType.FLOAT: "float",
+    ElementType.UINT8: "uint8",
+    ElementType.INT8: "int8",
+    ElementType.UINT16: "uint16",
+    ElementType.INT16: "int16",
+    ElementType.INT32: "int32",
+    ElementType.INT64: "int64",
+    ElementType.STRING: "string",
+    ElementType.BOOL: "bool",
+    ElementType.FLOAT16: "float16",
+    ElementType.DOUBLE: "double",
+    ElementType.UINT32: "uint32",
+    ElementType.UINT64: "uint64",
+    ElementType.COMPLEX64: "complex64",
+    ElementType.COMPLEX128: "complex128",
+    ElementType.BFLOAT16: "bfloat16",
+}
+"""Element type → its name in schemas."""
+
+
+def lower(view: GraphView, version: int) -> onnx.ModelProto:
+    """A model at an older version of the standard operator set.
+
+    Args:
+        view: The model; it is not changed.
+        version: Of the operator set, below the model's, `LOWEST` at least.
+
+    Returns:
+        A new skeleton.
+
+    Raises:
+        OnnxlintError: A node cannot be the same there; the message is one line and names it.
+    """
+    import onnx
+
+    path = printable(view.model.path)
+    if version < LOWEST:
+        raise OnnxlintError(
+            f"{path}: opset {version} is too old: a model can be lowered to {LOWEST} exactly, and no further"
+        )
+    if view.proto.functions:
+        raise OnnxlintError(f"{path}: it has functions of its own, whose opset cannot be lowered: inline them first")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(view.proto)
+    gone: set[str] = set()
+    for graph, message in _graphs(view, proto):
+        for node in graph.nodes:
+            if node.proto.domain in STANDARD_DOMAINS:
+                gone |= _lowered(view, node, message.node[node.index], version)
+    _drop_constants(proto, gone)
+    for entry in proto.opset_import:
+        if entry.domain in STANDARD_DOMAINS:
+            entry.version = version
+    return proto
+
+
+def _graphs(view: GraphView, proto: onnx.ModelProto) -> Iterator[tuple[Graph, Any]]:
+    """Graphs of the view with their messages in a copy of the model."""
+    pending: list[tuple[Graph, Any]] = [(view.main, proto.graph)]
+    while pending:
+        graph, message = pending.pop()
+        yield graph, message
+        for child in graph.children:
+            assert child.parent_node is not None
+            label = child.path.rsplit(".", 1)[1]
+            for attribute in message.node[child.parent_node.index].attribute:
+                if attribute.type == AttributeKind.GRAPH and attribute.name == label:
+                    pending.append((child, attribute.g))
+                elif attribute.type == AttributeKind.GRAPHS:
+                    pending += [
+                        (child, body) for k, body in enumerate(attribute.graphs) if label == f"{attribute.name}[{k}]"
+                    ]
+
+
+def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int) -> set[str]:
+    """Make a node one of the older version, in place; names of constants that it no longer reads.
+
+    Raises:
+        OnnxlintError: That is not possible.
+    """
+    from onnx import defs
+
+    op = node.proto.op_type
+
+    def fail(why: str) -> OnnxlintError:
+        label = printable(node.name or node.output() or f"#{node.index}")
+        return OnnxlintError(
+            f"{printable(view.model.path)}: {printable(op)} {label!r} cannot be lowered to opset {version}: {why}"
+        )
+
+    try:
+        new = defs.get_schema(op, view.opset, "")
+    except defs.SchemaError:
+        raise fail(f"opset {view.opset} has no such operator") from None
+    try:
+        old = defs.get_schema(op, version, "")
+    except defs.SchemaError:
+        raise fail(f"it is new in opset {new.since_version}") from None
+    if old.deprecated:
+        raise fail(f"it is deprecated in opset {version}")
+    if old.since_version == new.since_version:
+        return set()
+    gone: set[str] = set()
+    for step in reversed([v for v in CHANGES.get(op, ()) if version < v <= view.opset]):
+        if (op, step) in SAME:
+            continue
+        if _AXES_BECAME_INPUT.get(op) == step:
+            gone |= _axes_to_attribute(node, message, fail)
+        elif not (op == "BatchNormalization" and step == 14 and not node.attribute("training_mode", 0)):
+            raise fail(f"it changed in opset {step}, and going back is not supported")
+    _drop_defaults(message, old, new)
+    for attribute in message.attribute:
+        since, values = _NEW_VALUES.get((op, attribute.name), (0, ()))
+        if version < since and attribute.s.decode("utf-8", "replace") in values:
+            raise fail(f"its {attribute.name} is of opset {since}")
+    _demand_valid(node, message, old, fail)
+    return gone
+
+
+def _drop_defaults(message: onnx.NodeProto, old: onnx.defs.OpSchema, new: onnx.defs.OpSchema) -> None:
+    """Remove attributes that the older version lacks, where they have the value that they have unless given; in place."""
+    from onnx import helper
+
+    for k in reversed(range(len(message.attribute))):
+        attribute = message.attribute[k]
+        known = new.attributes.get(attribute.name)
+        if attribute.name in old.attributes or known is None or known.default_value.type != attribute.type:
+            continue
+        if helper.get_attribute_value(attribute) == helper.get_attribute_value(known.default_value):
+            del message.attribute[k]
+
+
+def _axes_to_attribute(node: Node, message: onnx.NodeProto, fail: Any) -> set[str]:
+    from onnx import helper
+
+    name = message.input[1] if len(message.input) > 1 else ""
+    if not name:
+        if node.attribute("noop_with_empty_axes", 0):
+            raise fail("without axes it does nothing, which older versions cannot say")
+        return set()
+    axes = node.constant(1)
+    if axes is None or (not axes.size and node.proto.op_type != "Unsqueeze"):
+        raise fail("its axes are computed, and were an attribute")
+    for k in reversed([k for k, a in enumerate(message.attribute) if a.name == "noop_with_empty_axes"]):
+        del message.attribute[k]
+    del message.input[1:]
+    message.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.reshape(-1)]))
+    return {name}
+
+
+def _demand_valid(node: Node, message: onnx.NodeProto, old: onnx.defs.OpSchema, fail: Any) -> None:
+    """The older schema takes the node: attributes, number of inputs and outputs, types of inputs.
+
+    Raises:
+        OnnxlintError: It does not.
+    """
+    unknown = [attribute.name for attribute in message.attribute if attribute.name not in old.attributes]
+    if unknown:
+        raise fail(f"its {printable(unknown[0])} is new since")
+    inputs, outputs = list(message.input), list(message.output)
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    while outputs and not outputs[-1]:
+        outputs.pop()
+    if not old.min_input <= len(inputs) <= old.max_input:
+        raise fail(f"{counted(len(inputs), 'input')} were not allowed")
+    if len(outputs) > old.max_output:
+        raise fail(f"{counted(len(outputs), 'output')} were not allowed")
+    formal = list(old.inputs)
+    for i, name in enumerate(inputs):
+        parameter = formal[min(i, len(formal) - 1)]
+        kind = node.graph.dtype(name) if name else 0
+        if not name:
+            continue
+        if not kind or kind not in _TYPES:
+            raise fail(f"the element type of its input {printable(name)!r} is not known")
+        if f"tensor({_TYPES[ElementType(kind)]})" not in parameter.types:
+            raise fail(f"it did not take {_TYPES[ElementType(kind)]}")
+    for name, parameter in zip(outputs, old.outputs, strict=False):
+        kind = node.graph.dtype(name) if name else 0
+        if kind in _TYPES and f"tensor({_TYPES[ElementType(kind)]})" not in parameter.types:
+            raise fail(f"it did not make {_TYPES[ElementType(kind)]}")
+
+
+def _drop_constants(proto: onnx.ModelProto, names: set[str]) -> None:
+    """Remove constants of the main graph that nothing reads any more."""
+    read: set[str] = {value.name for value in proto.graph.output}
+    pending = [proto.graph]
+    while pending:
+        graph = pending.pop()
+        for node in graph.node:
+            read.update(node.input)
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    pending.append(attribute.g)
+                pending.extend(attribute.graphs)
+    unread = names - read
+    for k in reversed([k for k, tensor in enumerate(proto.graph.initializer) if tensor.name in unread]):
+        del proto.graph.initializer[k]
+    for k in reversed([k for k, value in enumerate(proto.graph.input) if value.name in unread]):
+        del proto.graph.input[k]
+    for k in reversed([k for k, n in enumerate(proto.graph.node) if n.op_type == "Constant" and n.output[0] in unread]):
+        del proto.graph.node[k]
