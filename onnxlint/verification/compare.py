@@ -172,7 +172,7 @@ def _verify(
             half=None if half is None else (half.rtol, half.atol),
             user="" if inputs is None else os.path.abspath(inputs),
             seconds=seconds,
-            threads=_usable_cores(),
+            threads=_threads(),
             outputs=outputs,
             renamed={old: new for old, new in interface.renamed.items() if old not in outputs},
             rounded=tuple(name for name in outputs if name in interface.dropped),
@@ -219,7 +219,10 @@ def _half(view: GraphView) -> Tolerance | None:
     return BRAIN if 16 in kinds else HALF if 10 in kinds else None
 
 
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+MOST_THREADS = 8
+"""Threads of the runtime at most: inputs are small, and each thread takes address space."""
+
+
+def _threads() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_THREADS)

@@ -55,6 +55,10 @@ MEMORY = 2 << 30
 """Bytes that the process may allocate, beside four times the weights of a model: inputs are small."""
 
 
+FOR_THREAD = 80 << 20
+"""Bytes of address space of a thread: its stack, and an arena of the allocator."""
+
+
 @dataclass
 class _Run:
     """What the original made of a setting."""
@@ -256,7 +260,7 @@ def main(path: str) -> None:
         raw = json.load(file)
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
     task = Task(**{**raw, **lists, "contract": _contract(raw["contract"])})
-    limit_memory(MEMORY + 4 * task.weights)
+    limit_memory(MEMORY + 4 * task.weights + task.threads * FOR_THREAD)
     for message in compare_models(task):
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()

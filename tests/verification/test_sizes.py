@@ -241,3 +241,29 @@ def test_a_model_that_wants_all_memory_does_not_get_it() -> None:
     assert not result.verified
     assert "runs on none of the inputs that were tried" in result.skipped
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4_000_000  # of the 12 GB that it asks for
+
+
+@pytest.mark.parametrize(
+    ("inputs", "before", "after"),
+    [
+        ("float[5,t,1] x", "y = Squeeze(x)", "y = Squeeze(x, axes)"),  # t = 1
+        ("float[b,4,1] x", "y = Squeeze(x)", "y = Squeeze(x, axes)"),  # b = 1
+        (
+            "float[b,3,h,w] x",
+            "y = MaxPool<kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1>(x)",  # odd h or w
+            "y = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)",
+        ),
+        ("float[b,8] x", "y = ReduceMean<axes = [0], keepdims = 1>(x)", "y = Identity(x)"),  # b > 1
+        ("float[b,8] x", "y = Clip(x, low, high)", "y = Identity(x)"),  # large numbers
+        ("float[b,8] x, float[m,8] z", "y = Add(x, z)", "y = Add(z, x)\nu = Identity(y)"),  # never: equal
+        ("float[b,h,w] x", "y = Transpose<perm = [0, 2, 1]>(x)", "s = Shape(x)\ny = Reshape(x, s)"),  # h, w > 1
+        ("float[b,p,8] x, float[b,q,8] z", "y = Concat<axis = 1>(x, z)", "y = Concat<axis = 1>(z, x)"),
+    ],
+)
+def test_what_differs_at_some_sizes_or_values_only_is_caught(inputs: str, before: str, after: str) -> None:
+    constants = "<int64[1] axes = {2}, float low = {-50}, float high = {50}>"
+    models = [parse(f"g ({inputs}) => (float[n] y) {constants} {{ {body} }}") for body in (before, after)]
+    for model in models:
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert check(models[0], models[0]).verified
+    assert check(models[0], models[1]).equal is ("u = Identity" in after)
