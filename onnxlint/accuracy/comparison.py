@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlint.accuracy.conditions import Condition, parse_conditions
-from onnxlint.accuracy.inputs import Feeds, Inputs, fed
+from onnxlint.accuracy.inputs import Feeds, Inputs, renamed_feeds
 from onnxlint.accuracy.latency import measure
 from onnxlint.accuracy.match import End, Matched, match, split_like
 from onnxlint.accuracy.metrics import Meter, mean_db
@@ -166,7 +166,7 @@ class Comparison:
     ) -> None:
         """One candidate on one input."""
         session = self._opened(model)
-        theirs = _named(session, self._ran(model, session, fed(feeds, session, model.path)))
+        theirs = _named(session, self._ran(model, session, renamed_feeds(feeds, session, model.path)))
         if model.matched is None:
             model.matched = self._match(model, session, outputs, theirs)
         said: dict[str, Array] = {}
@@ -210,7 +210,7 @@ class Comparison:
         runs = []
         for model in models:
             session = model.open(self.threads)
-            runs.append(partial(session.run, fed(feeds, session, model.path)))
+            runs.append(partial(session.run, renamed_feeds(feeds, session, model.path)))
         for model, latency in zip(models, measure(runs, self.threads), strict=True):
             model.latency = latency
 

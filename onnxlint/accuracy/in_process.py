@@ -108,9 +108,9 @@ def _comparison(
         begin(reference.path, reference.backend.name, "loading")
     session = reference.open(options.threads)
     begin(reference.path, reference.backend.name, "running")
-    fed = make_inputs(reference.path, session, inputs.images, recipe, inputs.shapes, options.threads)
-    judge = _judge(options.task, options.labels, options.detection, recipe, fed)
-    return Comparison(models, fed, judge, conditions, options.threads, progress, begin)
+    sets = make_inputs(reference.path, session, inputs.images, recipe, inputs.shapes, options.threads)
+    judge = _judge(options.task, options.labels, options.detection, recipe, sets)
+    return Comparison(models, sets, judge, conditions, options.threads, progress, begin)
 
 
 def _judge(

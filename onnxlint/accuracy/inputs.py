@@ -127,7 +127,7 @@ def make_inputs(
     return Inputs(path, recipe, sets=_from_arrays(path, ports), threads=threads)
 
 
-def fed(feeds: Mapping[str, Array], session: Session, path: str) -> dict[str, Array]:
+def renamed_feeds(feeds: Mapping[str, Array], session: Session, path: str) -> dict[str, Array]:
     """The same inputs under the names that another model has for them, by order where the names differ.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.alignment import Link, Tensor
-from onnxlint.accuracy.inputs import Feeds, fed
+from onnxlint.accuracy.inputs import Feeds, renamed_feeds
 from onnxlint.accuracy.match import Pair, same_layout
 from onnxlint.accuracy.metrics import ChannelScale, Ratio, mean_db
 from onnxlint.accuracy.wiring import Wiring
@@ -68,7 +68,7 @@ class LayerComparison:
         self.threads = threads
         self.progress = progress
         self.what = printable(candidate.path)
-        self.theirs = [fed(feeds, candidate.session, candidate.path) for feeds in inputs]
+        self.theirs = [renamed_feeds(feeds, candidate.session, candidate.path) for feeds in inputs]
 
     def shown(self, link: Link) -> str:
         """The candidate's tensor, or, where that is a mere number, the layer that makes it."""

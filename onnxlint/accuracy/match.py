@@ -151,7 +151,7 @@ def ends_of(proto: onnx.ModelProto, names: Sequence[str]) -> tuple[End, ...]:
     found: list[End] = []
     for name in names:
         if name in joined and ranks.get(name):
-            found += _heads_of(joined[name], ranks[name], dropped, seen_in_parts(proto, name))
+            found += _ends_of_heads(joined[name], ranks[name], dropped, seen_in_parts(proto, name))
         else:
             seen = seen_at(proto, name)
             parts = seen_in_parts(proto, name)
@@ -168,7 +168,7 @@ def ends_of(proto: onnx.ModelProto, names: Sequence[str]) -> tuple[End, ...]:
     return tuple(found)
 
 
-def _heads_of(joined: Joined, rank: int, dropped: Mapping[str, Activation], parts: Sequence[Seen]) -> list[End]:
+def _ends_of_heads(joined: Joined, rank: int, dropped: Mapping[str, Activation], parts: Sequence[Seen]) -> list[End]:
     seen = parts if len(parts) == len(joined.heads) else [Seen()] * len(joined.heads)
     return [
         End(
@@ -246,7 +246,7 @@ def match(
         same = next((one for one in candidate if one.name == end.name), None)
         if same is None:
             continue
-        why = _unfit(end.of(r_outputs), same.of(c_outputs))
+        why = _mismatch(end.of(r_outputs), same.of(c_outputs))
         if why and len(reference) == len(candidate):
             unmatched.append(f"{printable(end.name)}: {why}")
         if not why:
@@ -267,10 +267,10 @@ def match(
 
 def _fits(reference: Sequence[End], end: End, r_outputs: Mapping[str, Array], c_outputs: Mapping[str, Array]) -> bool:
     same = next((one for one in reference if one.name == end.name), None)
-    return same is not None and not _unfit(same.of(r_outputs), end.of(c_outputs))
+    return same is not None and not _mismatch(same.of(r_outputs), end.of(c_outputs))
 
 
-def _unfit(r: Array, c: Array) -> str:
+def _mismatch(r: Array, c: Array) -> str:
     """Why two arrays cannot be compared; empty where they can."""
     for array, whose in ((r, "the reference"), (c, "the candidate")):
         if array.dtype.kind not in "fiub":
@@ -328,7 +328,7 @@ def _by_order(
     notes: list[str],
 ) -> list[tuple[End, End]]:
     """Match what names have not matched, where order and shapes leave one way only; what is matched leaves the lists."""
-    fits = [[not _unfit(r.of(r_outputs), c.of(c_outputs)) for c in candidate] for r in reference]
+    fits = [[not _mismatch(r.of(r_outputs), c.of(c_outputs)) for c in candidate] for r in reference]
     if len(reference) == len(candidate) and all(fits[i][i] for i in range(len(fits))):
         found = list(zip(reference, candidate, strict=True))
         how = "by their order"

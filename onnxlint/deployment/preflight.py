@@ -118,12 +118,12 @@ def _run_once(model: Model, recipe: Recipe, options: Options, task: Task | None)
     Raises:
         OnnxlintError: It does not run on such inputs, or its outputs do not fit the task.
     """
-    from onnxlint.accuracy.inputs import fed, make_inputs
+    from onnxlint.accuracy.inputs import make_inputs, renamed_feeds
 
     session = backend_for(model.path).open(model.path, options.converting.threads)
     inputs = make_inputs(model.path, session, options.images, recipe, options.shapes, options.converting.threads)
     _, feeds = next(iter(inputs.few(1)))
-    arrays = session.run(fed(feeds, session, model.path))
+    arrays = session.run(renamed_feeds(feeds, session, model.path))
     if task is not None:
         outputs = {port.name: array for port, array in zip(session.outputs, arrays, strict=True)}
         shape = next(iter(feeds.values())).shape

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.accuracy.tasks.boxes import suppress
-from onnxlint.accuracy.tasks.heads import ROLES, Part, describe, guess_roles, named_roles, take_apart
+from onnxlint.accuracy.tasks.heads import ROLES, Part, describe, guess_roles, named_roles, split_outputs
 from onnxlint.accuracy.tasks.priors import Priors, prior_boxes, prior_steps
 from onnxlint.errors import OnnxlintError
 
@@ -172,7 +172,7 @@ def choose(outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[
     Raises:
         OnnxlintError: They have not.
     """
-    parts = take_apart(outputs, heads)
+    parts = split_outputs(outputs, heads)
     rows = {len(part.rows) for part in parts}
     fitting = [
         decoder
@@ -231,7 +231,7 @@ def decode(
     Raises:
         OnnxlintError: The outputs do not fit the decoder.
     """
-    parts = take_apart(outputs, heads, columns=decoder.layout == "columns")
+    parts = split_outputs(outputs, heads, columns=decoder.layout == "columns")
     roles = _roles(parts, decoder, strict)
     boxes = roles["boxes"].rows
     scores, labels, classes = _scores(roles, decoder)

@@ -50,7 +50,7 @@ class Part:
         return int(self.rows.shape[1])
 
 
-def take_apart(outputs: Mapping[str, Array], heads: Sequence[Joined] = (), *, columns: bool = False) -> list[Part]:
+def split_outputs(outputs: Mapping[str, Array], heads: Sequence[Joined] = (), *, columns: bool = False) -> list[Part]:
     """The outputs of one image, joined ones cut where the model's metadata says.
 
     Args:

@@ -264,7 +264,7 @@ def plan_detection(
     chosen = read_table(table) or choose(arrays, size)
     pieces = [
         replace(piece, activation=part.activation)
-        for part, piece in zip(parts, heads.take_apart(arrays, columns=chosen.layout == "columns"), strict=True)
+        for part, piece in zip(parts, heads.split_outputs(arrays, columns=chosen.layout == "columns"), strict=True)
     ]
     specs = {role: names for role in heads.ROLES if (names := getattr(chosen, role))}
     roles = heads.named_roles(pieces, specs) if specs else heads.guess_roles(pieces, chosen.joined)
