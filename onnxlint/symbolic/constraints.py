@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxlint.graph.view import GraphView, Node
-from onnxlint.symbolic.engine import Sizes, Symbolic
+from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
 from onnxlint.symbolic.inference import exact_sizes
 from onnxlint.symbolic.shape_operators import ELEMENTWISE
 from onnxlint.symbolic.sizes import (
@@ -100,7 +100,7 @@ def _demands(view: GraphView) -> Iterator[Demand]:
             continue
         try:
             found = [demand for demand in rule(symbolic, node) if demand.left != demand.right]
-        except (TooComplexError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        except (TooComplexError, *MISUSE):
             continue  # an operator used against its specification (SPC001 reports it), or sizes beyond bounds
         yield from found
 

@@ -68,7 +68,7 @@ def _is_plain(size: Size) -> bool:
     return number > 0 and all(isinstance(factor, str) for factor in factors)
 
 
-_MISUSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+MISUSE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What evaluating an operator raises where its operands or attributes are not those of the specification."""
 
 
@@ -250,7 +250,7 @@ class Symbolic:
         if handler is not None:
             try:
                 shapes = handler(self, node)
-            except (TooComplexError, *_MISUSE):
+            except (TooComplexError, *MISUSE):
                 shapes = None  # an operator used against its specification, or sizes beyond bounds: fall back
         for i, name in enumerate(node.outputs):
             if name:
@@ -258,7 +258,7 @@ class Symbolic:
                 self.record(node.graph, name, self.merge(own, self.view.onnx_inferred(node.graph, name)[1]))
         try:
             self._evaluate(node)
-        except (TooComplexError, *_MISUSE):
+        except (TooComplexError, *MISUSE):
             return
 
     def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:

@@ -111,7 +111,13 @@ def _form(operand: Operand, finder: _Finder) -> tuple[Part, ...] | None:
     free = [i for i, number in enumerate(places) if not isinstance(number, int)]
     if -1 in places or not free:
         return _parts(node, places, finder)
-    # One of the free sizes is what is left over: the one without which the fewest parts are left.
+    # One of the free sizes is what is left over: the one without which the fewest parts are left. Runtimes refuse that
+    # where another size is 0.
+    sizes = exact_sizes(node.graph.view).shape(node.graph, node.output()) or ()
+    may_be_empty = [i for i, size in enumerate(sizes) if not exact_sizes(node.graph.view).is_never_empty(size)]
+    if len(sizes) != len(places) or len(may_be_empty) > 1:
+        return _parts(node, places, finder)
+    free = [i for i in free if not may_be_empty or may_be_empty == [i]]
     choices = [_parts(node, [*places[:i], -1, *places[i + 1 :]], finder) for i in free]
     return min((form for form in choices if form is not None), key=len, default=None)
 
