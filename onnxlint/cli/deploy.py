@@ -174,6 +174,7 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
 
 def _text(done: Deployment) -> str:
     """The steps, a line or some each, and the summary of the comparison."""
+    from onnxlint.report._common import disarmed
     from onnxlint.report.compare.text import brief
 
     lines = []
@@ -184,7 +185,7 @@ def _text(done: Deployment) -> str:
     if done.report is not None:
         lines += ["", *brief(done.report).splitlines()]  # the rest is in report.html
     lines += ["", f"Everything is in {printable(done.folder)}; begin with report.html and samples/"]
-    return "".join(f"{line}\n" for line in lines)
+    return disarmed("".join(f"{line}\n" for line in lines))
 
 
 def _json(done: Deployment) -> str:

@@ -31,16 +31,20 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def shown(text: str, limit: int = LIMIT) -> str:
-    """A text that came out of a model, safe for terminals and for the logs of CI services; long ones lose their middle.
-
-    GitHub and Azure take `::` at the start of a line, `##[` and `##vso[` in a log for commands.
-    """
+    """A text that came out of a model, safe for terminals and for the logs of CI services; long ones lose their middle."""
     if len(text) > limit:
         text = shortened(text, limit)
-    text = printable(text)
-    return (
-        _COMMAND.sub(lambda match: f"\\x{ord(match[0][0]):02x}{match[0][1:]}", text) if _COMMAND.search(text) else text
-    )
+    return disarmed(printable(text))
+
+
+def disarmed(text: str) -> str:
+    """A text, of any number of lines, without what GitHub and Azure take for commands in a log.
+
+    That is `::` at the start of a line or after a space, `##[` and `##vso[`.
+    """
+    if not _COMMAND.search(text):
+        return text
+    return _COMMAND.sub(lambda match: f"\\x{ord(match[0][0]):02x}{match[0][1:]}", text)
 
 
 def shortened(text: str, limit: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from onnxlint.report._common import disarmed
 from onnxlint.text import printable, size
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def render_conversion(done: Conversion) -> str:
     """A conversion as text: the files of each target, what became of its layers, notes, the manifest."""
-    return "".join(f"{line}\n" for line in _lines(done))
+    return disarmed("".join(f"{line}\n" for line in _lines(done)))
 
 
 def _lines(done: Conversion) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from onnxlint.fixes.results import FixReport, Left
+from onnxlint.report._common import disarmed
 from onnxlint.text import counted, listed, printable
 
 
@@ -38,7 +39,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
     tail = f", {len(report.left)} left" if report.left else ""
     wrote = f"; wrote {printable(output)}" if output is not None else ""
     lines += ["", f"{done}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
-    return "\n".join(lines) + "\n"
+    return disarmed("\n".join(lines) + "\n")
 
 
 def _table(report: FixReport) -> Iterator[str]:

@@ -373,3 +373,19 @@ def test_retinaface_all_the_way(tmp_path: Path) -> None:
         assert report.task is not None
         found, extra = report.task.metrics["found"], report.task.metrics["extra"]
         assert faces[target] == (found or 0) + (extra or 0)
+
+
+def test_a_hostile_record_reaches_no_terminal(place: Path, done: Deployment, tmp_path: Path) -> None:
+    from onnxlint.cli.deploy import _text
+
+    shutil.copytree(place / "out", tmp_path / "out")
+    path = tmp_path / "out" / "deploy.json"
+    document = json.loads(path.read_text())
+    for step in document["steps"].values():
+        step["lines"] = ["\x1b[2J\x1b[31mAll checks passed\u202e", "::error file=a.py::forged"]
+    path.write_text(json.dumps(document))
+    again = go(place, tmp_path / "out", resume=True)
+    assert {step.state for step in again.steps if step.name != "check"} == {"unchanged"}
+    text = _text(again)
+    assert "forged" in text
+    assert all(line.isprintable() and not line.lstrip().startswith("::") for line in text.splitlines())

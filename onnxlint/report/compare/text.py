@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.accuracy.verdict import verdict
-from onnxlint.report._common import shortened
+from onnxlint.report._common import disarmed, shortened
 from onnxlint.report.compare import tables
 from onnxlint.text import printable
 
@@ -22,7 +22,7 @@ _NAME = 36
 
 def render(report: AccuracyReport, color: bool = False) -> str:
     """The report as text; for terminals with ANSI colors."""
-    return "".join(f"{line.rstrip()}\n" for line in _lines(report, _painter() if color else _plain))
+    return disarmed("".join(f"{line.rstrip()}\n" for line in _lines(report, _painter() if color else _plain)))
 
 
 def brief(report: AccuracyReport, color: bool = False) -> str:
@@ -30,7 +30,7 @@ def brief(report: AccuracyReport, color: bool = False) -> str:
     lines = [*_head(report, _painter() if color else _plain)]
     if busy := tables.unmeasured(report):
         lines += ["", *_wrapped(f"note: {busy}", indent="  ")]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return disarmed("".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def _head(report: AccuracyReport, paint: _Paint) -> Iterator[str]:

@@ -1,0 +1,64 @@
+"""Text reports in the logs of CI services: no name of a file or a model becomes a command of GitHub or Azure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from onnxlint.backends import Artifact, Decision
+from onnxlint.conversion.session import Conversion
+from onnxlint.report._common import disarmed
+from onnxlint.report.compare import render
+from onnxlint.report.compare.text import brief
+from onnxlint.report.convert import render_conversion
+from tests.report.test_compare_reports import hostile
+from tests.support.command import onnxlint, save
+
+COMMAND = "::error file=a.py,line=1::forged"
+
+
+def commands(text: str) -> list[str]:
+    """Lines that GitHub (which trims them) or Azure takes for commands."""
+    return [line for line in text.splitlines() if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
+
+
+@pytest.mark.parametrize(
+    "text", [COMMAND, f"  {COMMAND}", f"a\n{COMMAND}", "##[error]x", "##vso[task.complete]", "\t::x"]
+)
+def test_commands_are_text(text: str) -> None:
+    assert commands(text)
+    assert not commands(disarmed(text))
+    assert "forged" in disarmed(text) or "forged" not in text
+
+
+def test_other_text_stays() -> None:
+    for text in ("a::b", "std::vector", "domain::Op", "# heading", "## heading"):
+        assert disarmed(text) == text
+
+
+def test_comparison() -> None:
+    for name in (COMMAND, "##vso[task.complete result=Failed]"):
+        report = hostile(name)
+        assert commands(name)
+        assert not commands(render("text", report))
+        assert not commands(brief(report))
+
+
+def test_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "::error::x").write_bytes(b"x")
+    artifact = Artifact(COMMAND, ("::error::x",), (Decision("l", "Conv", COMMAND, ""),), (COMMAND,), {})
+    text = render_conversion(Conversion("m.onnx", (artifact,), (), COMMAND, (COMMAND,)))
+    assert text.count("forged") >= 4
+    assert not commands(text)
+
+
+def test_check_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "::error::m.onnx")
+    for words in (["check", "::error::m.onnx"], ["fix", "::error::m.onnx", "-o", "::warning::fixed.onnx"]):
+        done = onnxlint(*words, "--isolated")
+        assert "m.onnx" in done.out
+        assert not commands(done.out + done.err)
