@@ -68,7 +68,7 @@ class Condition:
             shown = numbers.metric(self.metric, value)
         if value is None or math.isnan(value):
             why = "was not measured" if self.metric == "latency" else "is not defined"
-            return f"{printable(report.name)}: {self.text} cannot be told: {self.metric} {why}"
+            return f"{printable(report.name)}: {self.text} cannot be evaluated: {self.metric} {why}"
         if not _OPERATORS[self.operator](value, self.bound):
             return ""
         return f"{printable(report.name)}: {self.text}: {self.metric} is {shown}"

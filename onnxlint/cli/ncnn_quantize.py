@@ -54,7 +54,7 @@ def _places(files: list[str]) -> tuple[str, str, str, str, str]:
     weights = [file for file in files if file.endswith(".bin")]
     tables = [file for file in files if file not in params and file not in weights]
     if len(params) != 2 or len(weights) not in (0, 2) or len(tables) > 1:
-        raise UsageError("which files? Write IN.param [IN.bin] OUT.param [OUT.bin] [IN.table]")
+        raise UsageError("wrong files: write IN.param [IN.bin] OUT.param [OUT.bin] [IN.table]")
     stems = [os.path.splitext(param)[0] for param in params]
     places = weights or [f"{stem}.bin" for stem in stems]
     if os.path.realpath(params[0]) == os.path.realpath(params[1]):

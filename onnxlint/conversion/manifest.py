@@ -157,7 +157,7 @@ def recipe_from(entry: Mapping[str, Any], path: str) -> Recipe:
     Raises:
         OnnxlintError: It is none.
     """
-    broken = OnnxlintError(f"{printable(path)}: is a damaged manifest: its recipe is none; convert the model again")
+    broken = OnnxlintError(f"{printable(path)}: is a damaged manifest: its recipe is invalid; convert the model again")
     values: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in entry.items()}
     try:
         recipe = Recipe(**values)

@@ -165,7 +165,8 @@ class Freeing(Symbolic):
                 sizes = sorted({str(size) for way in best for size in way if self.is_free(size)})
                 names = printable(" and ".join(sizes))
                 raise self.fail(
-                    node, f"which of its axes {list(old)} is {names} cannot be told: export with sizes that differ"
+                    node,
+                    f"which of its axes {list(old)} is {names} cannot be determined: export with sizes that differ",
                 )
             best.sort(key=lambda way: next(i for i, size in enumerate(way) if self.is_free(size)))
         return best[0]

@@ -110,7 +110,7 @@ def _resize(s: Freeing, node: Node) -> Sizes | None:
     for axis, size in zip(axes, sizes, strict=True):
         old = s.was(data[axis])
         if not old or (size % old and old % size):
-            raise s.fail(node, f"its size {size} is no whole multiple of {old or 'its input'}, nor a part of it")
+            raise s.fail(node, f"its size {size} is not a whole multiple of {old or 'its input'}, nor a part of it")
         scales.append(np.float32(size) / np.float32(old))
         if size != old:
             out[axis] = data[axis] * (size // old) if size % old == 0 else data[axis] // (old // size)

@@ -300,13 +300,11 @@ def _nearest_mode(scales: list[float], node: onnx.NodeProto, place: Place) -> st
     down = [s for s in scales if s < 1 and (1 / s) % 1 != 0]
     up = [s for s in scales if s > 1]
     if down and up:
-        raise place.fail(
-            node, "it takes the nearest pixel, reduces one axis and enlarges another: there is no mode for that"
-        )
+        raise place.fail(node, "it takes the nearest pixel, reduces one axis and enlarges another: no mode does that")
     if down:
         place.note(
-            f"Resize {printable(node.name)!r} reduces by a factor that is no whole number: which pixel is nearest was left "
-            "open before opset 11, and is now the one that onnxruntime takes (nearest_mode ceil)"
+            f"Resize {printable(node.name)!r} reduces by a factor that is not a whole number: which pixel is nearest was "
+            "left open before opset 11, and is now the one that onnxruntime takes (nearest_mode ceil)"
         )
     return "ceil" if down else "floor"
 
@@ -454,7 +452,7 @@ def _pool_22(node: onnx.NodeProto, place: Place) -> None:
     pads = _integers(node, "pads") or [0] * 2 * len(kernel)
     is_auto = _text(node, "auto_pad", "NOTSET", place) not in ("NOTSET", "VALID")
     if not len(kernel) == len(strides) == len(dilations) == len(pads) / 2 or is_auto:
-        raise place.fail(node, "its windows at the edge, which ceil_mode lets in, cannot be told")
+        raise place.fail(node, "its windows at the edge, which ceil_mode includes, cannot be determined")
     for k, stride, dilation, end in zip(kernel, strides, dilations, pads[len(kernel) :], strict=True):
         if end + stride > (k - 1) * dilation + 1:
             raise place.fail(node, "with ceil_mode a window of it may begin in the padding, which opset 22 leaves out")

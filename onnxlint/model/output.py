@@ -64,7 +64,7 @@ def check_writable(path: str) -> None:
     if os.path.isdir(path):
         raise OnnxlintError(f"{printable(path)}: is a folder; name a file in it")
     if not os.path.isdir(folder):
-        raise OnnxlintError(f"{printable(path)}: cannot be written: there is no folder {printable(folder)}; create it")
+        raise OnnxlintError(f"{printable(path)}: cannot be written: no such folder: {printable(folder)}; create it")
     needed = [path] if is_stream(path) else [folder, path] if os.path.exists(path) else [folder]
     if not all(os.access(each, os.W_OK) for each in needed):
         raise OnnxlintError(f"{printable(path)}: cannot be written: permission denied; choose another place")

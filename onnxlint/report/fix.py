@@ -23,7 +23,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
     lines += _left(report)
     lines += _simplified(report)
     for left in report.rolled_back:
-        lines.append(f"  taken back: {left.finding.code} at {printable(left.finding.location.place)}: {left.why}")
+        lines.append(f"  rolled back: {left.finding.code} at {printable(left.finding.location.place)}: {left.why}")
     assumed = [
         *map(printable, report.conditions),
         *(["sizes of at least 1 (--allow-empty keeps 0)"] * report.has_minimum),

@@ -48,7 +48,7 @@ def test_a_condition_on_the_snr_is_one_on_the_worst_output() -> None:
     assert "snr is 1.36 dB" in worst.failure(report)
     assert mean.failure(report) == ""
     lost = replace(report, outputs=(good, replace(bad, snr_db=math.nan)))
-    assert "cannot be told" in worst.failure(lost)
+    assert "cannot be evaluated" in worst.failure(lost)
 
 
 def test_a_latency_that_was_disturbed_is_no_number() -> None:

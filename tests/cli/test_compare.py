@@ -54,7 +54,7 @@ def test_a_condition_that_holds_is_exit_code_1(models: tuple[str, str, str]) -> 
         (("--labels", "x.txt"), "--labels needs --task"),
         (("--layer",), "did you mean '--layers'?"),
         (("--preset", "yolo"), "no preset is called 'yolo'"),
-        (("-o", "none/report.json"), "there is no folder"),
+        (("-o", "none/report.json"), "no such folder"),
     ],
 )
 def test_what_is_misspelt_is_one_line_and_exit_code_2(

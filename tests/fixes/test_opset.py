@@ -457,7 +457,7 @@ IMAGE = "(float[N,C,H,W] x) => (float[a,b,c,d] y)"
             "ATen 'y' cannot be raised to opset 13: opset 11 has no such",
         ),
         (11, f"{IMAGE} <float[4] s = {{1, 1, 2, 2}}> {{ y = Upsample(x, s) }}", 13, "opset 11 has no such operator"),
-        (10, f"{IMAGE} <float[4] s = {{1.0, 1.0, 1.5, 0.6}}> {{ y = Resize(x, s) }}", 11, "there is no mode for that"),
+        (10, f"{IMAGE} <float[4] s = {{1.0, 1.0, 1.5, 0.6}}> {{ y = Resize(x, s) }}", 11, "no mode does that"),
         (10, "(float[N,C,H,W] x, float[4] s) => (float[a,b,c,d] y) { y = Resize(x, s) }", 11, "by computed factors"),
         (
             11,

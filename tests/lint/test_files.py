@@ -188,7 +188,7 @@ def test_a_device_is_written_to_directly() -> None:
 
 
 def test_what_cannot_be_written_is_known_beforehand(tmp_path: Path) -> None:
-    with pytest.raises(OnnxlintError, match="there is no folder"):
+    with pytest.raises(OnnxlintError, match="no such folder"):
         check_writable(str(tmp_path / "nope" / "report.txt"))
     with pytest.raises(OnnxlintError, match="is a folder"):
         check_writable(str(tmp_path))

@@ -67,7 +67,7 @@ def _varied(x: Floats) -> bool:
 def check_inputs(images: Sequence[Floats], varied: bool = True) -> None:
     """Raises OnnxlintError for inputs that cannot calibrate anything: none, NaN, or (with `varied`) each of one colour."""
     if not images:
-        raise OnnxlintError("--images: there is no image to calibrate with")
+        raise OnnxlintError("--images: no image to calibrate with; give a folder, a list or an .npz")
     for i, x in enumerate(images, 1):
         if not np.isfinite(x).all():
             raise OnnxlintError(f"--images: input {i} holds NaN or infinity; check --mean and --norm")
@@ -121,7 +121,7 @@ def activation_stats(
         done += 1
         progress("activation ranges", done, None)
     if not done:
-        raise OnnxlintError("--images: there is no image to calibrate with")
+        raise OnnxlintError("--images: no image to calibrate with; give a folder, a list or an .npz")
     if not varied:
         raise OnnxlintError(f"--images: each of the {done} images is of one colour; calibrate with real ones")
     if not histograms:

@@ -226,7 +226,9 @@ def real_tool(folder: str | None, name: str) -> str | None:
     if folder is None:
         return None
     if not os.path.isdir(folder):
-        raise OnnxlintError(f"--ncnn-tools {printable(folder)}: is no folder; give the one with ncnn's programs")
+        raise OnnxlintError(
+            f"--ncnn-tools {printable(folder)}: not a folder; give the folder that holds ncnn's programs"
+        )
     return next((path for end in ("", ".exe") if os.path.isfile(path := os.path.join(folder, name + end))), None)
 
 
@@ -320,7 +322,7 @@ def _read(name: str, param: str, view: GraphView, log: Sequence[str]) -> Network
     except OnnxlintError as error:
         _demand_room(os.path.dirname(param))
         raise NotConvertible(
-            f"{printable(name)}: what pnnx made of it is no net ({str(error).removeprefix(param + ':').strip()})",
+            f"{printable(name)}: pnnx did not make a valid net of it ({str(error).removeprefix(param + ':').strip()})",
             LINT_TARGET,
         ) from None
     nodes = trace(view.main, missing, _pnnx_graph(param))

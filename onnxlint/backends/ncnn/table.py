@@ -187,7 +187,7 @@ def diagnose(table: Table, net: Network) -> list[TableIssue]:
         )
     else:
         issues += [
-            TableIssue(_line(table, n), n, f"'{n}' is no layer of {net.path}; it will be ignored") for n in unknown
+            TableIssue(_line(table, n), n, f"'{n}' is not a layer of {net.path}; it will be ignored") for n in unknown
         ]
     for layer in wanted:
         name = layer.name

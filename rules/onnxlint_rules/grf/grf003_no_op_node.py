@@ -177,7 +177,7 @@ class NoOpNode(Rule):
                 y = Relu (c)
             }
             """,
-            why="sizes may change, and the two permutations are no inverses",
+            why="sizes may change, and the two permutations are not inverse to each other",
         ),
         Silent(
             """

@@ -183,7 +183,7 @@ def _fold(surgeon: Surgeon, norm: Node, layer: Node) -> None:
     scale, shift, mean, var = (_doubles(norm, i) for i in range(1, 5))
     weights = array_of(layer, 1)
     if weights is None or weights.ndim < 2 or weights.dtype.kind != "f":
-        raise Unfixable("the weights of the layer are no plain tensor")
+        raise Unfixable("the weights of the layer are not a plain tensor")
     # The default is a float32 in the specification, as every value of the attribute is.
     epsilon = float(np.float32(norm.attribute("epsilon", 1e-5)))
     factor = scale / np.sqrt(var + epsilon)

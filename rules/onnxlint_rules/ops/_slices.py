@@ -94,7 +94,7 @@ def put_block(surgeon: Surgeon, node: Node) -> None:
 
     block = block_of(node)
     if block is None:
-        raise Unfixable("its indices are no block of slices")
+        raise Unfixable("its indices are not a block of slices")
     held = surgeon.node(node)
     base = node.name or node.output()
     data, updates = held.inputs[0], held.inputs[2]

@@ -140,7 +140,7 @@ class ForeignOp(Rule):
                 y = ai.onnx.ml.LinearRegressor <coefficients = [1.0, 2.0, 3.0, 4.0]> (x)
             }
             """,
-            why="ai.onnx.ml is part of ONNX, and an import alone is no operator",
+            why="ai.onnx.ml is part of ONNX, and an import alone uses no operator",
         ),
     )
 

@@ -168,7 +168,7 @@ class SliceAssignment(Rule):
                 help=advice(view, self.help, "build the tensor by concatenation in place of assigning to slices"),
                 fix=SAFE if fixable else None,
                 nodes=len(nodes),
-                not_fixed="" if fixable else "its indices depend on sizes, or are no block of slices",
+                not_fixed="" if fixable else "its indices depend on sizes, or are not a block of slices",
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

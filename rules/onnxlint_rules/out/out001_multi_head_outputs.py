@@ -199,7 +199,7 @@ class MultiHeadOutputs(Rule):
                 logits = MatMul (last_hidden_state, w)
             }
             """,
-            why="hidden states are no head",
+            why="hidden states are not heads",
         ),
         Silent(
             """
@@ -237,7 +237,7 @@ class MultiHeadOutputs(Rule):
                 value = Concat <axis = 2> (past_value, v)
             }
             """,
-            why="keys and values of a cache are no heads",
+            why="keys and values of a cache are not heads",
         ),
         Silent(
             """

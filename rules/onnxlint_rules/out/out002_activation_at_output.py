@@ -178,7 +178,7 @@ class ActivationAtOutput(Rule):
                 y = Mul (x, gate)
             }
             """,
-            why="a gate is no output",
+            why="a gate is not an output",
         ),
         Silent(
             """

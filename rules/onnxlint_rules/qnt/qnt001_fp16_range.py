@@ -192,7 +192,7 @@ class Fp16Range(Rule):
                 y = Clip (a, , top)
             }
             """,
-            why="a subnormal weight among normal ones does no harm, and an infinite bound is no bound",
+            why="a subnormal weight among normal ones does no harm, and an infinite bound does not limit anything",
         ),
         Silent(
             """

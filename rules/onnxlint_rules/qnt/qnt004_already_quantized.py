@@ -99,7 +99,7 @@ class AlreadyQuantized(Rule):
                 y = MatMul (x, w)
             }
             """,
-            why="integers that come in are no quantized weights",
+            why="integer inputs are not quantized weights",
         ),
     )
 

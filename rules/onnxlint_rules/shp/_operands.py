@@ -205,7 +205,7 @@ def _find_condition(sides: list[tuple[AnySize, AnySize]]) -> Scales:
         if ratio is None:
             ratio = _limit(out, size)
             if ratio is None or max(ratio.denominator, ratio.numerator) > MAX_DENOMINATOR:
-                return Scales(why=f"{printable(str(out))} against {printable(str(size))} is no constant factor")
+                return Scales(why=f"{printable(str(out))} against {printable(str(size))} is not a constant factor")
             found = when_equal(out * ratio.denominator, size * ratio.numerator)
             if found is None or any(condition.multiple is None for condition in found):
                 return Scales(

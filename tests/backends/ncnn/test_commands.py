@@ -91,7 +91,7 @@ def test_wrong_command_lines(folder: Path, capsys: Output) -> None:
     assert "unexpected argument: c" in error(capsys, "table", "net.param", "images.npz", "b.table", "c")
     assert "net.table: cannot be read" in error(capsys, "quantize", "net.param", "out.param")
     assert "give another name" in error(capsys, "quantize", "net.param", "./net.param")
-    assert "which files?" in error(capsys, "quantize", "net.param")
+    assert "wrong files: write" in error(capsys, "quantize", "net.param")
     assert sorted(path.name for path in folder.iterdir()) == ["images.npz", "net.bin", "net.param"]
 
 

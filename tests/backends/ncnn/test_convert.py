@@ -176,7 +176,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: Any) -> None:
 
 def test_tools_that_are_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, [conv("x", "y")], {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, w=weights(4, 3, 1, 1))
-    with pytest.raises(OnnxlintError, match="is no folder"):
+    with pytest.raises(OnnxlintError, match="not a folder"):
         convert(path, Job(Recipe(), tools=str(tmp_path / "none")))
     # The program of the wheel, as a tool in a folder.
     tools = tmp_path / "tools"
