@@ -327,6 +327,7 @@ def convert(
     keep: str | Iterable[str] = (),
     threads: int = 2,
     tools: _Path | None = None,
+    weight_bits: int = 8,
     out_dir: _Path | None = None,
     progress: _Progress | None = None,
 ) -> Conversion:
@@ -349,6 +350,8 @@ def convert(
         keep: Layers that stay in floating point.
         threads: How many to use.
         tools: Folder with the real tools of ncnn, to be used in place of ours.
+        weight_bits: Of `onnx-int8-static`, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
+            overflowing.
         out_dir: Where to write; beside the model where it is None.
         progress: Called with what is being done, how many steps of it are done, and of how many.
 
@@ -364,7 +367,7 @@ def convert(
         path,
         _names(to),
         _image_options(images, recipe, shapes),
-        ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools)),
+        ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools), weight_bits),
         out_dir=_text(out_dir),
         progress=progress or silent,
     )

@@ -17,6 +17,8 @@ class ConvertOptions:
         keep: Layers or nodes that stay in floating point.
         threads: How many to use. Does not change the result.
         tools: Folder with the real tools of ncnn, used in place of ours.
+        weight_bits: Of int8 weights in ONNX models, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
+            overflowing.
     """
 
     method: str = "auto"
@@ -25,3 +27,4 @@ class ConvertOptions:
     keep: tuple[str, ...] = ()
     threads: int = 2
     tools: str | None = None
+    weight_bits: int = 8

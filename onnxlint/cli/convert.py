@@ -109,6 +109,7 @@ def _converted(options: Options, progress: Progress) -> Conversion:
             split(options.keep),
             options.threads,
             options.ncnn_tools,
+            options.weight_bits,
         ),
         out_dir=options.out_dir,
         progress=progress,

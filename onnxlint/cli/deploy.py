@@ -154,6 +154,7 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
             split(options.keep),
             options.threads,
             options.ncnn_tools,
+            options.weight_bits,
         ),
         CompareOptions(
             task,

@@ -317,6 +317,16 @@ class CalibrationOptions:
         list[str] | None,
         option("--keep", metavar="LAYERS", help="layers that stay in floating point", panel=INT8),
     ] = None
+    weight_bits: Annotated[
+        int,
+        option(
+            "--weight-bits",
+            metavar="7|8",
+            parser=number(7),
+            help="of onnx-int8-static; 7 for x86 with AVX2 and no VNNI (default: 8)",
+            panel=INT8,
+        ),
+    ] = 8
     ncnn_tools: Annotated[
         str | None,
         option("--ncnn-tools", metavar="DIR", help="use ncnn's own tools in this folder, not ours", panel=WORK),

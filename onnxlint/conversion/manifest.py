@@ -291,6 +291,7 @@ def _job_entry(job: Job, images: Mapping[str, Any] | None, artifact: Artifact) -
         "method": job.method,
         "mixed": job.mixed,
         "budget": job.budget,
+        "weight_bits": job.weight_bits,
         "keep": list(job.keep),
     }
     if images is not None and (calibrates or artifact.target.endswith("fp16")):

@@ -140,6 +140,7 @@ def convert(
         options.threads,
         options.tools,
         options.keep,
+        options.weight_bits,
     )
     failures: dict[str, OnnxlintError] = {}
     if any(name.lower() == ALL for name in to):
@@ -365,7 +366,13 @@ def repeat(
                 {name: tuple(shape) for name, shape in job["shapes"].items()},
             ),
             ConvertOptions(
-                job["method"], job["mixed"], job["budget"], tuple(job["keep"]), threads=threads, tools=tools
+                job["method"],
+                job["mixed"],
+                job["budget"],
+                tuple(job["keep"]),
+                threads=threads,
+                tools=tools,
+                weight_bits=int(job.get("weight_bits", 8)),
             ),
             out_dir=out_dir if out_dir is not None else folder,
             progress=progress,

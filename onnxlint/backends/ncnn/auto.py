@@ -1,8 +1,9 @@
 """`--method auto` and `--mixed`: int8 nets that are closer to the float net than those of ncnn2int8.
 
 In this order: cross-layer equalization along every path of the graph (equalize.py), no clipping, weights refitted and
-rounded against each layer's output on quantized inputs (reconstruct.py). With `mixed`, the layers whose float version
-brings the final outputs closest, for their bytes, stay in fp16; chosen greedily, the rest is rounded again.
+rounded against each layer's output on quantized inputs (reconstruct.py), the last layers corrected (heads.py). With
+`mixed`, the layers whose float version brings the final outputs closest, for their bytes, stay in fp16; chosen greedily,
+the rest is rounded again.
 
 Every choice is made on the calibration images; every comparison is computed by the wheel.
 """
@@ -20,6 +21,7 @@ from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, wei
 from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
+from onnxlint.backends.ncnn.heads import corrected
 from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
@@ -109,6 +111,7 @@ def _auto(
         steps = choose_float_layers(even, free, some, budget=budget, threads=threads, progress=progress)
     keep |= {step.layer for step in steps}
     rounded = reconstruct(even, scales, some, keep=keep, threads=threads, progress=progress)
+    rounded = corrected(net, rounded, some, keep, threads)
     quantized = quantize(rounded.net, rounded.table, keep=keep, weights=rounded.weights)
     return AutoResult(quantized, rounded, steps, Evaluator(net, some, threads).score(quantized.net))
 
@@ -198,7 +201,9 @@ def choose_float_layers(
     cost = [fp16_bytes(layer) for layer in layers]
     steps = []
     for i in sorted(range(len(layers)), key=lambda i: -share[i] / (FEW_BYTES + max(0, cost[i]))):
-        if cost[i] <= left and share[i] >= SMALL_SHARE:
+        if cost[i] > left:
+            break  # what a smaller budget keeps, a larger one keeps as well
+        if share[i] >= SMALL_SHARE:
             steps.append(Step(layers[i].name, cost[i], float(share[i])))
             left -= cost[i]
     return tuple(steps)

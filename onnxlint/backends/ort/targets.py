@@ -19,6 +19,9 @@ STATIC = Target(
 METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
 """Of calibration, for static int8."""
 
+WEIGHT_BITS = (7, 8)
+"""Of int8 weights; 7 is −64 to 64."""
+
 
 def static_method(job: Job) -> str:
     """The method of `METHODS` that a job asks for; ncnn's name for entropy is understood.
@@ -32,3 +35,11 @@ def static_method(job: Job) -> str:
             f"--method {printable(job.method)}: {STATIC.name} knows {listed(METHODS)}{did_you_mean(job.method, METHODS)}"
         )
     return method
+
+
+def demand_weight_bits(job: Job) -> None:
+    """Raise OnnxlintError where weights are to have another number of bits than int8 weights can have here."""
+    if job.weight_bits not in WEIGHT_BITS:
+        raise OnnxlintError(
+            f"--weight-bits {job.weight_bits}: {STATIC.name} has {listed(map(str, WEIGHT_BITS), last='or')}"
+        )

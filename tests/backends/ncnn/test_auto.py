@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +13,7 @@ from onnxlint.backends.ncnn import calibrate, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
 from onnxlint.backends.ncnn.format import dump_bin, dump_param, load, parse_bin, parse_param
+from onnxlint.backends.ncnn.heads import corrected, last_layers
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
@@ -148,3 +152,41 @@ def test_ncnn2int8_would_make_the_same_of_the_table() -> None:
             other = again.net.layer(layer.name).blob(blob.name)
             assert other is not None
             assert np.allclose(other.data, blob.data, rtol=1e-6, atol=1e-6)
+
+
+def test_last_layers_are_corrected_and_their_integers_stay() -> None:
+    images = inputs()
+    rounded = ncnn_auto.auto(NET, images).rounded
+    shifted = replace(
+        rounded,
+        net=rounded.net.with_layers(
+            {
+                layer.name: layer.with_blobs(replace(bias, data=bias.data + np.float32(0.5)))
+                for layer in last_layers(rounded.net)
+                if (bias := layer.blob("bias")) is not None
+            }
+        ),
+    )
+    assert last_layers(rounded.net)
+    judge = Evaluator(NET, images)
+
+    def score(one: reconstruct.Rounded) -> float:
+        return judge.score(quantize(one.net, one.table, weights=one.weights).net)
+
+    again = corrected(NET, shifted, images)
+    assert score(shifted) < score(rounded) - 3
+    assert score(again) > score(rounded) - 1
+    assert again.weights == rounded.weights
+
+
+def test_a_larger_budget_keeps_what_a_smaller_one_keeps() -> None:
+    channels, peaks = ncnn_auto.channel_peaks(NET, inputs())
+    even, factors = equalize(NET, channels, peaks)
+    scales = ncnn_auto.input_scales(even, {name: peak / factors[name] for name, peak in peaks.items()})
+    kept: list[list[str]] = []
+    for budget in (0.0, 0.01, 0.05, 0.1, 0.3, 1.0, 10.0):
+        steps = ncnn_auto.choose_float_layers(even, scales, inputs(), budget=budget)
+        kept.append([step.layer for step in steps])
+    assert kept[-1]
+    for smaller, larger in itertools.pairwise(kept):
+        assert larger[: len(smaller)] == smaller
