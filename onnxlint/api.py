@@ -342,7 +342,7 @@ def convert(
         recipe: How images become the input: a `Recipe`, the name of a preset, or the arguments of `make_recipe` as a
             dictionary (`{"mean": (104, 117, 123), "pixel": "BGR"}`). The size is the model's own where it is fixed and
             none is given.
-        shapes: Input → whole shape, for inputs with free sizes that are no images.
+        shapes: Input → whole shape, for inputs with free sizes that are not images.
         method: How activations are calibrated: `auto`, or what a target knows (ncnn: kl, aciq, eq; onnxruntime: minmax,
             percentile, entropy).
         mixed: Whether layers that int8 hurts may stay in floating point.
@@ -356,7 +356,7 @@ def convert(
         progress: Called with what is being done, how many steps of it are done, and of how many.
 
     Raises:
-        OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is no error
+        OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is not an error
             here but a `Failure` in the result.
     """
     from onnxlint.backends import silent

@@ -17,7 +17,7 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 def printable(text: str) -> str:
     """Escape control characters, terminal escapes and bidirectional overrides, so that `text` is safe to show.
 
-    Names come out of files that anybody can make: none is ever echoed raw. Ordinary Unicode stays as it is.
+    Names come out of untrusted files: none is ever echoed raw. Ordinary Unicode stays as it is.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -43,7 +43,7 @@ def explain(
         pairs: Their outputs.
         inputs: A few: layers are compared on all of them, and replaced on the first.
         suggest: Whether to try out what would help.
-        progress: Told how far it is.
+        progress: Called with what is being done, how many steps of it are done, and of how many.
 
     Raises:
         OnnxlintError: One cannot be run.

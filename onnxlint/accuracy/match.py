@@ -376,7 +376,7 @@ def _has(kind: Activation, mine: Seen, numbers: Array, other: Seen, others: Arra
     """Whether numbers come out of an activation: the graph says so, or they look so.
 
     Looks count where the graph does not tell, and for a Softmax that is written in other operators (Exp, Sum, Div): rows
-    that sum to one are no chance. The other model's numbers must not look so too, unless its graph has the activation.
+    that sum to one are no accident. The other model's numbers must not look so too, unless its graph has the activation.
     """
     if mine.activation is not None:
         return True

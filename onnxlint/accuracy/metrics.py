@@ -160,7 +160,7 @@ class ChannelScale:
 
     @property
     def snr_db(self) -> float | None:
-        """What is left of the difference with these factors; None where that is no number."""
+        """What is left of the difference with these factors; None where that is not a number."""
         rr, rc, cc = self._sums
         factors = self.factors
         noise = float(np.maximum(rr - 2 * factors * rc + factors**2 * cc, 0.0).sum())

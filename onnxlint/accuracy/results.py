@@ -187,7 +187,7 @@ class CandidateReport:
 
     @property
     def worst_snr_db(self) -> float:
-        """SNR of the worst output: a mean over outputs can hide that one of them is wrong. NaN where it is no number."""
+        """SNR of the worst output: a mean over outputs can hide that one of them is wrong. NaN where it is not a number."""
         return self.snr_db if self.worst_output is None else self.worst_output.snr_db
 
     def __repr__(self) -> str:

@@ -201,7 +201,7 @@ class Backend(Protocol):
             files: Where to write, in the order of the target's `files`. They are in a folder of their own: the caller
                 moves them when all is well.
             job: How.
-            progress: Told how far it is.
+            progress: Called with what is being done, how many steps of it are done, and of how many.
 
         Raises:
             NotConvertible: The model is what stands in the way.

@@ -25,7 +25,7 @@ def use_safe_streams() -> None:
 
 
 def write(text: str) -> None:
-    """Write to stdout. A reader that went away (`| head`) is no error.
+    """Write to stdout. A reader that went away (`| head`) is not an error.
 
     Raises:
         OnnxlintError: It cannot be written, as on a full disk.
@@ -93,7 +93,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on stderr once the work takes longer than `PATIENCE`; nothing where stderr is no terminal.
+    """Show progress on stderr once the work takes longer than `PATIENCE`; nothing where stderr is not a terminal.
 
     Yields:
         A function that takes (done, in all).
@@ -125,7 +125,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
 
 @contextmanager
 def status(quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Show on stderr what is being done, once it takes longer than `PATIENCE`; nothing where stderr is no terminal.
+    """Show on stderr what is being done, once it takes longer than `PATIENCE`; nothing where stderr is not a terminal.
 
     Yields:
         A function that takes the next thing to say.
@@ -148,7 +148,7 @@ def status(quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def steps(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show on stderr what is being done, how far it is and how long it will still take; nothing where stderr is no
+    """Show on stderr what is being done, its progress and the time left; nothing where stderr is no
     terminal.
 
     Yields:

@@ -369,9 +369,9 @@ class Chosen:
     """What the command line says about inputs, and `[recipe]` of the configuration where the command line is silent.
 
     Attributes:
-        images: Where the images are; None where nobody says.
+        images: Where the images are; None where it is not given.
         recipe: How they become the input.
-        method: How activations are calibrated; None where nobody says.
+        method: How activations are calibrated; None where it is not given.
         task, labels: The task that outputs are judged by, and its labels.
         detection: The table `[detection]` of the configuration.
     """

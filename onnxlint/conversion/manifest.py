@@ -107,7 +107,7 @@ def read_manifest(path: str) -> dict[str, Any]:
     """Read a manifest, and check that it has all that this version relies on.
 
     Raises:
-        OnnxlintError: It cannot be read, is no manifest, or a field is missing or of another type.
+        OnnxlintError: It cannot be read, is not a manifest, or a field is missing or of another type.
     """
     shown = printable(path)
     try:

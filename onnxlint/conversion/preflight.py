@@ -58,7 +58,7 @@ def demand_targets(wanted: Sequence[tuple[Backend, Target]], source: str, job: J
 def demand_images(
     wanted: Sequence[tuple[Backend, Target]], source: str, images: ImageSet | None, recipe: Recipe
 ) -> None:
-    """Raise where targets are calibrated and nobody says on what, or how pixels become the input.
+    """Raise where targets are calibrated and it is not given on what, or how pixels become the input.
 
     Raises:
         OnnxlintError: The question, with a line that answers it.

@@ -120,7 +120,7 @@ def convert(
         progress: Called with what is being done.
 
     Raises:
-        OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is no error
+        OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is not an error
             here but a `Failure`.
     """
     wanted = find_targets(to)

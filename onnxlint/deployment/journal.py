@@ -1,6 +1,6 @@
 """The record of a deployment, `deploy.json`: which step was done with which inputs, options, versions and files.
 
-A step is skipped (`--resume`) where all of these are as recorded. The record lies in a folder that anybody may have
+A step is skipped (`--resume`) where all of these are as recorded. The record lies in a folder that others may have
 written to: what is read from it is checked, and escaped before it is shown.
 """
 
@@ -108,7 +108,7 @@ class Journal:
     Args:
         folder: Where everything is written.
         resume: Whether steps are skipped whose inputs are unchanged.
-        progress: Told which step is under way.
+        progress: Called with the step under way.
 
     Raises:
         OnnxlintError: The record cannot be read, or is damaged.

@@ -69,7 +69,7 @@ def deploy(
         out_dir: The folder; `NAME_deploy` beside the model where it is None.
         resume: Whether steps are skipped whose inputs are unchanged.
         config, isolated: As for `onnxlint.check`.
-        progress: Told which step is under way.
+        progress: Called with the step under way.
 
     Raises:
         StepError: A step failed, and the deployment cannot continue.

@@ -33,7 +33,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         folder: Where everything is to be written; None: the default beside the model.
         to: Names of targets.
         options: As given.
-        progress: Told what is being done.
+        progress: Called with what is being done.
 
     Returns:
         The recipe, with the model's own input size where none was given.

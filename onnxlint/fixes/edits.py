@@ -1,4 +1,4 @@
-"""Changes that a user asks for in so many words: functions from a model to a model, applied in order.
+"""Changes that a user asks for explicitly: functions from a model to a model, applied in order.
 
 They make the reference that all later patches are measured against; see `onnxlint.fixes.engine`.
 """

@@ -73,7 +73,7 @@ def fix_model(
         plan: The rules.
         request: What is wanted beside what is safe.
         verify: Compares both models; None leaves that out.
-        progress: Told what is being done.
+        progress: Called with what is being done.
 
     Returns:
         The fixed skeleton (the original object where nothing changed), and the report.

@@ -71,7 +71,7 @@ class Freeing(Symbolic):
         return OnnxlintError(f"--dynamic: {node.op} {label}{place} does not allow it: {why}")
 
     def widen(self, node: Node, operand: int, axis: int, like: int, like_axis: int) -> bool:
-        """Have a constant part of a batch of 1 repeated for each of the batch; False where it is no such constant."""
+        """Have a constant part of a batch of 1 repeated for each of the batch; False where it is not such a constant."""
         sizes = self.of(node, operand)
         if sizes is None or sizes[axis] != 1 or (id(node.graph), node.input(operand)) in self._derived:
             return False

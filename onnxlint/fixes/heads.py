@@ -97,7 +97,7 @@ def read_heads(proto: onnx.ModelProto) -> list[Joined]:
 
 
 def _joined(entry: Any, activations: Mapping[str, str]) -> Joined:
-    """One entry of the record, which anybody can have written.
+    """One entry of the record, which is untrusted.
 
     Raises:
         KeyError, ValueError: It is not as `to_json` writes it.

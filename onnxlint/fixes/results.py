@@ -77,7 +77,7 @@ class FixReport(Tabular):
 
     Attributes:
         model: The model as the user named it.
-        asked: Changes that the user named in so many words, such as outputs to join; one line each.
+        asked: Changes that the user named explicitly, such as outputs to join; one line each.
         applied: Findings that patches did away with, in order.
         shortened: Findings that a patch made less of, and that stay: a shape chain that has to be computed.
         left: Findings of the result.

@@ -231,7 +231,7 @@ def _round(job: Job, run: Run, view: GraphView, todo: list[tuple[Key, Finding]],
 
 
 def _malformed(view: GraphView, finding: Finding) -> str:
-    """Why the node of a finding is no valid one of its operator, so that no patch can rely on what it has; or nothing."""
+    """Why the node of a finding is not a valid one of its operator, so that no patch can rely on what it has; or nothing."""
     from onnx import defs
 
     place = finding.location

@@ -42,7 +42,7 @@ class Sources:
 
     @cached_property
     def root(self) -> Path:
-        """The repository's folder, or the working directory where there is no repository."""
+        """The repository's folder, or the working directory outside of repositories."""
         return self._root or repository_of(Path.cwd()) or Path.cwd()
 
     def lines(self, node: onnx.NodeProto) -> tuple[SourceLine, ...]:

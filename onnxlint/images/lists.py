@@ -24,7 +24,7 @@ def read_list(path: Path) -> list[str]:
     not have them; backslashes separate folders where no file has them in its name.
 
     Raises:
-        OnnxlintError: It is no text, or names no file that exists.
+        OnnxlintError: It is not text, or names no file that exists.
     """
     text = read_text(str(path), "a list of images", LARGEST)
     names = [name for line in LINE_ENDS.split(text) if (name := line.strip())]
@@ -47,7 +47,7 @@ def read_text(path: str, kind: str, largest: int, *, strict: bool = False) -> st
         strict: Whether anything but UTF-8 and UTF-16 is refused; else such bytes are those of file names.
 
     Raises:
-        OnnxlintError: It cannot be read, is no regular file, larger than that, or no text.
+        OnnxlintError: It cannot be read, or it is not a regular file, larger than that, or not text.
     """
     shown = printable(path)
     try:

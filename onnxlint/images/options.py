@@ -18,7 +18,7 @@ class ImageOptions:
     Attributes:
         images: A folder, a glob, a list of files, an .npz or .npy file; None: none are given.
         recipe: How images become the input; None: nothing is said, and a preset or the model decides.
-        shapes: Input → whole shape, for inputs with free sizes that are no images.
+        shapes: Input → whole shape, for inputs with free sizes that are not images.
     """
 
     images: str | os.PathLike[str] | ImageSet | None = None

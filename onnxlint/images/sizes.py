@@ -111,7 +111,7 @@ def _refuse_channels(shown: str, channels: int, width: object, recipe: Recipe) -
 
 
 def demand_values(shown: str, recipe: Recipe, line: str) -> None:
-    """Raise where nobody says how pixel values become numbers.
+    """Raise where it is not given how pixel values become numbers.
 
     Args:
         shown: The model, in the message.

@@ -158,7 +158,7 @@ def _problem(document: object) -> str:
 
 
 def open_or_new(path: str) -> Baseline:
-    """The baseline at `path`, to be written again; a new one where there is no file yet.
+    """The baseline at `path`, to be written again; a new one if the file does not exist yet.
 
     Raises:
         OnnxlintError: There is a file, and it is no baseline: it must not be overwritten.

@@ -1,4 +1,4 @@
-"""NumPy files that anybody can make: read without pickle, in memory bounded by what the file really holds.
+"""Untrusted NumPy files: read without pickle, in memory bounded by what the file really holds.
 
 `np.load` allocates what a header claims, evaluates headers with Python's parser, and raises a dozen kinds of errors over
 broken files. Here a file is looked at before anything is allocated, and whatever is wrong with it is one line.

@@ -1,4 +1,4 @@
-"""Run native code on files that anybody can make, without trusting it with this process.
+"""Run native code on untrusted files, without trusting it with this process.
 
 onnx's shape inference aborts on some malformed models (an assertion of the C++ library, a wild index), and takes memory
 and time without bound on others. In a forked child with limits, that ends the child, and the check goes on. One child

@@ -1,4 +1,4 @@
-"""Read files that anybody can make: regular files as they are, pipes up to a limit and a deadline, devices never."""
+"""Read untrusted files: regular files as they are, pipes up to a limit and a deadline, devices never."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_model_file(handle: int, shown: str, is_text: bool) -> Buffer:
         is_text: Whether its name says that it is textual, so that its first byte can be anything.
 
     Raises:
-        OnnxlintError: It is empty, a device, too large, or its first bytes are no model's.
+        OnnxlintError: It is empty, a device, too large, or its first bytes are not a model's.
     """
     status = os.fstat(handle)
     try:
@@ -73,7 +73,7 @@ def read_stdin() -> bytes:
     """A model from standard input.
 
     Raises:
-        OnnxlintError: It is closed, empty, too large, or its first bytes are no model's.
+        OnnxlintError: It is closed, empty, too large, or its first bytes are not a model's.
     """
     if sys.stdin is None:
         raise OnnxlintError("-: standard input is closed; name a file, or pipe a model in")

@@ -267,7 +267,7 @@ def _is_utf8(skeleton: bytes) -> bool:
 
 
 def _escape_texts(proto: Any) -> None:
-    """Escape text that is not UTF-8: protobuf hands it out as bytes, which are no names."""
+    """Escape text that is not UTF-8: protobuf hands it out as bytes, which are not names."""
     for entry, value in proto.ListFields():
         if entry.message_type is not None:
             for message in value if hasattr(value, "__len__") else (value,):

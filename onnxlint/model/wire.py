@@ -54,7 +54,7 @@ class Span:
         field: The TensorProto field that they are the content of (`raw_data`, `float_data`, …).
         offset: First byte, counted from the start of the file.
         length: In bytes.
-        located: Whether the tensor says in so many words that its data is inline (`data_location = DEFAULT`).
+        located: Whether the tensor says explicitly that its data is inline (`data_location = DEFAULT`).
     """
 
     field: str
@@ -71,7 +71,7 @@ def slim(data: Buffer) -> bytes:
     """The model without the data of its large tensors: references into `data`, marked with `MARK`, take its place.
 
     Raises:
-        WireError: The bytes are no complete message, or the message is too large even without weights.
+        WireError: The bytes are not a complete message, or the message is too large even without weights.
     """
     chunks = _Slimmer(data).slim(0, len(data), "model", 0)
     size = len(data) if chunks is None else sum(map(len, chunks))

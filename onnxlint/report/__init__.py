@@ -1,7 +1,7 @@
 """Reports: one module a format, each with one function `render(report) -> str`.
 
-A reporter gets findings and writes them down; it never looks at a graph. Names and messages come out of files that
-anybody can make, so every reporter escapes them for its own format.
+A reporter gets findings and writes them down; it never looks at a graph. Names and messages come out of untrusted
+files, so every reporter escapes them for its own format.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ class Files:
         return os.path.realpath(self.root)
 
     def model(self, path: str) -> str | None:
-        """A model's path relative to the repository, with `/`; None where it lies outside or is no file."""
+        """A model's path relative to the repository, with `/`; None where it lies outside or is not a file."""
         if path not in self._relative:
             self._relative[path] = self._below(path)
         return self._relative[path]

@@ -55,7 +55,7 @@ def code(text: str) -> str:
 
 
 def html(text: str) -> str:
-    """A text that is no markup, neither in an HTML block nor in a line of Markdown: entities are text in both."""
+    """A text that is not markup, neither in an HTML block nor in a line of Markdown: entities are text in both."""
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};{_apart(match[0])}", shown(text, _TEXT))
 
 

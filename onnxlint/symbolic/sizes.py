@@ -184,7 +184,7 @@ def product(sizes: Iterable[AnySize]) -> AnySize:
     """Product of sizes.
 
     Raises:
-        TooComplexError: It is no number that a runtime can hold.
+        TooComplexError: It is not a number that a runtime can hold.
     """
     result: AnySize = 1
     for size in sizes:

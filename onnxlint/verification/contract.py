@@ -221,7 +221,7 @@ def _indexed(node: Node, value: str) -> int | None:
 
 
 def _shape(node: Node, i: int) -> Shape | None:
-    """Shape of an input; inference, which looks at the whole model, runs only where it is no initializer."""
+    """Shape of an input; inference, which looks at the whole model, runs only where it is not an initializer."""
     name = node.input(i)
     owner = node.graph.owner(name) if name else None
     if owner is not None and name in owner.initializers:
@@ -262,7 +262,7 @@ MOST_NUMBERS, MOST_PAIRS = 12, 8
 """Sizes from the graph that are tried, the most frequent first."""
 
 _LARGEST = 16_384
-"""Larger numbers in the graph are no sizes of inputs."""
+"""Larger numbers in the graph are not sizes of inputs."""
 
 
 def _sizes_in(view: GraphView) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:

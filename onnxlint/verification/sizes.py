@@ -250,7 +250,7 @@ def _prime(number: int) -> int:
 
 
 def names_in(dim: str) -> tuple[str, ...]:
-    """Symbols of a dimension: `past + 1` has one; anything that is no such expression is one symbol."""
+    """Symbols of a dimension: `past + 1` has one; anything that is not such an expression is one symbol."""
     tree = _expression(dim)
     if tree is None:
         return (dim,)
@@ -316,7 +316,7 @@ def _is_size(tree: ast.expr) -> bool:
 
 
 _MAX_NUMBER = 10**9
-"""Larger numbers are no part of a size."""
+"""Larger numbers are not part of a size."""
 
 
 def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> Any:

@@ -85,7 +85,7 @@ def begin(task: Task, what: str, setting: Setting) -> Message:
 
 
 def impossible(why: str) -> Difference:
-    """A difference that is no number."""
+    """A difference that is not a number."""
     return Difference("different", float("inf"), why)
 
 

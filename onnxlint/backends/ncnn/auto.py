@@ -41,7 +41,7 @@ SMALL_SHARE = 0.002
 """Layers with less of the noise than this stay int8, even if there are bytes left."""
 
 FEW_BYTES = 64
-"""Added to the bytes a layer costs in fp16: a layer that costs next to nothing is no reason to take a useless one."""
+"""Added to the bytes a layer costs in fp16: a layer that costs next to nothing is not a reason to take a useless one."""
 
 
 @dataclass(frozen=True)

@@ -313,7 +313,7 @@ def checked_method(method: str, known: Sequence[str] = METHODS) -> str:
 
 
 def kept_layers(net: Network, names: Sequence[str]) -> frozenset[str]:
-    """Raises OnnxlintError for a name that is no layer."""
+    """Raises OnnxlintError for a name that is not a layer."""
     known = [layer.name for layer in net.layers]
     for name in names:
         if name not in known:

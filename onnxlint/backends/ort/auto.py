@@ -34,7 +34,7 @@ SMALL_SHARE = 0.002
 """Layers with less of the noise than this are quantized, even if there are bytes left."""
 
 FEW_BYTES = 64
-"""Added to the bytes that a layer costs in float: one that costs next to nothing is no reason to take a useless one."""
+"""Added to the bytes that a layer costs in float: one that costs next to nothing is not a reason to take a useless one."""
 
 CORRECTION_COST = 0.2
 """dB that correcting the last layers may cost: SNR counts what is frequent, the correction what is rare as well."""

@@ -1,4 +1,4 @@
-"""Dynamic int8: weights are int8, activations are quantized as they come, by onnxruntime's own quantizer."""
+"""Dynamic int8: weights are int8, activations are quantized at run time, by onnxruntime's own quantizer."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Plan:
 
 
 def with_initializers(model: onnx.ModelProto) -> None:
-    """Turn floating-point Constant nodes into initializers, in place; these are no inputs any more in old files."""
+    """Turn floating-point Constant nodes into initializers, in place; these are not inputs any more in old files."""
     kept = []
     for node in model.graph.node:
         attribute = node.attribute[0] if node.op_type == "Constant" and len(node.attribute) == 1 else None
@@ -181,7 +181,7 @@ def plan(
         name: Of the model, for errors.
 
     Raises:
-        OnnxlintError: A name in `keep` is no node's.
+        OnnxlintError: A name in `keep` is not a node's.
     """
     nodes = list(model.graph.node)
     wanted = set(keep)

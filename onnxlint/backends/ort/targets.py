@@ -9,7 +9,7 @@ from onnxlint.text import did_you_mean, listed, printable
 FP16 = Target("onnx-fp16", "float16 inside, float32 inputs and outputs", ("_fp16.onnx",), ("onnx_fp16",))
 
 DYNAMIC = Target(
-    "onnx-int8-dynamic", "int8 weights, activations quantized as they come", ("_quan_dynamic.onnx",), ("onnx_quan_dy",)
+    "onnx-int8-dynamic", "int8 weights, activations quantized at run time", ("_quan_dynamic.onnx",), ("onnx_quan_dy",)
 )
 
 STATIC = Target(

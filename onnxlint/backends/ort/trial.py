@@ -21,7 +21,7 @@ _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint
 
 def crashes(path: str, feeds: Mapping[str, Array], threads: int = 2) -> str:
     """How onnxruntime dies of loading a model or of running it: `SIGSEGV`, `exit code 134`, `no end within …`; empty where
-    it does not. An error that it reports is no crash.
+    it does not. An error that it reports is not a crash.
 
     Args:
         path: The model.

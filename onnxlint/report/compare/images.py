@@ -64,7 +64,7 @@ def _boxes(detections: Sequence[Detection], size: tuple[int, int], color: str) -
 
 
 def _picture(data: bytes) -> tuple[str, tuple[int, int]] | None:
-    """A PNG or JPEG as a data URI, and its (width, height); None where there is no picture."""
+    """A PNG or JPEG as a data URI, and its (width, height); None without a picture."""
     if not data:
         return None
     from PIL import Image
