@@ -14,7 +14,7 @@ from onnxlint.bot.entries import Entries, FindingEntry, ModelEntry, PictureEntry
 from onnxlint.difference.result import ModelDiff
 from onnxlint.difference.session import diff_models
 from onnxlint.errors import OnnxlintError
-from onnxlint.lint.configuration import Configs
+from onnxlint.lint.configuration import FILE_NAMES, Configs
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.report.diff.lines import module_line, modules, node_lines, summary, weight_lines
 from onnxlint.symbolic.view import make_view
@@ -96,10 +96,23 @@ def _entry(
                 sides.append(_extract(repository, commit, path, folder) if there else None)
             except (MissingObject, OnnxlintError) as error:
                 return replace(entry, error=_relative(f"{path}: {error}", scratch))
+        _configure(repository, base, model.path, folders)
         try:
             return _compared(entry, sides[0], sides[1], wanted, configs, scratch)
         except OnnxlintError as error:
             return replace(entry, error=_relative(str(error), scratch))
+
+
+def _configure(repository: Repository, base: str, path: str, folders: Sequence[Path]) -> None:
+    """Lay the configuration of the base beside the models: a pull request does not decide what is looked for in it."""
+    for folder in folders:
+        (folder / ".git").mkdir(parents=True, exist_ok=True)  # nothing above it is read
+        for parent in PurePosixPath(path).parents:
+            for name in FILE_NAMES:
+                try:
+                    repository.extract(base, str(parent / name), folder)
+                except MissingObject:
+                    continue  # most folders have none
 
 
 def _extract(repository: Repository, commit: str, path: str, folder: Path) -> Path:

@@ -141,7 +141,7 @@ def run(options: Options) -> int:
 def _collect(options: Options) -> Entries:
     from onnxlint.bot.changes import Repository
     from onnxlint.bot.collect import Wanted, collect
-    from onnxlint.lint.configuration import FAIL_ON, Configs, Settings
+    from onnxlint.lint.configuration import FAIL_ON, Configs, Settings, find
     from onnxlint.lint.finding import Severity
 
     if options.fail_on not in FAIL_ON:
@@ -160,7 +160,11 @@ def _collect(options: Options) -> Entries:
         None if options.fail_on == "never" else Severity(options.fail_on),
     )
     with console.status(options.quiet):
-        return collect(Repository(), wanted, Configs(settings, options.config, options.isolated))
+        repository = Repository()
+        path = options.config
+        if options.trust_config and path is None:
+            path = find(repository.top)
+        return collect(repository, wanted, Configs(settings, path, options.isolated, options.trust_config))
 
 
 def _read(path: str) -> Entries:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.bot.test_collect import CLEAN, DIRTY, Project, model
+from tests.cli.test_check import team_rule
 from tests.support.command import onnxlint
 from tests.support.forge import ForgeState, forge
 
@@ -112,11 +113,34 @@ def test_without_a_base(project: Project) -> None:
     assert "--base" in outcome.err
 
 
-def test_code_of_the_pull_request_is_never_run(state: ForgeState, project: Project) -> None:
+@pytest.mark.parametrize("words", [[], ["--config", "onnxlint.toml"]])
+def test_code_of_the_pull_request_is_never_run(state: ForgeState, project: Project, words: list[str]) -> None:
     project.write("evil.py", b"import os\nopen('ran', 'w').close()\nos._exit(0)\n")
     project.write("onnxlint.toml", b'rule-paths = ["evil.py"]\n')
     project.commit("rules")
-    outcome = onnxlint("bot", "--fail-on", "info")
+    outcome = onnxlint("bot", "--fail-on", "info", *words)
     assert not (project.folder / "ran").exists()
     assert outcome.code == 1
     assert len(state.comments) == 1
+
+
+def test_the_base_decides_what_is_looked_for(state: ForgeState, project: Project) -> None:
+    project.write("onnxlint.toml", b'ignore = ["ALL"]\n')
+    project.commit("all is well")
+    assert onnxlint("bot", "--fail-on", "info").code == 1
+    project.git("checkout", "-q", "main")
+    project.write("onnxlint.toml", b'ignore = ["GRF002"]\n')
+    project.commit("a decision of the team")
+    project.git("push", "-q", "origin", "main")
+    project.git("checkout", "-q", "-b", "later")
+    project.write("m.onnx", model(DIRTY))
+    project.commit("worse")
+    assert onnxlint("bot", "--base", "origin/main", "--fail-on", "info", "--dry-run").code == 0
+
+
+def test_rules_of_the_repository_run_where_they_are_trusted(state: ForgeState, project: Project) -> None:
+    team_rule(project.folder, "open('ran', 'w').close(); yield self.found(view.at(), 'ours')")
+    project.commit("rules")
+    outcome = onnxlint("bot", "--dry-run", "--trust-config", "--fail-on", "never")
+    assert (project.folder / "ran").exists()
+    assert "1 remaining" in outcome.out  # the rule fires on both versions
