@@ -1,7 +1,7 @@
-"""Shape chains: what an operand that says a shape is computed from.
+"""Shape chains: the nodes that compute a shape operand.
 
-`x.view(x.size(0), -1)` exports as Shape → Gather → Unsqueeze → Concat → Reshape. Here such an operand is traced back
-to its Shape nodes; what its numbers are, `onnxlint.symbolic.inference` says.
+`x.view(x.size(0), -1)` exports as Shape → Gather → Unsqueeze → Concat → Reshape. `trace` follows such an operand back to
+its Shape nodes; `onnxlint.symbolic` finds its numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnxlint.graph.view import Node
 
 MAX_CHAIN = 2000
-"""Nodes that one trace visits at most."""
+"""Maximum number of nodes in a trace."""
 
 SHAPE_OPERANDS: dict[str, tuple[int, ...]] = {
     "CenterCropPad": (1,),
@@ -35,7 +35,7 @@ SHAPE_OPERANDS: dict[str, tuple[int, ...]] = {
     "Trilu": (1,),
     "Upsample": (1,),
 }
-"""Operators with inputs that say a shape, a range or an extent, and which inputs."""
+"""Operator → inputs that hold a shape, a range or an extent."""
 
 _ARITHMETIC = frozenset(
     """Abs Add And Cast CastLike Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherElements

@@ -22,6 +22,12 @@ _FRAME = re.compile(r'File "([^"\n]+)", line ([0-9]{1,9})(?![0-9])(?:, in ([^\n]
 MAX_LIST = 100_000
 """Characters of a list in a node's metadata that are read at most."""
 
+MAX_PATH = 4096
+"""Longer paths are no paths of files: they are shown as they are."""
+
+MAX_FOLDERS = 40
+"""Maximum depth of a file that is looked for below the repository."""
+
 _TORCH = re.compile(r"(^|(site|dist)-packages/)torch/")
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _NAME_SCOPES = "pkg.torch.onnx.name_scopes"
@@ -79,6 +85,8 @@ class Sources:
         return known
 
     def _find(self, path: str, classes: str) -> str:
+        if len(path) > MAX_PATH:
+            return path
         root = self.root
         parts = path.split("/")
         if path.startswith("/") and Path(path).is_relative_to(root):
@@ -86,7 +94,7 @@ class Sources:
         if "site-packages" in parts:
             return "/".join(parts[parts.index("site-packages") + 1 :])
         # Exported on another machine: the file is the one in this repository whose path has the same end.
-        for i in range(1 if path.startswith("/") else 0, len(parts) - 1):
+        for i in range(max(len(parts) - MAX_FOLDERS, 1 if path.startswith("/") else 0), len(parts) - 1):
             tail = "/".join(parts[i:])
             if ".." not in parts[i:] and _is_file(root / tail):
                 return tail

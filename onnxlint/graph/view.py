@@ -1,7 +1,7 @@
 """GraphView: a read-only index over a model's skeleton. What rules read.
 
-Building it takes one pass over the nodes. What costs more (inferred shapes, the batch axis, distances to the outputs)
-is made when a rule first asks for it, and kept.
+Building it takes one pass over the nodes. What costs more (inferred shapes, distances to the outputs) is made when a rule
+first asks for it, and kept.
 """
 
 from __future__ import annotations
@@ -412,8 +412,6 @@ class GraphView:
         """Operators in use."""
         return self._by_op.keys()
 
-    # Values
-
     def array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """Value of any tensor, read from the file where it has to be: only for rules that need weights."""
         return self.model.array(tensor)
@@ -446,14 +444,9 @@ class GraphView:
         return kind, shape
 
     @cached_property
-    def computes_shapes(self) -> bool:
-        """Whether any node reads the shape of a value."""
-        return "Shape" in self._by_op or "Size" in self._by_op
-
-    @cached_property
     def _has_sizes(self) -> bool:
         """Whether symbolic inference may know sizes that onnx's inference does not."""
-        return self.computes_shapes or bool(self._rounding_resizes)
+        return "Shape" in self._by_op or "Size" in self._by_op or bool(self._rounding_resizes)
 
     @cached_property
     def _rounding_resizes(self) -> list[tuple[int, int]]:

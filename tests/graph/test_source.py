@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import onnx
@@ -136,3 +137,13 @@ def test_real_exports_name_the_lines_and_the_modules() -> None:
     assert [place.scope for place in places["original_op17_dyn"]] == ["fpn", "fpn"]
     for place in places["original_op11_dyn"]:
         assert place.scope or place.near, "at least the nearest output"
+
+
+@pytest.mark.parametrize("path", ["/".join(["a"] * 2000), "/" * 200_000 + "x.py", "/".join(["a"] * 200_000), "\0.py"])
+def test_paths_that_are_none_cost_nothing(path: str) -> None:
+    start = time.process_time()
+    trace = f'File "{path}", line 3, in forward\n    x + 1\n'
+    sources = Sources("/")
+    for k in range(20):
+        sources.lines(node(stack_trace=trace.replace("line 3", f"line {k + 3}")))
+    assert time.process_time() - start < 1
