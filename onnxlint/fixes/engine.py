@@ -102,7 +102,7 @@ def fix_model(
         check = _Check(model, edited, verify)
         run, simplified, verification = _verified(job, run, simplified, check, progress)
         not_compared = check.not_compared(run) if verification is not None else ()
-    conditions = _conditions(run)
+    conditions = _conditions(edited, run)
     has_minimum = run.proto is not model.proto and _has_minimum(model, run)
     proto = _with_metadata(run.proto, conditions, has_minimum) if conditions or has_minimum else run.proto
     report = _report(model, edited, job, run, proto)
@@ -152,7 +152,7 @@ class _Check:
     def of(self, run: Run) -> Verification:
         """Compare a run's result with the original or, where outputs changed on purpose, with what was asked for."""
         exact = not run.is_simplified and not any(one.is_rounded for one in run.applied if not one.is_unsafe)
-        conditions = strictest((*self.edited.conditions, *_conditions(run)))
+        conditions = _conditions(self.edited, run)
         interface = self._interface(run)
         if interface is None and run.proto is run.reference:
             from onnxlint.verification.results import Verification
@@ -268,7 +268,7 @@ def _report(model: Model, edited: Edited, job: Job, run: Run, proto: onnx.ModelP
             for key, finding in run.left
         ),
         rolled_back=tuple(Left(finding, job.banned[key]) for key, finding in run.left if key in job.banned),
-        conditions=tuple(_conditions(run)),
+        conditions=tuple(_conditions(edited, run)),
         nodes=(_count(model.proto), _count(proto)),
         verification=None,
         changed=proto is not model.proto,
@@ -276,10 +276,10 @@ def _report(model: Model, edited: Edited, job: Job, run: Run, proto: onnx.ModelP
     )
 
 
-def _conditions(run: Run) -> list[str]:
-    """The strictest condition for each symbol."""
+def _conditions(edited: Edited, run: Run) -> list[str]:
+    """The strictest condition for each symbol, of edits and patches."""
     fixes = [applied.finding.fix for applied in run.applied]
-    return strictest(clause for fix in fixes if fix is not None for clause in _clauses(fix))
+    return strictest((*edited.conditions, *(clause for fix in fixes if fix is not None for clause in _clauses(fix))))
 
 
 def _clauses(fix: Fix) -> list[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx
 
-__all__ = ["NEWEST", "OLDEST", "Conversion", "convert", "raised"]
+__all__ = ["NEWEST", "OLDEST", "Conversion", "convert", "raise_opset"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Conversion:
 
 
 def convert(view: GraphView, version: int) -> onnx.ModelProto:
-    """The skeleton of a model at a newer operator set: `raised` for those who need no notes."""
-    return raised(view, version).proto
+    """The skeleton of a model at a newer operator set: `raise_opset` for those who need no notes."""
+    return raise_opset(view, version).proto
 
 
-def raised(view: GraphView, version: int) -> Conversion:
+def raise_opset(view: GraphView, version: int) -> Conversion:
     """Raise a model to a newer version of the standard operator set.
 
     Args:

@@ -21,7 +21,7 @@ from onnx import defs, helper, numpy_helper
 from fixtures import pitfalls
 from fixtures.old_operators import MODELS, OldModel
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.opset import NEWEST, OLDEST, Conversion, convert, raised
+from onnxlint.fixes.opset import NEWEST, OLDEST, Conversion, convert, raise_opset
 from onnxlint.fixes.opset_changes import CHANGES, SAME, STEPS
 from onnxlint.model.save import save
 from onnxlint.model.skeleton import Model, open_model
@@ -43,7 +43,7 @@ def parse(text: str) -> onnx.ModelProto:
 
 def raise_to(model: onnx.ModelProto | str, version: int) -> Conversion:
     proto = parse(model) if isinstance(model, str) else model
-    return raised(make_view(Model("m.onnx", proto, 0)), version)
+    return raise_opset(make_view(Model("m.onnx", proto, 0)), version)
 
 
 def run(proto: onnx.ModelProto | bytes, feeds: dict[str, Any]) -> list[Any]:
@@ -210,7 +210,7 @@ def test_onnx_own_tests_of_every_operator() -> None:
 def test_retinaface_of_opset_9_is_bit_equal_at_odd_sizes(version: int) -> None:
     model = open_model(DATA / "original_op9_dyn.onnx")
     before = open_model(DATA / "original_op9_dyn.onnx")
-    after = raised(make_view(model), version)
+    after = raise_opset(make_view(model), version)
     assert after.exact
     assert not after.notes
     assert operators(model.proto).count("Upsample") == 2
@@ -223,7 +223,7 @@ def test_retinaface_of_opset_9_is_bit_equal_at_odd_sizes(version: int) -> None:
 def test_retinaface_of_opset_9_at_the_sizes_of_the_issue(version: int, tmp_path: Path) -> None:
     path = DATA / "original_op9_dyn.onnx"
     model = open_model(path)
-    save(model, raised(make_view(model), version).proto, str(tmp_path / "new.onnx"))
+    save(model, raise_opset(make_view(model), version).proto, str(tmp_path / "new.onnx"))
     after = (tmp_path / "new.onnx").read_bytes()
     name = model.proto.graph.input[0].name
     for batch, height, width in ((1, 184, 136), (3, 192, 136), (2, 100, 100), (1, 640, 640)):

@@ -234,3 +234,23 @@ def test_a_model_that_no_input_can_run_is_refused() -> None:
     with pytest.raises(OnnxlintError, match="--static: the model does not accept these sizes: Reshape 'y'"):
         fix(BAKED, static=("x=2,4,8",))
     assert shape(fix(BAKED, static=("x=2,4,6",)).graph.input[0]) == [2, 4, 6]
+
+
+PYRAMID = """
+<ir_version: 8, opset_import: ["": 17]>
+g (float[1,1,8,8] x) => (float[1,1,8,8] y) <int64[4] sizes = {1, 1, 8, 8}> {
+    small = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+    large = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric",
+        nearest_mode = "floor"> (small, , , sizes)
+    y = Add (x, large)
+}
+"""
+
+
+def test_what_free_sizes_have_to_satisfy_is_reported_and_recorded() -> None:
+    from onnxlint.model.metadata import ASSUMES_KEY, metadata
+
+    model = Model("example.onnx", onnx.parser.parse_model(PYRAMID), 0)
+    proto, report = fix_model(model, Plan(()), Request(dynamic=("x=N,1,H,W",)))
+    assert report.conditions == ("H % 2 == 0", "W % 2 == 0")
+    assert metadata(proto)[ASSUMES_KEY] == "H % 2 == 0 and W % 2 == 0"
