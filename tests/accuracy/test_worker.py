@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import onnx.parser
 import pytest
+from onnx import numpy_helper
 
 from onnxlint.accuracy import worker
 from onnxlint.accuracy.in_process import compare_here
@@ -12,6 +17,7 @@ from onnxlint.accuracy.options import CompareOptions
 from onnxlint.api import compare
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
+from onnxlint.verification.compare import verify
 from tests.support.accuracy_models import SIZE, detector, images, rough
 from tests.support.recipes import RECIPE
 
@@ -66,3 +72,33 @@ def test_a_bug_is_one_line_that_says_where(models: tuple[str, str], monkeypatch:
     monkeypatch.setattr(worker, "_START", "raise RuntimeError('oh')")
     with pytest.raises(OnnxlintError, match=r"ended \(exit code 1\); the last line that it wrote: RuntimeError: oh"):
         compare(models[0], [models[1]], time=False)
+
+
+def half(path: Path) -> str:
+    """A float16 MatMul behind a Transpose, on which onnxruntime 1.32 dies when it loads it."""
+    weight = np.random.default_rng(0).standard_normal((16, 48)).astype(np.float16)
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float16[b,t,16] x) => (float16[t,b,48] y) { z = Transpose <perm = [1, 0, 2]> (x)
+            y = MatMul (z, w)
+        }
+        """
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    path.write_bytes(proto.SerializeToString())
+    return str(path)
+
+
+LOAD = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+
+
+def test_a_model_that_kills_onnxruntime_is_one_line(tmp_path: Path) -> None:
+    path = half(tmp_path / "half.onnx")
+    done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, check=False)
+    if done.returncode >= 0:
+        pytest.skip("this release of onnxruntime loads it")
+    with pytest.raises(OnnxlintError, match=r"half.onnx: onnxruntime crashed \(SIG[A-Z]+\) while loading it"):
+        compare(path, [path], shapes={"x": (2, 3, 16)}, time=False)
+    found = verify(path, path)  # without optimizations it loads
+    assert found.verified or found.skipped
