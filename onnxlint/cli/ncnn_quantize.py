@@ -31,8 +31,12 @@ def run(options: Options) -> int:
     from onnxlint.backends.ncnn.format import load, save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import diagnose, load_table
+    from onnxlint.model.protect import refuse_inputs, refuse_model_output
 
     param, weights, out_param, out_weights, table_path = _places(options.files)
+    for output in (out_param, out_weights):
+        refuse_inputs(output, [param, weights, table_path])
+        refuse_model_output(output)
     net, table = load(param, weights), load_table(table_path)
     made = quantize(net, table, keep=kept_layers(net, split(options.keep)))
     save(made.net, out_param, out_weights)

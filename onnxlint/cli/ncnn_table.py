@@ -64,10 +64,12 @@ def run(options: Options) -> int:
     from onnxlint.backends.ncnn.format import load
     from onnxlint.backends.ncnn.table import save_table
     from onnxlint.images.recipe import find_images
+    from onnxlint.model.protect import refuse_report
 
     options, files = _with_own_words(options)
     chosen = recipe_of(options)
     param, weights, images, table = _places(files, options.images, chosen.images, options.output)
+    refuse_report(table, [param, weights, images])
     method = checked_method(options.method or (chosen.method if chosen.method in _METHODS else "kl"), _METHODS)
     threads = options.threads or 2
     net = load(param, weights)

@@ -29,6 +29,7 @@ from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.images.sizes import recipe_for
 from onnxlint.lint.finding import Applicability
+from onnxlint.model.protect import refuse_inputs, refuse_model_output
 from onnxlint.model.scratch import work_folder
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.tabular import Tabular
@@ -148,6 +149,7 @@ def convert(
     if len(failures) in (0, len(wanted)):
         demand_targets(wanted, model.path, job)
     folder = out_dir if out_dir is not None else os.path.dirname(model.path) or "."
+    _refuse_losses(model, wanted, folder)
     with _work_folder(folder, make=out_dir is not None) as scratch, Worker() as worker:
         return _Work(model, job, folder, scratch, worker, progress, failures).all(wanted)
 
@@ -171,6 +173,16 @@ def _open(path: str) -> Model:
     if path == "-":
         raise OnnxlintError("convert names its files after the model: give it a file, not stdin")
     return open_model(path)
+
+
+def _refuse_losses(model: Model, wanted: Sequence[tuple[Backend, Target]], folder: str) -> None:
+    """Raise OnnxlintError where a result would replace the model, or weights that a model refers to."""
+    stem = os.path.splitext(os.path.basename(model.path))[0]
+    for _, target in wanted:
+        for ending in target.files:
+            place = os.path.join(folder, stem + ending)
+            refuse_inputs(place, [model.path], "choose another --out-dir")
+            refuse_model_output(place, model)
 
 
 @contextmanager

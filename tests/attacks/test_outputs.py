@@ -61,6 +61,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     external(tmp_path, "other.onnx", "other.data", 5)
     (tmp_path / "notes.data").write_bytes(b"\x00\x01 somebody's")
     (tmp_path / "link.onnx").symlink_to("a.onnx")
+    for name in ("net.param", "net.bin", "net.table", "list.txt"):
+        (tmp_path / name).write_bytes(b"\x00" if name == "net.bin" else b"text")
+    (tmp_path / "pictures").mkdir()
     os.link(tmp_path / "a.onnx", tmp_path / "hard.bin")
     return tmp_path
 
@@ -79,7 +82,15 @@ REFUSED = [
     ("compare", "a.onnx", "other.onnx", "-o", "a.onnx"),
     ("compare", "a.onnx", "other.onnx", "-o", "other.onnx"),
     ("compare", "ext.onnx", "other.onnx", "-o", "ext.bin"),
+    ("ncnn", "table", "net.param", "net.bin", "pictures", "net.bin"),
+    ("ncnn", "table", "net.param", "net.bin", "pictures", "ext.bin"),
+    ("ncnn", "table", "net.param", "net.bin", "pictures", "a.onnx"),
+    ("ncnn", "table", "net.param", "net.bin", "list.txt", "-o", "list.txt"),
+    ("ncnn", "quantize", "net.param", "net.bin", "int8.param", "net.bin", "net.table"),
+    ("ncnn", "quantize", "net.param", "net.bin", "int8.param", "ext.bin", "net.table"),
     # Models
+    ("convert", "ext.onnx", "--to", "ncnn"),
+    ("convert", "ext.onnx", "--to", "onnx-fp16,ncnn"),
     ("fix", "a.onnx", "-o", "a.onnx"),
     ("fix", "a.onnx", "-o", "link.onnx"),
     ("fix", "a.onnx", "-o", "hard.bin"),
