@@ -49,7 +49,7 @@ FX_SOFTMAX = "%softmax : [num_users=1] = call_function[target=torch.ops.aten.sof
 
 def test_out004_a_name_of_torch_export_is_told_from_a_chosen_one() -> None:
     (finding,) = findings(exported(value("softmax"), FX_SOFTMAX), "OUT004")
-    assert "the output has a name that the exporter made up: 'softmax'" in finding.message
+    assert "the output has a name that the exporter generated: 'softmax'" in finding.message
 
     assert not findings(exported(value("scores"), FX_SOFTMAX), "OUT004")
     # The caller asked for "cat_1" and got it: the exporter noted what it was called before.

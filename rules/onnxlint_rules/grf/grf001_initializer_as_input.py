@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class InitializerAsInput(Rule):
-    """Weights are listed as graph inputs too, so that no runtime may treat them as constants.
+    """Initializers are also listed as graph inputs, so runtimes may not treat them as constants.
 
     ## What it does
 

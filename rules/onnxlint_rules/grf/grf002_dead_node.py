@@ -20,7 +20,7 @@ HEAVY = 1_000_000
 
 
 class DeadNode(Rule):
-    """Nodes compute what no output depends on, or initializers lie in the file that nothing reads.
+    """Nodes or initializers that no output depends on.
 
     ## What it does
 

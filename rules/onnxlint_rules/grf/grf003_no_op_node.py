@@ -21,7 +21,7 @@ WHOLE = 2**31 - 1
 
 
 class NoOpNode(Rule):
-    """A node gives back its input as it is.
+    """A node returns its input unchanged.
 
     ## What it does
 

@@ -35,7 +35,7 @@ MAX_RESULT = 1 << 26
 
 
 class ConstantFoldable(Rule):
-    """Nodes read nothing but constants, and so compute the same value at every run.
+    """Nodes have only constant inputs, and compute the same value at every run.
 
     ## What it does
 

@@ -35,7 +35,7 @@ _OTHER = ", ".join(str(i / 4) for i in range(64))
 
 
 class DuplicateInitializer(Rule):
-    """Initializers of the same type, shape and content lie in the file more than once.
+    """The file holds the same initializer more than once.
 
     ## What it does
 

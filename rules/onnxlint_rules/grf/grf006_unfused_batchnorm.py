@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class UnfusedBatchnorm(Rule):
-    """A BatchNormalization follows a linear layer whose weights it could be folded into.
+    """A BatchNormalization could be folded into the layer before it.
 
     ## What it does
 

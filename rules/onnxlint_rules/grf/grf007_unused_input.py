@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class UnusedInput(Rule):
-    """A graph input does not matter: no output depends on it.
+    """No output depends on a graph input.
 
     ## What it does
 

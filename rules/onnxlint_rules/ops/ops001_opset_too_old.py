@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class OpsetTooOld(Rule):
-    """The model imports an operator set older than what its tools were made for.
+    """The model imports an operator set that is older than current tools expect.
 
     ## What it does
 

@@ -38,7 +38,7 @@ _STILL_RUN = frozenset({"GroupNormalization"})
 
 
 class DeprecatedOp(Rule):
-    """An operator is deprecated in the very operator set that the model imports.
+    """An operator is deprecated in the operator set that the model imports.
 
     ## What it does
 

@@ -16,7 +16,7 @@ _EXTENSIONS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 
 
 class ForeignOp(Rule):
-    """An operator belongs to no operator set of ONNX.
+    """An operator is not part of ONNX.
 
     ## What it does
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ConstantCondition(Rule):
-    """An If or Loop always goes the same way.
+    """The condition of an If or Loop is always the same.
 
     ## What it does
 

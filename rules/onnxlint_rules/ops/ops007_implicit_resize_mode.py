@@ -17,7 +17,7 @@ _PROBE = 64
 
 
 class ImplicitResizeMode(Rule):
-    """A Resize leaves out `coordinate_transformation_mode` or `nearest_mode`, and it matters.
+    """A Resize relies on a default of `coordinate_transformation_mode` or `nearest_mode` that changed between opsets.
 
     ## What it does
 
@@ -85,7 +85,7 @@ class ImplicitResizeMode(Rule):
                 y = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (x, , scales)
             }
             """,
-            says="linear Resize leaves out coordinate_transformation_mode",
+            says="linear Resize does not set coordinate_transformation_mode",
         ),
         Example(
             bad="""
@@ -101,7 +101,7 @@ class ImplicitResizeMode(Rule):
                             nearest_mode = "round_prefer_floor"> (x, , scales)
             }
             """,
-            says="nearest Resize by 0.25 leaves out coordinate_transformation_mode and nearest_mode",
+            says="nearest Resize by 0.25 does not set coordinate_transformation_mode and nearest_mode",
         ),
     )
     silent = (
@@ -161,7 +161,8 @@ def _implicit(node: Node) -> str:
     if mode != "nearest":
         if scales is not None and all(scale == 1 for scale, _ in scales):
             return ""
-        return f"{mode} Resize leaves out coordinate_transformation_mode: half_pixel by default, asymmetric before opset 11"
+        default = "half_pixel by default, asymmetric before opset 11"
+        return f"{mode} Resize does not set coordinate_transformation_mode: {default}"
     missing = [
         name
         for name, value in (("coordinate_transformation_mode", coordinates), ("nearest_mode", rounding))
@@ -176,7 +177,7 @@ def _implicit(node: Node) -> str:
     if not different:
         return ""
     return (
-        f"nearest Resize by {different[0]:g} leaves out {' and '.join(missing)}: the default takes other pixels than "
+        f"nearest Resize by {different[0]:g} does not set {' and '.join(missing)}: the default takes other pixels than "
         "asymmetric and floor do"
     )
 

@@ -21,7 +21,7 @@ _UNSTEADY = frozenset(
 
 
 class SliceAssignment(Rule):
-    """A slice of a tensor is assigned in place, which becomes ScatterND.
+    """An assignment to a slice is exported as ScatterND.
 
     ## What it does
 

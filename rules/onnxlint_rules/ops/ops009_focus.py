@@ -20,7 +20,7 @@ _FAR = 2**30
 
 
 class Focus(Rule):
-    """Every second pixel is sliced out four times and joined as channels in front of a Conv.
+    """A Focus layer (four strided Slices and a Concat) precedes a Conv that could do its work.
 
     ## What it does
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class MultiHeadOutputs(Rule):
-    """Detection heads are outputs of their own where one concatenated output would do.
+    """Detection heads are separate outputs; one concatenated output would be enough.
 
     ## What it does
 

@@ -44,7 +44,7 @@ _KERAS = re.compile(
 
 
 class GeneratedIoNames(Rule):
-    """An input or output has a name that the exporter made up.
+    """An input or output has a name that the exporter generated.
 
     ## What it does
 
@@ -108,7 +108,7 @@ class GeneratedIoNames(Rule):
             """,
             findings=2,
             equal=False,
-            says="the input has a name that the exporter made up: 'input.1'",
+            says="the input has a name that the exporter generated: 'input.1'",
         ),
         Example(
             bad="""
@@ -119,7 +119,7 @@ class GeneratedIoNames(Rule):
                 dense_1 = Sigmoid (image)
             }
             """,
-            says="3 of 3 outputs have names that the exporter made up",
+            says="3 of 3 outputs have names that the exporter generated",
         ),
     )
     silent = (
@@ -250,9 +250,9 @@ def _is_fx_name(graph: Graph, name: str) -> bool:
 def _message(what: str, made_up: list[str], total: int) -> str:
     shown = _list(made_up[:_SHOWN]) + (f" and {len(made_up) - _SHOWN} more" if len(made_up) > _SHOWN else "")
     if total == 1:
-        return f"the {what} has a name that the exporter made up: {shown}"
+        return f"the {what} has a name that the exporter generated: {shown}"
     verb = "has a name" if len(made_up) == 1 else "have names"
-    return f"{len(made_up)} of {total} {what}s {verb} that the exporter made up: {shown}"
+    return f"{len(made_up)} of {total} {what}s {verb} that the exporter generated: {shown}"
 
 
 def _list(names: list[str]) -> str:

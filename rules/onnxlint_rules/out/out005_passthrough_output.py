@@ -28,7 +28,7 @@ _MAX_STEPS = 64
 
 
 class PassthroughOutput(Rule):
-    """A graph output is an input or a constant, handed through.
+    """A graph output is an input or a constant, unchanged.
 
     ## What it does
 

@@ -55,7 +55,7 @@ ENOUGH_DB = 50.0
 
 
 class Fp16Range(Rule):
-    """Weights are too large or too small for float16, or constants turn to infinity or zero in it.
+    """Weights, constants or sums are out of the range of float16.
 
     ## What it does
 

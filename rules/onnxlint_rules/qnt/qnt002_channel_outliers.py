@@ -22,7 +22,7 @@ DEAD = 1e-3
 
 
 class ChannelOutliers(Rule):
-    """Output channels of a layer have ranges so different that int8 with one scale for all loses the small ones.
+    """The ranges of a layer's output channels differ too much for int8 with one scale.
 
     ## What it does
 

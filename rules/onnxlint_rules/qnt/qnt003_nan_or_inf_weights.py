@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class NanOrInfWeights(Rule):
-    """Weights hold NaN or infinity, so that whatever they touch is NaN.
+    """Weights hold NaN or infinity.
 
     ## What it does
 

@@ -10,7 +10,7 @@ from onnxlint_rules._graph import BFLOAT16, FLOAT16, FLOATS, names_shown
 
 
 class AlreadyQuantized(Rule):
-    """The model holds quantized operators, or its weights are half precision.
+    """The model is quantized already, or its weights are half precision.
 
     ## What it does
 
@@ -19,7 +19,7 @@ class AlreadyQuantized(Rule):
 
     ## Why it hurts
 
-    It is no fault where the model runs as it is. It is the wrong file to convert further:
+    This is not a fault where the model runs as it is. It is the wrong file to convert further:
 
     - Quantizers want float32: what is rounded twice loses twice, and ranges are those of rounded values.
     - TensorRT takes Q/DQ nodes for explicit quantization: what the calibration of another tool found is

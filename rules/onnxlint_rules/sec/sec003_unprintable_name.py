@@ -16,7 +16,7 @@ _IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202d\u202e]")
 
 
 class UnprintableName(Rule):
-    """A name holds control characters, terminal escapes or characters that turn text around.
+    """A name holds control characters, terminal escapes or bidirectional overrides.
 
     ## What it does
 

@@ -13,7 +13,7 @@ _KNOWN = re.compile(r"location|offset|length|checksum|basepath|prepacked_\d+")
 
 
 class ExternalDataUnknownKey(Rule):
-    """An external tensor carries entries that are not part of the format.
+    """An external tensor has entries that are not part of the format.
 
     ## What it does
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ReshapeFixedBatch(Rule):
-    """A Reshape target starts with a number where the batch is.
+    """A Reshape target has a number in place of the batch.
 
     ## What it does
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ExpandByShape(Rule):
-    """A tensor is expanded to the shape of the tensor it then meets, which broadcasting does by itself.
+    """A tensor is expanded to a shape that broadcasting would give it anyway.
 
     ## What it does
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FlattenIdiom(Rule):
-    """A Reshape to `[x.size(0), -1]` does what Flatten does without reading a shape.
+    """A Reshape to `[x.size(0), -1]` could be a Flatten.
 
     ## What it does
 

@@ -11,7 +11,7 @@ from onnxlint_rules.shp._operands import resize_factors
 
 
 class RuntimeResizeScales(Rule):
-    """The factor of a Resize or Upsample is fed at run time.
+    """The scale of a Resize or Upsample is an input of the model.
 
     ## What it does
 

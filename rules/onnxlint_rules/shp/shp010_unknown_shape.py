@@ -8,7 +8,7 @@ from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity,
 
 
 class UnknownShape(Rule):
-    """Not even the rank of a value can be inferred.
+    """The rank of a value cannot be inferred.
 
     ## What it does
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SqueezeWithoutAxes(Rule):
-    """A Squeeze names no axes, so that a free size of 1 goes as well.
+    """A Squeeze without axes also removes the batch axis where the batch is 1.
 
     ## What it does
 

@@ -29,7 +29,7 @@ _ELEMENT = re.compile(r"Inferred elem type differs from existing elem type: \((\
 
 
 class ShapeInferenceConflict(Rule):
-    """The inputs of an operator contradict each other or its attributes: it cannot run.
+    """The shapes of an operator's inputs contradict each other or its attributes.
 
     ## What it does
 

@@ -12,7 +12,7 @@ MAX_FINDINGS = 50
 
 
 class TypeConflict(Rule):
-    """An operator gets inputs of element types that it does not take, or not together.
+    """An operator does not support the element types of its inputs.
 
     ## What it does
 

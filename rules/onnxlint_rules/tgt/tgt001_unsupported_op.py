@@ -10,7 +10,7 @@ from onnxlint_rules.tgt._tables import count, names_of, nodes_for, operators, ta
 
 
 class UnsupportedOp(Rule):
-    """The model uses an operator that the target does not have.
+    """The model uses an operator that the target does not support.
 
     ## What it does
 

@@ -10,7 +10,7 @@ from onnxlint_rules.tgt._tables import targets
 
 
 class DynamicShapeUnsupported(Rule):
-    """An input has dims of any size, and the target wants to know them.
+    """An input has free sizes, and the target needs fixed ones.
 
     ## What it does
 

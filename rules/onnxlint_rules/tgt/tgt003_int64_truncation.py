@@ -21,7 +21,7 @@ _BOUNDS = {"Slice": (1, 2), "Clip": (1, 2), "Min": (0, 1), "Max": (0, 1)}
 
 
 class Int64Truncation(Rule):
-    """The model computes with integers that do not fit into 32 bits, which is all that the target has.
+    """The model computes with integers of more than 32 bits, and the target has 32.
 
     ## What it does
 

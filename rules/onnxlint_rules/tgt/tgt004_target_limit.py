@@ -12,7 +12,7 @@ from onnxlint_rules.tgt._tables import count, data_nodes, names_of, nodes_for, o
 
 
 class TargetLimit(Rule):
-    """An operator is used in a way that the target does not take, or takes and computes otherwise.
+    """An operator is used in a way that the target does not support or computes differently.
 
     ## What it does
 

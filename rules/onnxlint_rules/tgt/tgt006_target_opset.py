@@ -10,7 +10,7 @@ from onnxlint_rules.tgt._tables import targets
 
 
 class TargetOpset(Rule):
-    """The model's operator set or IR version is newer, or older, than the target reads.
+    """The target does not support the model's operator set or IR version.
 
     ## What it does
 
