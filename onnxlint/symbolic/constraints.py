@@ -96,8 +96,8 @@ def _demands(view: GraphView) -> Iterator[Demand]:
     symbolic = exact_sizes(view)
     for node in view.main.nodes:
         rule = _RULES.get(node.op)
-        if rule is None:
-            continue
+        if rule is None or not view.nearest_output(node):
+            continue  # what no output depends on is left out by runtimes, whatever it demands
         try:
             found = [demand for demand in rule(symbolic, node) if demand.left != demand.right]
         except (TooComplexError, *MISUSE):
@@ -161,7 +161,10 @@ def _solve(all_of: Sequence[Demand]) -> dict[str, _Found]:
         for demand, left, right, fails in stages[k]:
             answer = _one_symbol(left, right, found)
             if answer is not None and answer[0] not in found:
-                found[answer[0]] = _Found(answer[1], answer[2], demand, fails)
+                # What rests on a size that other inputs may have is no more certain than that.
+                rests_on = [found[name] for name in (symbols(left) | symbols(right)) & found.keys()]
+                is_certain = all(one.fails and not one.demand.or_one for one in rests_on)
+                found[answer[0]] = _Found(answer[1], answer[2], demand, fails and is_certain)
         k = 0 if len(found) > before else k + 1  # what was found may settle more of the stricter ones
         if k == len(stages):
             break
