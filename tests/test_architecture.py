@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST_FUNCTION = 70
+LONGEST_MODULE = 600
 
 sys.path.insert(0, str(ROOT))
 
@@ -22,6 +23,12 @@ def sources() -> Iterator[Path]:
     for folder in ("onnxlint", "rules", "fixtures"):
         yield from sorted((ROOT / folder).rglob("*.py"))
     yield ROOT / "dev.py"
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    assert len(lengths) > 200
+    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_MODULE} == {}
 
 
 def test_no_function_is_too_long() -> None:
@@ -44,6 +51,30 @@ def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     documented = ast.get_docstring(node, clean=False) is not None
     docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
     return (node.end_lineno or 0) - node.lineno + 1 - docstring
+
+
+def test_what_is_public_has_a_docstring() -> None:
+    """All but the methods of rules that `Rule` describes: their class says what they do."""
+    described = {"check", "patch", "rewrite"}
+    without: list[str] = []
+    count = 0
+    for path in sources():
+        if path.parts[-2] == "fixtures" or path.name == "dev.py":
+            continue
+        for node in _public(ast.parse(path.read_text(encoding="utf-8"))):
+            count += 1
+            if ast.get_docstring(node) is None and not ("onnxlint_rules" in path.parts and node.name in described):
+                without.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert count > 1000
+    assert without == []
+
+
+def _public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node)
 
 
 def test_no_circle_of_imports() -> None:

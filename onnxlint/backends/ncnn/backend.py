@@ -106,7 +106,7 @@ class NcnnBackend:
         """What is missing: see `Backend.available`."""
         from importlib.util import find_spec
 
-        from onnxlint.backends.ncnn.convert import pnnx_binary, real_tool
+        from onnxlint.backends.ncnn.tools import pnnx_binary, real_tool
 
         way = "install it with `pip install 'onnxlint[ncnn]'`"
         if find_spec("ncnn") is None:
@@ -201,8 +201,8 @@ def _make_float(target: Target, source: str, files: tuple[str, ...], job: Job, p
 
 
 def _make_half(target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress) -> Artifact:
-    from onnxlint.backends.ncnn.convert import real_tool, use_tool
     from onnxlint.backends.ncnn.format import TAG_FP16, load, save, to_fp16
+    from onnxlint.backends.ncnn.tools import real_tool, use_tool
 
     progress("weights to fp16", 0, None)
     net = load(source)
@@ -343,7 +343,7 @@ def _by_real_tools(source: str, files: Sequence[str], job: Job) -> str:
 
     What is not there is ours: the formats are the same.
     """
-    from onnxlint.backends.ncnn.convert import real_tool, use_tool
+    from onnxlint.backends.ncnn.tools import real_tool, use_tool
 
     to_table, to_int8 = real_tool(job.tools, "ncnn2table"), real_tool(job.tools, "ncnn2int8")
     if to_table is None or to_int8 is None:

@@ -7,8 +7,6 @@ import importlib.util
 import math
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -22,6 +20,7 @@ import numpy as np
 from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
 from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
 from onnxlint.backends.ncnn.run import wheel
+from onnxlint.backends.ncnn.tools import demand_room, pnnx_binary, real_tool, run_tool
 from onnxlint.backends.size_inputs import bind_hint
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.batch import input_batch_axes
@@ -35,12 +34,6 @@ if TYPE_CHECKING:
 LEAST_SNR = 60.0
 """dB between ncnn and onnxruntime below which ncnn computes something else. Right nets have 90 to 130; a net whose
 Resize samples elsewhere, or whose padding went missing, has less than 40."""
-
-LIMIT = 1800
-"""Seconds after which pnnx is taken for stuck."""
-
-ROOM = 1 << 20
-"""Bytes; with less left, a disk counts as full."""
 
 LINT_TARGET = "ncnn"
 
@@ -62,7 +55,6 @@ ONNX_NAMES: dict[str, tuple[str, ...]] = {
 
 LOOK = re.compile(r"^ignore |not supported|unsupported", re.IGNORECASE)
 TROUBLE = re.compile(r"error|fail|not supported", re.IGNORECASE)
-COLOR = re.compile(r"\x1b?\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -206,75 +198,6 @@ def batch_axes(view: GraphView) -> dict[str, int]:
 # The tools
 
 
-def pnnx_binary(tools: str | None = None) -> str | None:
-    """The pnnx program: the one in `tools`, or that of the wheel; None where there is none."""
-    names = ("pnnx", "pnnx.exe")
-    folders = [tools] if tools else []
-    spec = importlib.util.find_spec("pnnx")
-    if not tools and spec is not None and spec.origin is not None:
-        folders.append(os.path.dirname(spec.origin))
-    for folder in folders:
-        for name in names:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                return path
-    return None
-
-
-def real_tool(folder: str | None, name: str) -> str | None:
-    """One of ncnn's programs in the folder of `--ncnn-tools`; None where it is not there."""
-    if folder is None:
-        return None
-    if not os.path.isdir(folder):
-        raise OnnxlintError(
-            f"--ncnn-tools {printable(folder)}: not a folder; give the folder that holds ncnn's programs"
-        )
-    return next((path for end in ("", ".exe") if os.path.isfile(path := os.path.join(folder, name + end))), None)
-
-
-def run_tool(command: Sequence[str], folder: str) -> tuple[int, str]:
-    """Exit code (negative: killed by that signal) and everything that was printed.
-
-    Raises:
-        OnnxlintError: It cannot be started, or does not end.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=LIMIT,
-        )
-    except subprocess.TimeoutExpired:
-        raise OnnxlintError(f"{printable(command[0])}: did not end within {LIMIT // 60} minutes") from None
-    except OSError as error:
-        raise OnnxlintError(f"{printable(command[0])}: cannot be started: {error.strerror or error}") from None
-    return done.returncode, COLOR.sub("", done.stdout.decode("utf-8", "replace"))
-
-
-def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
-    """Run a tool of ncnn that is to write `files`.
-
-    Raises:
-        OnnxlintError: It fails, or does not write them.
-    """
-    code, log = run_tool([os.path.abspath(command[0]), *command[1:]], os.getcwd())
-    if code != 0 or not all(os.path.exists(file) and os.path.getsize(file) for file in files):
-        said = [line for line in log.splitlines() if line.strip()]
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        last = f": {printable(said[-1])[:200]}" if said else ""
-        raise OnnxlintError(f"{printable(command[0])}: made nothing ({how}){last}")
-
-
-def _demand_room(folder: str) -> None:
-    """Raises OnnxlintError where a tool may have failed because the disk is full: none of them says so."""
-    if shutil.disk_usage(folder).free < ROOM:
-        where = printable(os.path.dirname(folder))
-        raise OnnxlintError(f"{where}: the disk is full; free some of it, or set TMPDIR to a folder on another one")
-
-
 def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     """Path of the `.param`, which tools made it, and what they said about what they could not do."""
     onnx2ncnn = real_tool(job.tools, "onnx2ncnn")
@@ -290,7 +213,7 @@ def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     code, log = run_tool(command, folder)
     said = [line.strip() for line in log.splitlines() if line.strip()]
     if code != 0 or not os.path.exists(os.path.join(folder, param)):
-        _demand_room(folder)
+        demand_room(folder)
         how = f"crashed (signal {-code})" if code < 0 else f"failed (exit code {code})"
         plain = [line for line in said if not line.startswith("#")]
         last = next((line for line in reversed(plain) if TROUBLE.search(line)), plain[-1] if plain else "")
@@ -320,7 +243,7 @@ def _read(name: str, param: str, view: GraphView, log: Sequence[str]) -> Network
         if not missing:
             return load(param)
     except OnnxlintError as error:
-        _demand_room(os.path.dirname(param))
+        demand_room(os.path.dirname(param))
         raise NotConvertible(
             f"{printable(name)}: pnnx did not make a valid net of it ({str(error).removeprefix(param + ':').strip()})",
             LINT_TARGET,

@@ -189,6 +189,7 @@ class Block:
 
     @property
     def channels(self) -> slice:
+        """The channels that these are, to index a list of all with."""
         return slice(self.first, self.first + self.values.shape[1])
 
     def pieces(self) -> Iterator[npt.NDArray[np.float32]]:

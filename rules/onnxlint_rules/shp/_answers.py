@@ -58,6 +58,7 @@ class Answer:
         return f"; constant {self.constant} is equivalent"
 
     def fix(self) -> Fix:
+        """How far putting the constant in the operand's place can be trusted."""
         return Fix(Applicability.ASSUMES, " and ".join(self.conditions)) if self.conditions else SAFE
 
 

@@ -17,6 +17,7 @@ from onnxlint.backends.ncnn import convert as conversion
 from onnxlint.backends.ncnn.convert import clean, convert, run_in_child, snr, trace
 from onnxlint.backends.ncnn.format import parse_bin, parse_param, save
 from onnxlint.backends.ncnn.run import NcnnSession
+from onnxlint.backends.ncnn.tools import pnnx_binary
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from onnxlint.model.skeleton import open_model
@@ -168,7 +169,7 @@ def test_a_crash_is_an_error_with_a_reason(tmp_path: Path) -> None:
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: Any) -> None:
     path = write(tmp_path, [helper.make_node("Det", ["x"], ["d"])], {"x": [1, 3, 8, 8]}, {"d": [1, 3]})
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(conversion.shutil, "disk_usage", lambda _: usage._replace(free=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
     monkeypatch.setattr(conversion, "run_tool", lambda *_: (1, ""))
     with pytest.raises(OnnxlintError, match="the disk is full"):
         convert(path, JOB)
@@ -181,7 +182,7 @@ def test_tools_that_are_not_there(tmp_path: Path) -> None:
     # The program of the wheel, as a tool in a folder.
     tools = tmp_path / "tools"
     tools.mkdir()
-    binary = conversion.pnnx_binary()
+    binary = pnnx_binary()
     assert binary is not None
     (tools / "pnnx").symlink_to(binary)
     assert convert(path, Job(Recipe(), tools=str(tools))).made_with == "pnnx"
