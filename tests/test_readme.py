@@ -28,7 +28,12 @@ def without_times(text: str) -> str:
 
 
 def without_numbers(text: str) -> str:
-    """What convert and compare print, but for numbers and the widths of columns."""
+    """What convert and compare print, but for numbers, the widths of columns, and which model is best and worst."""
+    command, _, printed = text.partition("\n")
+    if " compare " in command:
+        verdict, _, rest = printed.partition("\n\n")
+        verdict = " ".join(re.sub(r"\bfixed\w*\.(onnx|param)", "MODEL", verdict).split())
+        text = f"{command}\n{verdict}\n\n{rest}"
     return re.sub(r"[ -]+", " ", re.sub(r"\d[\d.,e-]*( ?[KM]?B\b| ms| s\b| bytes)?", "#", text).replace(" ?", ""))
 
 
