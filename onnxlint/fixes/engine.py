@@ -200,11 +200,13 @@ def _verified(
             return run, simplified, None
         progress("verifying")
         verification = check.of(run)
-        if verification.equal:
+        is_simplified = run.is_simplified and simplified is not None and not simplified.refused
+        if verification.equal and (verification.verified or not is_simplified):
             return run, simplified, verification
-        if simplified is not None and not simplified.refused:
+        if is_simplified:
             # Without it first: all else is proved.
-            simplified = Simplified(refused=f"with it the outputs differ: {verification.summary()}")
+            why = "it cannot be verified" if verification.equal else "with it the outputs differ"
+            simplified = Simplified(refused=f"{why}: {verification.summary()}")
             run = run_rounds(job)
             continue
         guilty = _bisect(job, run, check, verification, progress)

@@ -58,7 +58,7 @@ def interface_of(original: GraphView, result: onnx.ModelProto, edited: Edited) -
         if one.output not in known or one.output not in original.main.outputs:
             for head in one.heads:
                 joined[old.get(head.name, head.name)] = Slice(one.output, one.axis, head.start, head.stop)
-    names = sorted(old.get(output, output) for output in _dropped_outputs(result) - _dropped_outputs(original.proto))
+    names = sorted({old.get(output, output) for output in _dropped_outputs(result)} - _dropped_outputs(original.proto))
     dropped = {name: _dropped(original, name) for name in names}
     gone = _activations(original.proto) - _activations(result)
     if gone != Counter(one.op for each in dropped.values() for one in each):

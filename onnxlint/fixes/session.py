@@ -68,6 +68,10 @@ def fix_path(
     multiples = noted_multiples(edited, options.assumptions, options.multiple_of)
     if request.simplify:
         demand_onnxsim()
+        if not options.verify:
+            raise OnnxlintError(
+                "--simplify: onnxsim's results are used where both models were run; leave out --no-verify"
+            )
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:

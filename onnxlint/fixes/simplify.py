@@ -115,7 +115,7 @@ def simplify(model: Model, skeleton: onnx.ModelProto, seconds: int = SECONDS, me
     problem = _other_interface(shown, simplified)
     if problem:
         return Outcome(None, refused=problem)
-    proto = _restored(skeleton, simplified, hidden)
+    proto = _restored(skeleton, shown, simplified, hidden)
     before, after = _operators(skeleton), _operators(proto)
     if _same_nodes(skeleton, proto):
         return Outcome(skeleton)
@@ -250,7 +250,9 @@ def _other_interface(shown: onnx.ModelProto, simplified: onnx.ModelProto) -> str
     return f"onnxsim changed the opset of domain {printable(changed[0] or 'ai.onnx')}" if changed else ""
 
 
-def _restored(skeleton: onnx.ModelProto, simplified: onnx.ModelProto, hidden: set[str]) -> onnx.ModelProto:
+def _restored(
+    skeleton: onnx.ModelProto, shown: onnx.ModelProto, simplified: onnx.ModelProto, hidden: set[str]
+) -> onnx.ModelProto:
     """The original with onnxsim's nodes and constants, and all else as it was."""
     import onnx
 
@@ -266,7 +268,12 @@ def _restored(skeleton: onnx.ModelProto, simplified: onnx.ModelProto, hidden: se
     read |= {value.name for each in _graphs(graph) for value in each.output}
     originals = {tensor.name: tensor for tensor in skeleton.graph.initializer}
     kept = [tensor for tensor in skeleton.graph.initializer if tensor.name in hidden and tensor.name in read]
-    kept += [_constant(tensor, originals) for tensor in simplified.graph.initializer if tensor.name in read]
+    given = {tensor.name: tensor for tensor in shown.graph.initializer}
+    kept += [
+        originals[tensor.name] if _is_same(tensor, given.get(tensor.name)) else tensor
+        for tensor in simplified.graph.initializer
+        if tensor.name in read
+    ]
     listed = {value.name for value in skeleton.graph.input}
     names = {tensor.name for tensor in kept}
     kept += [tensor for name, tensor in originals.items() if name in listed and name not in names]
@@ -276,12 +283,13 @@ def _restored(skeleton: onnx.ModelProto, simplified: onnx.ModelProto, hidden: se
     return proto
 
 
-def _constant(tensor: onnx.TensorProto, originals: dict[str, onnx.TensorProto]) -> onnx.TensorProto:
-    """The original's own message for a constant that onnxsim left as it was: its bytes then stay where they are."""
-    original = originals.get(tensor.name)
-    same = original is not None and (original.data_type, original.dims) == (tensor.data_type, tensor.dims)
-    # A name stands for one value in a model: onnxsim gives constants that it computes names of the values that they replace.
-    return original if same and original is not None else tensor
+def _is_same(tensor: onnx.TensorProto, given: onnx.TensorProto | None) -> bool:
+    """Whether onnxsim left a constant as it was: the original's bytes can then stay where they are."""
+    from onnx import numpy_helper
+
+    if given is None or (given.data_type, given.dims) != (tensor.data_type, tensor.dims):
+        return False
+    return numpy_helper.to_array(given).tobytes() == numpy_helper.to_array(tensor).tobytes()
 
 
 def _node(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> onnx.NodeProto:

@@ -96,6 +96,21 @@ def test_each_alone_is_run(tmp_path: Path, wanted: dict[str, Any]) -> None:
     assert report.verification.verified
 
 
+def test_what_an_earlier_fix_dropped_and_joined_may_be_renamed(tmp_path: Path) -> None:
+    dropped, _ = fix(saved(tmp_path, heads()), drop_output_activations=True, select=["OUT002"])
+    renamed, report = fix(saved(tmp_path, dropped), rename={"conf": "scores"}, select=["OUT002"])
+    assert outputs(renamed) == ["bbox", "scores", "landm"]
+    assert report.verification is not None
+    assert report.verification.verified
+    assert not report.not_compared
+    joined, _ = fix(saved(tmp_path, renamed), concat_heads=["landm", "scores", "bbox"], select=["OUT002"])
+    again, report = fix(saved(tmp_path, joined), rename={"output": "all"}, select=["OUT002"])
+    assert outputs(again) == ["all"]
+    assert report.verification is not None
+    assert report.verification.verified
+    assert not report.not_compared
+
+
 def test_an_edit_that_breaks_the_model_is_an_error_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,3 +138,20 @@ def test_limits_hold(limits: dict[str, int], says: str) -> None:
     assert outcome.proto is not None or says in outcome.refused
     if "memory" in limits:
         assert outcome.proto is None
+
+
+def test_nothing_of_onnxsim_is_used_unless_it_was_verified(tmp_path: Path) -> None:
+    from onnxlint.errors import OnnxlintError
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model().SerializeToString())
+    with pytest.raises(OnnxlintError, match="where both models were run"):
+        onnxlint.fix(path, tmp_path / "out.onnx", simplify=True, verify=False, isolated=True)
+    random = model()
+    random.graph.node.append(onnx.helper.make_node("RandomNormalLike", ["z"], ["noise"]))
+    random.graph.output.append(onnx.helper.make_tensor_value_info("noise", 1, ["N", 3, 8, 8]))
+    path.write_bytes(random.SerializeToString())
+    report = onnxlint.fix(path, tmp_path / "out.onnx", simplify=True, isolated=True, select=["OPS001"])
+    assert report.simplified is not None
+    assert "it cannot be verified" in report.simplified.refused
+    assert not report.changed
