@@ -321,6 +321,8 @@ def _load_arrays(path: Path) -> npt.NDArray[Any]:
 
 def decode(path: str) -> Bytes:
     """The RGB pixels (H, W, 3) of an image file. Raises OSError or ValueError."""
+    if not os.path.isfile(path):
+        raise OSError("it is not a regular file")
     image_module = importlib.import_module("PIL.Image")
     with warnings.catch_warnings():
         warnings.simplefilter("error", image_module.DecompressionBombWarning)

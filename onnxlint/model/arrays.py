@@ -7,6 +7,7 @@ broken files. Here a file is looked at before anything is allocated, and whateve
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
@@ -56,7 +57,9 @@ def read_arrays(path: str, wanted: Collection[str] | None = None) -> dict[str, A
     """
     shown = printable(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OnnxlintError(f"{shown}: is not a regular file, so not an .npy or .npz file")
             if file.read(len(_MAGIC)) == _MAGIC:
                 file.seek(0)
                 return {"": _array(shown, file, os.fstat(file.fileno()).st_size)}
@@ -71,6 +74,11 @@ def read_arrays(path: str, wanted: Collection[str] | None = None) -> dict[str, A
         raise OnnxlintError(
             f"{shown}: cannot be unpacked: {printable(str(error))[:100]}; write it with numpy.savez"
         ) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for somebody to write into a FIFO."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_inputs(path: str, names: Sequence[str]) -> dict[str, Array]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -136,3 +138,12 @@ def test_an_npy_file_is_that_of_the_only_input(tmp_path: Path) -> None:
         read_inputs(path, ["x", "y"])
     with pytest.raises(OnnxlintError, match="No such file"):
         read_inputs(str(tmp_path / "none.npy"), ["x"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason=f"{sys.platform} has no FIFOs")
+def test_special_files_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    os.mkfifo(path)
+    for one in (str(path), os.devnull, str(tmp_path)):
+        with pytest.raises(OnnxlintError, match=r"is not a regular file|Is a directory"):
+            read_arrays(one)
