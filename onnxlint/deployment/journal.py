@@ -191,7 +191,7 @@ def damaged(path: str, why: str) -> OnnxlintError:
 
 
 def _read(path: str) -> dict[str, _Entry]:
-    """The recorded steps; none where there is no record, or it was written by another version's format."""
+    """The recorded steps; none where the record is missing or of another format version."""
     try:
         document = read_json(path)
     except FileNotFoundError:

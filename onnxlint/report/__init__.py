@@ -35,7 +35,7 @@ class Report:
         fail_on: Findings of this severity and above make `check` fail; None where none does.
         root: Folder of the repository: source lines are relative to it, and so are the paths of models in formats that
             other tools read.
-        verbose: Whether `text` shows every finding by itself, and those too that nobody can act on.
+        verbose: Whether `text` shows every finding by itself, including those that nobody can act on.
         color: Whether `text` may use terminal colors.
         width: Columns that `text` may use; None does not wrap, as is right for pipes and files.
     """
@@ -58,7 +58,7 @@ def render(format: str, report: Report) -> str:
     """A report in one of `FORMATS`, ending in a newline unless it is empty.
 
     Raises:
-        OnnxlintError: There is no such format; the message has the nearest match.
+        OnnxlintError: The format does not exist; the message names the nearest.
     """
     import importlib
 

@@ -84,7 +84,7 @@ class Totals:
 
     @property
     def by_severity(self) -> str:
-        """`2 errors, 9 warnings, 3 info`: those that there are, the worst first."""
+        """`2 errors, 9 warnings, 3 info`: severities that occur, worst first."""
         words = []
         for severity in Severity:
             number = self.severities[severity]
@@ -243,7 +243,7 @@ def most_severe(findings: Sequence[Finding], most: int) -> list[Finding]:
 
 
 def identity(seen: Counter[str], *parts: str) -> str:
-    """A digest that stays the same from run to run for the same parts; equal ones are told apart by their order."""
+    """A digest that stays the same from run to run for the same parts; equal ones are numbered."""
     key = "\0".join(parts)
     seen[key] += 1
     return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}:{seen[key]}"

@@ -60,7 +60,7 @@ def _body(report: Report) -> Iterator[str]:
             yield f'<p class="soft">Only the first {PICTURES} are drawn.</p>'
         if any(finding.after is not None for result in report.results for finding in result.findings):
             yield (
-                '<p class="soft">What a fix makes of its place is drawn for at most '
+                '<p class="soft">The result of a fix is drawn for at most '
                 f"{FIXED_OF_A_RULE} findings of a rule in a model, fewer in large ones.</p>"
             )
     yield f'<p class="soft">onnxlint {text(__version__)}</p>'
@@ -168,7 +168,7 @@ def _finding(finding: Finding, unfolded: bool, drawn: bool, is_member: bool = Fa
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    """Those that there are: name → HTML."""
+    """A definition list of name → HTML, without empty entries."""
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items() if value)
     return f"<dl>{listed}</dl>"
 
@@ -184,6 +184,6 @@ def _pictures(finding: Finding) -> str:
         return f'<div class="graphs">{figure(before, "")}</div>'
     if isinstance(after, str):
         return f'<div class="graphs">{figure(before, "")}</div><p class="soft">After the fix: {_text(after)}.</p>'
-    gone = "before; dashed: what the fix takes away or changes" if before.changed else "before"
-    new = "after the fix; green: what it brings or has changed" if after.changed else "after the fix"
+    gone = "before; dashed: removed or changed by the fix" if before.changed else "before"
+    new = "after the fix; green: added or changed" if after.changed else "after the fix"
     return f'<div class="graphs">{figure(before, gone, "gone")}{figure(after, new, "new")}</div>'

@@ -257,7 +257,7 @@ def _model(path: str, files: Files) -> dict[str, Any]:
     if relative is not None:
         return _below_root(relative)
     if path == "-" or (path.startswith("<") and not os.path.exists(path)):
-        return _below_root(path)  # standard input, or a model that is no file
+        return _below_root(path)  # standard input, or a model that is not a file
     return {"uri": _file_uri(os.path.abspath(path))}
 
 
