@@ -10,8 +10,11 @@ Everywhere: g groups, m outputs in a group, k weights of an output.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,16 @@ FP16_LARGEST = 65504.0
 
 TINY = 1e-30
 """Channels whose weights are all smaller become zeros: their scale would leave the range of float32."""
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """While this is entered, NumPy's matrix products use one thread each: ours run beside each other, and two layers
+    of threads on the same cores cost several times as much. Needs threadpoolctl; without it, nothing happens."""
+    try:
+        module = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return nullcontext()
+    return cast(AbstractContextManager[object], module.threadpool_limits(1, "blas"))
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,7 @@ Everywhere: g groups, m outputs in a group, k weights of an output, p output pos
 
 from __future__ import annotations
 
-import importlib
 import math
-from contextlib import AbstractContextManager, nullcontext
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +14,6 @@ from onnxlint.backends.ncnn.format import Layer
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.intp]
-
-
-def one_blas_thread() -> AbstractContextManager[object]:
-    """While this is entered, NumPy's matrix products use one thread each: ours run beside each other, and two layers
-    of threads on the same cores cost several times as much. Needs threadpoolctl; without it, nothing happens."""
-    try:
-        module = importlib.import_module("threadpoolctl")
-    except ImportError:
-        return nullcontext()
-    return cast(AbstractContextManager[object], module.threadpool_limits(1, "blas"))
 
 
 def groups(layer: Layer) -> int:
@@ -122,10 +109,3 @@ def quantize_input(x: Floats, scale: float) -> Floats:
     q += np.copysign(np.float32(0.5), q)
     np.trunc(q, out=q)
     return q
-
-
-def layer_output(layer: Layer, x: Floats) -> Floats:
-    """What the float layer computes for the input `x`: shape (g·m, p), after bias and activation."""
-    y = np.matmul(weight_matrix(layer), columns(layer, x))
-    y = y.reshape(-1, y.shape[-1]) + bias(layer)[:, None]
-    return activate(layer, y)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
 from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, spread
@@ -26,6 +25,7 @@ from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
+from onnxlint.backends.rounding import one_blas_thread
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -89,7 +89,7 @@ def auto(
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
     some = spread(images, IMAGES)
     check_inputs(some)
-    with arith.one_blas_thread():
+    with one_blas_thread():
         return _auto(net, some, mixed, budget, frozenset(keep), threads, progress)
 
 

@@ -21,6 +21,7 @@ from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Layer, Network
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
+from onnxlint.backends.rounding import one_blas_thread
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -293,7 +294,7 @@ def make_table(
     )
     if method != "eq":
         return table
-    with arith.one_blas_thread():
+    with one_blas_thread():
         return _equalize_outputs(net, images, table, threads, progress)
 
 

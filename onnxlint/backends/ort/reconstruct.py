@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ from onnxlint.backends.rounding import (
     best_scales,
     centred,
     moved_bias,
+    one_blas_thread,
     refit,
     round_weights,
     sums_of,
@@ -38,8 +40,11 @@ from onnxlint.backends.rounding import (
 DAMPING = 0.01
 """For rounding, in units of the mean variance of the inputs."""
 
-POSITIONS = 8_000
-"""Output positions, over all inputs, from which a layer's moments are taken."""
+POSITIONS = (4_000, 8_000)
+"""Fewest and most output positions, over all inputs, from which a layer's moments are taken."""
+
+POSITIONS_EACH = 10
+"""Positions for each weight of an output, within these bounds."""
 
 LARGEST = 4608
 """Inputs of one output (512 channels of 3×3) above which weights are rounded plainly: the moments grow with the square."""
@@ -90,7 +95,21 @@ def reconstruct(
         threads: For onnxruntime.
         progress: Called with what is being done.
     """
-    walk = _Walk(model, candidates, inputs, layers(model, keep), levels)
+    with one_blas_thread():
+        return _reconstruct(model, candidates, inputs, name, keep, levels, threads, progress)
+
+
+def _reconstruct(
+    model: onnx.ModelProto,
+    candidates: Mapping[str, Sequence[Range]],
+    inputs: Sequence[Mapping[str, Array]],
+    name: str,
+    keep: Collection[str],
+    levels: int,
+    threads: int,
+    progress: Progress,
+) -> Reconstructed:
+    walk = _Walk(model, candidates, inputs, layers(model, keep), levels, threads)
     total = len(model.graph.node)
     for i, (old, node) in enumerate(zip(model.graph.node, walk.new.graph.node, strict=True)):
         walk.fit(node)
@@ -120,6 +139,7 @@ class _Walk:
         inputs: Sequence[Mapping[str, Array]],
         known: Mapping[str, Layer],
         levels: int,
+        threads: int,
     ) -> None:
         self.new = onnx.ModelProto()
         self.new.CopyFrom(model)
@@ -130,6 +150,7 @@ class _Walk:
         self._candidates = candidates
         self._known = known
         self._levels = levels
+        self._threads = threads
         self._tensors = {tensor.name: tensor for tensor in self.new.graph.initializer}
         self._constants = {key: tuple(tensor.dims) for key, tensor in self._tensors.items()}
         self._uses = use_counts(model)
@@ -160,7 +181,7 @@ class _Walk:
             if layer is not None and layer.source not in self.ranges:
                 self.ranges[layer.source] = _least_disturbing(self._candidates[layer.source], weight, columns)
             limits = None if layer is None else self.ranges[layer.source]
-            self._moments[geometry] = _moments(columns, limits)
+            self._moments[geometry] = _moments(columns, limits, self._threads)
         m = self._moments[geometry]
         if m is not None and all(self._uses[key] == 1 for key in node.input[1:] if key):
             self._refit(node, layer, weight, rows.shape, m)
@@ -258,7 +279,8 @@ def _columns(
 ) -> Iterator[tuple[Floats, Floats]]:
     """What a layer reads for a sample of its output positions, (g, k, positions), for each pair of its inputs in the float
     model and the int8 one; nothing for a convolution that is not understood here."""
-    each = max(1, POSITIONS // len(pairs))
+    weights = math.prod(kernel) * (pairs[0][0].shape[-1 if not kernel else 1] // groups)
+    each = max(1, int(np.clip(POSITIONS_EACH * weights, *POSITIONS)) // len(pairs))
     generator = np.random.default_rng(0)
     for exact, inexact in pairs:
         views = [_windows(node, kernel, x) for x in (exact, inexact)]
@@ -277,12 +299,16 @@ def _columns(
         yield a, b
 
 
-def _moments(columns: Sequence[tuple[Floats, Floats]], limits: Range | None) -> Moments | None:
+def _moments(columns: Sequence[tuple[Floats, Floats]], limits: Range | None, threads: int) -> Moments | None:
     """Moments of what a layer reads, which the int8 model rounds within `limits`."""
     count = sum(a.shape[2] for a, _ in columns)
     if not count:
         return None
-    return centred([sums_of(a, b if limits is None else rounded(b, limits)) for a, b in columns], count)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        return centred(
+            pool.map(lambda pair: sums_of(pair[0], pair[1] if limits is None else rounded(pair[1], limits)), columns),
+            count,
+        )
 
 
 def _least_disturbing(candidates: Sequence[Range], weight: Doubles, columns: Sequence[tuple[Floats, Floats]]) -> Range:
