@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def run(words: Sequence[str]) -> int:
@@ -24,6 +25,7 @@ def run(words: Sequence[str]) -> int:
     from onnxlint.cli.commands import COMMANDS, ERROR
     from onnxlint.cli.errors import UsageError
     from onnxlint.errors import OnnxlintError
+    from onnxlint.model.scratch import was_terminated
     from onnxlint.text import printable
 
     try:
@@ -41,11 +43,13 @@ def run(words: Sequence[str]) -> int:
             return stop.code or 0
         console.errors([printable(str(stop.code))])
     except Exception as error:  # noqa: BLE001 - Python's own exit code would be 1, which means findings
-        import traceback
+        if not was_terminated():
+            import traceback
 
-        traceback.print_exc()
-        console.errors([f"{type(error).__name__}: this is a bug in onnxlint, please report it with the lines above"])
-    return ERROR
+            traceback.print_exc()
+            said = f"{type(error).__name__}: this is a bug in onnxlint, please report it with the lines above"
+            console.errors([said])
+    return TERMINATED if was_terminated() else ERROR
 
 
 def _interrupted() -> int:

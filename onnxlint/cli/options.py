@@ -176,8 +176,13 @@ class ConfigOptions:
     ] = None
     isolated: Annotated[bool, option("--isolated", help="read no configuration file", panel=WORK)] = False
     trust_config: Annotated[
-        bool, option("--trust-config", help="run rules of configurations that lie beside models elsewhere", panel=WORK)
-    ] = False
+        bool | None,
+        option(
+            "--trust-config/--no-trust-config",
+            help="run the code that rule-paths names in every configuration, or in none (default: in your own)",
+            panel=WORK,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,7 +359,7 @@ def configs_of(options: ConfigOptions, command: Settings | None = None) -> Confi
     """
     from onnxlint.lint.configuration import Configs, Settings
 
-    return Configs(command or Settings(), options.config, options.isolated, options.trust_config or None)
+    return Configs(command or Settings(), options.config, options.isolated, options.trust_config)
 
 
 def registry(options: ConfigOptions) -> Registry:

@@ -97,10 +97,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Config:
-    """The settings that hold for a model: a file's (if there is one) and the command line's, which comes on top."""
+    """The settings that hold for a model: a file's (if there is one) and the command line's, which comes on top.
+
+    Attributes:
+        file: What the configuration file says.
+        command: What the command line says.
+        never_trusted: Whether code is loaded from no configuration at all.
+    """
 
     file: Settings
     command: Settings
+    never_trusted: bool = False
 
     @property
     def layers(self) -> tuple[Settings, Settings]:
@@ -157,6 +164,9 @@ class Config:
         """One line about rules that are not loaded, and how to load them; empty where there are none."""
         if not self.file.withheld:
             return ""
+        if self.never_trusted:
+            why = "no code of a configuration is trusted here; --trust-config runs it"
+            return f"{self.file.path}: rule-paths not loaded: {why}"
         return (
             f"{self.file.path}: rule-paths not loaded: their code would run, and this configuration was found beside a "
             f"model, not upwards from the working directory; use --config {self.file.path} or --trust-config to run it"
@@ -228,7 +238,7 @@ class Configs:
         if isolated:
             self._fixed = Config(Settings(), command)
         elif path is not None:
-            self._fixed = Config(_withheld(read(path), trust_config is not False), command)
+            self._fixed = Config(_withheld(read(path), trust_config is not False), command, trust_config is False)
         self._by_folder: dict[str, Config] = {}
         self._by_path: dict[str | None, Config] = {None: Config(Settings(), command)}
 
@@ -249,7 +259,7 @@ class Configs:
             path = find(folder)
             if path is not None and path not in self._by_path:
                 trusted = _is_own(path) if self._trust is None else self._trust
-                self._by_path[path] = Config(_withheld(read(path), trusted), self._command)
+                self._by_path[path] = Config(_withheld(read(path), trusted), self._command, self._trust is False)
             known = self._by_folder[folder] = self._by_path[path]
         return known
 

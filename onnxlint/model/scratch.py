@@ -104,6 +104,14 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+_signals: list[int] = []
+
+
+def was_terminated() -> bool:
+    """Whether SIGTERM has come: Python wraps what is raised in some places (`__set_name__`) into another exception."""
+    return bool(_signals)
+
+
 class Terminated(SystemExit):
     """SIGTERM: the process ends, through all `finally` clauses."""
 
@@ -116,6 +124,7 @@ def ending_by_exception() -> Iterator[None]:
     """
 
     def stop(number: int, _frame: object) -> NoReturn:
+        _signals.append(number)
         raise Terminated(128 + number)
 
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -103,6 +103,9 @@ def test_never_trusting_holds_in_the_working_directory_too(downloads: Path, monk
         found = Configs(Settings(), config, trust_config=False).of("model.onnx")
         assert found.rule_paths == ()
         assert "not loaded" in found.withheld_note
+    outcome = onnxlint("check", "model.onnx", "--no-trust-config")
+    assert not ran(downloads)
+    assert "rule-paths not loaded: no code of a configuration is trusted here" in outcome.err
     assert Configs(Settings()).of("model.onnx").rule_paths == (str(downloads / "rules"),)
 
 

@@ -119,3 +119,24 @@ def test_fix_that_is_terminated_leaves_nothing(tmp_path: Path) -> None:
             assert b"Traceback" not in process.stderr.read()
         assert code in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
         assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_sigterm_while_python_wraps_exceptions() -> None:
+    """In `__set_name__`, SystemExit becomes a RuntimeError (Python 3.11): no traceback for that, and no exit code 2."""
+    program = """
+import os, signal, sys
+from unittest import mock
+from onnxlint.cli import app
+from onnxlint.model.scratch import ending_by_exception
+
+def wrapped(commands, words):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except SystemExit as error:
+        raise RuntimeError("Error calling __set_name__") from error
+
+with ending_by_exception(), mock.patch("onnxlint.cli.parsing.run_command", wrapped):
+    sys.exit(app.run(["check"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
