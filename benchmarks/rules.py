@@ -1,6 +1,6 @@
 """How often each rule fires over a set of models, and whether what it finds can be fixed.
 
-    python -m benchmarks.rules MODEL_OR_FOLDER… [--multiple-of 32] [-o docs/rule-statistics.md]
+    python -m benchmarks.rules MODEL_OR_FOLDER… [--multiple-of 32] [--models WORDS] [-o docs/rule-statistics.md]
 
 Each model is checked with the default rules and fixed as `onnxlint fix --multiple-of 32` does, with verification. Counted
 are findings of the original: fixed, shortened, offered with a flag that changes outputs or the interface, left although
@@ -93,13 +93,13 @@ def collect(paths: Sequence[Path], multiple_of: int) -> Statistics:
     return found
 
 
-def page(found: Statistics, multiple_of: int) -> str:
+def page(found: Statistics, multiple_of: int, models: str) -> str:
     """The Markdown page."""
     count = len(found.lines)
     rows = [
         "# How often rules fire",
-        f"Made by `python -m benchmarks.rules` over {count} models (exports of transformers with random weights, and models"
-        f" in wheels on PyPI), fixed with `--multiple-of {multiple_of}`, verified; {found.rolled_back} patches were rolled"
+        f"Made by `python -m benchmarks.rules` over {count} models ({models}),"
+        f" fixed with `--multiple-of {multiple_of}`, verified; {found.rolled_back} patches were rolled"
         f" back. A text report has {statistics.median(found.lines):.0f} lines in the median, {max(found.lines)} at most."
         " *Fixed* are findings of the original that are not there afterwards; with *asked* the fix changes outputs or the"
         " interface and needs its flag; with *idle* neither a fix nor another export would remove them.",
@@ -123,9 +123,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--multiple-of", type=int, default=32)
+    parser.add_argument("--models", default="given on the command line", help="what models these are, for the page")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    text = page(collect(options.paths, options.multiple_of), options.multiple_of)
+    text = page(collect(options.paths, options.multiple_of), options.multiple_of, options.models)
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:
