@@ -328,6 +328,38 @@ def test_a_chain_that_has_to_stay_gets_shorter_and_says_so(opset: int, ops: list
     assert np.array_equal(before, after)
 
 
+def test_what_a_patch_makes_possible_needs_no_second_run() -> None:
+    """A Resize by computed factors keeps opset 10; once they are constant, the opset can be raised."""
+    model = parse("""
+    <ir_version: 8, opset_import: ["": 10]>
+    g (float[N,2,H,W] x) => (float[N,2,H,W] y)
+    <int64[1] c2 = {2}, int64[1] c4 = {4}, float[2] ones = {1, 1}> {
+        small = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+        s = Shape (x)
+        q = Slice (s, c2, c4)
+        wanted = Cast <to = 1> (q)
+        r = Shape (small)
+        n = Slice (r, c2, c4)
+        there = Cast <to = 1> (n)
+        factor = Div (wanted, there)
+        factors = Concat <axis = 0> (ones, factor)
+        y = Resize <mode = "nearest"> (small, factors)
+    }
+    """)
+    wanted = {"multiples": (("H", 2), ("W", 2)), "select": ("SHP", "OPS")}
+    fixed, report = fix(model, **wanted)
+    assert {"OPS001", "SHP001"} <= {applied.finding.code for applied in report.applied}
+    assert not report.left
+    assert fixed.opset_import[0].version == 11
+    feed = {"x": image(2, 2, 6, 8)}
+    (before,) = session(model.proto.SerializeToString()).run(None, feed)
+    (after,) = session(fixed.SerializeToString()).run(None, feed)
+    assert np.array_equal(before, after)
+    again, second = fix(Model("again.onnx", fixed, 0), **wanted)
+    assert again is fixed
+    assert not second.applied
+
+
 NAMELESS = """<ir_version: 8, opset_import: ["": 17]>
     g (float[N,H,W,8] x) => ({outputs})
     <int64 zero = {{0}}, int64[1] axes = {{0}}, int64[1] minus = {{-1}}, int64[1] four = {{4}}> {{ {nodes} }}"""
