@@ -201,7 +201,7 @@ def _verified(
         progress("verifying")
         verification = check.of(run)
         is_simplified = run.is_simplified and simplified is not None and not simplified.refused
-        if verification.equal and (verification.verified or not is_simplified):
+        if verification.equal and (not is_simplified or verification.verified):
             return run, simplified, verification
         if is_simplified:
             # Without it first: all else is proved.
