@@ -98,14 +98,6 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
             panel=EXIT,
         ),
     ] = "warning"
-    trust_config: Annotated[
-        bool,
-        option(
-            "--trust-config",
-            help="load rules that the repository's configuration names: code of the pull request",
-            panel=WORK,
-        ),
-    ] = False
 
 
 def run(options: Options) -> int:
@@ -164,7 +156,7 @@ def _collect(options: Options) -> Entries:
         path = options.config
         if options.trust_config and path is None:
             path = find(repository.top)
-        return collect(repository, wanted, Configs(settings, path, options.isolated, options.trust_config))
+        return collect(repository, wanted, Configs(settings, path, options.isolated, bool(options.trust_config)))
 
 
 def _read(path: str) -> Entries:

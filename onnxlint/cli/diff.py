@@ -15,6 +15,7 @@ from onnxlint.cli.options import (
     RuleOptions,
     UsageError,
     argument,
+    configs_of,
     option,
     split,
 )
@@ -53,7 +54,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
 def run(options: Options) -> int:
     """Compare two models and print what changed; returns the exit code."""
     from onnxlint.difference.session import diff_models
-    from onnxlint.lint.configuration import Configs, Settings
+    from onnxlint.lint.configuration import Settings
     from onnxlint.model.output import check_writable, write_atomically
     from onnxlint.report.diff import check_format, render
 
@@ -68,7 +69,7 @@ def run(options: Options) -> int:
         ignore=split(options.ignore),
         targets=None if options.target is None else split(options.target),
     )
-    configs = None if options.no_check else Configs(settings, options.config, options.isolated)
+    configs = None if options.no_check else configs_of(options, settings)
     with console.status(options.quiet):
         diff = diff_models(
             options.old,
