@@ -102,7 +102,7 @@ def test_images_are_taken_evenly() -> None:
 
 
 def test_no_layer_to_quantize_and_no_images() -> None:
-    with pytest.raises(OnnxlintError, match="there is no image"):
+    with pytest.raises(OnnxlintError, match="no image to calibrate with"):
         ncnn_auto.auto(NET, [])
     with pytest.raises(OnnxlintError, match="has no layer that can be quantized"):
         ncnn_auto.auto(quantize(NET, calibrate.make_table(NET, inputs())).net, inputs())

@@ -112,7 +112,7 @@ def test_eq_is_no_worse_than_kl_and_shares_scales() -> None:
 @pytest.mark.parametrize(
     ("images", "problem"),
     [
-        ([], "there is no image"),
+        ([], "no image to calibrate with"),
         ([np.zeros((3, 24, 24), np.float32)] * 2, "each of the 2 images is of one colour"),
         ([np.full((3, 24, 24), np.nan, np.float32)], "holds NaN or infinity"),
     ],
