@@ -25,7 +25,7 @@ from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
-from onnxlint.backends.rounding import one_blas_thread
+from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -150,7 +150,7 @@ def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:
     for layer in net.layers:
         if quantizable(layer):
             largest = top[source[layer.bottoms[0]]]
-            out[layer.name] = float(np.float32(127 / largest)) if largest > 0 else 1.0
+            out[layer.name] = float(np.float32(127 / largest)) if largest > TINY else 1.0
     return out
 
 

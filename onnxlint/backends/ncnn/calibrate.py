@@ -21,7 +21,7 @@ from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Layer, Network
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
-from onnxlint.backends.rounding import one_blas_thread
+from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -189,7 +189,8 @@ def six_bit(layer: Layer) -> bool:
 
 
 def weight_scales(layer: Layer, method: Method = "kl") -> Floats:
-    """One scale for each output channel (group, when depthwise), shape (weight_groups,); 1 for a dead channel."""
+    """One scale for each output channel (group, when depthwise), shape (weight_groups,); 1 for a dead channel, whose weights
+    become zeros."""
     blob = layer.blob("weight")
     assert blob is not None
     rows = np.abs(blob.values().reshape(weight_groups(layer), -1))
@@ -197,9 +198,8 @@ def weight_scales(layer: Layer, method: Method = "kl") -> Floats:
     levels = 31 if six_bit(layer) else 127
     if method == "aciq" and rows.shape[1] > 1:
         threshold = np.asarray([_gaussian_threshold(float(t), rows.shape[1], levels) for t in threshold], np.float32)
-    with np.errstate(divide="ignore", over="ignore"):
-        scales = np.float32(levels) / threshold
-    return np.where(np.isfinite(scales), scales, 1).astype(np.float32)
+    alive = threshold > TINY
+    return np.where(alive, np.float32(levels) / np.where(alive, threshold, 1), 1).astype(np.float32)
 
 
 def _gaussian_threshold(peak: float, size: int, levels: int = 127) -> float:
@@ -285,7 +285,7 @@ def make_table(
     else:
         with ThreadPoolExecutor(max(1, threads)) as pool:
             thresholds = dict(zip(stats, pool.map(kl_threshold, stats.values()), strict=True))
-    scales = {name: 127 / t if t > 0 else 1.0 for name, t in thresholds.items()}
+    scales = {name: 127 / t if t > TINY else 1.0 for name, t in thresholds.items()}
     reads = calibrated_blobs(net)
     layers = [layer for layer in net.layers if layer.name in reads]
     table = Table(

@@ -190,3 +190,21 @@ def test_a_larger_budget_keeps_what_a_smaller_one_keeps() -> None:
     assert kept[-1]
     for smaller, larger in itertools.pairwise(kept):
         assert larger[: len(smaller)] == smaller
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-36, 1e-31])
+def test_channels_of_tiny_weights(size: float) -> None:
+    layer = NET.layer("wide")
+    weight = layer.blob("weight")
+    assert weight is not None
+    values = weight.values().copy()
+    values[: len(values) // layer.integer(0)] = np.float32(size)
+    tiny = NET.with_layers({"wide": layer.with_blobs(replace(weight, data=values))})
+    judge = Evaluator(tiny, inputs())
+    assert judge.score(ncnn_auto.auto(tiny, inputs()).quantized.net) > 20
+    for method in ("kl", "aciq"):
+        table = calibrate.make_table(tiny, inputs(), method)  # type: ignore[arg-type]
+        plain = calibrate.make_table(NET, inputs(), method)  # type: ignore[arg-type]
+        usual = Evaluator(NET, inputs()).score(quantize(NET, plain).net)
+        assert judge.score(quantize(tiny, table).net) > usual - 1
