@@ -13,6 +13,9 @@ import numpy as np
 from onnxlint.backends import Array, Job, Port
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
+from onnxlint.images.sizes import broken_condition
+from onnxlint.model.assumptions import assumptions
+from onnxlint.model.skeleton import open_model
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -82,6 +85,7 @@ def from_images(
         whole = port.shape if None not in port.shape[2:] else job.shape.get(port.name, job.shape.get("", ()))
         if len(whole) >= 3 and whole[-1] and whole[-2]:
             recipe = replace(recipe, size=(whole[-1], whole[-2]))
+    conditions = [one for one in assumptions(open_model(path).proto) if one.input == port.name]
     constant = True
     count = 0
     for name, image in tensors(images, recipe, threads=job.threads, unreadable=unreadable):
@@ -91,6 +95,9 @@ def from_images(
                 f"{printable(path)}: its input {printable(port.name)!r} is {_written(port.shape)}, and the recipe makes "
                 f"{_written(array.shape)} of {printable(name)!r}; check --shape and --pixel"
             )
+        broken = broken_condition(conditions, array.shape)
+        if broken:
+            raise OnnxlintError(f"{printable(path)}: {printable(name)} is {_written(array.shape)}: {broken}")
         if not np.isfinite(array).all():
             raise OnnxlintError(f"{printable(name)}: the recipe makes NaN or infinity of it; check --mean and --norm")
         constant = constant and float(np.ptp(array)) == 0
@@ -119,7 +126,6 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     Raises:
         OnnxlintError: It runs on none that were tried.
     """
-    from onnxlint.model.skeleton import open_model
     from onnxlint.verification.contract import common_contract
     from onnxlint.verification.interface import Incomparable
     from onnxlint.verification.sizes import candidates, feeds_for
@@ -147,8 +153,6 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
 
 def _multiples(view: GraphView) -> dict[str, int]:
     """Symbol → number that its size is a multiple of, as the model's metadata says."""
-    from onnxlint.model.assumptions import assumptions
-
     found: dict[str, int] = {}
     for one in assumptions(view.proto):
         dims = view.main.shape(one.input) or ()
