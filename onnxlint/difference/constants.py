@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.constants import constant_node_value
 from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint.model.skeleton import inline_span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +83,15 @@ class Constant:
         if value is None:
             raise OnnxlintError(f"{self.graph.view.model.path}: the value of constant {self.name!r} cannot be read")
         return value
+
+    def release(self) -> None:
+        """Let go of the pages of the file that were read for `array`: they count as memory of this process."""
+        span = inline_span(self.tensor) if self.tensor is not None else None
+        buffer = self.graph.view.model.buffer
+        if span is None or not isinstance(buffer, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = span.offset - span.offset % mmap.PAGESIZE
+        buffer.madvise(mmap.MADV_DONTNEED, start, span.offset + span.length - start)
 
     def text(self) -> str:
         """Its values where it is small, else type and shape."""
