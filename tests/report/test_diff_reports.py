@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import onnx
 import pytest
 from onnx import parser
 
+import onnxlint as package
 from onnxlint.difference.compare import compare_views
 from onnxlint.difference.result import ModelDiff
 from onnxlint.errors import OnnxlintError
@@ -82,6 +84,18 @@ def test_hostile_names_stay_text(format: str) -> None:
         page = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
         assert "<img" not in page
         assert "<a " not in page
+
+
+def test_json_is_what_the_schema_says(tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "diff.json").read_text(encoding="utf-8"))
+    paths = [tmp_path / "old.onnx", tmp_path / "new.onnx"]
+    for path, text in zip(paths, (OLD, NEW), strict=True):
+        path.write_bytes(parser.parse_model(text).SerializeToString())
+    for verify in (False, True):
+        for old, new in ((paths[0], paths[1]), (paths[0], paths[0])):
+            document = json.loads(render("json", package.diff(old, new, verify=verify, isolated=True)))
+            jsonschema.Draft202012Validator(schema).validate(document)
 
 
 def test_an_unknown_format() -> None:
