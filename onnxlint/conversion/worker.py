@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
@@ -26,6 +27,7 @@ from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.conversion.worker import main; main()"
 _LENGTH = struct.Struct("<Q")
+_REMOVALS = 20
 
 
 class Crashed(OnnxlintError):  # noqa: N818 - what happened to the child
@@ -77,7 +79,11 @@ class Worker:
         if kind is not None and self._process is not None:
             self._process.kill()  # nobody waits for what it is doing
         self._end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for _attempt in range(_REMOVALS):  # what has just been killed may still have been writing
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not os.path.exists(self._folder):
+                break
+            time.sleep(0.05)
 
     def make(self, request: Request, progress: Progress) -> Artifact:
         """Make one target.
@@ -116,6 +122,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, "TMPDIR": self._folder},
+            start_new_session=True,  # so that what it started can be ended with it
         )
         return self._process
 
@@ -133,6 +140,9 @@ class Worker:
         except subprocess.TimeoutExpired:  # in the middle of something that nobody waits for any more
             process.kill()
             code = process.wait()
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # there is none left
+                os.killpg(process.pid, signal.SIGKILL)
         if self._errors is not None:
             self._errors.close()
         return code
