@@ -5,7 +5,8 @@
 For each model: nodes (Constants aside), shape chains and sizes-driven Resizes before and after, wall time of each tool as a
 whole process, and whether every output is as it was, at four shapes where sizes are free. Without arguments it takes the
 RetinaFace exports of ../shared/data; `python -m fixtures.transformers_exports` makes a wider set. Tools that are not
-installed are left out.
+installed are left out. What a tool says when it ends with an error is on stderr. The last tables are sums: over all models,
+and by group, which is exporter and shapes of a name such as bert__sdpa__dynamo__dyn.onnx.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,52 @@ def count(path: Path) -> Counts:
     reshapes = sum(f.location.op_type == "Reshape" for f in chains)
     resizes = sum(f.location.op_type in ("Resize", "Upsample") for f in chains)
     return Counts(nodes, len(chains), reshapes, resizes)
+
+
+def group_of(path: Path) -> str:
+    """Exporter and shapes out of a name that transformers_exports gave, `other` for any other."""
+    parts = path.stem.split("__")
+    return " ".join(parts[2:]) if len(parts) == 4 else "other"
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """What a tool that failed said last; a traceback counts as failure."""
+    text = done.stderr + done.stdout
+    if done.returncode == 0 and "Traceback" not in text and "please report" not in text:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip()] or ["no word"]
+    return f"exit code {done.returncode}: {lines[-1][:300]}"
+
+
+def run_tool(command: list[str], path: Path, target: Path, timeout: float) -> tuple[float, str]:
+    """Seconds that a tool took for a model, and what it said where it failed."""
+    target.unlink(missing_ok=True)
+    started = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [part.format(path, target) for part in command],
+            capture_output=True,
+            check=False,
+            timeout=timeout,
+            text=True,
+            errors="replace",
+        )
+        said = complaint(done)
+    except subprocess.TimeoutExpired:
+        said = f"more than {timeout:g} s"
+    return time.perf_counter() - started, said
+
+
+def print_sums(totals: dict[str, Counter[str]]) -> None:
+    """One row of sums for each tool."""
+    print("| tool | nodes | chains | Reshape | Resize | seconds | equal | close | differs | fails | no file |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for tool, total in totals.items():
+        verdict_counts = " | ".join(str(total[v]) for v in ("equal", "close", "differs", "fails", "no file"))
+        print(
+            f"| {tool} | {total['nodes']} | {total['chains']} | {total['reshapes']} | {total['resizes']} "
+            f"| {total['milliseconds'] / 1000:.1f} | {verdict_counts} |"
+        )
 
 
 def tools(multiple_of: int) -> dict[str, list[str]]:
@@ -197,6 +244,7 @@ def main() -> int:
         return 2
     commands = tools(options.multiple_of)
     totals: dict[str, Counter[str]] = {tool: Counter() for tool in ("original", *commands)}
+    groups: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: {tool: Counter() for tool in totals})
     print("| model | tool | nodes | chains | Reshape | Resize | seconds | outputs |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
     begun = time.monotonic()
@@ -211,46 +259,33 @@ def main() -> int:
             results: dict[str, Path] = {}
             for tool, command in commands.items():
                 target = Path(folder) / f"{tool.split()[0]}{len(tool)}.onnx"
-                target.unlink(missing_ok=True)
-                started = time.perf_counter()
-                try:
-                    subprocess.run(
-                        [part.format(path, target) for part in command],
-                        capture_output=True,
-                        check=False,
-                        timeout=options.timeout,
-                    )
-                except subprocess.TimeoutExpired:
-                    totals[tool]["timeouts"] += 1
-                seconds = time.perf_counter() - started
+                seconds, said = run_tool(command, path, target, options.timeout)
+                if said:
+                    print(f"{path}: {tool}: {said}", file=sys.stderr, flush=True)
                 if target.exists():
                     results[tool] = target
                     rows.append((tool, count(target), seconds))
                 else:
-                    totals[tool]["failed"] += 1
                     rows.append((tool, before, seconds))
             verdicts = {} if options.no_run else compare(path, results)
             for tool, counts, seconds in rows:
                 verdict = verdicts.get(tool, "" if tool == "original" else "no file" if tool not in results else "")
-                totals[tool].update(
-                    nodes=counts.nodes, chains=counts.chains, reshapes=counts.reshapes, resizes=counts.resizes
-                )
-                totals[tool]["milliseconds"] += round(seconds * 1000)
-                totals[tool][verdict] += 1
+                for sums in (totals, groups[group_of(path)]):
+                    sums[tool].update(
+                        nodes=counts.nodes, chains=counts.chains, reshapes=counts.reshapes, resizes=counts.resizes
+                    )
+                    sums[tool]["milliseconds"] += round(seconds * 1000)
+                    sums[tool][verdict] += 1
                 print(
                     f"| {path.stem} | {tool} | {counts.nodes} | {counts.chains} | {counts.reshapes} | {counts.resizes} "
                     f"| {seconds:.2f} | {verdict} |",
                     flush=True,
                 )
     print(f"\n{measured} of {len(paths)} models\n")
-    print("| tool | nodes | chains | Reshape | Resize | seconds | equal | close | differs | fails | no file |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for tool, total in totals.items():
-        verdict_counts = " | ".join(str(total[v]) for v in ("equal", "close", "differs", "fails", "no file"))
-        print(
-            f"| {tool} | {total['nodes']} | {total['chains']} | {total['reshapes']} | {total['resizes']} "
-            f"| {total['milliseconds'] / 1000:.1f} | {verdict_counts} |"
-        )
+    print_sums(totals)
+    for name, sums in sorted(groups.items()):
+        print(f"\n{name}\n")
+        print_sums(sums)
     return 0
 
 
