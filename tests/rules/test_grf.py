@@ -177,6 +177,54 @@ def test_no_op_kinds(nodes: str, says: str) -> None:
     assert not says or says in found[0].message
 
 
+@pytest.mark.parametrize(
+    ("operator", "fill", "shape", "hit"),
+    [
+        ("Add", 0.0, (8,), True),
+        ("Add", 0.0, (1, 1, 8), True),
+        ("Add", 0.0, (4, 1), True),
+        ("Sub", 0.0, (4, 8), True),
+        ("Mul", 1.0, (8,), True),
+        ("Div", 1.0, (8,), True),
+        ("Mul", 0.0, (8,), False),
+        ("Add", 1.0, (8,), False),
+        ("Add", 0.0, (3, 4, 8), False),  # the free size could be 1, which this would make 3
+        ("Add", 0.0, (1, 1, 4, 8), False),  # another rank
+        ("Add", 0.0, (0,), False),
+        ("Add", np.nan, (8,), False),
+    ],
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_constants_of_one_value_do_nothing_where_they_enlarge_nothing(
+    tmp_path: Path, operator: str, fill: float, shape: tuple[int, ...], hit: bool, wide: bool
+) -> None:
+    """`wide` are constants whose data stays in the file when a model is opened."""
+    width = 8192 if wide else 8
+    shape = tuple(width if size == 8 else size for size in shape)
+    if shape == (4, 8192):
+        shape = (1, 8192)  # within what is read
+    bias = numpy_helper.from_array(np.full(shape, fill, np.float32), "bias")
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node(operator, ["a", "bias"], ["y"])]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, width if 0 not in shape else 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], [bias])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)]), path)
+    result = check_file(str(path), Plan((load_registry().find("GRF003"),), Options()))
+    assert result.error is None
+    assert [one.code for one in result.findings] == ["GRF003"] * hit
+
+
+def test_one_odd_number_keeps_an_addition() -> None:
+    bias = np.zeros(8, np.float32)
+    bias[7] = 1e-30
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Add", ["a", "bias"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [floats("x", 4, 8)], [floats("y", 4, 8)], [numpy_helper.from_array(bias, "bias")]
+    )
+    assert not findings("GRF003", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]))
+
+
 def test_a_mask_of_dropout_that_is_read_keeps_it() -> None:
     assert not in_text(
         "GRF003",

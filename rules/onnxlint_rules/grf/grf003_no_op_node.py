@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
-from onnxlint_rules._graph import constant_reals, hides, integer, integers, is_fixed, label, names_shown
+from onnxlint_rules._graph import constant_reals, fixed_tensor, hides, integer, integers, is_fixed, label, names_shown
 from onnxlint_rules._patching import each, is_held
+from onnxlint_rules._tensors import read_inline
 from onnxlint_rules.grf._folding import foldable_nodes, shape_nodes
 from onnxlint_rules.shp._operands import resize_factors
 
 if TYPE_CHECKING:
-    from onnxlint import Surgeon
+    from onnxlint import Shape, Surgeon
+
 
 COPIES = "a copy of a constant"
 WHOLE = 2**31 - 1
@@ -27,8 +29,8 @@ class NoOpNode(Rule):
 
     Reports, once for each kind: Identity, Dropout outside training, Cast to the type that the input has,
     Transpose that keeps the order of the axes, Reshape, Expand and Tile to the shape that the input has, Pad by nothing,
-    Slice of everything, Concat, Sum, Max, Min and Mean of one input, addition of 0 and multiplication by 1, Resize by 1,
-    Flatten of a matrix, Clip without bounds, pooling with a window of 1, and Transpose, Squeeze and Unsqueeze that undo
+    Slice of everything, Concat, Sum, Max, Min and Mean of one input, addition of 0 and multiplication by 1 (one number,
+    or up to 64 KiB of them, such as a bias that was never trained), Resize by 1, Flatten of a matrix, Clip without bounds, pooling with a window of 1, and Transpose, Squeeze and Unsqueeze that undo
     the node before them.
 
     An Identity that gives a graph output its name has to be there, and so have those that hand an outer value out of a
@@ -279,19 +281,35 @@ def _data_operand(node: Node) -> int:
     return 1 if node.op in ("Add", "Mul") and is_fixed(node.graph, node.input(0)) else 0
 
 
-def _scalar(node: Node, i: int) -> float | None:
-    """Value of operand `i` where it is a constant of one element that cannot enlarge the other operand."""
+def _repeats(node: Node, i: int, wanted: float) -> bool:
+    """Whether operand `i` is a constant that has this value everywhere and cannot enlarge the other operand."""
+    import numpy as np
+
     name = node.input(i)
-    tensor = node.graph.initializers.get(name)
+    tensor = fixed_tensor(node.graph, name) if name else None
     if tensor is not None and math.prod(tensor.dims) != 1:
-        return None
-    value = node.graph.constant(name) if name else None
-    if value is None or value.size != 1 or value.dtype.kind not in "iuf":
-        return None
-    other = node.shape(1 - i)
-    if value.ndim > (0 if other is None else len(other)):
-        return None
-    return float(value.reshape(-1)[0])
+        other = node.shape(1 - i)
+        if other is None or not _spreads_to(tensor.dims, other):
+            return False
+        value = read_inline(node.graph.view, tensor, _LARGEST)
+    else:
+        value = node.graph.constant(name) if name else None
+        if value is None or value.size != 1:
+            return False
+        other = node.shape(1 - i)
+        if value.ndim > (0 if other is None else len(other)):
+            return False
+    return value is not None and value.size > 0 and value.dtype.kind in "iuf" and bool(np.all(value == wanted))
+
+
+def _spreads_to(dims: Sequence[int], shape: Shape) -> bool:
+    """Whether a tensor of these sizes added to one of that shape gives that shape."""
+    pairs = zip(reversed(dims), reversed(shape), strict=False)
+    return len(dims) <= len(shape) and all(size in (1, have) for size, have in pairs)
+
+
+_LARGEST = 2**16
+"""Bytes of an addend or a factor that are read at most: those of a bias, not of weights."""
 
 
 def _integers(node: Node, i: int, attribute: str = "") -> list[int] | None:
@@ -414,7 +432,7 @@ def _split(node: Node) -> str:
 
 def _neutral(value: float, reason: str, operands: tuple[int, ...] = (1,)) -> Callable[[Node], str]:
     def check(node: Node) -> str:
-        return reason if any(_scalar(node, i) == value for i in operands) else ""
+        return reason if any(_repeats(node, i, value) for i in operands) else ""
 
     return check
 
