@@ -94,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     build(folder / "built", size=640, only=["op11_dyn"], width=32)
     model = folder / "built" / "original_op11_dyn.onnx"
-    for copy in ("model.onnx", "exports/one.onnx", "models/deep/one.onnx"):
+    for copy in ("model.onnx", "old.onnx", "new.onnx", "exports/one.onnx", "models/deep/one.onnx"):
         (folder / copy).parent.mkdir(parents=True, exist_ok=True)
         (folder / copy).write_bytes(model.read_bytes())
     pictures.build(folder / "calibration", 3, 640, 640)
