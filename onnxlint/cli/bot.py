@@ -21,7 +21,7 @@ from onnxlint.cli.options import (
     number,
     one_of,
     option,
-    split,
+    rule_settings,
 )
 from onnxlint.errors import OnnxlintError
 
@@ -133,17 +133,11 @@ def run(options: Options) -> int:
 def _collect(options: Options) -> Entries:
     from onnxlint.bot.changes import Repository
     from onnxlint.bot.collect import Wanted, collect
-    from onnxlint.lint.configuration import FAIL_ON, Configs, Settings, find
+    from onnxlint.lint.configuration import FAIL_ON, Configs, find
     from onnxlint.lint.finding import Severity
 
     if options.fail_on not in FAIL_ON:
         raise UsageError(f"--fail-on: {options.fail_on!r} is not a level; choose from {', '.join(FAIL_ON)}")
-    settings = Settings(
-        select=None if options.select is None else split(options.select),
-        extend_select=split(options.extend_select),
-        ignore=split(options.ignore),
-        targets=None if options.target is None else split(options.target),
-    )
     wanted = Wanted(
         options.base or _base(),
         options.head,
@@ -156,7 +150,9 @@ def _collect(options: Options) -> Entries:
         path = options.config
         if options.trust_config and path is None:
             path = find(repository.top)
-        return collect(repository, wanted, Configs(settings, path, options.isolated, bool(options.trust_config)))
+        return collect(
+            repository, wanted, Configs(rule_settings(options), path, options.isolated, bool(options.trust_config))
+        )
 
 
 def _read(path: str) -> Entries:

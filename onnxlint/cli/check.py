@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from onnxlint.cli import completion, console
@@ -19,6 +19,7 @@ from onnxlint.cli.options import (
     configs_of,
     number,
     option,
+    rule_settings,
     split,
 )
 
@@ -96,17 +97,14 @@ class Options(ConfigOptions, RuleOptions):
 def run(options: Options) -> int:
     """Check models and report what was found; returns the exit code."""
     from onnxlint.graph.source import Sources
-    from onnxlint.lint.configuration import Settings, parse_severities
+    from onnxlint.lint.configuration import parse_severities
     from onnxlint.lint.session import check_paths, fail_level
     from onnxlint.model.output import check_writable, write_atomically
     from onnxlint.model.protect import refuse_report
     from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS, Report, render
 
-    command = Settings(
-        select=None if options.select is None else split(options.select),
-        extend_select=split(options.extend_select),
-        ignore=split(options.ignore),
-        targets=None if options.target is None else split(options.target),
+    command = replace(
+        rule_settings(options),
         min_opset=options.min_opset,
         fail_on=options.fail_on,
         severity=parse_severities(split(options.severity)),

@@ -17,7 +17,7 @@ from onnxlint.cli.options import (
     argument,
     configs_of,
     option,
-    split,
+    rule_settings,
 )
 
 NOTES = "Exit code: 0 the models are the same, 1 they differ, 2 error (a model that could not be read, too)."
@@ -54,7 +54,6 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
 def run(options: Options) -> int:
     """Compare two models and print what changed; returns the exit code."""
     from onnxlint.difference.session import diff_models
-    from onnxlint.lint.configuration import Settings
     from onnxlint.model.output import check_writable, write_atomically
     from onnxlint.report.diff import check_format, render
 
@@ -63,13 +62,7 @@ def run(options: Options) -> int:
     check_format(options.format)
     if options.output is not None:
         check_writable(options.output)
-    settings = Settings(
-        select=None if options.select is None else split(options.select),
-        extend_select=split(options.extend_select),
-        ignore=split(options.ignore),
-        targets=None if options.target is None else split(options.target),
-    )
-    configs = None if options.no_check else configs_of(options, settings)
+    configs = None if options.no_check else configs_of(options, rule_settings(options))
     with console.status(options.quiet):
         diff = diff_models(
             options.old,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from onnxlint.cli import console
@@ -21,6 +21,7 @@ from onnxlint.cli.options import (
     configs_of,
     number,
     option,
+    rule_settings,
     split,
 )
 from onnxlint.errors import OnnxlintError
@@ -250,16 +251,7 @@ def _show(result: Result, options: Options) -> None:
 
 
 def _settings(options: Options) -> Settings:
-    from onnxlint.lint.configuration import Settings
-
-    return Settings(
-        select=None if options.select is None else split(options.select),
-        extend_select=split(options.extend_select),
-        ignore=split(options.ignore),
-        targets=None if options.target is None else split(options.target),
-        weights=True if options.clamp_fp16 else None,
-        fail_on=options.fail_on,
-    )
+    return replace(rule_settings(options), weights=True if options.clamp_fp16 else None, fail_on=options.fail_on)
 
 
 def _request(options: Options) -> Request:

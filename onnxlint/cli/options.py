@@ -362,6 +362,18 @@ def configs_of(options: ConfigOptions, command: Settings | None = None) -> Confi
     return Configs(command or Settings(), options.config, options.isolated, options.trust_config)
 
 
+def rule_settings(options: RuleOptions) -> Settings:
+    """What the command line says about rules and targets, in place of a configuration."""
+    from onnxlint.lint.configuration import Settings
+
+    return Settings(
+        select=None if options.select is None else split(options.select),
+        extend_select=split(options.extend_select),
+        ignore=split(options.ignore),
+        targets=None if options.target is None else split(options.target),
+    )
+
+
 def registry(options: ConfigOptions) -> Registry:
     """The rules that the working directory's configuration knows."""
     from onnxlint.lint.registry import load_registry
