@@ -118,18 +118,18 @@ def _judge(
 ) -> Task | None:
     if task is None:
         if labels is not None:
-            raise OnnxlintError("--labels needs --task: the task says what the labels are for")
+            raise OnnxlintError("--labels needs --task (for example --task detection)")
         return None
     from onnxlint.accuracy.tasks import make_task
 
     if inputs.images is None:
-        raise OnnxlintError("--task needs --images: tasks are judged on images")
+        raise OnnxlintError("--task needs --images: tasks are evaluated on images")
     return make_task(task, recipe=recipe, images=inputs.images, labels=labels, detection=detection)
 
 
 def _notes(inputs: Inputs, with_images: bool, reference: CandidateReport) -> Iterator[str]:
     if not with_images:
-        yield "the inputs are random numbers, which say little about real ones: give --images"
+        yield "the inputs are random numbers, which are not representative: give --images"
     for bad in inputs.unreadable[:5]:
         yield f"{printable(bad.path)}: skipped: {printable(bad.why)}"
     if len(inputs.unreadable) > 5:

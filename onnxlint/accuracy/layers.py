@@ -110,7 +110,7 @@ class LayerComparison:
     def noise(self, links: Sequence[Link], snr: Sequence[float]) -> tuple[dict[int, float], list[str]]:
         """Noise at the outputs (part of the signal) that each layer alone causes, on the first input."""
         if not self.reference.wiring.layers or not self.candidate.wiring.layers:
-            return {}, ["what single layers cost cannot be measured for files of this backend"]
+            return {}, ["the loss of single layers cannot be measured for this backend"]
         feeds, given = self.inputs[0], self.theirs[0]
         # Inner values are asked for along with the outputs, so that backends compute these as they do from given ones.
         truth = self.outputs(self.reference, feeds, [links[0].reference.name])

@@ -68,7 +68,7 @@ def _headline(entries: Entries) -> str:
 
 def _table(entries: Entries) -> Iterator[str]:
     if not entries.models:
-        yield "No model differs any more.\n\n"
+        yield "No model differs now.\n\n"
         return
     runs = any(model.outputs for model in entries.models)
     columns = ["model", "new", "fixed", "remaining", "nodes", "size", "opset", *(["outputs"] if runs else [])]

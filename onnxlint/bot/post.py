@@ -31,7 +31,7 @@ def post(entries: Entries, forge: Forge) -> str:
     text = comment(entries)
     known = forge.find()
     if known is None and not is_worth_saying(entries):
-        return "nothing to say: no new findings, and no earlier comment"
+        return "nothing to post: no new findings, and no earlier comment"
     if known is None:
         forge.create(text)
         done = "comment written"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnxlint.bot.web import Api
 
 NOTES = (
-    "Reads GITHUB_TOKEN (or GITLAB_TOKEN) and what GitHub Actions and GitLab CI say about the pull request. "
+    "Reads GITHUB_TOKEN (or GITLAB_TOKEN) and the variables that GitHub Actions and GitLab CI set for a pull request. "
     "Exit code: 0 nothing new that fails, 1 new findings, 2 error."
 )
 
@@ -40,28 +40,26 @@ NOTES = (
 class Options(ConfigOptions, RuleOptions, QuietOption):
     """Arguments and options of the command."""
 
-    paths: Annotated[list[str] | None, argument("PATH", "folder or model to look at (default: the repository)")] = None
+    paths: Annotated[list[str] | None, argument("PATH", "folder or model to check (default: the repository)")] = None
     base: Annotated[
         str | None,
         option(
             "--base", metavar="COMMIT", help="compare with this commit (default: the pull request's base)", panel=WORK
         ),
     ] = None
-    head: Annotated[str, option("--head", metavar="COMMIT", help="commit to look at (default: HEAD)", panel=WORK)] = (
+    head: Annotated[str, option("--head", metavar="COMMIT", help="commit to check (default: HEAD)", panel=WORK)] = (
         "HEAD"
     )
     verify: Annotated[
         bool, option("--verify", help="run old and new model and compare the outputs", panel=VERIFICATION)
     ] = False
-    dry_run: Annotated[bool, option("--dry-run", help="print the comment, and send nothing", panel=OUTPUT)] = False
+    dry_run: Annotated[bool, option("--dry-run", help="print the comment without sending it", panel=OUTPUT)] = False
     write: Annotated[
         str | None,
-        option(
-            "--write", metavar="FILE", help="write what is to be said to a file, for a job with a token", panel=OUTPUT
-        ),
+        option("--write", metavar="FILE", help="write the comment to a file, for a job with a token", panel=OUTPUT),
     ] = None
     post: Annotated[
-        str | None, option("--post", metavar="FILE", help="send what --write wrote; reads no model", panel=OUTPUT)
+        str | None, option("--post", metavar="FILE", help="send the comment in this file; reads no model", panel=OUTPUT)
     ] = None
     forge: Annotated[
         str | None,
@@ -85,9 +83,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     ] = None
     author: Annotated[
         str | None,
-        option(
-            "--author", metavar="LOGIN", help="account that our comments belong to (default: the token's)", panel=WORK
-        ),
+        option("--author", metavar="LOGIN", help="account that writes the comments (default: the token's)", panel=WORK),
     ] = None
     fail_on: Annotated[
         str,
@@ -107,7 +103,7 @@ def run(options: Options) -> int:
     from onnxlint.model.output import check_writable, write_atomically
 
     if options.post is not None and options.write is not None:
-        raise UsageError("--write and --post are the two halves of one run: give one of them")
+        raise UsageError("--write and --post cannot be used together: one job writes the file, another sends it")
     if options.write is not None:
         check_writable(options.write)
     if options.post is not None:
@@ -202,7 +198,7 @@ def _base() -> str:
     base = request.get("base", {}).get("sha") if isinstance(request, dict) else None
     base = base or os.environ.get("CI_MERGE_REQUEST_DIFF_BASE_SHA")
     if not base:
-        raise UsageError("no base: give --base COMMIT (such as origin/main), or run in a job of a pull request")
+        raise UsageError("no base commit: give --base COMMIT (such as origin/main), or run in a pull request's job")
     return str(base)
 
 
@@ -235,7 +231,7 @@ def _pull_request(event: dict[str, Any], api: Api, repository: str, head: str | 
     # The commit that GitHub says, not the one in the file: the file comes from the pull request.
     commit = run.get("head_sha") if isinstance(run, dict) else None
     if not commit:
-        raise UsageError("no pull request: give --number N, or run in a job of one")
+        raise UsageError("no pull request: give --number N, or run in a pull request's job")
     if head is not None and head != commit:
         raise OnnxlintError("the file is of another commit than the job that made it; nothing is posted")
     return pull_request_of(api, repository, str(commit))

@@ -56,7 +56,7 @@ class Options(ConfigOptions, RuleOptions):
         str | None, option("-o", "--output", metavar="FILE", help="write the report to a file", panel=REPORT)
     ] = None
     statistics: Annotated[bool, option("--statistics", help="count findings by rule", panel=REPORT)] = False
-    verbose: Annotated[bool, option("-v", "--verbose", help="show every finding by itself", panel=REPORT)] = False
+    verbose: Annotated[bool, option("-v", "--verbose", help="show every finding separately", panel=REPORT)] = False
     quiet: Annotated[
         bool, option("-q", "--quiet", help="print the report only: no notes, no progress", panel=REPORT)
     ] = False

@@ -46,11 +46,13 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
     ] = None
     list_targets: Annotated[bool, option("--list", help="list the targets", panel=OUTPUT)] = False
     out_dir: Annotated[
-        str | None, option("--out-dir", metavar="DIR", help="where to write (default: beside the model)", panel=OUTPUT)
+        str | None, option("--out-dir", metavar="DIR", help="output folder (default: the model's)", panel=OUTPUT)
     ] = None
     manifest: Annotated[
         str | None,
-        option("--manifest", metavar="FILE", help="repeat what a manifest (NAME.onnxlint.json) records", panel=OUTPUT),
+        option(
+            "--manifest", metavar="FILE", help="repeat the conversion in a manifest (NAME.onnxlint.json)", panel=OUTPUT
+        ),
     ] = None
     format: Annotated[
         str,

@@ -52,7 +52,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
     ] = None
     out_dir: Annotated[
         str | None,
-        option("--out-dir", metavar="DIR", help="folder for everything (default: MODEL_deploy)", panel=OUTPUT),
+        option("--out-dir", metavar="DIR", help="output folder (default: MODEL_deploy)", panel=OUTPUT),
     ] = None
     resume: Annotated[bool, option("--resume", help="skip steps whose inputs are unchanged", panel=OUTPUT)] = False
     format: Annotated[

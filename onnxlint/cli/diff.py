@@ -45,10 +45,10 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     output: Annotated[
         str | None, option("-o", "--output", metavar="FILE", help="write the report to a file", panel=REPORT)
     ] = None
-    verbose: Annotated[bool, option("-v", "--verbose", help="list every node and finding by itself", panel=REPORT)] = (
+    verbose: Annotated[bool, option("-v", "--verbose", help="list every node and finding separately", panel=REPORT)] = (
         False
     )
-    no_check: Annotated[bool, option("--no-check", help="leave findings out", panel=WORK)] = False
+    no_check: Annotated[bool, option("--no-check", help="do not check the models", panel=WORK)] = False
 
 
 def run(options: Options) -> int:

@@ -51,8 +51,10 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
             "--out-dir", metavar="DIR", help="write the fixed models to a folder, under their own names", panel=OUTPUT
         ),
     ] = None
-    diff: Annotated[bool, option("--diff", help="print what would change, and write nothing", panel=OUTPUT)] = False
-    dry_run: Annotated[bool, option("--dry-run", help="print the summary, and write nothing", panel=OUTPUT)] = False
+    diff: Annotated[bool, option("--diff", help="print the changes without writing them", panel=OUTPUT)] = False
+    dry_run: Annotated[bool, option("--dry-run", help="print the summary without writing the model", panel=OUTPUT)] = (
+        False
+    )
     external_data: Annotated[
         str | None,
         option(
@@ -65,7 +67,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
         option(
             "--assume",
             metavar="COND",
-            help="allow what is exact under a condition: 'H%32==0,W%32==0'",
+            help="allow fixes exact under a condition: 'H%32==0,W%32==0'",
             panel=CHANGES,
         ),
     ] = None
@@ -80,7 +82,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
         ),
     ] = None
     allow_empty: Annotated[
-        bool, option("--allow-empty", help="keep fixes exact for inputs of which a size is 0, too", panel=CHANGES)
+        bool, option("--allow-empty", help="keep fixes exact for inputs with a size of 0 too", panel=CHANGES)
     ] = False
     unsafe: Annotated[
         bool, option("--unsafe", help="allow fixes that change outputs or the interface", panel=CHANGES)
@@ -121,7 +123,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
             "--bind", metavar="NAME=VALUE", help="make an input a constant: numbers, or an .npy file", panel=CHANGES
         ),
     ] = None
-    simplify: Annotated[bool, option("--simplify", help="also run onnxsim, in a process of its own", panel=CHANGES)] = (
+    simplify: Annotated[bool, option("--simplify", help="also run onnxsim (in a separate process)", panel=CHANGES)] = (
         False
     )
     clamp_fp16: Annotated[
@@ -148,9 +150,9 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
         str | None,
         option("--fail-on", metavar="LEVEL", help="lowest severity that fails (default: warning)", panel=EXIT),
     ] = None
-    exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 whatever is left", panel=EXIT)] = False
+    exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 even if findings remain", panel=EXIT)] = False
     fail_on_change: Annotated[
-        bool, option("--fail-on-change", help="exit with 1 where a model changed, as pre-commit wants it", panel=EXIT)
+        bool, option("--fail-on-change", help="exit with 1 if a model changed, as pre-commit expects", panel=EXIT)
     ] = False
 
 
@@ -200,9 +202,9 @@ def _demand_output(options: Options) -> None:
         if value
     ]
     if len(outputs) > 1:
-        raise UsageError(f"{listed(outputs)} say twice where the result goes: use one of them")
+        raise UsageError(f"{listed(outputs)} cannot be used together: each names the output")
     if options.in_place and "-" in options.models:
-        raise UsageError("--in-place replaces models: it cannot go with stdin")
+        raise UsageError("--in-place cannot be used with stdin: there is no file to replace")
     if options.output is not None and len(options.models) > 1:
         raise UsageError(
             f"-o names one file, and {len(options.models)} models are given: use --out-dir DIR or --in-place"

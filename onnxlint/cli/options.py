@@ -179,7 +179,7 @@ class ConfigOptions:
         bool | None,
         option(
             "--trust-config/--no-trust-config",
-            help="run the code that rule-paths names in every configuration, or in none (default: in your own)",
+            help="load rule-paths from every configuration, or from none (default: from your own)",
             panel=WORK,
         ),
     ] = None
@@ -201,7 +201,7 @@ class RuleOptions:
         option(
             "--select",
             metavar="RULES",
-            help="only these rules, instead of the default ones",
+            help="run only these rules",
             panel=RULES,
             complete=completion.rules,
         ),
@@ -211,7 +211,7 @@ class RuleOptions:
         option(
             "--extend-select",
             metavar="RULES",
-            help="these rules too",
+            help="run these rules too",
             panel=RULES,
             complete=completion.rules,
         ),
@@ -221,7 +221,7 @@ class RuleOptions:
         option(
             "--ignore",
             metavar="RULES",
-            help="none of these rules",
+            help="skip these rules",
             panel=RULES,
             complete=completion.rules,
         ),
@@ -231,7 +231,7 @@ class RuleOptions:
         option(
             "--target",
             metavar="NAMES",
-            help="runtimes that the models are for: ncnn, tensorrt, …",
+            help="target runtimes: ncnn, tensorrt, …",
             panel=RULES,
             complete=completion.lint_targets,
         ),
@@ -251,7 +251,7 @@ class RecipeOptions(ConfigOptions):
         option(
             "--preset",
             metavar="NAME",
-            help="a whole recipe: facenet, imagenet, retinaface, ssd",
+            help="preset recipe: facenet, imagenet, retinaface, ssd",
             panel=IMAGES,
             complete=completion.presets,
         ),
@@ -286,7 +286,7 @@ class InputShapeOption:
         option(
             "--input-shape",
             metavar="NAME=D,D,…",
-            help="whole shape of an input with free sizes that is not an image",
+            help="full shape of a non-image input with free sizes",
             panel=IMAGES,
         ),
     ] = None
@@ -314,7 +314,7 @@ class CalibrationOptions:
             "--budget",
             metavar="PERCENT",
             parser=percentage,
-            help="by how much --mixed may enlarge the weights (default: 8)",
+            help="most growth of the weights by --mixed, in % (default: 8)",
             panel=INT8,
         ),
     ] = 8.0
@@ -328,13 +328,13 @@ class CalibrationOptions:
             "--weight-bits",
             metavar="7|8",
             parser=number(7),
-            help="of onnx-int8-static; 7 for x86 with AVX2 and no VNNI (default: 8)",
+            help="for onnx-int8-static; 7 for x86 with AVX2 and no VNNI (default: 8)",
             panel=INT8,
         ),
     ] = 8
     ncnn_tools: Annotated[
         str | None,
-        option("--ncnn-tools", metavar="DIR", help="use ncnn's own tools in this folder, not ours", panel=WORK),
+        option("--ncnn-tools", metavar="DIR", help="use ncnn's own tools in this folder", panel=WORK),
     ] = None
 
 

@@ -14,9 +14,9 @@ class Options:
     """Arguments and options of the command."""
 
     model: Annotated[str, argument("MODEL", "model, or - for stdin")]
-    no_hashes: Annotated[
-        bool, option("--no-hashes", help="leave the weights unread, and print no hash of them", panel=WORK)
-    ] = False
+    no_hashes: Annotated[bool, option("--no-hashes", help="do not read the weights (prints no hash)", panel=WORK)] = (
+        False
+    )
 
 
 def run(options: Options) -> int:

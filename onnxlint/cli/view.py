@@ -22,9 +22,9 @@ class Options:
 
     model: Annotated[str, argument("MODEL", "model that Netron shows")]
     port: Annotated[
-        int | None, option("--port", metavar="N", parser=number(1), help="port of this machine (default: a free one)")
+        int | None, option("--port", metavar="N", parser=number(1), help="local port (default: a free one)")
     ] = None
-    no_browser: Annotated[bool, option("--no-browser", help="print the address, and open no browser")] = False
+    no_browser: Annotated[bool, option("--no-browser", help="print the address without opening a browser")] = False
 
 
 def run(options: Options) -> int:

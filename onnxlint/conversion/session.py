@@ -165,7 +165,7 @@ def find_targets(names: Sequence[str]) -> list[tuple[Backend, Target]]:
         for backend, target in targets() if name.lower() == ALL else (find_target(name),):
             found.setdefault(target.name, (backend, target))
     if not found:
-        raise OnnxlintError(f"--to: no target is named; there are {', '.join(t.name for _, t in targets())}, {ALL}")
+        raise OnnxlintError(f"--to: no target given; choose from {', '.join(t.name for _, t in targets())}, {ALL}")
     return list(found.values())
 
 

@@ -186,7 +186,7 @@ def read_json(path: str) -> Any:
 def damaged(path: str, why: str) -> OnnxlintError:
     """The error for a file of the folder that `--resume` cannot use."""
     return OnnxlintError(
-        f"{printable(path)}: cannot be used ({printable(why)}); run deploy without --resume to make it anew"
+        f"{printable(path)}: cannot be used ({printable(why)}); run deploy without --resume to make it again"
     )
 
 

@@ -99,10 +99,10 @@ def _task(options: Options) -> Task | None:
     parse_conditions(options.comparing.fail_if, None if options.comparing.task else ())
     if options.comparing.task is None:
         if options.comparing.labels is not None:
-            raise OnnxlintError("--labels needs a task to judge by: add --task")
+            raise OnnxlintError("--labels needs --task")
         return None
     if options.images is None:
-        raise OnnxlintError("--task needs images to judge by: add --images")
+        raise OnnxlintError("--task needs --images")
     return make_task(
         options.comparing.task,
         recipe=options.recipe,
@@ -150,8 +150,8 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         ):
             return known if recipe.size is not None else recipe_for(model, replace(known, size=None), {})
     raise OnnxlintError(
-        f"{printable(model.path)}: how do images become its input? Give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
-        "--norm (--mean 0,0,0 for pixels as they are)"
+        f"{printable(model.path)}: preprocessing unknown; give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
+        "--norm (--mean 0,0,0 for raw pixels)"
     )
 
 

@@ -161,7 +161,7 @@ def read_artifacts(folder: str, fixed: str, names: Sequence[str]) -> tuple[Artif
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OnnxlintError(
             f"{printable(path)}: is damaged ({type(error).__name__}: {printable(str(error))}); "
-            "run deploy without --resume to make it anew"
+            "run deploy without --resume to make it again"
         ) from None
 
 

@@ -155,7 +155,7 @@ def _set_symbols(model: onnx.ModelProto, view: GraphView, values: Mapping[str, A
         for dim, size in zip(view.main.shape(name) or (), array.shape, strict=False):
             if isinstance(dim, str) and numbers.setdefault(dim, size) != size:
                 found = listed((str(numbers[dim]), str(size)))
-                raise OnnxlintError(f"--bind: size {printable(dim)!r} would be {found} at once")
+                raise OnnxlintError(f"--bind: size {printable(dim)!r} would be both {found}")
     if not numbers:
         return
     for value in model.graph.input:

@@ -60,7 +60,7 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
             elif isinstance(now, int):
                 if freed.setdefault(dim, now) != now:
                     raise OnnxlintError(
-                        f"--dynamic: {printable(dim)!r} stands for {freed[dim]} and for {now}; use two letters"
+                        f"--dynamic: {printable(dim)!r} stands for {freed[dim]} and for {now}; use two names"
                     )
             elif now is not None:
                 renamed[now] = dim

@@ -225,7 +225,7 @@ def _bisect(job: Job, run: Run, check: _Check, verification: Verification, progr
     if not patches or (asked.proto is not check.model.proto and not check.of(asked).equal):
         what = "; ".join((*check.edited.done, *run.asked)) or "what was asked for"
         raise OnnxlintError(
-            f"{printable(job.model.path)}: {what}: the result does not compute what the original does "
+            f"{printable(job.model.path)}: {what}: the result differs from the original "
             f"({verification.summary()}); nothing was written"
         )
     good, bad = 0, len(patches)

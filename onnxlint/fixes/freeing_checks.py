@@ -59,7 +59,7 @@ def _reshape(s: Freeing, node: Node) -> Sizes | None:
     constant = constant_target(data, sizes, s.is_never_empty)
     if constant is None:
         shown = ", ".join(map(str, sizes))
-        raise s.fail(node, f"[{printable(shown)}] has more than one free size, which constants cannot say")
+        raise s.fail(node, f"[{printable(shown)}] has more than one free size, which a constant cannot express")
     if constant != target:
         s.constants.append((node, 1, np.array(constant, np.int64)))
     return sizes
@@ -165,7 +165,7 @@ def _slice(s: Freeing, node: Node) -> Sizes | None:
                     raise s.fail(node, f"it takes every few of axis {axis} up to {ends[k]}")
                 continue
             if not isinstance(data[axis], int) or not (starts[k] == 0 and ends[k] >= _END):
-                raise s.fail(node, "it cuts several axes at once, one of which was set free")
+                raise s.fail(node, "it slices several axes together, one of them now free")
         return tuple(sizes)
     return None
 

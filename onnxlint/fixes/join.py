@@ -129,10 +129,10 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes) or len({len(shape) for shape in known}) != 1:
         ranks = ", ".join(f"{printable(n)} {'?' if s is None else len(s)}" for n, s in zip(names, shapes, strict=True))
-        raise HeadsError(f"--concat-heads: the outputs do not have one rank ({ranks})")
+        raise HeadsError(f"--concat-heads: the outputs differ in rank ({ranks})")
     rank = len(known[0])
     if len({view.main.dtype(name) for name in names}) != 1:
-        raise HeadsError("--concat-heads: the outputs do not have one element type")
+        raise HeadsError("--concat-heads: the outputs differ in element type")
     if axis is None:
         differing = [i for i in range(rank) if len({shape[i] for shape in known}) > 1 and _numbers(known, i)]
         axis = differing[0] if len(differing) == 1 else rank - 1

@@ -129,7 +129,7 @@ def _outputs(models: Sequence[str], destination: Destination) -> dict[str, str]:
     """
     if destination.in_place:
         if STDIN in models:
-            raise OnnxlintError("--in-place replaces models: it cannot go with stdin")
+            raise OnnxlintError("--in-place cannot be used with stdin: there is no file to replace")
         return {model: model for model in models}
     if destination.folder is None:
         return {}
@@ -148,7 +148,7 @@ def _outputs(models: Sequence[str], destination: Destination) -> dict[str, str]:
         taken[name] = model
         outputs[model] = os.path.join(folder, name)
         if os.path.realpath(outputs[model]) in originals:
-            raise OnnxlintError(f"{shown}: {printable(name)} would be replaced; --in-place means that")
+            raise OnnxlintError(f"{shown}: {printable(name)} would be replaced; use --in-place for that")
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:

@@ -65,14 +65,14 @@ def raise_opset(view: GraphView, version: int) -> Conversion:
     path = printable(view.model.path)
     newest = min(NEWEST, defs.onnx_opset_version())
     if version > newest:
-        raise OnnxlintError(f"{path}: opset {version} is not known here; {newest} is the newest")
+        raise OnnxlintError(f"{path}: opset {version} is not supported; {newest} is the newest")
     if version == view.opset:
         return Conversion(view.proto, (), True)
     if version < view.opset:
         raise OnnxlintError(f"{path}: it has opset {view.opset}, and can only be raised; leave out --opset {version}")
     if view.opset == 0:
         raise OnnxlintError(
-            f"{path}: it has no standard operators, whose set could be raised; leave out --opset {version}"
+            f"{path}: it has no standard operators, so there is no opset to raise; leave out --opset {version}"
         )
     if view.opset < OLDEST:
         raise OnnxlintError(
@@ -119,8 +119,8 @@ def _fix_initializers(proto: onnx.ModelProto, work: _Work) -> None:
     count = before - len(proto.graph.input)
     if count:
         work.note(
-            f"{count} initializer{'s are' if count > 1 else ' is'} no longer listed as input{'s' * (count > 1)}: that was a "
-            "formality until IR version 4, and would make them replaceable now"
+            f"{count} initializer{'s are' if count > 1 else ' is'} no longer listed as input{'s' * (count > 1)}: this was "
+            "required before IR version 4, and would let callers override them now"
         )
 
 

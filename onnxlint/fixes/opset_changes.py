@@ -216,9 +216,7 @@ def _pad_11(node: onnx.NodeProto, place: Place) -> None:
 def _dropout_10(node: onnx.NodeProto, place: Place) -> None:
     if len(node.output) > 1:
         if node.output[1] and place.is_used(node.output[1]):
-            raise place.fail(
-                node, "its mask is used: what it holds when nothing is dropped was not the same everywhere"
-            )
+            raise place.fail(node, "its mask is used, and runtimes differ in the mask when nothing is dropped")
         place.dropped(node.output[1])
         del node.output[1:]
 
@@ -303,8 +301,8 @@ def _nearest_mode(scales: list[float], node: onnx.NodeProto, place: Place) -> st
         raise place.fail(node, "it takes the nearest pixel, reduces one axis and enlarges another: no mode does that")
     if down:
         place.note(
-            f"Resize {printable(node.name)!r} reduces by a factor that is not a whole number: which pixel is nearest was "
-            "left open before opset 11, and is now the one that onnxruntime takes (nearest_mode ceil)"
+            f"Resize {printable(node.name)!r} reduces by a factor that is not a whole number: older "
+            "opsets do not define the nearest pixel; the model now states onnxruntime's choice (nearest_mode ceil)"
         )
     return "ceil" if down else "floor"
 
@@ -393,7 +391,7 @@ def _no_integers(node: onnx.NodeProto, place: Place) -> None:
 def _batch_normalization_9(node: onnx.NodeProto, place: Place) -> None:
     spatial = _take(node, "spatial", place)
     if spatial is not None and spatial.i == 0:
-        raise place.fail(node, "it normalizes each pixel by itself (spatial = 0), which opset 9 has not")
+        raise place.fail(node, "it normalizes each pixel by itself (spatial = 0), which opset 9 does not support")
 
 
 def _batch_normalization_14(node: onnx.NodeProto, place: Place) -> None:
@@ -408,7 +406,7 @@ def _group_normalization_21(node: onnx.NodeProto, place: Place) -> Replaced | No
     shape = place.shape(_input(node, 0))
     channels = shape[1] if shape is not None and len(shape) > 1 else None
     if not isinstance(channels, int) or groups < 1 or channels % groups:
-        raise place.fail(node, "its channels, for each of which it needs a scale now, are not known")
+        raise place.fail(node, "it needs a scale for each channel, and the number of channels is unknown")
     if place.dtype(_input(node, 0)) != 1:
         place.rounds("GroupNormalization of other types than float32 computes in float32 from opset 21 on")
     repeats = channels // groups

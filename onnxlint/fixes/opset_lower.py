@@ -81,7 +81,7 @@ def lower(view: GraphView, version: int) -> onnx.ModelProto:
             f"{path}: opset {version} is too old: a model can be lowered to {LOWEST} exactly, and no further"
         )
     if view.proto.functions:
-        raise OnnxlintError(f"{path}: it has functions of its own, whose opset cannot be lowered: inline them first")
+        raise OnnxlintError(f"{path}: it defines functions, whose opset cannot be lowered: inline them first")
     proto = onnx.ModelProto()
     proto.CopyFrom(view.proto)
     gone: set[str] = set()
@@ -178,7 +178,7 @@ def _axes_to_attribute(node: Node, message: onnx.NodeProto, fail: Any) -> set[st
     name = message.input[1] if len(message.input) > 1 else ""
     if not name:
         if node.attribute("noop_with_empty_axes", 0):
-            raise fail("without axes it does nothing, which older versions cannot say")
+            raise fail("without axes it does nothing, which older versions cannot express")
         return set()
     axes = node.constant(1)
     if axes is None or (not axes.size and node.proto.op_type != "Unsqueeze"):

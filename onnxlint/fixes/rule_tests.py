@@ -117,7 +117,7 @@ def _fires(rule: type[Rule], example: Example) -> None:
     if example.says and example.says not in found[0].message:
         raise AssertionError(f"the message lacks {example.says!r}: {found[0].message!r}")
     if any("\n" in f.message or not f.message for f in found):
-        raise AssertionError("a message is one line")
+        raise AssertionError("the message has more than one line")
 
 
 def _is_silent(rule: type[Rule], text: str, options: Options) -> None:
@@ -178,7 +178,7 @@ def _fixed(rule: type[Rule], example: Example) -> None:
     if example.equal:
         _same_outputs(bad, fixed, dims, "bad", "the fixed model")
     if example.good is None:
-        raise AssertionError("it can be fixed: write what it becomes as `good`")
+        raise AssertionError("it can be fixed: give the fixed model as `good`")
     good = parse(example.good)
     if not report.left and _structure(fixed) != _structure(good):
         # Another form of the same is as good.

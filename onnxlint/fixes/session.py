@@ -69,9 +69,7 @@ def fix_path(
     if request.simplify:
         demand_onnxsim()
         if not options.verify:
-            raise OnnxlintError(
-                "--simplify: onnxsim's results are used where both models were run; leave out --no-verify"
-            )
+            raise OnnxlintError("--simplify needs verification by running both models; leave out --no-verify")
     request = replace(request, multiples=tuple(multiples.items()))
     plan = Plans(configs).of(path)
     if request.opset is not None:

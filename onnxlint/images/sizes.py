@@ -84,7 +84,7 @@ def broken_condition(model_conditions: list[Assumption], shape: tuple[int, ...])
     """The condition that an input's shape (N, C, H, W) breaks, in words; empty where it breaks none."""
     for one in model_conditions:
         if one.axis < len(shape) and shape[one.axis] % one.multiple:
-            return f"{shape[one.axis]} on axis {one.axis} breaks what the model was fixed for ({printable(one.clause)})"
+            return f"{shape[one.axis]} on axis {one.axis} violates the model's condition ({printable(one.clause)})"
     return ""
 
 
@@ -94,7 +94,7 @@ def _demand_conditions(shown: str, known: list[Assumption], size: tuple[int, int
     for one in known:
         if sizes.get(one.axis, 0) % one.multiple:
             raise OnnxlintError(
-                f"{shown}: {sizes[one.axis]} breaks what the model was fixed for ({printable(one.clause)}): "
+                f"{shown}: {sizes[one.axis]} violates the model's condition ({printable(one.clause)}): "
                 f"choose a --shape of multiples of {one.multiple}"
             )
 
@@ -102,7 +102,9 @@ def _demand_conditions(shown: str, known: list[Assumption], size: tuple[int, int
 def _refuse_channels(shown: str, channels: int, width: object, recipe: Recipe) -> None:
     """Raise where images of the recipe have other channels than the input."""
     if width == recipe.channels:
-        raise OnnxlintError(f"{shown} has its channels last; onnxlint feeds images as N×C×H×W: export it so")
+        raise OnnxlintError(
+            f"{shown} has its channels last; onnxlint feeds images as N×C×H×W: export it with that layout"
+        )
     way = {1: "--pixel GRAY", 3: "--pixel BGR or RGB"}.get(channels)
     if way is not None:
         raise OnnxlintError(
@@ -123,7 +125,7 @@ def demand_values(shown: str, recipe: Recipe, line: str) -> None:
     """
     if not recipe.says_values:
         raise OnnxlintError(
-            f"{shown}: how do pixels (0–255) become its input? Type '{line} --preset imagenet' (or "
+            f"{shown}: preprocessing of pixels (0–255) unknown; type '{line} --preset imagenet' (or "
             f"{', '.join(sorted(set(PRESETS) - {'imagenet'}))}), or add your training's --mean A,B,C --norm A,B,C; "
             "--mean 0,0,0 feeds raw pixels"
         )

@@ -135,11 +135,11 @@ def load(path: str) -> Baseline:
     except (ValueError, RecursionError) as error:
         reason = printable(" ".join(str(error).split()))
         raise OnnxlintError(
-            f"{shown}: not a baseline ({reason}); delete it and write it anew with --write-baseline"
+            f"{shown}: not a baseline ({reason}); delete it and write it again with --write-baseline"
         ) from None
     problem = _problem(document)
     if problem:
-        raise OnnxlintError(f"{shown}: not a baseline: {problem}; delete it and write it anew with --write-baseline")
+        raise OnnxlintError(f"{shown}: not a baseline: {problem}; delete it and write it again with --write-baseline")
     return Baseline(path, document["models"])
 
 

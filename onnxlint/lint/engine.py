@@ -153,7 +153,7 @@ def check_file(path: str, plan: Plan) -> CheckResult:
 def _said(error: BaseException, path: str) -> str:
     """One line about what ended a check; it names the file."""
     if isinstance(error, MemoryError):
-        return f"{printable(path)}: checking it needs more memory than there is; check fewer models at once (-j 1)"
+        return f"{printable(path)}: checking it needs more memory than is available; check fewer models at once (-j 1)"
     if isinstance(error, RecursionError):
         return f"{printable(path)}: nested too deeply to be checked"
     said = str(error)

@@ -80,7 +80,7 @@ def save(
     if moved and elsewhere and external_data is None and not inline:
         external_data = os.path.basename(path) + ".data"
     if external_data is not None and is_stream(path):
-        raise OnnxlintError(f"{shown}: no file can lie beside it to hold the weights; use --inline, or write to a file")
+        raise OnnxlintError(f"{shown}: no weights file can be written beside it; use --inline, or write to a file")
     if external_data is not None or (inline and moved):
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)

@@ -90,7 +90,7 @@ def compare_models(task: Task) -> Iterator[Message]:
     try:
         fixed, _ = load(task.fixed, task.folders[1], task.engine, task.threads, is_bare)
     except Unrunnable as why:
-        yield result(task, done[0].setting, impossible(f"it cannot be loaded any more: {why}"), "")
+        yield result(task, done[0].setting, impossible(f"it no longer loads: {why}"), "")
         return
     first = done[0].setting
     while done:
@@ -151,7 +151,7 @@ def _compared(task: Task, fixed: Engine, run: _Run) -> tuple[Difference, str]:
         others = fixed({task.renamed.get(name, name): x for name, x in run.feeds.items()})
         difference, output = worst_output(task, task.outputs or fixed.outputs, run.outputs, others)
     except Unrunnable as why:
-        difference, output = impossible(f"it does not run any more: {why}"), ""
+        difference, output = impossible(f"it no longer runs: {why}"), ""
     if difference.outcome == "different" and 0 in run.setting.sizes.values() and not task.allow_empty:
         return replace(difference, outcome="excluded"), output
     return difference, output

@@ -59,8 +59,8 @@ def test_several_models(here: Path) -> None:
         ("a.onnx b.onnx", "no output given: use -o FILE, --in-place, --out-dir DIR or --diff; did you mean "
          "'onnxlint fix a.onnx -o b.onnx'?"),
         ("a.onnx b.onnx -o c.onnx", "-o names one file, and 2 models are given: use --out-dir DIR or --in-place"),
-        ("a.onnx -o c.onnx --in-place", "-o and --in-place say twice where the result goes: use one of them"),
-        ("- --in-place", "--in-place replaces models: it cannot go with stdin"),
+        ("a.onnx -o c.onnx --in-place", "-o and --in-place cannot be used together: each names the output"),
+        ("- --in-place", "--in-place cannot be used with stdin: there is no file to replace"),
         ("a.onnx --diff --rename image", "--rename: 'image' is not of the form OLD=NEW"),
         ("a.onnx --diff --inputs none.npz", "--inputs none.npz: no such file"),
         ("a.onnx --diff --opset 99", f"--opset 99: operator sets up to {NEWEST} can be written; give a lower one"),

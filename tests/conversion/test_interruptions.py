@@ -150,7 +150,7 @@ def test_what_cannot_work_is_said_before_any_work(place: Path, tmp_path: Path) -
     started = time.monotonic()
     for words, message in (
         (["--to", "ncnn,ncnn-fp16"], "has free sizes"),
-        (["--to", "onnx-int8-static", "--images", str(place / "images")], "how do pixels (0–255) become its input?"),
+        (["--to", "onnx-int8-static", "--images", str(place / "images")], "preprocessing of pixels (0–255) unknown"),
         (
             ["--to", "onnx-int8-static", "--images", str(place / "images"), "--mean", "0", "--method", "aciq"],
             "knows auto",

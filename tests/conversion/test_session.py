@@ -145,7 +145,7 @@ def test_a_size_that_the_fix_did_not_allow(place: Path, tmp_path: Path) -> None:
     onnxlint("fix", place / "bad.onnx", "-o", model, "--multiple-of", "32", "--no-verify")
     out = onnxlint("convert", model, "--to", "ncnn", "--shape", "96,60,3")
     assert out.code == 2
-    assert "60 breaks what the model was fixed for (height % 32 == 0): choose a --shape of multiples of 32" in out.err
+    assert "60 violates the model's condition (height % 32 == 0): choose a --shape of multiples of 32" in out.err
 
 
 def test_damaged_manifests(place: Path, tmp_path: Path) -> None:

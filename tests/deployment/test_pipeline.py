@@ -234,7 +234,7 @@ def test_a_fix_can_be_turned_off(place: Path, tmp_path: Path) -> None:
 
 
 def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(OnnxlintError, match="how do images become its input"):
+    with pytest.raises(OnnxlintError, match="preprocessing unknown"):
         go(place, tmp_path / "out", recipe=Recipe())
     assert not (tmp_path / "out").exists()
 
@@ -319,7 +319,7 @@ def test_command(place: Path, tmp_path: Path) -> None:
     words += ["--out-dir", str(tmp_path / "out")]
     asked = onnxlint(*words)
     assert asked.code == 2
-    assert "how do images become its input? Give --preset" in asked.err
+    assert "preprocessing unknown; give --preset" in asked.err
     words += ["--mean", "127.5,127.5,127.5", "--norm", "1/128,1/128,1/128", "--pixel", "RGB"]
     made = onnxlint(*words, "--task", "classification")
     assert made.code == 0, made.err

@@ -63,6 +63,6 @@ def test_nothing_is_written_where_two_results_would_be_one_file(folder: Path) ->
     (folder / "sub" / "dirty.onnx").write_bytes((folder / "dirty.onnx").read_bytes())
     with pytest.raises(OnnxlintError, match="would both be written to"):
         fix(folder / "dirty.onnx", folder / "sub" / "dirty.onnx", folder=str(folder / "out"))
-    with pytest.raises(OnnxlintError, match="would be replaced; --in-place means that"):
+    with pytest.raises(OnnxlintError, match="would be replaced; use --in-place for that"):
         fix(folder / "dirty.onnx", folder=str(folder))
     assert not (folder / "out").exists()

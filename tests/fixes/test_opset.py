@@ -449,7 +449,7 @@ IMAGE = "(float[N,C,H,W] x) => (float[a,b,c,d] y)"
     [
         (6, "(float[N] x) => (float[N] y) { y = Relu(x) }", 11, "opset 6 is too old to be raised exactly"),
         (11, "(float[N] x) => (float[N] y) { y = Relu(x) }", 9, "it has opset 11, and can only be raised"),
-        (11, "(float[N] x) => (float[N] y) { y = Relu(x) }", 99, "opset 99 is not known here"),
+        (11, "(float[N] x) => (float[N] y) { y = Relu(x) }", 99, "opset 99 is not supported"),
         (
             11,
             "(float[N] x) => (float[N] y) { y = ATen(x) }",

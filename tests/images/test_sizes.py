@@ -47,7 +47,7 @@ def test_sizes(
     ("shape", "assumes", "recipe", "message"),
     [
         ("1,3,240,320", "", make_recipe(preset="ssd", shape="300,300,3"), "use --shape 320,240,3"),
-        ("n,3,h,w", "h % 32 == 0", Recipe((64, 60)), "60 breaks what the model was fixed for"),
+        ("n,3,h,w", "h % 32 == 0", Recipe((64, 60)), "60 violates the model's condition"),
         ("n,1,h,w", "", Recipe(), "use --pixel GRAY"),
         ("n,3,h,w", "", Recipe(pixel="GRAY"), "use --pixel BGR or RGB"),
         ("n,h,w,3", "", Recipe(), None),

@@ -88,7 +88,7 @@ class ClassificationTask:
             what = f"{len(labels.names)} classes are named" if labels.complete else f"{len(labels.names)} folders"
             raise OnnxlintError(
                 f"{where}: {what}, but the model has {count} classes; put a classes.txt there that names all of them,"
-                " one a line, in the model's order"
+                " one per line, in the model's order"
             )
         highest = max(labels.images.values(), default=0)
         if highest >= count:

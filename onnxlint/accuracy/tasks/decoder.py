@@ -277,7 +277,9 @@ def _roles(parts: Sequence[Part], decoder: Decoder, strict: bool) -> dict[str, P
         rest = [part for part in parts if part.name not in used]
         missing = [role for role in ("boxes", "scores") if role not in roles]
         if len(missing) > 1 or len(rest) != 1:
-            raise OnnxlintError(f"[detection]: say which output has the {' and the '.join(missing)}: {describe(parts)}")
+            raise OnnxlintError(
+                f"[detection]: name the output that has the {' and the '.join(missing)}: {describe(parts)}"
+            )
         roles[missing[0]] = rest[0]
     return roles
 

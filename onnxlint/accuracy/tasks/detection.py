@@ -158,7 +158,7 @@ class DetectionTask:
         """`found`, `missed` and `extra` count boxes; mean IoU, score shift and average precision are fractions."""
         notes = self._notes
         if self._labels is not None and self._recipe.resize == "center-crop" and self._recipe.size is not None:
-            notes += ("what --resize center-crop cuts off cannot be found and counts as missed",)
+            notes += ("objects cut off by --resize center-crop count as missed",)
         if self.decoder is not None and self.decoder.preset:
             notes += (f"decoded as {self.decoder.preset}, from a score of {self.decoder.threshold:g}",)
         out = {}
@@ -191,7 +191,7 @@ def _category_ids(labels: BoxLabels, decoder: Decoder, classes: int, path: str) 
     if not ids:
         if classes > 1:
             raise OnnxlintError(
-                f"{printable(path)}: is about faces, and the model has {classes} classes; give labels in COCO's format"
+                f"{printable(path)}: labels faces, and the model has {classes} classes; give labels in COCO's format"
             )
         return {0: 0, 1: 0} if classes == 0 else {0: 0}
     if classes == 0:
@@ -205,7 +205,7 @@ def _category_ids(labels: BoxLabels, decoder: Decoder, classes: int, path: str) 
     if classes + first > max(ids):  # the model's classes are COCO's ids, gaps and all
         return {i: i + first for i in range(classes) if i + first in labels.categories}
     raise OnnxlintError(
-        f"{printable(path)}: has {len(ids)} categories, and the model {classes} classes; say which is which:"
+        f"{printable(path)}: has {len(ids)} categories, and the model {classes} classes; list the model's classes in order:"
         ' [detection] names = ["…"] in onnxlint.toml'
     )
 

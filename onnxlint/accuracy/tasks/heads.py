@@ -178,8 +178,8 @@ def _cut(part: Part, joined: Sequence[tuple[str, int]]) -> dict[str, Part]:
 def unclear(parts: Sequence[Part]) -> OnnxlintError:
     """The error for outputs that do not tell what they are."""
     return OnnxlintError(
-        f"--task detection: it is not clear which outputs are boxes and which are scores: {describe(parts)};"
-        ' say so in onnxlint.toml: [detection] boxes = "…", scores = "…"'
+        f"--task detection: cannot tell which outputs are boxes and which are scores: {describe(parts)};"
+        ' name them in onnxlint.toml: [detection] boxes = "…", scores = "…"'
     )
 
 

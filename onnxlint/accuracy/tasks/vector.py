@@ -33,6 +33,6 @@ def pick_vector(outputs: Mapping[str, Array], names: str, task: str) -> tuple[st
     if len(vectors) != 1:
         shapes = ", ".join(f"{printable(name)} ({'×'.join(map(str, array.shape))})" for name, array in outputs.items())
         what = "no output is a vector" if not vectors else "several outputs could be it"
-        raise OnnxlintError(f"--task {task}: needs one vector an image; {what}: {shapes}; leave only one in the model")
+        raise OnnxlintError(f"--task {task}: needs one vector per image; {what}: {shapes}; leave only one in the model")
     name, array = next(iter(vectors.items()))
     return name, array.reshape(-1).astype(np.float64)

@@ -100,8 +100,8 @@ class VerificationTask:
                 same = np.asarray([pair.same for pair in pairs], bool)
                 if len(set(same)) < 2:
                     raise OnnxlintError(
-                        f"{printable(self.truth)}: the images do not make up pairs of both kinds, of the same person"
-                        f" and of two; {len(pairs)} of {len(self._pairs)} pairs are complete"
+                        f"{printable(self.truth)}: the images must form pairs of one person and pairs of two"
+                        f" persons; {len(pairs)} of {len(self._pairs)} pairs are complete"
                     )
                 cosines = np.asarray(
                     [cosine_of(tally.embeddings[pair.one], tally.embeddings[pair.other]) for pair in pairs]

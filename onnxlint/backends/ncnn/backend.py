@@ -223,7 +223,7 @@ def _make_half(target: Target, source: str, files: tuple[str, ...], job: Job, pr
         if any(blob.tag == TAG_FP16 for blob in tagged):
             decisions.append(Decision(layer.name, layer.type, "fp16", "weights in fp16, the rest in fp32"))
         else:
-            why = "a weight is beyond what fp16 holds (65504)" if tagged else f"ncnn reads {layer.type} in fp32 only"
+            why = "a weight exceeds the range of fp16 (65504)" if tagged else f"ncnn reads {layer.type} in fp32 only"
             decisions.append(Decision(layer.name, layer.type, "fp32", why))
     return Artifact(target.name, files, tuple(decisions), (), details)
 
@@ -352,8 +352,8 @@ def _by_real_tools(source: str, files: Sequence[str], job: Job) -> str:
     assert images is not None
     if recipe.resize != "stretch" or not images.paths or recipe.size is None or job.keep:
         raise OnnxlintError(
-            "--ncnn-tools: ncnn2table reads image files, stretches them to --shape, and keeps no layer: give it that, or "
-            "leave --ncnn-tools out"
+            "--ncnn-tools: ncnn2table reads image files, stretches them to --shape, and cannot keep layers in fp16: "
+            "give such images, or leave --ncnn-tools out"
         )
     weights = str(Path(source).with_suffix(".bin"))
     imagelist = os.path.join(os.path.dirname(files[2]), "imagelist.txt")

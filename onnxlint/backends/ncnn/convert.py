@@ -126,7 +126,7 @@ def input_shapes(view: GraphView, job: Job) -> dict[str, tuple[int, ...]]:
     """
     main = view.main
     if not main.data_inputs:
-        raise NotConvertible(f"{printable(view.model.path)}: has no input, so there is nothing for ncnn to run")
+        raise NotConvertible(f"{printable(view.model.path)}: has no input; ncnn needs one")
     return {name: _input_shape(view, name, job) for name in main.data_inputs}
 
 
@@ -135,7 +135,7 @@ def _input_shape(view: GraphView, name: str, job: Job) -> tuple[int, ...]:
     shown = f"{printable(view.model.path)}: input {printable(name)!r}"
     given = job.shape.get(name)
     if declared is None and given is None:
-        raise OnnxlintError(f"{shown} says no shape: give it with --input-shape {printable(name)}=1,3,640,640")
+        raise OnnxlintError(f"{shown} has no shape: give it with --input-shape {printable(name)}=1,3,640,640")
     if given is None:
         assert declared is not None
         given = _guess(declared, job)
@@ -143,7 +143,7 @@ def _input_shape(view: GraphView, name: str, job: Job) -> tuple[int, ...]:
         assert declared is not None
         sizes = "×".join("?" if dim is None else printable(str(dim)) for dim in declared)
         way = "--shape W,H,C" if len(declared) == 4 else f"--input-shape {printable(name)}=1,…"
-        raise OnnxlintError(f"{shown} has free sizes ({sizes}): say which to convert for with {way}")
+        raise OnnxlintError(f"{shown} has free sizes ({sizes}): choose the sizes to convert for with {way}")
     if declared is not None:
         fits = len(given) == len(declared) and all(
             not isinstance(dim, int) or dim == size for dim, size in zip(declared, given, strict=False)

@@ -277,7 +277,7 @@ def check_channels(net: Network, name: str, shape: Sequence[int]) -> None:
     if needed is not None and (len(shape) != 3 or shape[0] != needed):
         raise OnnxlintError(
             printable(
-                f"{net.path}: input '{name}' has {needed} channels, and what it is fed has the shape {tuple(shape)};"
+                f"{net.path}: input '{name}' has {needed} channels, and the given input has the shape {tuple(shape)};"
                 " check --shape and --pixel"
             )
         )

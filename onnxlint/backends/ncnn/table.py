@@ -85,8 +85,8 @@ def parse_table(text: str, path: str = "<memory>") -> Table:
                 TableIssue(
                     number,
                     "",
-                    "this table is of a net whose weights '--method auto' rescaled, so it does not fit the float net;"
-                    " use the int8 net that was made with it, or make a table with `onnxlint ncnn table`",
+                    "this table belongs to a net with weights rescaled by '--method auto', not to the float net;"
+                    " use the int8 net made with it, or make a table with `onnxlint ncnn table`",
                     True,
                 )
             )

@@ -80,7 +80,7 @@ def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
         said = [line for line in log.splitlines() if line.strip()]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = f": {printable(said[-1])[:200]}" if said else ""
-        raise OnnxlintError(f"{printable(command[0])}: made nothing ({how}){last}")
+        raise OnnxlintError(f"{printable(command[0])}: wrote no output ({how}){last}")
 
 
 def demand_room(folder: str) -> None:

@@ -117,7 +117,7 @@ def finish(
         outputs = [result.run(feeds) for feeds in some]
     except OnnxlintError as error:
         why = str(error).removeprefix(f"{printable(path)}: ")
-        raise OnnxlintError(f"{printable(session.path)}: what was made of it does not run: {why}") from error
+        raise OnnxlintError(f"{printable(session.path)}: the converted model does not run: {why}") from error
     signal = noise = 0.0
     for feeds, made_of_them in zip(some, outputs, strict=True):
         for port, a, b in zip(session.outputs, session.run(feeds), made_of_them, strict=True):
@@ -128,7 +128,7 @@ def finish(
             if np.isfinite(a).all() and not np.isfinite(b).all():
                 raise OnnxlintError(
                     f"{printable(session.path)}: as {printable(os.path.basename(path))} its output {printable(port.name)!r} "
-                    "is not finite any more; keep the nodes that cause it in float with --keep"
+                    "is no longer finite; keep the nodes that cause it in float with --keep"
                 )
             finite = np.isfinite(a) & np.isfinite(b)
             x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)

@@ -99,7 +99,7 @@ def from_images(
         if broken:
             raise OnnxlintError(f"{printable(path)}: {printable(name)} is {_written(array.shape)}: {broken}")
         if not np.isfinite(array).all():
-            raise OnnxlintError(f"{printable(name)}: the recipe makes NaN or infinity of it; check --mean and --norm")
+            raise OnnxlintError(f"{printable(name)}: the recipe turns it into NaN or infinity; check --mean and --norm")
         constant = constant and float(np.ptp(array)) == 0
         count += 1
         batch = port.shape[0] if port.shape else None
@@ -134,7 +134,7 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     try:
         contract = common_contract(view, view, _multiples(view))
     except Incomparable as why:
-        raise OnnxlintError(f"{printable(path)}: no inputs can be made up for it: {why}") from None
+        raise OnnxlintError(f"{printable(path)}: no test inputs can be generated for it: {why}") from None
     fixed = _fixed(contract, shape)
     refused = ""
     for way in range(4):
@@ -148,7 +148,7 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
                     refused = refused or str(error)
                 else:
                     return sets
-    raise OnnxlintError(refused or f"{printable(path)}: no inputs can be made up for it")
+    raise OnnxlintError(refused or f"{printable(path)}: no test inputs can be generated for it")
 
 
 def _multiples(view: GraphView) -> dict[str, int]:

@@ -58,7 +58,7 @@ def make_half(session: OrtSession, path: str, job: Job, progress: Progress) -> A
         plan.spare(culprit, "makes NaN or infinity in float16")
         for i, node in enumerate(model.graph.node):
             if not set(node.output).isdisjoint(model.graph.node[culprit].input):
-                plan.spare(i, "what it makes is turned into NaN or infinity in float16")
+                plan.spare(i, "its output becomes NaN or infinity in float16")
     details = finish(session, made, path, inputs, job)
     decisions = tuple(
         Decision(node.name, node.op_type, "fp32" if i in plan.spared else "fp16", plan.spared.get(i, "fits"))

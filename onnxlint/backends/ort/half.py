@@ -187,9 +187,7 @@ def plan(
     wanted = set(keep)
     unknown = wanted - {node.name for node in nodes}
     if unknown:
-        raise OnnxlintError(
-            f"{printable(name)}: has no node {printable(sorted(unknown)[0])!r}; check what is to be kept"
-        )
+        raise OnnxlintError(f"{printable(name)}: has no node {printable(sorted(unknown)[0])!r}; check --keep")
     constants = {}
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:

@@ -58,9 +58,7 @@ def _verdict(diff: ModelDiff) -> str:
     nodes = counted(len(diff.nodes), "node differs", "nodes differ")
     changed = len(diff.weights.changes)
     weights = (
-        "all weights were trained anew"
-        if diff.weights.retrained
-        else counted(changed, "weight differs", "weights differ")
+        "all weights were retrained" if diff.weights.retrained else counted(changed, "weight differs", "weights differ")
     )
     found = "" if diff.findings is None else f"; {counted(len(diff.findings.new), 'new finding')}"
     return f"{nodes}; {weights}{found}."

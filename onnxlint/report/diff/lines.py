@@ -134,7 +134,7 @@ def weight_lines(weights: Weights) -> Iterator[str]:
         yield f"~ {amount} weights differ by rounding{norm}"
         changes = tuple(one for one in changes if one not in other)
     elif weights.retrained:
-        yield f"~ {amount} weights have other values: trained anew{norm}"
+        yield f"~ {amount} weights have other values: retrained{norm}"
         changes = tuple(one for one in changes if one not in other)
     for one in changes[:SHOWN_WEIGHTS]:
         yield f"{SIGNS[one.change]} {weight_line(one)}"

@@ -68,7 +68,7 @@ class DeadNode(Rule):
     code = "GRF002"
     name = "dead-node"
     severity = Severity.INFO
-    help = "remove it, or add it to the outputs if it was meant to be one"
+    help = "remove it, or add it to the outputs if it should be one"
     examples = (
         Example(
             bad="""

@@ -116,7 +116,7 @@ class DuplicateInitializer(Rule):
                 y = Add (t, b)
             }
             """,
-            why="8 bytes are not worth a word",
+            why="the duplicate holds only 8 bytes",
         ),
     )
 

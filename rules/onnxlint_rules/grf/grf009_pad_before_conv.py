@@ -64,7 +64,7 @@ class PadBeforeConv(Rule):
     code = "GRF009"
     name = "pad-before-conv"
     severity = Severity.INFO
-    help = "give the padding to the Conv or AveragePool"
+    help = "move the padding into the Conv or AveragePool"
     since = "0.2.0"
     fix = SAFE
     arithmetic = True

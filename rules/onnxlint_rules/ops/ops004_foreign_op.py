@@ -67,7 +67,7 @@ class ForeignOp(Rule):
 
     code = "OPS004"
     name = "foreign-op"
-    help = "replace it with standard operators, or name a target that supports it (--target)"
+    help = "replace it with standard operators, or choose a target that supports it (--target)"
     examples = (
         Example(
             bad="""

@@ -157,7 +157,7 @@ class ConstantCondition(Rule):
                 >
             }
             """,
-            why="the caller decides",
+            why="the condition is an input",
         ),
     )
 

@@ -102,7 +102,7 @@ class Focus(Rule):
                 y = Conv (joined, w)
             }
             """,
-            why="only rows are taken apart",
+            why="only rows are split",
         ),
     )
 

@@ -248,7 +248,7 @@ class MultiHeadOutputs(Rule):
                 logits = MatMul (queries, wc)
             }
             """,
-            why="boxes and logits of one set of queries (DETR) are what all its callers expect",
+            why="boxes and logits of one set of queries (DETR) are a common interface",
         ),
     )
 

@@ -187,7 +187,7 @@ class ActivationAtOutput(Rule):
                 probabilities = Softmax <axis = -1> (logits)
             }
             """,
-            why="a model that is nothing but post-processing",
+            why="the model consists of post-processing only",
         ),
         Silent(
             """

@@ -134,7 +134,7 @@ class GeneratedIoNames(Rule):
                 softmax = Softmax ("state.1")
             }
             """,
-            why="people choose such names",
+            why="the names are descriptive",
         ),
         Silent(
             """

@@ -99,7 +99,7 @@ class ChannelOutliers(Rule):
                 y = MatMul (x, w)
             }
             """,
-            why="ranges differ by a factor of 3, as they do everywhere",
+            why="ranges that differ by a factor of 3 are common",
         ),
         Silent(
             """

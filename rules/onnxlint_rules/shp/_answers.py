@@ -73,7 +73,7 @@ def simplest(operand: Operand) -> Answer:
         return Answer(why="its value is not known before the model runs")
     if node.op == "Reshape":
         if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
-            return Answer(why="it uses 0 for an axis of no elements")
+            return Answer(why="it uses 0 for an axis without elements")
         symbolic = exact_sizes(node.graph.view)
         target = constant_target(data or (), numbers, symbolic.is_never_empty)
         if target is not None:

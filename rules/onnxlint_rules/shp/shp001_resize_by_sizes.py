@@ -137,7 +137,7 @@ class ResizeBySizes(Rule):
                 out = Resize <mode = "nearest", keep_aspect_ratio_policy = "not_larger"> (x, , , sizes)
             }
             """,
-            why="the input has one size, and a scale would not say the same",
+            why="the input has one size, and a scale would not be equivalent",
         ),
         Silent(
             """

@@ -93,7 +93,7 @@ class ReshapeSpillsIntoBatch(Rule):
                 y = Reshape (z, target)
             }
             """,
-            why="rows are flattened on purpose and taken apart again",
+            why="rows are flattened on purpose and split again",
         ),
     )
 

@@ -93,7 +93,7 @@ class WrongDeclaredShape(Rule):
                 y = Relu (x)
             }
             """,
-            why="symbols may be named as one likes",
+            why="names of symbols are arbitrary",
         ),
     )
 

@@ -65,7 +65,7 @@ class ShapeInferenceConflict(Rule):
     code = "SPC002"
     name = "shape-inference-conflict"
     severity = Severity.ERROR
-    help = "make the operands agree; onnx.checker.check_model(model, full_check=True) tells when they do"
+    help = "make the operands agree; onnx.checker.check_model(model, full_check=True) reports whether they do"
     examples = (
         Example(
             bad="""
@@ -166,7 +166,7 @@ class ShapeInferenceConflict(Rule):
                 y = MatMul (a, x)
             }
             """,
-            why="what a foreign operator makes is unknown, not contradictory",
+            why="outputs of a foreign operator are unknown, not contradictory",
         ),
         Silent(
             """

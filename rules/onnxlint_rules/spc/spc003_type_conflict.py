@@ -108,7 +108,7 @@ class TypeConflict(Rule):
                 y = Add (a, x)
             }
             """,
-            why="foreign operators, and what they make, have unknown types",
+            why="foreign operators and their outputs have unknown types",
         ),
     )
 

@@ -159,7 +159,7 @@ class TargetLimit(Rule):
                 y = Resize <mode = "cubic"> (n, , , one)
             }
             """,
-            why="what the target reads is all right, and what is not known is not reported",
+            why="the target supports it, and unknown limits are not reported",
             options=Options(targets=("tensorrt",)),
         ),
     )

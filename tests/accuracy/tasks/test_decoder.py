@@ -277,7 +277,7 @@ def test_tables_override_presets() -> None:
         ({"a": np.zeros((1, 10, 4)), "b": np.zeros((1, 10, 2))}, "a (10×4), b (10×2) for an input of 64×64"),
         ({"a": np.zeros((2, 168, 4)), "b": np.zeros((2, 168, 2))}, "output a is 2×168×4"),
         ({"a\x1b[31m": np.zeros((1, 3, 8, 8))}, "output a\\x1b[31m is 1×3×8×8"),
-        ({"a": np.zeros((1, 168, 3))}, "not clear which outputs are boxes"),
+        ({"a": np.zeros((1, 168, 3))}, "cannot tell which outputs are boxes"),
     ],
 )
 def test_outputs_that_are_no_detections(outputs: dict[str, np.ndarray], message: str) -> None:

@@ -179,9 +179,11 @@ def test_coco_categories(tmp_path: Path, table: dict[str, Any], scores: list[flo
 
 
 def test_classes_that_do_not_fit_the_categories(tmp_path: Path) -> None:
-    with pytest.raises(OnnxlintError, match=r"has 2 categories, and the model 3 classes; say which is which"):
+    with pytest.raises(
+        OnnxlintError, match=r"has 2 categories, and the model 3 classes; list the model's classes in order"
+    ):
         found(labelled(tmp_path, coco()), [0, 0, 10, 10, 0, 0, 0.9])
-    with pytest.raises(OnnxlintError, match=r"is about faces, and the model has 3 classes"):
+    with pytest.raises(OnnxlintError, match=r"labels faces, and the model has 3 classes"):
         found(labelled(tmp_path, "1.png\n0\n"), [0, 0, 10, 10, 0, 0, 0.9])
 
 

@@ -134,7 +134,9 @@ def test_pairs_of_one_kind_say_nothing(tmp_path: Path) -> None:
     answer = task.read({"e": np.ones((1, 4))}, (4, 4))
     for image in ("A_0001.jpg", "A_0002.jpg"):
         task.judge("reference", image, answer, answer)
-    with pytest.raises(OnnxlintError, match=r"do not make up pairs of both kinds.*1 of 2 pairs are complete"):
+    with pytest.raises(
+        OnnxlintError, match=r"must form pairs of one person and pairs of two persons.*1 of 2 pairs are complete"
+    ):
         task.results()
 
 
