@@ -1,25 +1,32 @@
 """What fixes achieve, and at what cost, against onnxslim and onnxsim on the same models in one run.
 
-    python benchmarks/fix.py MODEL_OR_FOLDER… [--multiple-of 32] [--no-run] [--timeout 300] [--minutes 60]
+    python -m benchmarks.fix MODEL_OR_FOLDER… [--multiple-of 32] [--no-run] [--timeout 300] [--minutes 60] > a.txt
+    python -m benchmarks.fix --sum a.txt b.txt [--words WORDS] -o docs/zoo.md
 
 For each model: nodes (Constants aside), shape chains and sizes-driven Resizes before and after, wall time of each tool as a
 whole process, and whether every output is as it was, at four shapes where sizes are free. Without arguments it takes the
 RetinaFace exports of ../shared/data; `python -m fixtures.transformers_exports` makes a wider set. Tools that are not
 installed are left out. What a tool says when it ends with an error is on stderr. The last tables are sums: over all models,
-and by group, which is exporter and shapes of a name such as bert__sdpa__dynamo__dyn.onnx.
+and by group, which is exporter and shapes of a name such as bert__sdpa__dynamo__dyn.onnx. `--sum` runs nothing, and writes
+the page of runs whose output was kept, several of which may have gone on at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,6 +53,24 @@ class Counts:
     resizes: int
 
 
+@dataclass(frozen=True)
+class Row:
+    """What one tool made of one model, or the original."""
+
+    model: str
+    tool: str
+    counts: Counts
+    seconds: float
+    verdict: str
+
+    def __str__(self) -> str:
+        counts = self.counts
+        return (
+            f"| {self.model} | {self.tool} | {counts.nodes} | {counts.chains} | {counts.reshapes} | {counts.resizes} "
+            f"| {self.seconds:.2f} | {self.verdict} |"
+        )
+
+
 def count(path: Path) -> Counts:
     """Chains and nodes of a model, as our own rules count them."""
     registry = load_registry()
@@ -59,9 +84,9 @@ def count(path: Path) -> Counts:
     return Counts(nodes, len(chains), reshapes, resizes)
 
 
-def group_of(path: Path) -> str:
+def group_of(model: str) -> str:
     """Exporter and shapes out of a name that transformers_exports gave, `other` for any other."""
-    parts = path.stem.split("__")
+    parts = model.split("__")
     return " ".join(parts[2:]) if len(parts) == 4 else "other"
 
 
@@ -93,16 +118,86 @@ def run_tool(command: list[str], path: Path, target: Path, timeout: float) -> tu
     return time.perf_counter() - started, said
 
 
-def print_sums(totals: dict[str, Counter[str]]) -> None:
-    """One row of sums for each tool."""
-    print("| tool | nodes | chains | Reshape | Resize | seconds | equal | close | differs | fails | no file |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for tool, total in totals.items():
-        verdict_counts = " | ".join(str(total[v]) for v in ("equal", "close", "differs", "fails", "no file"))
-        print(
-            f"| {tool} | {total['nodes']} | {total['chains']} | {total['reshapes']} | {total['resizes']} "
-            f"| {total['milliseconds'] / 1000:.1f} | {verdict_counts} |"
-        )
+def sums_of(rows: Iterable[Row]) -> dict[str, dict[str, Counter[str]]]:
+    """Group → tool → sums; the first group is all of them."""
+    found: dict[str, dict[str, Counter[str]]] = {"all": {}}
+    for row in rows:
+        for group in ("all", group_of(row.model)):
+            total = found.setdefault(group, {}).setdefault(row.tool, Counter())
+            total.update(
+                models=1,
+                nodes=row.counts.nodes,
+                chains=row.counts.chains,
+                reshapes=row.counts.reshapes,
+                resizes=row.counts.resizes,
+                milliseconds=round(row.seconds * 1000),
+            )
+            total[row.verdict.split(" (")[0]] += 1
+    return found
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Sums over all models and by group, as Markdown."""
+    verdicts = ("equal", "close", "differs", "fails", "no file", "not run")
+    out = []
+    for group, totals in sums_of(rows).items():
+        count = totals["original"]["models"]
+        out += [f"## {group[0].upper()}{group[1:]}: {count} models", ""]
+        out += [f"| tool | nodes | chains | Reshape | Resize | seconds | {' | '.join(verdicts)} |"]
+        out += ["| --- |" + " ---: |" * (5 + len(verdicts))]
+        for tool, total in totals.items():
+            cells = [str(total[name]) for name in ("nodes", "chains", "reshapes", "resizes")]
+            cells += [f"{total['milliseconds'] / 1000:.1f}", *(str(total[verdict]) for verdict in verdicts)]
+            out.append(f"| {tool} | {' | '.join(cells)} |")
+        out.append("")
+    return "\n".join(out)
+
+
+def page(rows: Sequence[Row], made: date, models: str) -> str:
+    """docs/zoo.md: what fixes achieve over many models, against other tools."""
+    programs = [f"{name} {version(name)}" for name in ("onnxlint", "onnxsim", "onnxruntime")]
+    slim = [line for line in (tool_version("onnxslim"),) if line]
+    head = f"""# What fixes achieve over a zoo of models
+
+Made by `python -m benchmarks.fix --sum` from runs on {made} ({", ".join(programs + slim)}; Python \
+{platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, shared with other work, so that seconds compare
+the tools and say no more) over {models}.
+
+*nodes* are those of all graphs, Constants aside. *chains* are consumers of sizes that the graph computes, *Reshape* and
+*Resize* those among them. Outputs are compared with the original's in onnxruntime without optimizations, at up to four
+sets of sizes: *close* is within rtol 1e-3 and atol 1e-4, *not run* a model that accepts none of these sizes or inputs.
+`onnxlint` is `fix --multiple-of 32`, `(safe)` is `fix`, `(simplify)` is the former with `--simplify`. How often each rule
+fires is in [rule-statistics.md](rule-statistics.md).
+
+"""
+    return head.replace("\\\n", "") + tables(rows).rstrip() + "\n"
+
+
+def tool_version(name: str) -> str:
+    """Name and version of a program that may live in another environment; empty where it is absent."""
+    program = shutil.which(name)
+    if program is None:
+        return ""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return f"{name} {done.stdout.split()[-1]}" if done.returncode == 0 and done.stdout.split() else name
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows that an earlier run printed."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == 8 and cells[2].isdecimal():
+            counts = Counts(*(int(cell) for cell in cells[2:6]))
+            rows.append(Row(cells[0], cells[1], counts, float(cells[6]), cells[7]))
+    return rows
+
+
+def in_all(rows: Sequence[Row]) -> list[Row]:
+    """Rows of the tools that ran on every model, so that sums compare the same models."""
+    models = {row.model for row in rows}
+    ran = Counter(row.tool for row in rows)
+    return [row for row in rows if ran[row.tool] == len(models)]
 
 
 def tools(multiple_of: int) -> dict[str, list[str]]:
@@ -228,64 +323,69 @@ def compare(original: Path, results: dict[str, Path]) -> dict[str, str]:
     return verdicts
 
 
+def rows_of(path: Path, commands: dict[str, list[str]], folder: Path, timeout: float, runs: bool) -> list[Row]:
+    """Run every tool on one model."""
+    before = count(path)
+    seconds = dict.fromkeys(("original", *commands), 0.0)
+    results: dict[str, Path] = {}
+    for tool, command in commands.items():
+        target = folder / f"{tool.split()[0]}{len(tool)}.onnx"
+        seconds[tool], said = run_tool(command, path, target, timeout)
+        if said:
+            print(f"{path}: {tool}: {said}", file=sys.stderr, flush=True)
+        if target.exists():
+            results[tool] = target
+    verdicts = dict.fromkeys(commands, "no file") | dict.fromkeys(results, "")
+    verdicts |= compare(path, results) if runs else {}
+    return [
+        Row(path.stem, tool, count(results[tool]) if tool in results else before, spent, verdicts.get(tool, ""))
+        for tool, spent in seconds.items()
+    ]
+
+
 def main() -> int:
-    """Run every tool on every model and print the table."""
+    """Run every tool on every model and print the table, or write the page of earlier tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--multiple-of", type=int, default=32)
+    parser.add_argument("--tools", nargs="+", help="names of the tools to run, as in the table")
     parser.add_argument("--no-run", action="store_true", help="do not compare outputs")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one tool on one model")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no model after this time")
+    parser.add_argument("--sum", nargs="+", type=Path, help="tables of earlier runs")
+    parser.add_argument("--words", default="given models", help="what models these are, for the page")
+    parser.add_argument("-o", "--output", type=Path, help="page to write with --sum")
     options = parser.parse_args()
+    if options.sum:
+        rows = in_all([row for path in options.sum for row in read_rows(path)])
+        made = date.fromtimestamp(max(path.stat().st_mtime for path in options.sum))
+        text = page(rows, made, options.words)
+        if options.output:
+            options.output.write_text(text, encoding="utf-8")
+        else:
+            print(text)
+        return 0
     given = options.models or [DATA]
     paths = [path for item in given for path in (sorted(item.glob("*.onnx")) if item.is_dir() else [item])]
     if not paths:
         print(f"no models in {', '.join(map(str, given))}", file=sys.stderr)
         return 2
     commands = tools(options.multiple_of)
-    totals: dict[str, Counter[str]] = {tool: Counter() for tool in ("original", *commands)}
-    groups: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: {tool: Counter() for tool in totals})
+    if options.tools:
+        commands = {name: command for name, command in commands.items() if name in options.tools}
     print("| model | tool | nodes | chains | Reshape | Resize | seconds | outputs |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
     begun = time.monotonic()
-    measured = 0
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             if time.monotonic() - begun > options.minutes * 60:
                 break
-            measured += 1
-            before = count(path)
-            rows = [("original", before, 0.0)]
-            results: dict[str, Path] = {}
-            for tool, command in commands.items():
-                target = Path(folder) / f"{tool.split()[0]}{len(tool)}.onnx"
-                seconds, said = run_tool(command, path, target, options.timeout)
-                if said:
-                    print(f"{path}: {tool}: {said}", file=sys.stderr, flush=True)
-                if target.exists():
-                    results[tool] = target
-                    rows.append((tool, count(target), seconds))
-                else:
-                    rows.append((tool, before, seconds))
-            verdicts = {} if options.no_run else compare(path, results)
-            for tool, counts, seconds in rows:
-                verdict = verdicts.get(tool, "" if tool == "original" else "no file" if tool not in results else "")
-                for sums in (totals, groups[group_of(path)]):
-                    sums[tool].update(
-                        nodes=counts.nodes, chains=counts.chains, reshapes=counts.reshapes, resizes=counts.resizes
-                    )
-                    sums[tool]["milliseconds"] += round(seconds * 1000)
-                    sums[tool][verdict] += 1
-                print(
-                    f"| {path.stem} | {tool} | {counts.nodes} | {counts.chains} | {counts.reshapes} | {counts.resizes} "
-                    f"| {seconds:.2f} | {verdict} |",
-                    flush=True,
-                )
-    print(f"\n{measured} of {len(paths)} models\n")
-    print_sums(totals)
-    for name, sums in sorted(groups.items()):
-        print(f"\n{name}\n")
-        print_sums(sums)
+            made_rows = rows_of(path, commands, Path(folder), options.timeout, not options.no_run)
+            print(*made_rows, sep="\n", flush=True)
+            rows += made_rows
+    print(f"\n{len(rows) // (1 + len(commands))} of {len(paths)} models\n")
+    print(tables(rows))
     return 0
 
 

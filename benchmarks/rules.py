@@ -1,6 +1,6 @@
 """How often each rule fires over a set of models, and whether what it finds can be fixed.
 
-    python -m benchmarks.rules MODEL_OR_FOLDER… [--multiple-of 32] [--models WORDS] [-o docs/rule-statistics.md]
+    python -m benchmarks.rules MODEL_OR_FOLDER… [--multiple-of 32] [--jobs 2] [--models WORDS] [-o docs/rule-statistics.md]
 
 Each model is checked with the default rules and fixed as `onnxlint fix --multiple-of 32` does, with verification. Counted
 are findings of the original: fixed, shortened, offered with a flag that changes outputs or the interface, left although
@@ -11,12 +11,17 @@ models; wheels on PyPI hold others.
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import statistics
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
 from pathlib import Path
 
 import onnxlint
@@ -53,22 +58,46 @@ class Statistics:
     failed: list[str] = field(default_factory=list)
     rolled_back: int = 0
 
-    def add(self, result: CheckResult, report: onnxlint.FixReport) -> None:
-        """Count one model."""
-        left = Counter(one.finding.code for one in report.left)
-        found = Counter(finding.code for finding in result.findings)
-        self.rolled_back += len(report.rolled_back)
-        for code, count in found.items():
-            tally = self.rules.setdefault(code, Tally())
-            of_rule = [finding for finding in result.findings if finding.code == code]
-            asked = sum(f.fix is not None and f.fix.applicability is Applicability.UNSAFE for f in of_rule)
-            tally.models += 1
-            tally.findings += count
-            tally.asked += asked
-            tally.idle += sum(not finding.actionable for finding in of_rule)
-            tally.fixed += max(count - max(left[code], asked), 0)
-        text = render("text", Report((result,)))
-        self.lines.append(text.count("\n"))
+    def add(self, other: Statistics) -> None:
+        """Add those of other models."""
+        self.lines += other.lines
+        self.failed += other.failed
+        self.rolled_back += other.rolled_back
+        for code, theirs in other.rules.items():
+            mine = self.rules.setdefault(code, Tally())
+            for name in vars(theirs):
+                setattr(mine, name, getattr(mine, name) + getattr(theirs, name))
+
+
+def of_model(result: CheckResult, report: onnxlint.FixReport) -> Statistics:
+    """What the rules found in one model."""
+    left = Counter(one.finding.code for one in report.left)
+    rules = {}
+    for code, count in Counter(finding.code for finding in result.findings).items():
+        of_rule = [finding for finding in result.findings if finding.code == code]
+        asked = sum(f.fix is not None and f.fix.applicability is Applicability.UNSAFE for f in of_rule)
+        rules[code] = Tally(
+            models=1,
+            findings=count,
+            fixed=max(count - max(left[code], asked), 0),
+            asked=asked,
+            idle=sum(not finding.actionable for finding in of_rule),
+        )
+    lines = render("text", Report((result,))).count("\n")
+    failed = [f"{result.model}: {result.error.message}"] if result.error else []
+    return Statistics(rules, [lines], failed, len(report.rolled_back))
+
+
+def measure(path: Path, multiple_of: int) -> Statistics:
+    """Check and fix one model."""
+    print(path, file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            result = onnxlint.check(path, isolated=True)
+            report = onnxlint.fix(path, Path(folder) / "fixed.onnx", multiple_of=multiple_of, isolated=True)
+        except onnxlint.OnnxlintError as error:
+            return Statistics(failed=[str(error)])
+    return of_model(result, report)
 
 
 def files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -77,20 +106,19 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
         yield from sorted(path.rglob("*.onnx")) if path.is_dir() else [path]
 
 
-def collect(paths: Sequence[Path], multiple_of: int) -> Statistics:
-    """Check and fix every model."""
+def collect(paths: Sequence[Path], multiple_of: int, jobs: int) -> Statistics:
+    """Check and fix every model, in so many processes."""
     found = Statistics()
-    with tempfile.TemporaryDirectory() as folder:
-        for path in files(paths):
-            print(path, file=sys.stderr)
-            try:
-                result = onnxlint.check(path, isolated=True)
-                report = onnxlint.fix(path, Path(folder) / "fixed.onnx", multiple_of=multiple_of, isolated=True)
-            except onnxlint.OnnxlintError as error:
-                found.failed.append(str(error))
-                continue
-            found.add(result, report)
+    with ProcessPoolExecutor(jobs) as pool:
+        for one in pool.map(partial(measure, multiple_of=multiple_of), files(paths)):
+            found.add(one)
     return found
+
+
+def machine() -> str:
+    """Where this was measured."""
+    python = platform.python_version()
+    return f"onnxlint {onnxlint.__version__}, Python {python}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def page(found: Statistics, multiple_of: int, models: str) -> str:
@@ -98,7 +126,7 @@ def page(found: Statistics, multiple_of: int, models: str) -> str:
     count = len(found.lines)
     rows = [
         "# How often rules fire",
-        f"Made by `python -m benchmarks.rules` over {count} models ({models}),"
+        f"Made by `python -m benchmarks.rules` on {date.today()} ({machine()}) over {count} models ({models}),"
         f" fixed with `--multiple-of {multiple_of}`, verified; {found.rolled_back} patches were rolled"
         f" back. A text report has {statistics.median(found.lines):.0f} lines in the median, {max(found.lines)} at most."
         " *Fixed* are findings of the original that are not there afterwards; with *asked* the fix changes outputs or the"
@@ -123,10 +151,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--multiple-of", type=int, default=32)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--models", default="given on the command line", help="what models these are, for the page")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    text = page(collect(options.paths, options.multiple_of), options.multiple_of, options.models)
+    text = page(collect(options.paths, options.multiple_of, options.jobs), options.multiple_of, options.models)
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:
