@@ -105,7 +105,7 @@ _HOMES = {
     "printable": "onnxlint.text",
     "Verification": "onnxlint.verification.results",
 }
-"""Public name → the module that it is imported from; docs/api.md says which name is what."""
+"""Public name → module that it is imported from; docs/api.md describes each."""
 
 __all__ = ["__version__", *_HOMES]
 

@@ -101,7 +101,7 @@ def check(
     isolated: bool = False,
     trust_config: bool | None = None,
 ) -> CheckResult:
-    """Look for what will hurt a model in deployment, as `onnxlint check` does.
+    """Find problems that an exported model will have in deployment, as `onnxlint check` does.
 
         result = onnxlint.check("model.onnx", targets=["ncnn"])
         assert not result.findings
@@ -226,7 +226,7 @@ def fix(
         config, isolated, trust_config: As for `check`.
 
     Returns:
-        What was done, what is left and why, and how it was verified.
+        The fixes applied, the remaining findings with reasons, and the verification.
 
     Raises:
         OnnxlintError: The model cannot be read or written, or an argument is wrong; nothing was written.
@@ -343,17 +343,17 @@ def convert(
             dictionary (`{"mean": (104, 117, 123), "pixel": "BGR"}`). The size is the model's own where it is fixed and
             none is given.
         shapes: Input → whole shape, for inputs with free sizes that are not images.
-        method: How activations are calibrated: `auto`, or what a target knows (ncnn: kl, aciq, eq; onnxruntime: minmax,
+        method: Calibration of activations: `auto`, or a method of the target (ncnn: kl, aciq, eq; onnxruntime: minmax,
             percentile, entropy).
         mixed: Whether layers that int8 hurts may stay in floating point.
-        budget: By how much that may let the weights grow, as a fraction of the pure int8 ones.
+        budget: Allowed growth of the weights by `mixed`, as a fraction of the pure int8 size.
         keep: Layers that stay in floating point.
         threads: How many to use.
         tools: Folder with the real tools of ncnn, to be used in place of ours.
         weight_bits: Of `onnx-int8-static`, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
             overflowing.
-        out_dir: Where to write; beside the model where it is None.
-        progress: Called with what is being done, how many steps of it are done, and of how many.
+        out_dir: Output folder; None for the model's folder.
+        progress: Called with the current action, the number of steps done, and their total.
 
     Raises:
         OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is not an error
@@ -398,7 +398,7 @@ def compare(
 
     Args:
         reference: The reference model.
-        candidates: The others: ONNX files, ncnn .param files, whatever a backend opens.
+        candidates: The other models: ONNX files, ncnn .param files, or any file that a backend opens.
         images: A folder, a glob, a list of files, an .npz or .npy file; None: seeded random inputs, which say little.
         recipe, shapes: As for `convert`.
         task: The task that outputs are judged by: detection, classification, verification or super-resolution.
@@ -464,7 +464,7 @@ def deploy(
         to: Targets, or `all`.
         images: What to calibrate with, and to compare on.
         recipe, shapes: As for `convert`. For a RetinaFace (`task="detection"`) its own recipe is known.
-        task, labels, detection: What the outputs are judged by, as for `compare`.
+        task, labels, detection: How the outputs are evaluated, as for `compare`.
         multiple_of: Height and width of images are multiples of this, as far as the recipe's size is; None: assume
             nothing.
         concat_heads: Whether detection heads are joined into one output.
@@ -472,7 +472,7 @@ def deploy(
         method, mixed, budget, keep, tools: As for `convert`.
         layers, suggest, fail_if: As for `compare`.
         threads: How many to use.
-        out_dir: The folder; `NAME_deploy` beside the model where it is None.
+        out_dir: Output folder; None for `NAME_deploy` beside the model.
         resume: Whether steps are skipped whose inputs are unchanged.
         config, isolated: As for `check`.
         progress: As for `convert`.

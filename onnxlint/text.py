@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 UNKNOWN = "–"
-"""What is shown in place of a number that there is not."""
+"""Shown in place of a missing number."""
 
 _COUNTS = frozenset("broken changed correct extra found images missed pairs repaired".split())
 """Metrics of tasks that count something."""
@@ -17,7 +17,7 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 def printable(text: str) -> str:
     """Escape control characters, terminal escapes and bidirectional overrides, so that `text` is safe to show.
 
-    Names come out of untrusted files: none is ever echoed raw. Ordinary Unicode stays as it is.
+    Names come out of untrusted files: none is ever printed raw. Ordinary Unicode stays unchanged.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -30,7 +30,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     Args:
         number: How many.
         noun: In the singular.
-        plural: Where it is not the singular with an `s`.
+        plural: Plural form, if it is not the singular with an `s`.
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
@@ -40,7 +40,7 @@ def listed(items: Iterable[str], limit: int = 0, last: str = "and") -> str:
 
     Args:
         items: Already safe to show.
-        limit: Show this many at most, then say how many more there are (`a, b and 7 more`); 0: all.
+        limit: Show at most this many, then the number of the others (`a, b and 7 more`); 0: all.
         last: The word before the last one (`and`, `or`).
     """
     shown = list(items)
@@ -50,7 +50,7 @@ def listed(items: Iterable[str], limit: int = 0, last: str = "and") -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one most likely means (case and `_` do not matter); None where none is close."""
+    """The known word nearest to a misspelt one (ignoring case and `_`); None if none is close."""
     import difflib
 
     folded: dict[str, str] = {}
@@ -64,8 +64,8 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """The end of a message about an unknown word: `; did you mean 'x'?`.
 
     Args:
-        word: What was written.
-        known: What could have been meant.
+        word: The misspelt word.
+        known: The valid words.
         otherwise: The hint where no known word is close, such as `choices(known)`; empty for none.
     """
     near = nearest(word, known)
@@ -80,7 +80,7 @@ def choices(known: Iterable[str]) -> str:
 
 
 def db(value: float | None) -> str:
-    """A signal-to-noise ratio: `41.37 dB`; `exact` where nothing differs."""
+    """A signal-to-noise ratio: `41.37 dB`; `exact` if nothing differs."""
     if value is None or math.isnan(value):
         return UNKNOWN
     return "exact" if value == math.inf else f"{value:.2f} dB"
@@ -92,7 +92,7 @@ def gain(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A part of a whole (0 to 1): `12.3 %`; what is there but rounds to nothing, `< 0.1 %`."""
+    """A part of a whole (0 to 1): `12.3 %`; positive values that round to 0 are `< 0.1 %`."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     return "< 0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
@@ -106,7 +106,7 @@ def cosine(value: float | None) -> str:
 
 
 def magnitude(value: float | None) -> str:
-    """An error, of which only the size matters: `0.0123`, `4.5e-07`."""
+    """An error's magnitude: `0.0123`, `4.5e-07`."""
     if value is None or math.isnan(value):
         return UNKNOWN
     return f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The Softmax, LogSoftmax or Sigmoid at the end of a model: whether it is there, and what it computes.
+"""Find the Softmax, LogSoftmax or Sigmoid at the end of a model, and compute it.
 
 Two models are compared in one form. Where one of them ends in an activation that the other lacks, it is applied to the
 other's numbers. Which of them have it is read from their graphs; where these do not tell, their numbers do.
@@ -41,7 +41,7 @@ class Activation:
 
     Attributes:
         op: `Softmax`, `Sigmoid` or `LogSoftmax`.
-        axis: Its axis; None where only the numbers can tell, because axes were moved after it.
+        axis: Its axis; None if a later node moved the axes, so that only the numbers show it.
         to_end: Whether it computes along all axes from `axis` on, as before operator set 13.
     """
 
@@ -92,11 +92,11 @@ class Activation:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a graph shows about a value.
+    """Facts about a value, read from its graph.
 
     Attributes:
-        is_known: Whether the graph tells; False where some of the value comes out of an activation, and some does not.
-        activation: What all of it comes out of; None: of none.
+        is_known: Whether the graph tells; False if some of the value comes out of an activation, and some does not.
+        activation: The activation that computes the whole value; None if there is none.
         is_dropped: Whether the activation is known to have been dropped.
     """
 
@@ -111,7 +111,7 @@ def seen_at(proto: onnx.ModelProto, output: str) -> Seen:
 
 
 def seen_in_parts(proto: onnx.ModelProto, output: str) -> tuple[Seen, ...]:
-    """The same for each operand of the Concat that makes an output; empty where none does."""
+    """The same for each operand of the Concat that computes an output; empty without a Concat."""
     makers = _makers(proto)
     node = makers.get(output)
     while node is not None and node.op_type in _KEEPS_AXES and node.input:

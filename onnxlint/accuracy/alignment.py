@@ -22,7 +22,7 @@ _ENOUGH = 0.5
 
 @dataclass(frozen=True)
 class Tensor:
-    """What is known of a tensor after one run.
+    """Statistics of a tensor after one run.
 
     Attributes:
         name: Of the value.
@@ -52,8 +52,8 @@ class Link:
 
     Attributes:
         reference, candidate: The two.
-        scale: What the candidate's channels (axis 1) have to be multiplied by to be the reference's, in a model whose
-            channels were rescaled before it was quantized; None where they are the same.
+        scale: Factors that turn the candidate's channels (axis 1) into the reference's, in a model whose
+            channels were rescaled before it was quantized; None if they are the same.
     """
 
     reference: Tensor
@@ -86,7 +86,7 @@ def align(
     """Matching tensors, in the candidate's order.
 
     The best sequence of matches that keeps the order of both, then, for branches that the two compute in different
-    order, what is left and alike.
+    order, the remaining tensors that are alike.
     """
     weight = _weights(reference, candidate, r_scopes, c_scopes)
     n, m = weight.shape

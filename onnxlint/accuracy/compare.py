@@ -29,12 +29,12 @@ def compare(
 
     Args:
         reference: The reference model.
-        candidates: The others: ONNX files, ncnn .param files, whatever a backend opens.
-        inputs: What the models are run on; without images: seeded random inputs, which say little. Without a recipe,
+        candidates: The other models: ONNX files, ncnn .param files, or any file that a backend opens.
+        inputs: Inputs of the models; without images: seeded random inputs, which are not representative. Without a recipe,
             the one that a candidate's manifest records. The size is the user's, else the models' own where it is
             fixed, else the one that a candidate was converted for.
         options: What is measured, and which results fail.
-        progress: Called with what is being done.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: A file cannot be read or run, a runtime crashed on it, no output of a candidate has a partner, or a

@@ -1,4 +1,4 @@
-"""Models run on the same inputs, and the sums over what was run so far.
+"""Run models on the same inputs, and sum up the results.
 
 Inputs are streamed, and only sums are kept. Models are loaded together as long as they are small; large ones are compared
 one after the other, and the reference is run again for each.
@@ -33,7 +33,7 @@ TOGETHER = 600_000_000
 """Bytes of model files, the reference's included, that are loaded at once; in memory they take two to four times that."""
 
 Begin = Callable[[str, str, str], None]
-"""Called with a model's path, its backend and what is done with it (`loading`, `running`)."""
+"""Called with a model's path, its backend and the current action (`loading`, `running`)."""
 
 WORST = 4
 """Images that are kept for showing."""
@@ -44,7 +44,7 @@ FEW = 4
 
 @dataclass(frozen=True)
 class _Image:
-    """One of the worst images, with what is needed to show it."""
+    """One of the worst images, with the data to show it."""
 
     name: str
     snr_db: float
@@ -58,12 +58,12 @@ class Comparison:
 
     Args:
         models: The reference, and the candidates.
-        inputs: What they are run on.
+        inputs: Inputs of the models.
         judge: What their outputs are for; None: nothing is known.
         conditions: What makes a comparison fail; those on the task's metrics are checked after the first input.
         threads: How many each model uses.
-        progress: Called with what is being done.
-        begin: Called with the model (path, backend) and what is done with it before native code runs.
+        progress: Called with the current action.
+        begin: Called with the model (path, backend) and the next action before native code runs.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Comparison:
         return session.run(feeds)
 
     def _check_conditions(self, name: str, feeds: Mapping[str, Array]) -> None:
-        """Raise where an input has a size that one of the models was not fixed for."""
+        """Raise if an input has a size that one of the models was not fixed for."""
         for model in (self.reference, *self.candidates):
             problem = model.broken_condition(feeds)
             if problem:
@@ -217,7 +217,7 @@ class Comparison:
     # Reporting
 
     def report(self, model: Participant) -> CandidateReport:
-        """What was measured of a model."""
+        """The measurements of a model."""
         places = {end.name: end.place for end in model.ends}
         if model.matched is not None:
             places = {pair.reference.name: pair.candidate.place for pair in model.matched.pairs}
@@ -252,7 +252,7 @@ class Comparison:
         )
 
     def explained(self, model: Participant, report: CandidateReport, layers: bool, suggest: bool) -> CandidateReport:
-        """The report with its layers, and what would help."""
+        """The report with its layers and suggestions."""
         from onnxlint.accuracy.explain import explain
 
         assert model.matched is not None

@@ -57,7 +57,7 @@ class Condition:
     bound: float
 
     def failure(self, report: CandidateReport) -> str:
-        """How a candidate meets the condition, in words; empty where it does not."""
+        """How a candidate meets the condition, in words; empty if it does not."""
         known = METRICS.get(self.metric)
         if known is not None:
             value, written = known[0](report), known[1]
@@ -79,7 +79,7 @@ def parse_conditions(texts: Sequence[str], known: Iterable[str] | None = ()) -> 
 
     Args:
         texts: `snr<20`, `found < 90%`.
-        known: Names of the task's metrics; None where these are not known yet, so that any name may be one.
+        known: Names of the task's metrics; None if these are not known yet, so that any name may be one.
 
     Raises:
         OnnxlintError: One is not of that form, or names a metric that does not exist.

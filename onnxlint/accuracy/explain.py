@@ -1,4 +1,4 @@
-"""Where a candidate loses accuracy, layer by layer, and what would help: `compare --layers` and `--suggest`."""
+"""Accuracy loss layer by layer, and settings that reduce it: `compare --layers` and `--suggest`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIED = 5
 
 @dataclass(frozen=True)
 class Explained:
-    """Layers in order of the candidate's computation, suggestions by their gain, and what the user should know."""
+    """Layers in the candidate's order, suggestions sorted by gain, and notes for the user."""
 
     layers: tuple[LayerAccuracy, ...]
     suggestions: tuple[Suggestion, ...]
@@ -43,7 +43,7 @@ def explain(
         pairs: Their outputs.
         inputs: A few: layers are compared on all of them, and replaced on the first.
         suggest: Whether to try out what would help.
-        progress: Called with what is being done, how many steps of it are done, and of how many.
+        progress: Called with the current action, the number of steps done, and their total.
 
     Raises:
         OnnxlintError: One cannot be run.

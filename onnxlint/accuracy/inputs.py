@@ -28,10 +28,10 @@ class Inputs:
 
     Attributes:
         source: Where they come from, in words.
-        port: The input that images go to; None where inputs are given whole.
+        port: The input that receives images; None if complete inputs are given.
         images: The images.
         recipe: How these become the input.
-        sets: Whole sets of inputs, where there are no images.
+        sets: Complete sets of inputs, used without images.
         threads: Images are decoded in.
         unreadable: Images that could not be used, known once all were gone through.
     """
@@ -93,7 +93,7 @@ def make_inputs(
     Args:
         reference: Its path.
         session: The reference, loaded.
-        images: Where images are, or an .npz/.npy file with inputs as they are; None: random numbers.
+        images: Source of the images, or an .npz/.npy file with complete inputs; None: random numbers.
         recipe: How images become the input.
         shapes: Input → whole shape, for random numbers.
         threads: Images are decoded in.

@@ -1,4 +1,4 @@
-"""How long models take: runs of all of them in turn, of which only those count that other programs did not disturb.
+"""Measure latency: all models run in turn, and only runs that other programs did not disturb count.
 
 Disturbances add time, and by a factor that changes from second to second. So models are not timed one after the other but
 in rounds, and of each run it is known how long its threads waited for a core (Linux: `/proc/self/task/*/schedstat`).
@@ -50,7 +50,7 @@ def measure(runs: Sequence[Callable[[], object]], threads: int) -> list[Latency]
     """Time functions that run a model once each.
 
     Args:
-        runs: What is to be timed; round by round, each is called once.
+        runs: The functions to time; each is called once per round.
         threads: How many each model uses; for the report.
 
     Returns:
@@ -119,7 +119,7 @@ def _is_undisturbed(
 
 
 def _waited() -> dict[str, int] | None:
-    """Thread of this process → nanoseconds that it has waited for a core; None where the system does not tell."""
+    """Thread of this process → nanoseconds that it has waited for a core; None if the system does not tell."""
     found: dict[str, int] = {}
     try:
         tasks = os.listdir("/proc/self/task")
@@ -132,7 +132,7 @@ def _waited() -> dict[str, int] | None:
 
 
 def _cpu_of_others() -> float | None:
-    """Seconds of CPU that all other programs have used since the machine started; None where Linux does not tell."""
+    """Seconds of CPU that all other programs have used since the machine started; None if Linux does not tell."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, file.readline().split()[1:9])

@@ -50,7 +50,7 @@ class Side:
 
 
 class LayerComparison:
-    """Two models, and what to run them on."""
+    """Two models and their inputs."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class LayerComparison:
         self.theirs = [renamed_feeds(feeds, candidate.session, candidate.path) for feeds in inputs]
 
     def shown(self, link: Link) -> str:
-        """The candidate's tensor, or, where that is a mere number, the layer that makes it."""
+        """The candidate's tensor or, if its name is only a number, the layer that computes it."""
         name = link.candidate.known_as
         maker = self.candidate.wiring.makers.get(name)
         return maker.name if maker is not None and name.isdigit() else name
 
     def source(self, link: Link) -> str:
-        """The line of PyTorch or the module scope that a value comes from; empty where the reference has none."""
+        """The line of PyTorch or the module scope that a value comes from; empty if the reference has none."""
         maker = self.reference.wiring.makers.get(link.reference.known_as)
         return "" if maker is None else maker.source
 
@@ -141,7 +141,7 @@ class LayerComparison:
         return {i: value for i, value in noise.items() if np.isfinite(value)}, []
 
     def outputs(self, side: Side, feeds: Mapping[str, Array], beside: Sequence[str] = ()) -> list[Array]:
-        """What the matched outputs of one side are, in the form in which they are compared.
+        """The matched outputs of one side, in the form in which they are compared.
 
         Args:
             side: The model.
@@ -174,7 +174,7 @@ class LayerComparison:
 
 
 class Values:
-    """Inner values of one run, held as long as they are few enough, else computed when they are asked for."""
+    """Inner values of one run: kept in memory if they are few, else computed on demand."""
 
     def __init__(self, session: Session, feeds: Mapping[str, Array], tensors: Sequence[Tensor]) -> None:
         self._session = session

@@ -85,7 +85,7 @@ class End:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two matching outputs, and what is applied to either before they are compared."""
+    """Two matching outputs, and the activations applied to them before the comparison."""
 
     reference: End
     candidate: End
@@ -115,7 +115,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matched:
-    """Which outputs are compared; those that are not, with why; and what the user should know about those that are."""
+    """The matched outputs, the unmatched ones with reasons, and notes on the matched ones."""
 
     pairs: tuple[Pair, ...]
     unmatched: tuple[str, ...] = ()
@@ -227,7 +227,7 @@ def match(
     r_outputs: Mapping[str, Array],
     c_outputs: Mapping[str, Array],
 ) -> Matched:
-    """Match ends, by what both models give for one input.
+    """Match outputs by the values that both models compute for one input.
 
     Raises:
         OnnxlintError: A record of heads does not fit the outputs.
@@ -271,7 +271,7 @@ def _fits(reference: Sequence[End], end: End, r_outputs: Mapping[str, Array], c_
 
 
 def _mismatch(r: Array, c: Array) -> str:
-    """Why two arrays cannot be compared; empty where they can."""
+    """Why two arrays cannot be compared; empty if they can."""
     for array, whose in ((r, "the reference"), (c, "the candidate")):
         if array.dtype.kind not in "fiub":
             return f"{whose} is not numeric ({array.dtype})"

@@ -17,7 +17,7 @@ EDGES = tuple(float(edge) for edge in np.arange(-10.0, 4.01, 0.5))
 """log10 of the edges of the error histogram's bins."""
 
 _CHUNK = 1 << 20
-"""Numbers that are looked at at once: what is made of them in float64 stays below 50 MB."""
+"""Numbers processed at a time: float64 temporaries stay below 50 MB."""
 
 
 class Meter:
@@ -79,7 +79,7 @@ class Meter:
         return decibels(self._signal, self._noise)
 
     def result(self, name: str, candidate: str) -> OutputAccuracy:
-        """What was measured."""
+        """The measurements."""
         count = max(1, self.elements)
         relative = self._error / self._magnitude if self._magnitude > 0 else math.inf if self._error > 0 else 0.0
         return OutputAccuracy(
@@ -100,7 +100,7 @@ class Meter:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10·log10(signal / noise): infinite where there is no noise, minus infinity where there is nothing else."""
+    """10·log10(signal / noise): infinite without noise, minus infinity without signal."""
     if noise == 0:
         return math.inf
     if not math.isfinite(noise) or signal == 0:
@@ -115,7 +115,7 @@ def mean_db(values: Iterable[float]) -> float:
 
 
 class Ratio:
-    """The SNR alone, where nothing else is asked for; what is not a number on one side only makes it minus infinity."""
+    """The SNR alone; a NaN on one side only makes it minus infinity."""
 
     def __init__(self) -> None:
         self._signal = self._noise = 0.0
@@ -160,7 +160,7 @@ class ChannelScale:
 
     @property
     def snr_db(self) -> float | None:
-        """What is left of the difference with these factors; None where that is not a number."""
+        """The remaining difference with these factors; None if it is NaN."""
         rr, rc, cc = self._sums
         factors = self.factors
         noise = float(np.maximum(rr - 2 * factors * rc + factors**2 * cc, 0.0).sum())

@@ -23,11 +23,11 @@ from onnxlint.version import __version__
 
 @dataclass
 class Participant:
-    """A file that takes part, and what is known of it so far.
+    """A file in the comparison, and the facts known about it so far.
 
     Attributes:
         path: Its first file.
-        name: As it is shown.
+        name: Name shown in reports.
         backend: What runs it.
         bytes: Size of all its files.
         session: The model, loaded.
@@ -66,7 +66,7 @@ class Participant:
         return list(assumptions(open_model(self.path).proto)) if self.is_onnx else []
 
     def broken_condition(self, feeds: Mapping[str, Array]) -> str:
-        """The condition that the inputs break, in words; empty where they break none."""
+        """The condition that the inputs break, in words; empty if they break none."""
         for name, array in feeds.items():
             mine = [one for one in self.conditions if one.input == name]
             if problem := broken_condition(mine, array.shape):
@@ -130,7 +130,7 @@ def read_ends(model: Participant, session: Session) -> tuple[End, ...]:
 
 
 def ends_of_source(path: str, ends: Sequence[End]) -> tuple[End, ...]:
-    """What the ONNX model that a file was made from says about its outputs: `net.onnx` beside `net_int8.param`."""
+    """Metadata on outputs in the ONNX model that a file was made from: `net.onnx` beside `net_int8.param`."""
     stem = os.path.splitext(path)[0]
     while stem:
         source = f"{stem}.onnx"
@@ -144,7 +144,7 @@ def ends_of_source(path: str, ends: Sequence[End]) -> tuple[End, ...]:
 
 
 def versions_of(models: Sequence[Participant]) -> dict[str, str]:
-    """Package → version of what ran."""
+    """Package → version of the runtimes used."""
     found = {"onnxlint": __version__}
     for package in dict.fromkeys(("numpy", *(model.backend.name for model in models))):
         try:

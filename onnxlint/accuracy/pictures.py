@@ -11,7 +11,7 @@ from onnxlint.images.recipe import Recipe
 
 
 def picture(x: Array, recipe: Recipe) -> bytes:
-    """A network's input (C, H, W) as a JPEG, the recipe's normalization taken back; empty where it is not a picture, or
+    """A network's input (C, H, W) as a JPEG, with the recipe's normalization undone; empty if it is not a picture, or
     Pillow is not installed."""
     if x.ndim != 3 or x.shape[0] != recipe.channels or min(x.shape[1:]) < 1:
         return b""

@@ -59,7 +59,7 @@ def groups_of(
 
     Args:
         models: The reference, and the candidates.
-        recipe: What the user says; None: nothing.
+        recipe: The user's recipe; None if none was given.
         shapes: Input → whole shape, as the user gives it.
         reads_images: Whether the inputs are images.
 

@@ -20,7 +20,7 @@ class OutputAccuracy:
         candidate: The candidate's output, with the slice of it where it is a part: `output[..., 0:4]`.
         shape: Of the last array compared.
         elements: How many numbers were compared.
-        snr_db: 10·log10(Σ r² / Σ (r − c)²); infinite where all are equal.
+        snr_db: 10·log10(Σ r² / Σ (r − c)²); infinite if all are equal.
         cosine: Mean over the inputs of the cosine of the flattened arrays.
         max_abs: Largest |r − c|.
         mean_abs: Mean |r − c|.
@@ -73,7 +73,7 @@ class LayerAccuracy:
         candidate: The candidate's.
         type: The candidate's operator that makes it.
         snr_db: As in `OutputAccuracy`.
-        share: Part of the whole loss (0…1) that this layer alone causes; None where it was not measured.
+        share: Part of the whole loss (0…1) that this layer alone causes; None if it was not measured.
         source: The line of PyTorch or the module scope, where the reference knows it.
     """
 
@@ -107,11 +107,11 @@ class Detection:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task's metrics say about one model.
+    """The metrics of a task for one model.
 
     Attributes:
         task: `detection`, …
-        metrics: Name → value, in the order to be shown: `found`, `missed`, `ap`, …; counts are ints; None where it is
+        metrics: Name → value, in the order to be shown: `found`, `missed`, `ap`, …; counts are ints; None if it is
             not defined.
         truth: What it was judged by: `the reference's own detections` or the labels' file.
         notes: What the user should know.
@@ -132,7 +132,7 @@ class ImageAccuracy:
         snr_db: Mean over the outputs.
         reference: What the reference found in it (detection only).
         candidate: What the candidate found.
-        labels: For other tasks, what each says, in words: (reference, candidate).
+        labels: For other tasks, both answers as text: (reference, candidate).
         pixels: The network's input as RGB pixels in a PNG or JPEG, for showing it.
     """
 
@@ -149,12 +149,12 @@ class CandidateReport:
     """One candidate against the reference.
 
     Attributes:
-        name: As it is shown: the file's name, or the target's.
+        name: Name shown in reports: the file's or the target's.
         path: Its first file.
         backend: What ran it.
         bytes: Size of all its files.
-        parameters: How many weights it has; None where that is unknown.
-        snr_db: Mean over the outputs that are not exact; infinite where all are. `worst_snr_db` is that of the worst.
+        parameters: Number of weights; None if unknown.
+        snr_db: Mean over the outputs that are not exact; infinite if all are. `worst_snr_db` is that of the worst.
         outputs: Each output.
         unmatched: Outputs of one side that have no partner, with why, a line each.
         latency: How long it takes.
@@ -182,12 +182,12 @@ class CandidateReport:
 
     @property
     def worst_output(self) -> OutputAccuracy | None:
-        """The output that is furthest from the reference's; None where there is none."""
+        """The output with the lowest SNR; None if nothing was compared."""
         return min(self.outputs, key=lambda one: -math.inf if math.isnan(one.snr_db) else one.snr_db, default=None)
 
     @property
     def worst_snr_db(self) -> float:
-        """SNR of the worst output: a mean over outputs can hide that one of them is wrong. NaN where it is not a number."""
+        """SNR of the worst output: a mean over outputs can hide that one of them is wrong. NaN if it is not a number."""
         return self.snr_db if self.worst_output is None else self.worst_output.snr_db
 
     def __repr__(self) -> str:
@@ -199,7 +199,7 @@ class CandidateReport:
         return f"{db(self.snr_db)} in the mean, {db(self.worst_snr_db)} in the worst output"
 
     def row(self) -> dict[str, Any]:
-        """The candidate's numbers as one flat row: column → value, None where there is none.
+        """The candidate's numbers as one flat row: column → value, None if there is none.
 
         SNRs are in dB (infinite: equal), sizes in bytes, times in milliseconds; the metrics of the task follow.
         """
@@ -232,7 +232,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison comes to: one sentence, and which candidate is the best for which wish."""
+    """The verdict of a comparison: one sentence, and the best candidate for each purpose."""
 
     sentence: str
     recommendations: tuple[Recommendation, ...] = ()
@@ -248,8 +248,8 @@ class AccuracyReport:
         inputs: How many inputs were compared.
         source: Where they came from.
         recipe: How images became inputs, in the words of the command line.
-        failures: Conditions of `--fail-if` that hold, in words; empty where all is well.
-        versions: Name → version of what ran.
+        failures: Conditions of `--fail-if` that hold, in words; empty if all is well.
+        versions: Name → version of the runtimes used.
         notes: Images that could not be read, and the like.
         verdict: What it all comes to.
     """
@@ -311,7 +311,7 @@ def first_fall(layers: Sequence[LayerAccuracy]) -> tuple[LayerAccuracy, float] |
     """The first layer at which the SNR falls by `FALL_DB`, and the lowest SNR before it.
 
     Where it never falls that far at once, the first layer that is below `ROUNDING_DB`; infinity is what was before. None
-    where there is none.
+    if there is none.
     """
     lowest = math.inf
     for layer in layers:

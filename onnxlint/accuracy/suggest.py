@@ -26,7 +26,7 @@ WORTH = 0.1
 
 
 def suggestions(work: LayerComparison, links: Sequence[Link], costly: Sequence[int]) -> tuple[Suggestion, ...]:
-    """What was tried and gains something, the best first.
+    """Settings that reduce the loss, the best first.
 
     Args:
         work: The comparison.

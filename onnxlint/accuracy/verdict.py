@@ -1,4 +1,4 @@
-"""What a comparison comes to: one sentence, and which artifact is best for which wish.
+"""The verdict of a comparison: one sentence, and the best artifact for each purpose.
 
 Every statement repeats numbers that were measured on the inputs of this comparison, and says nothing beyond them.
 """
@@ -20,7 +20,7 @@ GOOD_SHARE = 0.99
 
 
 def worst_snr(one: CandidateReport) -> float:
-    """SNR in dB of the output that is furthest from the reference's; NaN where one is not a number."""
+    """SNR in dB of the output that is furthest from the reference's; NaN if one is not a number."""
     return one.worst_snr_db
 
 
@@ -114,7 +114,7 @@ def _is_close(report: AccuracyReport, one: CandidateReport) -> bool:
 
 
 def _said(report: AccuracyReport, one: CandidateReport) -> str:
-    """What a candidate does, as the rest of a sentence."""
+    """A candidate's verdict, as the rest of a sentence."""
     name = judged(report)
     say: dict[str, Callable[[float], str]] = {
         "found": lambda value: _detections(one, value),

@@ -44,7 +44,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Wiring:
-    """All layers of a model's main graph, in order; `makers` has the one that makes each value."""
+    """All layers of a model's main graph, in order; `makers` maps each value to its producer."""
 
     layers: tuple[Layer, ...] = ()
     makers: Mapping[str, Layer] = field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""Backends: what a model can be converted to, and how the result is run.
+"""Backends: the targets of conversion, and how their files are run.
 
-A backend is an object behind the entry point `onnxlint.backends` that has what `Backend` describes. It makes
+A backend is an object behind the entry point `onnxlint.backends` that implements `Backend`. It makes
 artifacts for its targets, and opens the files that it can run; it never looks for findings and never prints.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many steps are done, and of how many (None: unknown)."""
+"""Called with the current action, the number of steps done, and their total (None: unknown)."""
 
 
 def silent(_what: str, _done: int, _total: int | None) -> None:
@@ -43,11 +43,11 @@ class NotConvertible(OnnxlintError):  # noqa: N818 - the model's fault, not the 
 
 @dataclass(frozen=True)
 class Target:
-    """What can be made.
+    """A target of conversion.
 
     Attributes:
         name: Its canonical name: `ncnn-int8`.
-        about: What it is, in one line.
+        about: Description, in one line.
         files: Endings of the files that it writes, put behind the model's stem; the first is the one to open.
         aliases: Other names that are accepted.
         needs: The target that it is made from; empty: the ONNX model itself.
@@ -71,7 +71,7 @@ class Decision:
         type: Its operator.
         state: `int8`, `fp16`, `fp32`.
         why: Why, in a few words.
-        gain_db: What keeping it as it is gave, where that was measured.
+        gain_db: Gain of keeping the layer in floating point, in dB, if it was measured.
         bytes: What that cost.
     """
 
@@ -93,7 +93,7 @@ class Job:
         shape: Input → its whole shape, for inputs with free sizes; `{"": (3, 640, 640)}` holds for any image input.
         method: How activations are calibrated: a name that the target knows; `auto` is known to all.
         mixed: Whether layers that int8 hurts may stay in floating point.
-        budget: By how much they may let the weights grow, as a fraction of the pure int8 ones.
+        budget: Allowed growth of the weights by `mixed`, as a fraction of the pure int8 size.
         threads: How many to use. Does not change the result.
         tools: Folder with the real tools of a backend (`--ncnn-tools`), to be used in place of our own.
         keep: Layers or nodes that stay in floating point.
@@ -115,7 +115,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What was made.
+    """An artifact: a converted model.
 
     Attributes:
         target: The target's name.
@@ -142,11 +142,11 @@ class Port:
 
 
 class Session(Protocol):
-    """A loaded artifact. Arrays have a batch axis, whatever the backend has inside."""
+    """A loaded artifact. Arrays always have a batch axis, even if the backend has none."""
 
     @property
     def inputs(self) -> tuple[Port, ...]:
-        """What it takes."""
+        """The inputs."""
 
     @property
     def outputs(self) -> tuple[Port, ...]:
@@ -165,7 +165,7 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """What an entry point of `onnxlint.backends` leads to."""
+    """The interface of an entry point of `onnxlint.backends`."""
 
     name: str
     targets: tuple[Target, ...]
@@ -177,7 +177,7 @@ class Backend(Protocol):
         """
 
     def preflight(self, target: Target, source: str, job: Job) -> None:
-        """Look for what stands in the way of making a target, in well under a second: nothing is loaded or run.
+        """Find reasons why a target cannot be made, in well under a second: nothing is loaded or run.
 
         A backend without this method is asked to `make` at once.
 
@@ -201,10 +201,10 @@ class Backend(Protocol):
             files: Where to write, in the order of the target's `files`. They are in a folder of their own: the caller
                 moves them when all is well.
             job: How.
-            progress: Called with what is being done, how many steps of it are done, and of how many.
+            progress: Called with the current action, the number of steps done, and their total.
 
         Raises:
-            NotConvertible: The model is what stands in the way.
+            NotConvertible: The model cannot be converted.
             OnnxlintError: It cannot be made for another reason.
         """
 

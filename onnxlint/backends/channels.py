@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 SMALLEST = 1e-3
-"""The smallest factor: a channel that hardly ever moves is not blown up beyond this."""
+"""The smallest factor: limits the amplification of nearly constant channels."""
 
 FIXED = -1
 """The class of channels whose factor stays 1."""
@@ -77,7 +77,7 @@ def wish(peak: Floats) -> Doubles:
 
 
 def factors(classes: Mapping[str, Ids], wishes: Iterable[tuple[str, Doubles]]) -> dict[str, Doubles]:
-    """Value → the factor s of each of its channels (new = old / s): the geometric mean of what its class wishes for.
+    """Value → the factor s of each of its channels (new = old / s): the geometric mean of the factors that its class needs.
 
     Args:
         classes: As `ChannelClasses.resolved` gives them.

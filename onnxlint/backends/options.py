@@ -10,10 +10,10 @@ class ConvertOptions:
     """How models are converted and quantized.
 
     Attributes:
-        method: How activations are calibrated: `auto`, or what a target knows (ncnn: kl, aciq, eq; onnxruntime: minmax,
+        method: Calibration of activations: `auto`, or a method of the target (ncnn: kl, aciq, eq; onnxruntime: minmax,
             percentile, entropy).
         mixed: Whether layers that int8 hurts may stay in floating point.
-        budget: By how much that may let the weights grow, as a fraction of the pure int8 ones.
+        budget: Allowed growth of the weights by `mixed`, as a fraction of the pure int8 size.
         keep: Layers or nodes that stay in floating point.
         threads: How many to use. Does not change the result.
         tools: Folder with the real tools of ncnn, used in place of ours.

@@ -30,11 +30,11 @@ def correction(reference: Floats, found: Floats) -> tuple[Doubles, Doubles]:
     """For each channel, scale and shift that make a quantized output right on average, for every size of the answer.
 
     Args:
-        reference: What the float model makes, (channels, values).
-        found: What the quantized one makes of the same inputs.
+        reference: Outputs of the float model, (channels, values).
+        found: Outputs of the quantized model for the same inputs.
 
     Returns:
-        Scales and shifts (channels,): corrected = found · scale + shift; 1 and 0 where there is nothing to go by.
+        Scales and shifts (channels,): corrected = found · scale + shift; 1 and 0 without data.
     """
     scales, shifts = np.ones(len(reference)), np.zeros(len(reference))
     for i, (a, b) in enumerate(zip(reference.astype(np.float64), found.astype(np.float64), strict=True)):

@@ -41,7 +41,7 @@ def size_inputs(view: GraphView) -> list[str]:
 
 
 def bind_hint(view: GraphView) -> str:
-    """The command that makes a size input a constant, to be put behind what failed; empty where there is none."""
+    """The command that makes a size input a constant, appended to an error; empty without such an input."""
     names = size_inputs(view)
     if not names:
         return ""

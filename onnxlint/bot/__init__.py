@@ -1,1 +1,1 @@
-"""Comments on pull and merge requests: which models changed, what is new in them, and on which line of PyTorch."""
+"""Comments on pull and merge requests: changed models, new findings, and the lines of PyTorch that cause them."""

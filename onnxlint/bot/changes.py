@@ -31,7 +31,7 @@ _HUNK = re.compile(r"^@@ -\S+ \+(\d{1,9})(?:,(\d{1,9}))? @@", re.MULTILINE)
 
 
 class MissingObject(Exception):  # noqa: N818 - an answer: the comment says it
-    """A file cannot be had out of the repository; the message says why and what to do."""
+    """A file cannot be read from the repository; the message has the reason and the way out."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Repository:
         return tuple(ranges)
 
     def line(self, commit: str, path: str, number: int) -> str:
-        """One line of a text file of a commit, without its end; empty where it is not there."""
+        """One line of a text file of a commit, without its end; empty if it is not there."""
         try:
             text = self._git("cat-file", "blob", f"{commit}:{path}")
         except OnnxlintError:

@@ -26,7 +26,7 @@ MOST_FINDINGS = 100
 """New findings of a model that are described; the table counts all."""
 
 MOST_LINES = 60
-"""Lines of what changed in one module."""
+"""Lines about the changes in one module."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def collect(repository: Repository, wanted: Wanted, configs: Configs) -> Entries
 
 
 def _whole_line(repository: Repository, head: str, finding: FindingEntry) -> FindingEntry:
-    """The replacement with the indentation of the line that it replaces; none where the line is another one by now."""
+    """The replacement with the indentation of the line that it replaces; none if the line is another one by now."""
     if not finding.replacement:
         return finding
     line = repository.line(head, finding.path, finding.line)
@@ -213,7 +213,7 @@ def _finding(finding: Finding, path: str) -> FindingEntry:
 
 
 def _command(finding: Finding, path: str) -> str:
-    """The command that fixes a finding; empty where none does."""
+    """The command that fixes a finding; empty if none does."""
     if finding.fix is None:
         return ""
     flag = finding.fix.flag

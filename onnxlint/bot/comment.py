@@ -31,7 +31,7 @@ def comment(entries: Entries, most: int = MOST) -> str:
 
     Args:
         entries: What it says.
-        most: Characters at most; what does not fit is left out, and the last line says so.
+        most: Limit on characters; the rest is cut, and the last line reports that.
     """
     parts = [f"{MARKER}\n{_headline(entries)}\n\n", *_table(entries)]
     room = most - _RESERVED - sum(map(len, parts))

@@ -1,4 +1,4 @@
-"""What a pull request's comment says, as data that can be written to a file by one job and posted by another.
+"""The contents of a pull request's comment, as data that one job can write to a file and another can post.
 
 The job that posts has a token, and the file comes from one that ran a stranger's code: everything in it is checked when it
 is read, and escaped when it is shown.
@@ -37,9 +37,9 @@ class FindingEntry:
     Attributes:
         code, name, severity, message, help: As the finding has them.
         place: Node or value.
-        path, line, text: The line of PyTorch that made it; empty and 0 where it is not known.
-        fix: The command that fixes it; empty where there is none.
-        replacement: The line of PyTorch to write instead; empty where no rule knows one.
+        path, line, text: The line of PyTorch that made it; empty and 0 if it is not known.
+        fix: The command that fixes it; empty if there is none.
+        replacement: The line of PyTorch to write instead; empty if no rule knows one.
         picture: The graph around it.
     """
 
@@ -65,12 +65,12 @@ class ModelEntry:
         path: In the head; in the base for deleted models.
         status: `added`, `modified`, `renamed` or `deleted`.
         old_path: In the base, where that is another one.
-        error: Why it could not be looked at; empty where it was.
+        error: Why it could not be checked; empty if it was.
         fixed, remaining: Numbers of findings.
-        nodes, bytes, opset: (base, head); None where there is no such side.
-        outputs: What running both said; empty where they were not run.
+        nodes, bytes, opset: (base, head); None if there is no such side.
+        outputs: What running both said; empty if they were not run.
         rows: (label, text) of the summary.
-        sections: (title, lines) of what changed in the graph.
+        sections: (title, lines) about changes of the graph.
         findings: New ones.
     """
 
@@ -129,7 +129,7 @@ def from_json(data: bytes, name: str) -> Entries:
         name: The file, for messages.
 
     Raises:
-        OnnxlintError: It is not such a file, too large, or damaged.
+        OnnxlintError: The file is not one of these, too large, or damaged.
     """
     shown = printable(name)
     if len(data) > MOST_BYTES:
@@ -152,7 +152,7 @@ def from_json(data: bytes, name: str) -> Entries:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value as the type that a field declares; ValueError where it is another one."""
+    """A JSON value as the type that a field declares; ValueError if it is another one."""
     if kind is str:
         if not isinstance(value, str) or len(value) > _MOST_TEXT:
             raise ValueError(f"{where} is not a text of at most {_MOST_TEXT:,} characters")

@@ -40,7 +40,7 @@ class Forge(ABC):
 
     @abstractmethod
     def find(self) -> tuple[int, str] | None:
-        """(number, text) of our comment; None where there is none."""
+        """(number, text) of our comment; None if there is none."""
 
     @abstractmethod
     def create(self, text: str) -> None:
@@ -75,7 +75,7 @@ class GitHub(Forge):
 
     @staticmethod
     def headers(token: str) -> dict[str, str]:
-        """What every request carries."""
+        """Headers of every request."""
         return {
             "Authorization": f"Bearer {token}",
             # The second type is for servers that check requests against the published description.
@@ -133,7 +133,7 @@ def pull_request_of(api: Api, repository: str, head: str) -> int:
     must not be asked: it comes from the fork.
 
     Raises:
-        OnnxlintError: There is none: it was closed, or has newer commits.
+        OnnxlintError: No such pull request: it was closed, or has newer commits.
     """
     path = f"/repos/{_checked(repository)}/pulls"
     for one in api.get_all(path, state="open", sort="updated", direction="desc"):
@@ -160,7 +160,7 @@ class GitLab(Forge):
 
     @staticmethod
     def headers(token: str) -> dict[str, str]:
-        """What every request carries."""
+        """Headers of every request."""
         return {"PRIVATE-TOKEN": token, "User-Agent": "onnxlint-bot"}
 
     def _is_ours(self, author: Any) -> bool:

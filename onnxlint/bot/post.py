@@ -1,4 +1,4 @@
-"""Entries to a forge: one comment kept up to date, notes on lines, and the job's summary for what does not fit."""
+"""Entries to a forge: one comment kept up to date, notes on lines, and the job's summary for the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def post(entries: Entries, forge: Forge) -> str:
     """Bring the comment up to date.
 
     Returns:
-        What was done, in one line.
+        The result, in one line.
 
     Raises:
         Refused: The token may not write.
@@ -91,7 +91,7 @@ def _suggestion(line: str) -> str:
 
 
 def write_summary(entries: Entries) -> bool:
-    """Append the whole report to the summary of the job, where there is one (`GITHUB_STEP_SUMMARY`)."""
+    """Append the whole report to the summary of the job, if any (`GITHUB_STEP_SUMMARY`)."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return False

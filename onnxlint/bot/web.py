@@ -16,7 +16,7 @@ SECONDS = 30.0
 """Seconds that one request may take."""
 
 PATIENCE = 120.0
-"""Seconds that are waited in all, whatever a server asks for."""
+"""Most seconds to wait in total, even if a server asks for more."""
 
 PAGES = 30
 """Pages of a list that are read at most."""
@@ -121,7 +121,7 @@ class Api:
 
 
 def _delay(response: Any, attempt: int) -> float | None:
-    """Seconds to wait before the next try; None where another try is of no use."""
+    """Seconds to wait before the next try; None if another try is of no use."""
     status, headers = response.status_code, response.headers
     asked = headers.get("retry-after", "")
     limited = status == 429 or (status == 403 and (asked or headers.get("x-ratelimit-remaining") == "0"))
@@ -133,7 +133,7 @@ def _delay(response: Any, attempt: int) -> float | None:
 
 
 def _reason(response: Any) -> str:
-    """What the server says of itself, in one short line."""
+    """The server's error text, in one short line."""
     try:
         message = response.json().get("message", "")
     except (ValueError, AttributeError):

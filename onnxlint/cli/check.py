@@ -95,7 +95,7 @@ class Options(ConfigOptions, RuleOptions):
 
 
 def run(options: Options) -> int:
-    """Check models and report what was found; returns the exit code."""
+    """Check models and report the findings; returns the exit code."""
     from onnxlint.graph.source import Sources
     from onnxlint.lint.configuration import parse_severities
     from onnxlint.lint.session import check_paths, fail_level

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 ERROR = 2
-"""Exit code of what could not be done."""
+"""Exit code of errors."""
 
 MODELS = "models"
 LOOK = "a closer look"
@@ -46,4 +46,4 @@ COMMANDS = {
     "ncnn table": Command("onnxlint.cli.ncnn_table", "Make a calibration table, as ncnn2table does.", NCNN),
     "ncnn quantize": Command("onnxlint.cli.ncnn_quantize", "Quantize a net with a table, as ncnn2int8 does.", NCNN),
 }
-"""Name (`ncnn table`: the command of a group) → what it is, in the order of the help."""
+"""Name (`ncnn table`: the command of a group) → description, in the order of the help."""

@@ -1,4 +1,4 @@
-"""What the shell offers for a word that is being typed."""
+"""Shell completion: candidates for a word that is being typed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_formats() -> tuple[str, ...]:
 
 
 def diff_formats() -> tuple[str, ...]:
-    """Formats of the report of what changed."""
+    """Formats of the report of changes."""
     from onnxlint.report.diff import FORMATS
 
     return FORMATS

@@ -44,7 +44,7 @@ def write(text: str) -> None:
 
 
 def flush() -> None:
-    """Hand over what was written, before the process ends."""
+    """Flush the output before the process ends."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # closed, or nobody reads it
             if stream is not None:
@@ -79,7 +79,7 @@ def has_color(no_color: bool = False) -> bool:
 
 
 def width() -> int | None:
-    """Columns of the terminal that stdout is; None for files and pipes, where nothing is to be wrapped."""
+    """Columns of the terminal on stdout; None for files and pipes, which are not wrapped."""
     if not _is_terminal(sys.stdout):
         return None
     import shutil
@@ -93,7 +93,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 @contextmanager
 def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on stderr once the work takes longer than `PATIENCE`; nothing where stderr is not a terminal.
+    """Show progress on stderr once the work takes longer than `PATIENCE`; nothing if stderr is not a terminal.
 
     Yields:
         A function that takes (done, in all).
@@ -125,7 +125,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[[int, int], No
 
 @contextmanager
 def status(quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Show on stderr what is being done, once it takes longer than `PATIENCE`; nothing where stderr is not a terminal.
+    """Show on stderr what is being done, once it takes longer than `PATIENCE`; nothing if stderr is not a terminal.
 
     Yields:
         A function that takes the next thing to say.
@@ -148,7 +148,7 @@ def status(quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def steps(quiet: bool = False) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show on stderr what is being done, its progress and the time left; nothing where stderr is no
+    """Show on stderr what is being done, its progress and the time left; nothing if stderr is no
     terminal.
 
     Yields:

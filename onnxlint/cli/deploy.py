@@ -102,7 +102,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
 
 
 def run(options: Options) -> int:
-    """Deploy a model and print what was done; returns the exit code."""
+    """Deploy a model and print the results; returns the exit code."""
     from onnxlint.deployment.results import StepError
 
     if not options.to:

@@ -1,4 +1,4 @@
-"""What is wrong with a command line."""
+"""Errors of a command line."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
 
 
 def run(options: Options) -> int:
-    """Fix models, and print for each what was done and what is left; returns the exit code."""
+    """Fix models, and print applied fixes and remaining findings; returns the exit code."""
     from onnxlint.fixes.many import Destination, exit_code, fix_many
     from onnxlint.fixes.options import FixOptions
 
@@ -187,10 +187,10 @@ def run(options: Options) -> int:
 
 
 def _demand_output(options: Options) -> None:
-    """Raise where the command line does not say, once, where results go.
+    """Raise unless the command line names exactly one output.
 
     Raises:
-        UsageError: It says so never or twice, or names one file for several models.
+        UsageError: No output or several are given, or one file for several models.
     """
     outputs = [
         name

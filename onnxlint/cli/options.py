@@ -55,7 +55,7 @@ def argument(metavar: str, help: str, complete: Callable[[], Any] | None = None)
 
     Args:
         metavar: What stands for it in the help.
-        help: What it is, in one line.
+        help: Description, in one line.
         complete: Names that the shell offers for it.
     """
     offered = completion.listed(complete) if complete is not None else None
@@ -354,7 +354,7 @@ def configs_of(options: ConfigOptions, command: Settings | None = None) -> Confi
     """Where configurations come from.
 
     Args:
-        options: What the command line says about that.
+        options: The options of the command line.
         command: What it says in place of a configuration.
     """
     from onnxlint.lint.configuration import Configs, Settings
@@ -383,12 +383,12 @@ def registry(options: ConfigOptions) -> Registry:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the command line says about inputs, and `[recipe]` of the configuration where the command line is silent.
+    """Inputs from the command line, completed by `[recipe]` of the configuration.
 
     Attributes:
-        images: Where the images are; None where it is not given.
+        images: Source of the images; None if not given.
         recipe: How they become the input.
-        method: How activations are calibrated; None where it is not given.
+        method: Calibration of activations; None if not given.
         task, labels: The task that outputs are judged by, and its labels.
         detection: The table `[detection]` of the configuration.
     """

@@ -42,7 +42,7 @@ def run_command(commands: Mapping[str, Command], words: list[str]) -> int:
 
     Raises:
         UsageError: The command line is wrong.
-        OnnxlintError: The command says so.
+        OnnxlintError: The command failed.
     """
     program = _program(commands)
     if f"_{_PROGRAM.upper()}_COMPLETE" in os.environ:  # the shell asks what a word may become
@@ -134,7 +134,7 @@ class _Command(TyperCommand):
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Usage, what it does, and the options by group."""
+        """Usage, description, and the options by group."""
         pieces = [_usage_of(one) for one in self.get_params(ctx) if one.param_type_name == "argument"]
         _write_usage(formatter, f"{ctx.command_path} [OPTIONS] {' '.join(pieces)}".rstrip())
         formatter.write(f"\n{self.help}\n")
@@ -177,7 +177,7 @@ def _usage_of(parameter: Any) -> str:
 
 
 def _is_target(option: str, word: str) -> bool:
-    """Whether a word names a target (`--to`: what can be made; `--target`: what can be checked for)."""
+    """Whether a word names a target (of conversion for `--to`, of checks for `--target`)."""
     folded = word.lower().replace("_", "-")
     if option == "--target":
         from onnxlint.lint.targets import names
@@ -269,7 +269,7 @@ class _Group(TyperGroup):
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Usage, what it does, and the commands by group."""
+        """Usage, description, and the commands by group."""
         _write_usage(formatter, f"{ctx.command_path} COMMAND ...")
         formatter.write(f"\n{self.help}\n")
         groups: dict[str, list[tuple[str, str]]] = {}

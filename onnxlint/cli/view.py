@@ -43,7 +43,7 @@ def run(options: Options) -> int:
 
 
 def _check_model(path: str) -> None:
-    """Raises OnnxlintError where the file is not a model that can be shown."""
+    """Raises OnnxlintError if the file is not a model that can be shown."""
     if path.endswith(".onnx"):
         from onnxlint.model.skeleton import open_model
 

@@ -1,7 +1,7 @@
 """How words of a command line are read before typer sees them: values that may be separate words, options whose value may be
 left out, and what people type who know other tools.
 
-No word is read by what files exist: only by how it is spelt.
+Words are read by their spelling alone, never by the files that exist.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMAND_HINTS = {
     "simplify": "'onnxlint fix MODEL -o FILE' simplifies a model, with --simplify by onnxsim too",
     "version": "use 'onnxlint --version'",
 }
-"""Commands of other tools, and what does the same here."""
+"""Commands of other tools → the equivalent here."""
 
 OPTION_HINTS = {
     "--explain": "'onnxlint rule CODE' explains a rule",
@@ -34,7 +34,7 @@ OPTION_HINTS = {
     "--quantize": "'onnxlint convert MODEL --to onnx-int8-static' quantizes models",
     "--simplify": "'onnxlint fix MODEL -o FILE --simplify' simplifies models",
 }
-"""Options of other tools, and what does the same here."""
+"""Options of other tools → the equivalent here."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d.eE+/-]*,?")
 _RULE = re.compile(r"(?:[A-Z]{3}\d{0,3}|ALL),?")
@@ -65,8 +65,8 @@ def normalized(words: Sequence[str], options: Mapping[str, str], is_target: Call
     """The words of a command with synonyms replaced and every value as part of its option (`--select=SHP`).
 
     Args:
-        words: What follows the command's name.
-        options: The options that the command has, and what stands for their value in the help; empty for flags.
+        words: The words after the command's name.
+        options: Options of the command → placeholder of the value in the help; empty for flags.
         is_target: Whether a word after `--to` or `--target` (the first argument) names a target.
 
     Raises:

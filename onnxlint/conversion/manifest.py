@@ -61,10 +61,10 @@ _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 
 def manifest_text(path: str, model: Model, job: Job, artifacts: Sequence[Artifact], folder: str) -> str:
-    """What the manifest at `path` says after a conversion: what it says of other targets of the same model stays.
+    """The contents of the manifest at `path` after a conversion; entries of other targets of the same model stay.
 
     Args:
-        path: Where it will be; paths in it are relative to its folder.
+        path: Destination; paths in the manifest are relative to its folder.
         model: The ONNX model.
         job: How the artifacts were made.
         artifacts: With the paths that their files have now.
@@ -130,7 +130,7 @@ def read_manifest(path: str) -> dict[str, Any]:
 
 
 def _problem(value: Any, schema: Any, where: str) -> str:
-    """What in a value is not as the schema has it; empty where all is."""
+    """What in a value is not as the schema has it; empty if all is."""
     if isinstance(schema, list):
         if not isinstance(value, list):
             return f"{where} is not a list"
@@ -187,7 +187,7 @@ def _is_size(value: Any) -> bool:
 
 
 def recipe_of(file: str) -> Recipe | None:
-    """The recipe that an artifact was made with, from a manifest in its folder; None where none names the file.
+    """The recipe that an artifact was made with, from a manifest in its folder; None if none names the file.
 
     Raises:
         OnnxlintError: The manifest that names it holds no recipe.

@@ -42,7 +42,7 @@ def obstacles(wanted: Sequence[tuple[Backend, Target]], source: str, job: Job) -
 
 
 def demand_targets(wanted: Sequence[tuple[Backend, Target]], source: str, job: Job) -> None:
-    """Raise where a target cannot be made, whatever the model.
+    """Raise if a target cannot be made from any model.
 
     Raises:
         OnnxlintError: What stands in the way of the first such target, and which others it holds for.
@@ -58,7 +58,7 @@ def demand_targets(wanted: Sequence[tuple[Backend, Target]], source: str, job: J
 def demand_images(
     wanted: Sequence[tuple[Backend, Target]], source: str, images: ImageSet | None, recipe: Recipe
 ) -> None:
-    """Raise where targets are calibrated and it is not given on what, or how pixels become the input.
+    """Raise if calibration images or the preprocessing of pixels are missing.
 
     Raises:
         OnnxlintError: The question, with a line that answers it.

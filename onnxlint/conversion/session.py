@@ -1,5 +1,5 @@
 """A whole conversion: targets in the order in which they need each other, files moved into place together with the manifest
-that says how they were made; what `onnxlint convert` and `onnxlint.convert` share."""
+that records how they were made; shared by `onnxlint convert` and `onnxlint.convert`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Failure:
         target: Its name.
         message: Why, in one line.
         findings: What `onnxlint check` says about the model that explains it, a line each.
-        advice: The command that fixes what can be fixed; empty where nothing can.
+        advice: The command that applies fixes; empty if there are none.
     """
 
     target: str
@@ -58,13 +58,13 @@ class Failure:
 
 @dataclass(frozen=True, repr=False)
 class Conversion(Tabular):
-    """What came out of a conversion; iteration gives what was made, then what failed.
+    """Result of a conversion; iteration yields artifacts, then failures.
 
     Attributes:
         model: The ONNX model.
-        artifacts: What was made, in the order in which it was asked for.
-        failures: What could not be made.
-        manifest: Path of the manifest; empty where nothing was made.
+        artifacts: The converted models, in the requested order.
+        failures: The failed targets.
+        manifest: Path of the manifest; empty if no target was made.
         notes: What the user should know, a line each.
     """
 
@@ -75,7 +75,7 @@ class Conversion(Tabular):
     notes: tuple[str, ...] = ()
 
     def entries(self) -> tuple[Artifact | Failure, ...]:
-        """What was made, and what failed."""
+        """Artifacts, then failures."""
         return (*self.artifacts, *self.failures)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ class Conversion(Tabular):
         return target_rows(self.artifacts, self.failures)
 
     def headline(self) -> str:
-        """The model and what was made of it."""
+        """The model and its artifacts."""
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"{self.model}: {', '.join(one.target for one in self.artifacts) or 'nothing made'}{failed}"
 
@@ -115,10 +115,10 @@ def convert(
     Args:
         path: The ONNX model.
         to: Names of targets, or `all`.
-        inputs: What to calibrate with; the size is the model's own where it is fixed and the recipe has none.
+        inputs: Calibration inputs; the size is the model's own if it is fixed and the recipe has none.
         options: How targets are made.
-        out_dir: Where to write; beside the model where it is None.
-        progress: Called with what is being done.
+        out_dir: Output folder; None for the model's folder.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is not an error
@@ -176,7 +176,7 @@ def _open(path: str) -> Model:
 
 
 def _refuse_losses(model: Model, wanted: Sequence[tuple[Backend, Target]], folder: str) -> None:
-    """Raise OnnxlintError where a result would replace the model, or weights that a model refers to."""
+    """Raise OnnxlintError if a result would replace the model, or weights that a model refers to."""
     stem = os.path.splitext(os.path.basename(model.path))[0]
     for _, target in wanted:
         for ending in target.files:
@@ -276,7 +276,7 @@ class _Work:
         """Move all files and the manifest into place: all of them, or none.
 
         Raises:
-            OnnxlintError: They cannot be moved; what was there before is there again.
+            OnnxlintError: They cannot be moved; the earlier files are restored.
         """
         # Not every target writes all of its files.
         written = [replace(one, files=tuple(file for file in one.files if os.path.exists(file))) for one in artifacts]
@@ -305,11 +305,11 @@ class _Work:
 
 
 def _move_together(moves: Sequence[tuple[str, str]], before: str) -> None:
-    """Move files into place, with what was there before put back where one of them cannot be moved.
+    """Move files into place; if one cannot be moved, restore the earlier files.
 
     Args:
         moves: (from, to).
-        before: A folder to be made, on the same disk, for what was there before.
+        before: Folder to create on the same disk, for the earlier files.
     """
     os.mkdir(before)
     done: list[tuple[str, str]] = []  # (where it is now, where it was kept; empty: nothing was there)
@@ -339,7 +339,7 @@ def _keep(place: str, kept: str) -> None:
 
 def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
     """What `onnxlint check --target` finds in a model, a line for each finding; and the options with which `onnxlint fix`
-    can do something about it, None where it cannot."""
+    can do something about it, None if it cannot."""
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.session import check_paths
 
@@ -355,7 +355,7 @@ def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
 def repeat(
     path: str, *, threads: int = 2, tools: str | None = None, out_dir: str | None = None, progress: Progress = silent
 ) -> Conversion:
-    """Do again what a manifest says, from the same model and images.
+    """Repeat the conversion of a manifest, from the same model and images.
 
     Raises:
         OnnxlintError: The manifest cannot be read, or the model or an image is not what it was.
@@ -409,6 +409,6 @@ def _recorded_images(document: Mapping[str, Any], digest: Any, path: str) -> Ima
 
 
 def _recorded_recipe(entry: Mapping[str, Any], path: str) -> Recipe:
-    """The recipe of a manifest: one that says nothing of pixel values meant them as they are."""
+    """The recipe of a manifest; without mean and norm, it means raw pixels."""
     recipe = recipe_from(entry, path)
     return recipe if recipe.says_values else replace(recipe, mean=(0.0,) * recipe.channels)

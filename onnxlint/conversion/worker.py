@@ -36,7 +36,7 @@ class Crashed(OnnxlintError):  # noqa: N818 - what happened to the child
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be made: see `Backend.make`."""
+    """The job: see `Backend.make`."""
 
     backend: str
     target: Target
@@ -202,7 +202,7 @@ def send(stream: IO[bytes], message: object) -> None:
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """The next message. Raises EOFError where there is none."""
+    """The next message. Raises EOFError at the end."""
     length = _exactly(stream, _LENGTH.size)
     return pickle.loads(_exactly(stream, _LENGTH.unpack(length)[0]))
 

@@ -41,7 +41,7 @@ class _Entry:
     """A step in the record.
 
     Attributes:
-        key: Digest of all that the step depends on; empty where it is always done.
+        key: Digest of all that the step depends on; empty if it is always done.
         state: Whether it was done.
         seconds: Wall time.
         files: What it wrote, relative to the folder → SHA-256.
@@ -62,7 +62,7 @@ class OpenStep:
     Attributes:
         todo: Whether it has to be done.
         state: Whether it was done; `failed` once `fail` was called.
-        files: Paths of what it wrote.
+        files: Paths of the files written.
         lines: Its results, for people.
     """
 
@@ -191,7 +191,7 @@ def damaged(path: str, why: str) -> OnnxlintError:
 
 
 def _read(path: str) -> dict[str, _Entry]:
-    """The recorded steps; none where the record is missing or of another format version."""
+    """The recorded steps; none if the record is missing or of another format version."""
     try:
         document = read_json(path)
     except FileNotFoundError:
@@ -268,7 +268,7 @@ def model_digest(model: Model) -> str:
 
 
 def images_digest(images: ImageSet | None) -> str:
-    """Of the bytes of all images; empty where there are none."""
+    """Of the bytes of all images; empty if there are none."""
     if images is None:
         return ""
     return _joined([digest_of(path) if os.path.isfile(path) else path for path in images.paths or (images.source,)])

@@ -1,4 +1,4 @@
-"""What a deployment is asked for."""
+"""Options of a deployment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxlint.lint.configuration import Configs, Settings
 from onnxlint.lint.rule import Request
 
 FIXING = FixOptions(Request(concat_heads=(), drop_output_activations=True), multiple_of=32)
-"""The fixes of a deployment: heads are joined and activations dropped where there are any."""
+"""The fixes of a deployment: detection heads are joined, and activations at outputs dropped."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Options:
         fixing: What is fixed beside what is exact for every input; `multiple_of` holds as far as the recipe's size is such
             a multiple.
         converting: How targets are made.
-        comparing: What the comparison includes, and how outputs are judged.
+        comparing: Contents of the comparison, and how outputs are evaluated.
         config, isolated: Where the configuration comes from.
     """
 

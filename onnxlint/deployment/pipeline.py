@@ -55,7 +55,7 @@ def deploy(
     isolated: bool = False,
     progress: Progress = silent,
 ) -> Deployment:
-    """Take a model from its export to files that run on devices, and measure what each of them lost.
+    """Take a model from its export to files that run on devices, and measure the accuracy loss of each.
 
         done = deploy("model.onnx", ["ncnn-int8"], ImageOptions("images", make_recipe(preset="imagenet")))
         print(done.report.candidates[-1].snr_db)
@@ -66,7 +66,7 @@ def deploy(
         inputs: What to calibrate with and to compare on, and how images become the input. For a RetinaFace (task
             detection) its own recipe is known.
         fixing, converting, comparing: How; see `onnxlint.deployment.options.Options`.
-        out_dir: The folder; `NAME_deploy` beside the model where it is None.
+        out_dir: Output folder; None for `NAME_deploy` beside the model.
         resume: Whether steps are skipped whose inputs are unchanged.
         config, isolated: As for `onnxlint.check`.
         progress: Called with the step under way.

@@ -1,4 +1,4 @@
-"""What can be known before anything is written: whether targets can be made, inputs prepared and the model run."""
+"""Checks before anything is written: whether targets can be made, inputs prepared and the model run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         folder: Where everything is to be written; None: the default beside the model.
         to: Names of targets.
         options: As given.
-        progress: Called with what is being done.
+        progress: Called with the current action.
 
     Returns:
         The recipe, with the model's own input size where none was given.
@@ -80,7 +80,7 @@ def places(path: str, folder: str | None) -> tuple[str, str]:
 
 
 def shared_multiple(wanted: int | None, recipe: Recipe) -> int | None:
-    """The largest divisor of the assumed multiple that the recipe's size is a multiple of; None where that is 1."""
+    """The largest divisor of the assumed multiple that the recipe's size is a multiple of; None if that is 1."""
     if wanted is None or recipe.size is None:
         return wanted
     shared = math.gcd(wanted, *recipe.size)

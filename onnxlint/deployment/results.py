@@ -1,4 +1,4 @@
-"""What a deployment came to, as plain data."""
+"""Result of a deployment, as plain data."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Step:
 
 @dataclass(frozen=True, repr=False)
 class Deployment(Tabular):
-    """The result of `deploy`; iteration gives what was made, then what failed.
+    """The result of `deploy`; iteration yields artifacts, then failures.
 
     Attributes:
         model: The model as it was exported.
         folder: Where everything is.
         fixed: The fixed model.
         recipe: How images become the input.
-        steps: What was done, in order.
+        steps: The steps, in order.
         artifacts: The files of each target, in the order in which targets were given.
         failures: Targets that could not be made, and why.
         report: The comparison with the model as it was exported; read back from report.json, without pictures, where
@@ -62,7 +62,7 @@ class Deployment(Tabular):
     report: AccuracyReport | None
 
     def entries(self) -> tuple[Artifact | Failure, ...]:
-        """What was made, and what failed."""
+        """Artifacts, then failures."""
         return (*self.artifacts, *self.failures)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ class Deployment(Tabular):
         return rows
 
     def headline(self) -> str:
-        """The model, what was made of it, and where it is."""
+        """The model, its artifacts, and their folder."""
         made = ", ".join(one.target for one in self.artifacts) or "nothing made"
         return f"{self.model}: {made} in {self.folder}{'' if self.ok else ', not complete'}"
 

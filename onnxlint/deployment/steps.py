@@ -138,7 +138,7 @@ def convert_model(
 
 
 def read_artifacts(folder: str, fixed: str, names: Sequence[str]) -> tuple[Artifact, ...]:
-    """What the manifest in the folder says about targets.
+    """Entries of the manifest in the folder for targets.
 
     Raises:
         OnnxlintError: It does not describe them.

@@ -77,7 +77,7 @@ def _nodes(graph: Graph) -> list[Node]:
 
 
 class _Marks:
-    """Hashes of what is before and after each node of one graph."""
+    """Hashes of the context before and after each node of one graph."""
 
     def __init__(self, nodes: Sequence[Node], inputs: dict[str, str]) -> None:
         self._inputs = inputs
@@ -98,12 +98,12 @@ class _Marks:
         return self._constants[key]
 
     def operands(self, node: Node) -> tuple[Hashable, ...]:
-        """What the constant inputs of a node are: value of small ones, type and shape of weights."""
+        """The constant inputs of a node: value of small ones, type and shape of weights."""
         found = ((i, self.constant(node, i)) for i in range(len(node.inputs)))
         return tuple((i, constant_key(node, constant)) for i, constant in found if constant is not None)
 
     def weights(self, node: Node) -> Hashable:
-        """The samples of the weights that a node reads; None where it reads none."""
+        """The samples of the weights that a node reads; None if it reads none."""
         found = [self.constant(node, i) for i in range(len(node.inputs))]
         large = [one.signature() for one in found if one is not None and not is_operand(node, one)]
         return (node.op, *large) if large else None
@@ -121,7 +121,7 @@ class _Marks:
         return self.upstream[node], self.downstream[node]
 
     def module_place(self, node: Node) -> Hashable:
-        """Module path and operator; None where the exporter kept no module."""
+        """Module path and operator; None if the exporter kept no module."""
         scope = node.graph.view.sources.scope(node.proto)
         return (scope, node.op) if scope else None
 
@@ -246,7 +246,7 @@ def _by_operator(node: Node, k: int) -> dict[str, list[Node]]:
 
 
 def _fill_gaps(result: Alignment, before: _Marks, after: _Marks) -> None:
-    """Pair what is left between neighbouring pairs, by the longest common order of operators."""
+    """Pair the remaining nodes between neighbouring pairs, by the longest common order of operators."""
     labels: tuple[_Key, ...] = (
         lambda marks, node: (marks.own[node], marks.operands(node)),
         lambda _, node: node.op,

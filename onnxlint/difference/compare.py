@@ -1,4 +1,4 @@
-"""Two opened models to what differs between them: interface, operators, nodes and weights."""
+"""Compare two opened models: interface, operators, nodes and weights."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ def _attribute_changes(old: Node, new: Node) -> Iterator[Detail]:
 
 
 def _text(node: Node, name: str, attribute: onnx.AttributeProto | None) -> str:
-    """An attribute as text: empty where it has its default, an axis counted from the front."""
+    """An attribute as text: empty if it has its default, an axis counted from the front."""
     default = _default(node, name)
     given = default if attribute is None else attribute
     if name == "axis" and given is not None:
@@ -329,7 +329,7 @@ def _text(node: Node, name: str, attribute: onnx.AttributeProto | None) -> str:
 
 
 def _default(node: Node, name: str) -> onnx.AttributeProto | None:
-    """The default of an attribute in the operator set that the model imports; None where it has none."""
+    """The default of an attribute in the operator set that the model imports; None if it has none."""
     from onnx import defs
 
     try:
@@ -389,7 +389,7 @@ def _shown(node: Node) -> str:
 
 
 def attribute_text(attribute: onnx.AttributeProto | None) -> str:
-    """An attribute's value as text; empty where it is absent."""
+    """An attribute's value as text; empty if it is absent."""
     from onnx import helper
 
     if attribute is None:

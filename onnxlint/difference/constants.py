@@ -63,7 +63,7 @@ class Constant:
 
     @property
     def elements(self) -> int:
-        """Number of elements; 0 where a dim is negative."""
+        """Number of elements; 0 if a dim is negative."""
         return math.prod(self.shape) if all(dim >= 0 for dim in self.shape) else 0
 
     @property
@@ -157,7 +157,7 @@ def constant_of(graph: Graph, name: str) -> Constant | None:
 
 
 def is_operand(node: Node, constant: Constant) -> bool:
-    """Whether a constant that a node reads says what to do (an axis, a target, a factor), and is not a weight."""
+    """Whether a constant that a node reads is a parameter (an axis, a target, a factor), and not a weight."""
     return constant.is_small and node.op not in WEIGHTED
 
 

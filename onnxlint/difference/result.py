@@ -1,4 +1,4 @@
-"""What a comparison of two models' structures found, as plain data. Names are not yet escaped."""
+"""Result of comparing two models' structures, as plain data. Names are not yet escaped."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Detail:
 
     Attributes:
         what: `attribute mode`, `input 1`, `opset`, `inputs`, …
-        before: As text; empty where it was not there.
-        after: As text; empty where it is not there any more.
+        before: As text; empty if it was not there.
+        after: As text; empty if it is no longer there.
     """
 
     what: str
@@ -50,7 +50,7 @@ class NodeChange:
         change: Which of these.
         location: In the new model; in the old one for nodes that went.
         op: Its operator (the new one, where that changed).
-        module: Its module path (`fpn.merge1`), from whichever model has one; empty where the exporters kept none.
+        module: Its module path (`fpn.merge1`), from whichever model has one; empty if the exporters kept none.
         details: What differs; empty for nodes that came or went.
         before: The graph around it in the old model, where pictures were asked for.
         after: The same in the new one.
@@ -79,9 +79,9 @@ class WeightChange:
         name: In the new model; in the old one for weights that went.
         details: Name, type and shape where they differ.
         elements: Number of elements (of the new one, where both are there).
-        differing: Elements with other values; None where type or shape differ, or the data cannot be read.
-        relative: Euclidean norm of the difference over that of the old values; None where it was not computed.
-        largest: Largest absolute difference; None where it was not computed.
+        differing: Elements with other values; None if type or shape differ, or the data cannot be read.
+        relative: Euclidean norm of the difference over that of the old values; None if it was not computed.
+        largest: Largest absolute difference; None if it was not computed.
     """
 
     change: Change
@@ -125,7 +125,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a check says about the new model that it did not say about the old one, and the other way round.
+    """Findings of the new model that the old one lacks, and the reverse.
 
     Attributes:
         new: Findings of the new model alone.
@@ -158,9 +158,9 @@ class Verified:
     """What running both models on the same inputs said.
 
     Attributes:
-        equal: Whether all outputs were equal bit by bit; None where nothing could be compared.
+        equal: Whether all outputs were equal bit by bit; None if nothing could be compared.
         words: The result in one line.
-        worst: Largest absolute difference of an output; None where nothing was compared, infinite where shapes differ.
+        worst: Largest absolute difference of an output; None if nothing was compared, infinite if shapes differ.
     """
 
     equal: bool | None
@@ -178,12 +178,12 @@ class ModelDiff:
         header: What differs in inputs, outputs, operator sets, producer and metadata.
         sizes: Of the old and of the new model.
         opsets: Version of the standard operator set in the old and in the new model.
-        operators: Operator → difference in number, where there is one.
+        operators: Operator → difference in number, if any.
         nodes: Changed nodes, in the order of the new model; those that went stand where they stood.
         weights: What became of the weights.
-        findings: None where no check was asked for.
+        findings: None if no check was asked for.
         checks: Results of the two checks that `findings` comes from.
-        verified: None where it was not asked for.
+        verified: None if it was not asked for.
         unaligned: Whether the graphs were too different, or too large, to be aligned node by node everywhere.
     """
 

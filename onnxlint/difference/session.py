@@ -60,7 +60,7 @@ def _check(view: GraphView, plan: Plan) -> CheckResult:
 
 
 def compare_findings(old: Sequence[Finding], new: Sequence[Finding]) -> Findings:
-    """Sort findings into new, fixed and remaining, by what survives a re-export (as the baseline does)."""
+    """Sort findings into new, fixed and remaining, by properties that survive a re-export (as the baseline does)."""
     left = Counter(map(identity, old))
     came, stayed = [], []
     for finding in new:

@@ -98,7 +98,7 @@ class _Names:
                     self._values[id(graph), value] = printable(name if k == 0 else f"{name}:{k}")
 
     def value(self, graph: Graph, name: str) -> str:
-        """What a value is called; small constants are their values."""
+        """Name of a value; the value itself for small constants."""
         if not name:
             return "-"
         constant = constant_of(graph, name)

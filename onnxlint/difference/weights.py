@@ -1,4 +1,4 @@
-"""How far apart the values of two models' weights are, read in pieces: a weight is never held as a whole."""
+"""Compare the values of two models' weights in chunks: a weight is never held as a whole."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _type(old: Constant | None, new: Constant | None) -> Detail:
 
 
 def _ratio(squares: float, reference: float) -> float | None:
-    """Relative norm; None where it is not a number, or the old values are all zero."""
+    """Relative norm; None if it is not a number, or the old values are all zero."""
     if not (math.isfinite(squares) and math.isfinite(reference)) or reference <= 0:
         return None
     return math.sqrt(squares / reference)

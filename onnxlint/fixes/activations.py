@@ -25,7 +25,7 @@ def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> 
 
 
 def take_over(surgeon: Surgeon, node: gs.Node) -> None:
-    """Take a node out whose first output is to be its first input; names of graph outputs stay."""
+    """Replace a node's first output with its first input, and remove the node; names of graph outputs stay."""
     from onnxlint.surgery.wiring import bypass, detach, replace
 
     before, after = node.inputs[0], node.outputs[0]

@@ -92,7 +92,7 @@ def noted_multiples(
 
 
 class _Sizes:
-    """Free sizes of a model's inputs, and what users may call them."""
+    """Free sizes of a model's inputs, and the names that users may give them."""
 
     def __init__(self, view: GraphView) -> None:
         self.symbols: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Sizes that no model accepts, or that only one number satisfies: what a fix refuses to touch, or to promise."""
+"""Sizes that no input satisfies, or only one number: models and options that a fix refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: str = "") -> None:
-    """No input can run the model: there is nothing to fix, and nothing to compare with.
+    """No input can run the model, so it can be neither fixed nor compared.
 
     Args:
         view: The model.
@@ -23,7 +23,7 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
         flag: The option that gave it its sizes.
 
     Raises:
-        OnnxlintError: It names the node and what is wrong.
+        OnnxlintError: No input can run the model; names the node and the reason.
     """
     known = set() if before is None else {demand.node.index for demand in impossible_demands(before)}
     for demand in impossible_demands(view):

@@ -1,4 +1,4 @@
-"""A readable difference of two graphs: nodes out, nodes in, and what changed around them."""
+"""A readable difference of two graphs: nodes removed, nodes added, and changes around them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 8
 
 
 def diff_lines(before: onnx.ModelProto, after: onnx.ModelProto) -> Iterator[str]:
-    """Lines of the difference: `-` gone, `+` new, `~` changed; nothing where the graphs are the same."""
+    """Lines of the difference: `-` gone, `+` new, `~` changed; nothing if the graphs are the same."""
     yield from _header(before, after)
     yield from _graph(before.graph, after.graph, "graph")
 
@@ -58,7 +58,7 @@ def _graph(before: onnx.GraphProto, after: onnx.GraphProto, path: str) -> Iterat
 
 
 def _key(node: onnx.NodeProto) -> tuple[str, ...]:
-    """What a node is known by on both sides: its outputs, or its name where it has none."""
+    """Key of a node on both sides: its outputs, or its name if it has none."""
     return tuple(node.output) or (node.name,)
 
 

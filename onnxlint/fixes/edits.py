@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Edited:
-    """What an edit made.
+    """Result of an edit.
 
     Attributes:
         proto: The new skeleton.
-        done: What was done, in words; one line each.
+        done: Descriptions of the changes; one line each.
         renamed: Input or output of the original → its new name.
         bound: Input of the original → the value that it was bound to.
         conditions: What the edit assumes about sizes of inputs.
@@ -59,7 +59,7 @@ def edits_of(request: Request) -> Iterator[Edit]:
 
 
 def apply_edits(model: Model, edits: Iterable[Edit]) -> Edited:
-    """The model after all edits; the original skeleton where there are none.
+    """The model after all edits; the original skeleton if there are none.
 
     Raises:
         OnnxlintError: The model does not allow one of them.

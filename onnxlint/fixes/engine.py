@@ -51,10 +51,10 @@ class Compare(Protocol):
         """Compare two skeletons.
 
         Args:
-            reference: What the result has to equal.
+            reference: The model that the result has to equal.
             result: The other one.
             exact: Whether outputs have to be bit-equal.
-            conditions: What may be assumed about sizes of inputs.
+            conditions: Assumptions about sizes of inputs.
             interface: How the result's inputs and outputs differ from the reference's.
         """
 
@@ -73,7 +73,7 @@ def fix_model(
         plan: The rules.
         request: What is wanted beside what is safe.
         verify: Compares both models; None leaves that out.
-        progress: Called with what is being done.
+        progress: Called with the current action.
 
     Returns:
         The fixed skeleton (the original object where nothing changed), and the report.
@@ -137,11 +137,11 @@ def _demand_heads(job: Job, run: Run) -> None:
 
 @dataclass(frozen=True)
 class _Check:
-    """What a comparison needs beside the run.
+    """Data of a comparison besides the run.
 
     Attributes:
         model: The original.
-        edited: What was edited.
+        edited: The edited model.
         compare: Runs both.
     """
 
@@ -150,7 +150,7 @@ class _Check:
     compare: Compare
 
     def of(self, run: Run) -> Verification:
-        """Compare a run's result with the original or, where outputs changed on purpose, with what was asked for."""
+        """Compare a run's result with the original or, if outputs were changed on purpose, with the requested model."""
         exact = not run.is_simplified and not any(one.is_rounded for one in run.applied if not one.is_unsafe)
         conditions = _conditions(self.edited, run)
         interface = self._interface(run)
@@ -190,10 +190,10 @@ def _on_purpose(run: Run) -> list[str]:
 def _verified(
     job: Job, run: Run, simplified: Simplified | None, check: _Check, progress: Callable[[str], None]
 ) -> tuple[Run, Simplified | None, Verification | None]:
-    """A run whose result equals the original: what broke it is taken back.
+    """A run whose result equals the original: patches that break it are rolled back.
 
     Raises:
-        OnnxlintError: What was asked for breaks the model.
+        OnnxlintError: A requested change breaks the model.
     """
     while True:
         if run.proto is check.model.proto:

@@ -39,7 +39,7 @@ class Freeing(Symbolic):
         constants: (node, operand, numbers) to write; operand -1: the scales of a Resize.
         repeats: (node, operand, axis, other operand, its axis): have the operand repeated along the axis as often as the
             other one is long.
-        needed: Symbol → what it has to be a multiple of, so that maps that are added still fit.
+        needed: Symbol → number that it has to be a multiple of, so that added maps still fit.
     """
 
     def __init__(self, view: GraphView, before: GraphView, values: dict[str, int], checks: Checks) -> None:
@@ -55,7 +55,7 @@ class Freeing(Symbolic):
         super().__init__(view, OPERATORS)
 
     def was(self, size: AnySize) -> int | None:
-        """The number that a size had; None where it depends on what cannot be followed."""
+        """The number that a size had; None if it depends on what cannot be followed."""
         number = substitute(size, dict(self.values))
         return number if isinstance(number, int) else None
 
@@ -71,7 +71,7 @@ class Freeing(Symbolic):
         return OnnxlintError(f"--dynamic: {node.op} {label}{place} does not allow it: {why}")
 
     def widen(self, node: Node, operand: int, axis: int, like: int, like_axis: int) -> bool:
-        """Have a constant part of a batch of 1 repeated for each of the batch; False where it is not such a constant."""
+        """Have a constant part of a batch of 1 repeated for each of the batch; False if it is not such a constant."""
         sizes = self.of(node, operand)
         if sizes is None or sizes[axis] != 1 or (id(node.graph), node.input(operand)) in self._derived:
             return False
@@ -141,7 +141,7 @@ class Freeing(Symbolic):
         """Sizes for axes that had the old numbers and whose product is now `total`.
 
         Raises:
-            OnnxlintError: There is no such way, or several that cannot be told apart.
+            OnnxlintError: No assignment of sizes fits, or several do.
         """
         choices: list[list[AnySize]] = []
         for number in old:

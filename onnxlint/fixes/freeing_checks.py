@@ -1,4 +1,4 @@
-"""What each operator demands of a size that is set free, and which of its constants have to change."""
+"""Constraints of each operator on a size that is set free, and its constants that have to change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _numbers(s: Freeing, node: Node, i: int) -> list[int] | None:
 
 
 def _sizes(s: Freeing, node: Node, i: int) -> list[AnySize] | None:
-    """Sizes that operand `i` says; None where one of them cannot be followed."""
+    """Sizes that operand `i` says; None if one of them cannot be followed."""
     value = s.val(node, i)
     if value is None:
         return None
@@ -332,4 +332,4 @@ CHECKS: dict[str, Callable[[Freeing, Node], Sizes | None]] = {
     "Split": _split,
     "Squeeze": _squeeze,
 }
-"""What each operator has to say to a free size; some make the sizes of their output, the others leave it to the handler."""
+"""Operator → function that handles a free size; some compute output sizes, the others leave that to the caller."""

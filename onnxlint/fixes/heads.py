@@ -1,4 +1,4 @@
-"""What a fixed model's metadata says about its outputs: heads that were joined, activations that were dropped."""
+"""Metadata of a fixed model about its outputs: joined heads and dropped activations."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Head:
     Attributes:
         name: The output that it was.
         start, stop: Its slice of the joined axis.
-        activation: An operator that was dropped and that post-processing has to apply; empty where there is none.
+        activation: A dropped operator that post-processing has to apply; empty if none.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Joined:
 
 
 def read_heads(proto: onnx.ModelProto) -> list[Joined]:
-    """What a fixed model's metadata says about its joined outputs.
+    """The joined outputs recorded in a fixed model's metadata.
 
     Raises:
         OnnxlintError: The metadata is damaged.

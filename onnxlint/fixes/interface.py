@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxlint.graph.view import Graph, GraphView, Node
 
 _SAME = frozenset(("Cast", "DequantizeLinear", "Identity", "QuantizeLinear"))
-"""Operators that keep shape and order of what they are given."""
+"""Operators that keep shape and order of their input."""
 
 _RESHAPING = frozenset(("Flatten", "Reshape", "Squeeze", "Unsqueeze"))
 _MAX_STEPS = 64
@@ -67,7 +67,7 @@ def interface_of(original: GraphView, result: onnx.ModelProto, edited: Edited) -
 
 
 def _recorded(proto: onnx.ModelProto) -> list[Joined]:
-    """Joined outputs as the metadata has them; none where it is damaged, which was so before, or nothing was joined."""
+    """Joined outputs as the metadata has them; none if it is damaged, which was so before, or nothing was joined."""
     try:
         return read_heads(proto)
     except OnnxlintError:
@@ -88,7 +88,7 @@ def _activations(proto: onnx.ModelProto) -> Counter[str]:
 
 @dataclass(frozen=True)
 class _Way:
-    """How far the way back has come.
+    """State of the trace back from an output.
 
     Attributes:
         value: A value that holds (a part of) the output's numbers.
@@ -105,7 +105,7 @@ def _dropped(view: GraphView, output: str) -> tuple[Dropped, ...]:
     """The activations behind an output, in its coordinates.
 
     Raises:
-        Untraceable: One of them cannot be told in them, or there is none.
+        Untraceable: One of them is ambiguous or missing.
     """
     graph = view.main
     shape = graph.shape(output)

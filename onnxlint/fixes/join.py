@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Role:
-    """What a detection head can be called, and how many numbers it has for each candidate.
+    """Names of detection heads, and the number of values that each has per candidate.
 
     Attributes:
         names: Parts of names; users may write any of them.

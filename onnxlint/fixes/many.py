@@ -23,9 +23,9 @@ class Result:
 
     Attributes:
         path: The model as the user named it, or as it was found in a folder.
-        fixed: What was done; None where it failed.
-        output: The file that the result was written to; None where nothing was.
-        error: Why it failed, in one line; empty where it did not.
+        fixed: The result; None if it failed.
+        output: The file that the result was written to; None if nothing was.
+        error: Why it failed, in one line; empty if it did not.
     """
 
     path: str
@@ -73,9 +73,9 @@ def fix_many(
     Args:
         paths: Files, folders, globs.
         configs: Where the configuration of each model comes from.
-        options: What to change, what to assume, and how to verify it.
-        destination: Where results go; nothing is written where it names neither.
-        progress: Called with what is being done.
+        options: Changes to make, assumptions, and how to verify.
+        destination: Where results are written; nothing is written if it names neither.
+        progress: Called with the current action.
 
     Yields:
         A result for each model, in the order in which they are named.

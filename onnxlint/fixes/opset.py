@@ -1,7 +1,7 @@
 """Raise a model to a newer operator set, exactly.
 
 Works on the skeleton: nodes change where an operator's form or meaning did (`opset_changes`), everything else stays as it
-is, byte for byte, and weights are not read. What cannot be the same afterwards is refused.
+is, byte for byte, and weights are not read. A model that cannot be converted exactly is refused.
 
 `onnx.version_converter` does the same with less care: of 383 conversions to opset 11 and 17 of models of one operator each
 (fixtures/old_operators.py), 41 compute other numbers (Upsample, Resize, Hardmax) and 14 do not load (Clip, Pad); here none.
@@ -207,7 +207,7 @@ class _Work:
         return name
 
     def lone_float(self) -> int:
-        """The only floating-point type that the model can have; 0 where there may be several."""
+        """The only floating-point type that the model can have; 0 if there may be several."""
         if self._lone_float is None:
             self._lone_float = _lone_float(self.view)
         return self._lone_float
@@ -219,7 +219,7 @@ class _Work:
         self._dropped.add(name)
 
     def sweep(self) -> None:
-        """Remove constants that nothing reads any more because of us, and what is said of values that are gone."""
+        """Remove constants that the conversion left unused, and declarations of removed values."""
         if self._released:
             gone = self._released - _read_names(self.proto)
             _keep(self.proto.graph.initializer, lambda tensor: tensor.name not in gone)

@@ -1,4 +1,4 @@
-"""What changed between the versions of ONNX's operators, 7 to 28, and what has to be done about it.
+"""Changes between the versions of ONNX's operators, 7 to 28, and the conversion of each.
 
 Every operator that got a new version is either in `SAME` (a node that was valid before means the same now) or has a step
 in `STEPS` that rewrites the node. The tests hold both against the schemas that onnx itself has.
@@ -30,7 +30,7 @@ Replaced = list[tuple["onnx.NodeProto", int]]
 
 
 class Place(Protocol):
-    """Where a node stands, and what a step may ask and do there."""
+    """The place of a node, with the queries and edits of a conversion step."""
 
     target: int
 
@@ -44,7 +44,7 @@ class Place(Protocol):
         """An inferred shape."""
 
     def dtype(self, name: str) -> int:
-        """An inferred element type; 0 where it is unknown."""
+        """An inferred element type; 0 if it is unknown."""
 
     def enlarges(self, name: str) -> bool:
         """Whether all numbers of a computed value are provably at least 1."""
@@ -87,7 +87,7 @@ _INTEGERS = frozenset((2, 3, 4, 5, 6, 7, 12, 13))
 
 
 def _take(node: onnx.NodeProto, name: str, place: Place) -> onnx.AttributeProto | None:
-    """An attribute, removed from the node; None where it has none."""
+    """An attribute, removed from the node; None if it has none."""
     import onnx
 
     for i, attribute in enumerate(node.attribute):

@@ -225,7 +225,7 @@ def _demand_valid(node: Node, message: onnx.NodeProto, old: onnx.defs.OpSchema, 
 
 
 def _drop_constants(proto: onnx.ModelProto, names: set[str]) -> None:
-    """Remove constants of the main graph that nothing reads any more."""
+    """Remove unused constants of the main graph."""
     read: set[str] = {value.name for value in proto.graph.output}
     pending = [proto.graph]
     while pending:

@@ -9,7 +9,7 @@ from onnxlint.lint.rule import Request
 
 @dataclass(frozen=True)
 class FixOptions:
-    """What to change, what to assume, and how to verify it.
+    """Changes to make, assumptions, and how to verify.
 
     Attributes:
         request: What is wanted beside what is safe.

@@ -1,4 +1,4 @@
-"""What a fix did, as plain data."""
+"""Result of a fix, as plain data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnxlint.verification.results import Verification
 
 Key = tuple[str, str, str]
-"""What a finding is about, in words that patches elsewhere do not change: code, graph, node or value."""
+"""Key of a finding that patches elsewhere do not change: code, graph, node or value."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Applied:
         round: In which round, from 1.
         is_rounded: Whether the patch computes something anew, such as folded weights, so that results may differ in
             the last digits.
-        key: What the finding is about.
+        key: Key of the finding.
     """
 
     finding: Finding
@@ -64,7 +64,7 @@ class Simplified:
 
     Attributes:
         removed: Operator → nodes that it removed beyond the patches, most first; negative numbers are nodes that it added.
-        refused: Why its result was not taken; empty where it was.
+        refused: Why its result was rejected; empty if it was used.
     """
 
     removed: tuple[tuple[str, int], ...] = ()
@@ -73,7 +73,7 @@ class Simplified:
 
 @dataclass(frozen=True, repr=False)
 class FixReport(Tabular):
-    """What a fix did; iteration gives what was applied, shortened, left and rolled back.
+    """Result of a fix; iteration yields applied, shortened, remaining and rolled-back fixes.
 
     Attributes:
         model: The model as the user named it.
@@ -84,9 +84,9 @@ class FixReport(Tabular):
         rolled_back: Patches that were taken back, and why.
         conditions: What the result assumes about its inputs.
         nodes: Nodes before and after, Constants not counted.
-        verification: The comparison of both models; None where it was not asked for, or nothing changed.
+        verification: The comparison of both models; None if it was not asked for, or nothing changed.
         not_compared: Changes of outputs on purpose, which the comparison leaves out; one line each.
-        simplified: What onnxsim did; None where it was not asked for.
+        simplified: Changes by onnxsim; None without --simplify.
         has_minimum: Whether the fixes are exact for sizes of at least 1 only: an empty batch is no longer accepted.
         changed: Whether the result differs from the original at all.
         seconds: Wall time, verification included.
@@ -108,7 +108,7 @@ class FixReport(Tabular):
     has_minimum: bool = False
 
     def entries(self) -> tuple[Applied | Left, ...]:
-        """What was applied, shortened, left and rolled back, in this order."""
+        """Applied, shortened, remaining and rolled-back fixes, in this order."""
         return (*self.applied, *self.shortened, *self.left, *self.rolled_back)
 
     def rows(self) -> list[dict[str, Any]]:

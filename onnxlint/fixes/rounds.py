@@ -28,14 +28,14 @@ MAX_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done.
+    """The job.
 
     Attributes:
         model: The model with the edits that were asked for.
         plan: The rules.
         request: What is wanted beside what is safe.
         view: The view of that model.
-        banned: Patches that were taken back, and why; more come as they are found.
+        banned: Rolled-back patches with reasons; grows while fixing.
     """
 
     model: Model
@@ -57,11 +57,11 @@ class Run:
     Attributes:
         proto: The result.
         reference: The model with only those changes that were asked for (joined heads, dropped activations).
-        asked: What was asked for, in words.
+        asked: Descriptions of the requested changes.
         applied: Patches, in order.
         failed: Patches that could not be applied to the graph as it was, and why.
-        crashed: Those of them that raised what no patch should: they are not tried again.
-        left: Findings of the result, by what they are about.
+        crashed: Patches that raised an unexpected exception: they are not tried again.
+        left: Findings of the result, by key.
         is_simplified: Whether onnxsim, which may round anew, went over it.
         view: The view that `left` is of.
     """
@@ -90,8 +90,8 @@ def run_rounds(job: Job, limit: int | None = None) -> Run:
     """Patch until nothing is left to fix.
 
     Args:
-        job: What is to be done.
-        limit: Patches at most, beside those that were asked for; None: all.
+        job: The job.
+        limit: Most patches, besides the requested ones; None: all.
 
     Raises:
         OnnxlintError: A rule failed on the model, or an edit that was asked for is impossible.
@@ -109,7 +109,7 @@ def run_rounds(job: Job, limit: int | None = None) -> Run:
 
 
 def resume_rounds(job: Job, run: Run, simplified: onnx.ModelProto) -> None:
-    """Go on with what onnxsim made of a run's result."""
+    """Continue with onnxsim's version of a run's result."""
     run.is_simplified = simplified is not run.proto
     run.proto = simplified
     _stage(job, run, is_asked=False, limit=None)

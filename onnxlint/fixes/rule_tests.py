@@ -55,7 +55,7 @@ def run_examples(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Run the examples of the rules in files and folders.
 
     Yields:
-        (name of the test, what is wrong or nothing).
+        (name of the test, error or empty).
 
     Raises:
         OnnxlintError: A file cannot be imported, or a rule is incomplete.

@@ -1,4 +1,4 @@
-"""A whole fix: the model, what is wanted, the patches, the proof, the file; what `onnxlint fix` and `onnxlint.fix` share."""
+"""A whole fix: model, request, patches, verification, file; shared by `onnxlint fix` and `onnxlint.fix`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Fixed:
     Attributes:
         model: The original, opened.
         proto: The fixed skeleton; the original's where nothing changed.
-        report: What was done.
+        report: The report of the fix.
         failing: Whether a finding at or above `fail-on` is left.
     """
 
@@ -55,8 +55,8 @@ def fix_path(
     Args:
         path: The model.
         configs: Where its configuration comes from.
-        options: What to change, what to assume, and how to verify it.
-        progress: Called with what is being done.
+        options: Changes to make, assumptions, and how to verify.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: The model, the configuration or an assumption is wrong.
@@ -85,7 +85,7 @@ def fix_path(
 
 
 def _demand_usable(options: FixOptions) -> None:
-    """Raise for what no model can be fixed with, whether or not it turns out to matter.
+    """Raise for options that are wrong for every model.
 
     Raises:
         OnnxlintError: The operator set is one that onnxlint does not write, or the file of inputs does not exist.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView
 
 KEPT = "?"
-"""What users write for an axis that stays as it is."""
+"""The word for an axis that stays unchanged."""
 
 MAX_SIZE = 2**31 - 1
 """Largest size of an axis; runtimes take no larger ones."""

@@ -56,7 +56,7 @@ class Outcome:
     """What onnxsim made of a model.
 
     Attributes:
-        proto: The simplified skeleton, what onnxsim drops put back; None where there is none to be used.
+        proto: The simplified skeleton, what onnxsim drops put back; None if it cannot be used.
         removed: Operator → nodes removed, most first; negative numbers are nodes that it added.
         refused: Why there is no result.
     """
@@ -201,7 +201,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
 
 
 def _bring(model: Model, tensor: onnx.TensorProto) -> bool:
-    """Bring a tensor's numbers into its message; False where they lie in another file, or cannot be had."""
+    """Bring a tensor's numbers into its message; False if they lie in another file, or cannot be had."""
     import onnx
 
     span = inline_span(tensor)
@@ -233,7 +233,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _other_interface(shown: onnx.ModelProto, simplified: onnx.ModelProto) -> str:
-    """What onnxsim changed of inputs and outputs, which nobody asked for; empty where nothing."""
+    """What onnxsim changed of inputs and outputs, which nobody asked for; empty if nothing."""
     for what, before, after in (
         ("input", shown.graph.input, simplified.graph.input),
         ("output", shown.graph.output, simplified.graph.output),
@@ -293,7 +293,7 @@ def _is_same(tensor: onnx.TensorProto, given: onnx.TensorProto | None) -> bool:
 
 
 def _node(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> onnx.NodeProto:
-    """A node of onnxsim's with what the original says about it: name, doc string, metadata."""
+    """A node of onnxsim's with the original's name, doc string and metadata."""
     import onnx
 
     original = next((makers[name] for name in node.output if name in makers), None)
@@ -333,7 +333,7 @@ def _restore_body(body: onnx.GraphProto, original: onnx.GraphProto) -> None:
 
 
 def _content(node: onnx.NodeProto) -> tuple[Any, ...]:
-    """What a node computes, without what is only said about it."""
+    """A node without name, doc string and metadata."""
     attributes = []
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs:

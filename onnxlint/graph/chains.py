@@ -87,13 +87,13 @@ class Chain:
 
 
 def trace(node: Node, operand: int) -> Chain | None:
-    """The chain behind an operand of `node`; None where no shape of a value goes into it."""
+    """The chain behind an operand of `node`; None if no shape of a value goes into it."""
     chain = origins(node, operand)
     return chain if chain is not None and chain.shapes else None
 
 
 def origins(node: Node, operand: int) -> Chain | None:
-    """All that an operand of `node` is computed from, shapes or not; None where it is a constant or absent."""
+    """All nodes that compute an operand of `node`, from shapes or not; None if it is a constant or absent."""
     name = node.input(operand)
     if not name or node.graph.is_constant(name):
         return None

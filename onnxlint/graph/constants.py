@@ -25,7 +25,7 @@ def small_array(tensor: onnx.TensorProto) -> npt.NDArray[np.generic] | None:
 
 
 def constant_node_value(node: onnx.NodeProto) -> npt.NDArray[np.generic] | None:
-    """Value of a Constant node; None where it is large, sparse or a string."""
+    """Value of a Constant node; None if it is large, sparse or a string."""
     import numpy as np
 
     for attribute in node.attribute:

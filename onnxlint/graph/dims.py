@@ -20,9 +20,9 @@ def is_invented(dim: Dim) -> bool:
 
 
 def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
-    """(element type, shape) that a ValueInfoProto claims; the shape is None where it has none.
+    """(element type, shape) that a ValueInfoProto claims; the shape is None if it has none.
 
-    The element type is 0 for what is not a tensor.
+    The element type is 0 for values that are not tensors.
     """
     kind = value.type
     if not kind.HasField("tensor_type"):

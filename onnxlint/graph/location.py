@@ -12,7 +12,7 @@ class SourceLine:
     Attributes:
         path: Relative to the repository it lies in where it is in one, else as the exporter wrote it.
         line: 1-based.
-        code: The line's text, stripped; empty where the exporter did not keep it.
+        code: The line's text, stripped; empty if the exporter did not keep it.
         function: The function it stands in.
     """
 
@@ -37,7 +37,7 @@ class Location:
         index: Position of the node in its graph, 0-based.
         value: Tensor name, for findings about inputs, outputs and initializers.
         scope: Module scope that the exporter kept (`fpn`, `layer1.0`).
-        source: Lines of Python, innermost last; empty where the exporter left no trace.
+        source: Lines of Python, innermost last; empty if the exporter left no trace.
         near: The nearest graph output downstream, where there is neither scope nor source.
     """
 

@@ -47,7 +47,7 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
     """Infer shapes in a child process.
 
     Args:
-        proto: The model; it is copied, and what it declares of computed values is not believed.
+        proto: The model; it is copied, and declared shapes of computed values are ignored.
         hide: (node of the main graph, operand) of operands that inference is not to see.
     """
     import onnx

@@ -23,7 +23,7 @@ MAX_LIST = 100_000
 """Characters of a list in a node's metadata that are read at most."""
 
 MAX_PATH = 4096
-"""Longer paths are no paths of files: they are shown as they are."""
+"""Longer paths are not treated as paths of files, and are shown unchanged."""
 
 MAX_FOLDERS = 40
 """Maximum depth of a file that is looked for below the repository."""
@@ -65,7 +65,7 @@ class Sources:
         )
 
     def scope(self, node: onnx.NodeProto) -> str:
-        """The module that a node belongs to, dotted as in `named_modules()`; empty where the exporter did not say."""
+        """The module that a node belongs to, dotted as in `named_modules()`; empty if the exporter did not say."""
         name = node.name
         if name.startswith("/"):
             # /fpn/output3/output3.2/LeakyRelu: each part repeats its parent's dotted name.

@@ -41,7 +41,7 @@ class Node:
         graph: The graph that it is in.
         index: Its position there, 0-based.
         op: Operator type; `domain::type` outside the standard domain, so that `Resize` always means ONNX's.
-        inputs: Input names; empty where an optional input is left out.
+        inputs: Input names; empty if an optional input is left out.
         outputs: Output names.
     """
 
@@ -61,15 +61,15 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The node's name; empty where it has none."""
+        """The node's name; empty if it has none."""
         return self.proto.name
 
     def input(self, i: int) -> str:
-        """Name of input `i`; empty where it is absent."""
+        """Name of input `i`; empty if it is absent."""
         return self.inputs[i] if i < len(self.inputs) else ""
 
     def output(self, i: int = 0) -> str:
-        """Name of output `i`; empty where it is absent."""
+        """Name of output `i`; empty if it is absent."""
         return self.outputs[i] if i < len(self.outputs) else ""
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -94,12 +94,12 @@ class Node:
         return self.graph.constant(name) if name else None
 
     def shape(self, i: int) -> Shape | None:
-        """Inferred shape of input `i`; None where its rank is unknown."""
+        """Inferred shape of input `i`; None if its rank is unknown."""
         name = self.input(i)
         return self.graph.shape(name) if name else None
 
     def output_shape(self, i: int = 0) -> Shape | None:
-        """Inferred shape of output `i`; None where its rank is unknown."""
+        """Inferred shape of output `i`; None if its rank is unknown."""
         name = self.output(i)
         return self.graph.shape(name) if name else None
 
@@ -230,7 +230,7 @@ class Graph:
 
     @cached_property
     def data_inputs(self) -> list[str]:
-        """Inputs that are not initializers: what a user feeds."""
+        """Inputs that are not initializers: the ones that a user feeds."""
         return [name for name in self.inputs if name not in self.initializers]
 
     @cached_property
@@ -298,11 +298,11 @@ class Graph:
         return node is not None and node.op == "Constant"
 
     def shape(self, name: str) -> Shape | None:
-        """Inferred shape: from declared inputs, initializers and operators alone; None where the rank is unknown."""
+        """Inferred shape: from declared inputs, initializers and operators alone; None if the rank is unknown."""
         return self.view.inferred(self, name)[1]
 
     def dtype(self, name: str) -> int:
-        """Inferred element type (onnx.TensorProto.DataType); 0 where it is unknown."""
+        """Inferred element type (onnx.TensorProto.DataType); 0 if it is unknown."""
         return self.view.onnx_inferred(self, name)[0]
 
     def declared_shape(self, name: str) -> Shape | None:
@@ -315,7 +315,7 @@ class ShapeInference(Protocol):
     """Shapes of values, found by other means than onnx's inference."""
 
     def shape(self, graph: Graph, name: str) -> tuple[object, ...] | None:
-        """Sizes of a value: numbers, and expressions that `str` makes symbols of; None where the rank is unknown."""
+        """Sizes of a value: numbers, and expressions that `str` makes symbols of; None if the rank is unknown."""
 
 
 class GraphView:
@@ -328,7 +328,7 @@ class GraphView:
         model: The opened model.
         main: The main graph.
         graphs: The main graph, then nested ones in order of appearance, then functions and what is nested in them.
-        opset: Version of the standard operator set; 0 where the model imports none.
+        opset: Version of the standard operator set; 0 if the model imports none.
         multiples: Assumptions: symbol of an input → number that it is a multiple of.
         allow_empty: Whether proofs have to hold for inputs with sizes of 0, too.
     """
@@ -385,11 +385,11 @@ class GraphView:
 
     @cached_property
     def opset(self) -> int:
-        """Imported version of the standard operator set; 0 where there is none."""
+        """Imported version of the standard operator set; 0 if there is none."""
         return self.opset_of("")
 
     def opset_of(self, domain: str) -> int:
-        """Imported version of a domain; 0 where the model does not import it. Never more than onnx can be asked about."""
+        """Imported version of a domain; 0 if the model does not import it. Never more than onnx can be asked about."""
         names = STANDARD_DOMAINS if domain in STANDARD_DOMAINS else (domain,)
         version = max((o.version for o in self.proto.opset_import if o.domain in names), default=0)
         return min(max(version, 0), 2**31 - 1)
@@ -536,7 +536,7 @@ class GraphView:
 
     @property
     def stopped(self) -> str:
-        """Why onnx's inference was stopped before its end; empty where it was not, or where nobody has asked for it."""
+        """Why onnx's inference was stopped before its end; empty if it finished, or was not requested."""
         made: OnnxInference | None = self.__dict__.get("_inference")
         return made.error if made is not None and made.stopped else ""
 
@@ -584,7 +584,7 @@ class GraphView:
         raise KeyError(location.place)
 
     def nearest_output(self, node: Node) -> str:
-        """The graph output that the fewest nodes separate from `node`; empty where none depends on it."""
+        """The graph output that the fewest nodes separate from `node`; empty if none depends on it."""
         while node.graph.parent_node is not None:
             node = node.graph.parent_node
         return self._nearest_outputs(node.graph).get(node.index, "")

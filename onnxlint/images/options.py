@@ -1,4 +1,4 @@
-"""What a command or a Python program says about inputs; conversion, accuracy and deployment take it as one argument."""
+"""Inputs as given by a command or a Python program; one argument of conversion, accuracy and deployment."""
 
 from __future__ import annotations
 

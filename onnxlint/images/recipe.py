@@ -44,7 +44,7 @@ class Recipe:
     normalization); `center-crop` scales it to cover, and cuts the middle out.
 
     Attributes:
-        suggested: Whether `size` is only what a preset suggests: what the model says of its size goes before it.
+        suggested: Whether `size` is only a preset's suggestion, which the model's own size overrides.
         multiples: Where `size` is None, each image is brought to the nearest (width, height) that are multiples of these.
     """
 
@@ -63,7 +63,7 @@ class Recipe:
 
     @property
     def says_values(self) -> bool:
-        """Whether it says how pixel values become numbers: zeros for `mean` say that they are taken as they are."""
+        """Whether it defines the preprocessing of pixel values; `mean` of zeros means raw pixels."""
         return bool(self.mean or self.norm)
 
 
@@ -105,7 +105,7 @@ def parse_numbers(text: str, what: str) -> tuple[float, ...]:
 
 
 def _number(text: str) -> float | None:
-    """A number or fraction; None where it is none, or is not finite."""
+    """A number or fraction; None if it is none, or is not finite."""
     match = _FRACTION.fullmatch(text)
     if match is None:
         return None

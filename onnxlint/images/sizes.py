@@ -25,7 +25,7 @@ def recipe_for(
 
     Args:
         model: What is fed.
-        recipe: What the user says.
+        recipe: The user's recipe.
         shapes: Input → whole shape, as the user gives it.
         reads_images: Whether images are fed at all.
 
@@ -81,7 +81,7 @@ def multiples_of(conditions: list[Assumption]) -> tuple[int, int]:
 
 
 def broken_condition(model_conditions: list[Assumption], shape: tuple[int, ...]) -> str:
-    """The condition that an input's shape (N, C, H, W) breaks, in words; empty where it breaks none."""
+    """The condition that an input's shape (N, C, H, W) breaks, in words; empty if it breaks none."""
     for one in model_conditions:
         if one.axis < len(shape) and shape[one.axis] % one.multiple:
             return f"{shape[one.axis]} on axis {one.axis} violates the model's condition ({printable(one.clause)})"
@@ -89,7 +89,7 @@ def broken_condition(model_conditions: list[Assumption], shape: tuple[int, ...])
 
 
 def _demand_conditions(shown: str, known: list[Assumption], size: tuple[int, int]) -> None:
-    """Raise where the size breaks a condition that `onnxlint fix` wrote into the model."""
+    """Raise if the size breaks a condition that `onnxlint fix` wrote into the model."""
     sizes = {HEIGHT: size[1], WIDTH: size[0]}
     for one in known:
         if sizes.get(one.axis, 0) % one.multiple:
@@ -100,7 +100,7 @@ def _demand_conditions(shown: str, known: list[Assumption], size: tuple[int, int
 
 
 def _refuse_channels(shown: str, channels: int, width: object, recipe: Recipe) -> None:
-    """Raise where images of the recipe have other channels than the input."""
+    """Raise if images of the recipe have other channels than the input."""
     if width == recipe.channels:
         raise OnnxlintError(
             f"{shown} has its channels last; onnxlint feeds images as N×C×H×W: export it with that layout"
@@ -113,11 +113,11 @@ def _refuse_channels(shown: str, channels: int, width: object, recipe: Recipe) -
 
 
 def demand_values(shown: str, recipe: Recipe, line: str) -> None:
-    """Raise where it is not given how pixel values become numbers.
+    """Raise if the preprocessing of pixel values is not given.
 
     Args:
         shown: The model, in the message.
-        recipe: What the user says.
+        recipe: The user's recipe.
         line: The command without what is asked for.
 
     Raises:

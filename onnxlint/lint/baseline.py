@@ -1,4 +1,4 @@
-"""Known findings: what was there when a team began to use onnxlint is left out until somebody touches it.
+"""Known findings: those recorded in a baseline are not reported again.
 
 The file is JSON: for each model (path relative to the file) the identities of its known findings and how many there
 are of each. An identity is rule, graph, module scope and operator: it survives a re-export, which numbers nodes anew.
@@ -81,7 +81,7 @@ class Baseline:
     def updated(self, results: Sequence[tuple[CheckResult, frozenset[str]]]) -> Baseline:
         """The baseline that knows all findings of `results`.
 
-        What was not checked now stays known: other models that still exist, models that could not be read, and
+        Entries that this run did not check stay: other models that still exist, models that could not be read, and
         entries of rules that did not run.
 
         Args:

@@ -44,11 +44,11 @@ FILE_NAMES = ("onnxlint.toml", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Settings:
-    """What one place says, a configuration file or the command line; None (or empty) where it says nothing.
+    """Settings of one source, a configuration file or the command line; None (or empty) if unset.
 
     Attributes:
         select: Selectors of the rules to run: codes, prefixes, names, aliases, `ALL`.
-        extend_select: More of them, on top of what is selected otherwise.
+        extend_select: More rules, besides those selected otherwise.
         ignore: Selectors of rules that do not run.
         targets: Backends that the model is meant for.
         min_opset: Oldest operator set that is accepted.
@@ -56,7 +56,7 @@ class Settings:
         severity: (selector, severity) pairs.
         per_file_ignores: (glob, selectors) pairs.
         rule_paths: Files and folders with rules, absolute.
-        withheld: Those that are not loaded, because the configuration lies with a model (see `Configs`).
+        withheld: Rule paths not loaded, because the configuration lies with a model (see `Configs`).
         in_model_ignores: What `onnxlint.ignore` in a model may keep silent: one of `IN_MODEL_IGNORES`.
         exclude: Globs of models that are not checked.
         baseline: Path of the baseline file.
@@ -65,7 +65,7 @@ class Settings:
         format: Of the report.
         recipe: (option, value) pairs of `[recipe]`: how images become the input, in the command line's words.
         detection: `[detection]`, as JSON: the decoder of `--task detection`.
-        path: The file that says all this, as it is shown to the user; empty for the command line.
+        path: The configuration file, as shown to the user; empty for the command line.
         root: The folder that globs are relative to.
     """
 
@@ -100,8 +100,8 @@ class Config:
     """The settings that hold for a model: a file's (if there is one) and the command line's, which comes on top.
 
     Attributes:
-        file: What the configuration file says.
-        command: What the command line says.
+        file: Settings of the configuration file.
+        command: Settings of the command line.
         never_trusted: Whether code is loaded from no configuration at all.
     """
 
@@ -131,7 +131,7 @@ class Config:
 
     @property
     def weights(self) -> bool | None:
-        """Whether rules may read weights; None where it was not said."""
+        """Whether rules may read weights; None if unset."""
         return _first(self.command.weights, self.file.weights, None)
 
     @property
@@ -161,7 +161,7 @@ class Config:
 
     @property
     def withheld_note(self) -> str:
-        """One line about rules that are not loaded, and how to load them; empty where there are none."""
+        """One line about rules that are not loaded, and how to load them; empty if there are none."""
         if not self.file.withheld:
             return ""
         if self.never_trusted:
@@ -214,7 +214,7 @@ class Configs:
     `rule-paths` are withheld.
 
     Args:
-        command: What the command line says.
+        command: Settings of the command line.
         path: One file that holds for every model, in place of the nearest (`--config`).
         isolated: Whether files are left unread (`--isolated`).
         trust_config: Whether `rule-paths` hold in every configuration (`--trust-config`). False: in none, not even in that
@@ -344,7 +344,7 @@ def read(path: str) -> Settings:
 
 
 def _shown(path: str) -> str:
-    """A path as short as it can be said: relative where it is below the working directory."""
+    """A path in its shortest form: relative if it is below the working directory."""
     relative = os.path.relpath(path) if os.path.splitdrive(path)[0] == os.path.splitdrive(os.getcwd())[0] else path
     return printable(path if relative.startswith("..") else relative)
 

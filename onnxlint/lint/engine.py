@@ -231,7 +231,7 @@ def _check_alone(path: str, plan: Plan) -> CheckResult:
 
 
 ALWAYS_REPORTED = ("SEC", "SPC")
-"""Prefixes of rules that speak of files, not of what runs: nodes that never run matter to them all the same."""
+"""Prefixes of rules about files, not about execution: they also report nodes that never run."""
 
 
 def _without_covered(findings: list[Finding]) -> list[Finding]:
@@ -262,7 +262,7 @@ def _without_ignored(
     """Leave out what `onnxlint.ignore` in the model's or a node's metadata silences.
 
     Returns:
-        (what is left, codes of what is not).
+        (remaining text, codes removed from it).
     """
     everywhere = _ignore_list(view.proto.metadata_props)
     by_place: dict[tuple[str, int], frozenset[str]] = {}

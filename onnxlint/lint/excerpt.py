@@ -38,12 +38,12 @@ _SCANNED = 64
 def with_neighbourhoods(
     view: GraphView, findings: list[Finding], rules: Mapping[str, type[Rule]] | None = None
 ) -> list[Finding]:
-    """The findings, each with what is around its place; those about the whole model stay as they are.
+    """The findings, each with its neighbourhood in the graph; those about the whole model stay unchanged.
 
     Args:
         view: The model.
         findings: Its findings.
-        rules: Code → rule; where they are given, the first findings of each get what their fix makes of it, too.
+        rules: Code → rule; if given, the first findings of each also get the neighbourhood after the fix.
     """
     graphs = {graph.path: graph for graph in view.graphs}
     pictures = [_around(graphs.get(finding.location.graph), finding) for finding in findings]
@@ -229,7 +229,7 @@ _Key = tuple[str, ...]
 
 
 def _with_fix(view: GraphView, old: _Nodes, finding: Finding, rule: type[Rule], picture: _Picture) -> Finding:
-    """The finding with its neighbourhood, and with what its patch alone makes of that, or why there is no such picture."""
+    """The finding with its neighbourhood before and after its patch, or the reason why there is no picture."""
     from onnxlint.lint.rule import Unfixable
 
     why = ""
@@ -303,7 +303,7 @@ def _patched(view: GraphView, finding: Finding, rule: type[Rule]) -> GraphView:
 
 
 def _multiples(fix: Fix | None) -> tuple[tuple[str, int], ...]:
-    """What the condition of a fix says about symbols."""
+    """The condition of a fix on symbols."""
     clauses = (fix.condition or "").split(" and ") if fix is not None else []
     return tuple(found for clause in clauses if (found := read_clause(clause)) is not None)
 
@@ -321,7 +321,7 @@ class _Nodes:
         return place if node.name and self._names[place] == 1 else (node.graph.path, node.op, *node.outputs)
 
     def same(self, thing: _Thing, others: _Nodes) -> _Thing | None:
-        """A thing of the other model in this one; None where it is gone."""
+        """A node or value of the other model in this one; None if it is gone."""
         if isinstance(thing, Node):
             return self.nodes.get(others.key(thing))
         graph = self.graphs.get(thing.graph.path)
@@ -335,7 +335,7 @@ class _Nodes:
 
 
 def _signature(node: Node) -> tuple[object, ...]:
-    """What a node does: where its data come from is not part of it."""
+    """Signature of a node, without its data inputs."""
     inputs = [
         ("constant", name) if name and node.graph.is_constant(name) else ("data" if name else "", "")
         for name in node.inputs

@@ -31,7 +31,7 @@ def find_models(
 
     Yields:
         Paths, as the user wrote them or below what the user wrote; a FileError for a folder or glob without models.
-        A path that does not exist is yielded too: opening it says what is wrong.
+        A path that does not exist is yielded too: opening it gives the error.
     """
     seen: set[str] = set()
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a rule reports: plain data that can be printed, pickled and compared."""
+"""Findings of rules: plain data that can be printed, pickled and compared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Severity(str, enum.Enum):
 
 
 class Applicability(str, enum.Enum):
-    """How far a fix can be trusted (see DESIGN.md)."""
+    """Applicability of a fix (see DESIGN.md)."""
 
     SAFE = "safe"  # same outputs for every input that the original accepts
     ASSUMES = "assumes"  # same outputs wherever a stated condition holds
@@ -51,7 +51,7 @@ class Fix:
     """That a finding can be fixed, and on which terms.
 
     Attributes:
-        applicability: How far the fix can be trusted.
+        applicability: Whether the fix is safe or unsafe.
         condition: For `assumes`, the condition in words or as an expression (`H % 32 == 0`).
         flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments.
         shortens: Whether the finding stays, with less to compute: a shape chain that gets shorter.
@@ -64,7 +64,7 @@ class Fix:
 
     @property
     def consent(self) -> Consent | None:
-        """The option that allows it: that of the flag, else `--unsafe`; None where it is safe under its conditions."""
+        """The option that allows it: that of the flag, else `--unsafe`; None if it is safe under its conditions."""
         if self.applicability is not Applicability.UNSAFE:
             return None
         option = (self.flag or "").split(" ", 1)[0]
@@ -82,20 +82,20 @@ class Finding:
         code: Rule code (`SHP001`).
         name: Rule name (`resize-by-sizes`).
         severity: After overrides of the configuration.
-        message: One line; says what is wrong here, with the values that show it.
+        message: One line; the problem here, with the values that show it.
         location: Where.
         help: One line; what to do about it.
         evidence: Facts behind the message, as (key, value) pairs of text.
         fix: Present where onnxlint can fix it.
-        actionable: False where neither a fix nor another export can remove it (a size that has to be computed): reports for
+        actionable: False if neither a fix nor another export can remove it (a size that has to be computed): reports for
             people count these at the end.
-        group: What it has in common with others of its kind, as a sentence in the plural, for reports that show those
+        group: The common message of findings of its kind, as a sentence in the plural, for reports that show those
             together (`Reshape targets are computed from shapes, and could be constants`); empty: show it by itself.
         covers: Places where other findings are not reported, because nothing there ever runs, or because it goes with what
             this finding is about: (path of a graph, position of a node in it, or None for the whole graph).
         fingerprint: Identity that survives re-export: rule, scope, operator and ordinal, no node numbers.
         neighbourhood: What is around it in the graph; only where the plan asks for it.
-        after: What its fix makes of that, or in words why it cannot be drawn; None where that was not tried.
+        after: The neighbourhood after the fix, or the reason why it cannot be drawn; None if not tried.
     """
 
     code: str

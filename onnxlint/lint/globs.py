@@ -1,4 +1,4 @@
-"""Globs of a configuration file, matched in time that grows with pattern × path, whatever the pattern.
+"""Globs of a configuration file, matched in time proportional to pattern × path for any pattern.
 
 A regular expression would try every way to split a path among its stars. Here all ways are followed at once: bit i of a
 number says that the first i parts of the pattern match what was read so far.

@@ -62,7 +62,7 @@ class Registry:
         """The rule of a code, name or alias.
 
         Raises:
-            OnnxlintError: There is none; the message has the nearest match.
+            OnnxlintError: No such name; the message has the nearest match.
         """
         code = self._names.get(name) or self._names.get(name.upper()) or self._names.get(name.lower())
         if code is None:

@@ -1,4 +1,4 @@
-"""What a rule is: one file that explains itself, with a code, a name, a docstring in fixed sections, examples, `check`."""
+"""Base class of rules: a code, a name, a docstring in fixed sections, examples, and `check`."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Status(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """What a rule may want to know beside the model.
+    """Options that rules read besides the model.
 
     Attributes:
-        targets: Backends that the model is meant for (`ncnn`, `tensorrt`, …); empty where the user named none.
+        targets: Backends that the model is meant for (`ncnn`, `tensorrt`, …); empty if the user named none.
         min_opset: Oldest operator set that the user accepts.
         weights: Whether rules may read weights.
         all_activations: Whether activations count at outputs of every model, as where `fix --drop-output-activations` is
@@ -56,8 +56,8 @@ class Example:
 
     Attributes:
         bad: The model.
-        good: The same model without the problem: what the patch makes of it or, where there is no patch, what a better
-            export looks like. None only where nothing can be done to the graph.
+        good: The same model without the problem: the patched model or, without a patch, what a better
+            export looks like. None only if no change of the graph helps.
         findings: How often the rule fires on `bad`.
         says: A part of the first message, so that the words are tested too.
         dims: Sizes for the symbols of the inputs (`N`, `H`, …) when both models are run; unlisted ones get small
@@ -87,7 +87,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user wants of a fix beside what is safe.
+    """The user's request to a fix, besides safe fixes.
 
     Attributes:
         unsafe: Whether fixes that change results or the interface are wanted at all (`--unsafe`).
@@ -123,7 +123,7 @@ class Request:
 
 
 class Unfixable(Exception):  # noqa: N818 - an answer, not an error
-    """A patch found that it cannot be applied here; the message says why, for the user."""
+    """The patch cannot be applied here; the message tells the user why."""
 
 
 class Rule(ABC):
@@ -145,7 +145,7 @@ class Rule(ABC):
         targets: Backends that the rule is about: it runs only when the user names one of them. Empty: everybody.
         default: Whether the rule runs when nothing is selected.
         needs_weights: Whether it reads weights, and so runs only with `--weights`.
-        fix: What a fix of this rule is in general; each finding carries its own.
+        fix: Applicability of this rule's fixes in general; each finding carries its own.
         arithmetic: Whether its patch changes arithmetic, so that results are equal only within rounding.
     """
 
@@ -200,16 +200,16 @@ class Rule(ABC):
     ) -> Finding:
         """A finding of this rule.
 
-        Control characters in the message are escaped, should a name have got in as it is.
+        Control characters in the message are escaped, in case it holds a raw name.
 
         Args:
             location: Where, from `view.at`.
-            message: One line: what is wrong here, with the values that show it.
-            fix: Where it can be fixed: on which terms.
+            message: One line: the problem here, with the values that show it.
+            fix: Applicability and option of the fix; None if there is none.
             help: What to do about it, where the rule's `help` does not fit.
-            severity: Where it is not the rule's.
-            actionable: False where neither a fix nor another export can remove it.
-            group: What it has in common with others of its kind, as a sentence in the plural.
+            severity: Overrides the rule's severity.
+            actionable: False if neither a fix nor another export can remove it.
+            group: The common message of findings of its kind, as a sentence in the plural.
             covers: Places where nothing ever runs, so that other findings there are not reported (see `Finding`).
             not_fixed: What stood in the way of a fix; becomes the evidence `not fixed`.
             replacement: The line of Python to write in place of the innermost one of `location.source`; becomes the

@@ -1,6 +1,6 @@
 """The rules' pages, in Markdown, made from the rules themselves.
 
-`python -m onnxlint.lint.rule_docs` writes docs/rules/; with `--check` it only says which pages are out of date (CI
+`python -m onnxlint.lint.rule_docs` writes docs/rules/; with `--check` it only lists pages that are out of date (CI
 does that).
 `onnxlint rule CODE` prints the same page.
 """
@@ -56,7 +56,7 @@ def _facts(rule: type[Rule]) -> str:
 
 
 def conditions(rule: type[Rule]) -> list[str]:
-    """When a rule runs, where that is not always."""
+    """Condition under which a rule runs; empty if always."""
     found = []
     if rule.status is Status.PREVIEW:
         found.append("preview: runs only when selected by its code or name")

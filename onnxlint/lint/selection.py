@@ -21,7 +21,7 @@ class Selection:
 
     Attributes:
         rules: In the order of their codes.
-        options: What the rules are told.
+        options: Options of the rules.
         severities: Overrides, by code.
         notes: What the user should know about the selection: one line each.
     """

@@ -155,7 +155,7 @@ def check_paths(
 
 
 class Ledger:
-    """The baselines of a run: which holds for which model, what is in them, what is to be written."""
+    """The baselines of a run: their models, their entries, and the entries to write."""
 
     def __init__(self, configs: Configs, write: str | None = None) -> None:
         self._configs = configs
@@ -177,7 +177,7 @@ class Ledger:
             self._added.setdefault(path, []).append((result, codes))
 
     def close(self) -> None:
-        """Write the baselines where that was asked for; else note which of their entries are out of date.
+        """Write the baselines if requested; else note which of their entries are out of date.
 
         Raises:
             OnnxlintError: One cannot be written.
@@ -238,7 +238,7 @@ def describe(configs: Configs, path: str) -> str:
 
 
 def fail_level(config: Config) -> Severity | None:
-    """The severity from which on findings make the check fail; None where none does."""
+    """Lowest severity of findings that make the check fail; None if none does."""
     return None if config.fail_on == "never" else Severity(config.fail_on)
 
 

@@ -1,4 +1,4 @@
-"""What each deployment target reads, from tables in data files.
+"""Operators and limits of each deployment target, from tables in data files.
 
 `--target` names a table of `onnxlint_rules/targets/`: one JSON file a target, with the version that it was read from,
 where the facts come from, and how they were obtained. Rules never hold such facts in code.
@@ -18,13 +18,13 @@ from onnxlint.text import choices, did_you_mean, printable
 
 @dataclass(frozen=True)
 class Limit:
-    """What a target does not read of an operator.
+    """A limit of a target on an operator.
 
     One of the conditions below says when the operator is all right; where none is set, the limit is only text, and no
     rule checks it. What is unknown (a rank, a computed input) counts as all right.
 
     Attributes:
-        text: What is not supported (`antialias`, `zero points other than 0`).
+        text: The unsupported feature (`antialias`, `zero points other than 0`).
         attribute: Name of an attribute that must be one of `allowed` (each element of it, for lists).
         allowed: Values of that attribute, or of the elements of input `values`.
         default: The attribute's value where it is absent; None: absent is all right.
@@ -96,7 +96,7 @@ class Target:
         free_batch: Whether a free first dim does no harm.
         int64: `yes`; `clamps` (to int32's range); `wraps` (keeps the low 32 bits).
         int64_note: The same as a sentence.
-        int64_inputs: What becomes of int64 inputs, as a sentence; empty where they stay what they are.
+        int64_inputs: Conversion of int64 inputs, as a sentence; empty if they stay int64.
         no_batch: Whether it keeps the batch out of its tensors, so that no operator may work along it.
         ops: By name; `domain::Name` outside the standard domain.
         note: Facts that no rule checks.
@@ -138,10 +138,10 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> Target:
-    """The target of a name or alias, whatever its case.
+    """The target of a name or alias, ignoring case.
 
     Raises:
-        OnnxlintError: There is none; the message has the nearest match.
+        OnnxlintError: No such name; the message has the nearest match.
     """
     key = name.lower()
     if key in names():

@@ -1,7 +1,7 @@
-"""Untrusted NumPy files: read without pickle, in memory bounded by what the file really holds.
+"""Untrusted NumPy files: read without pickle, in memory bounded by the file's real size.
 
 `np.load` allocates what a header claims, evaluates headers with Python's parser, and raises a dozen kinds of errors over
-broken files. Here a file is looked at before anything is allocated, and whatever is wrong with it is one line.
+broken files. Here a file is checked before anything is allocated, and any fault is one line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a fixed model assumes about its inputs, as its metadata keeps it."""
+"""Assumptions of a fixed model about its inputs, kept in its metadata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Assumption:
 
     Attributes:
         clause: `H % 32 == 0`.
-        multiple: 32: what the size on the axis has to be a multiple of. Where the axis is `2*H`, that is 64.
+        multiple: Number that the size on the axis has to be a multiple of: 32, or 64 if the axis is `2*H`.
         input: Name of the graph input.
         axis: Its axis that has the size.
     """
@@ -61,7 +61,7 @@ def combined_multiples(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 def combined_clauses(clauses: Iterable[str]) -> list[str]:
     """Conditions with those on one symbol made into one: `H % 4 == 0` and `H % 3 == 0` are `H % 12 == 0`.
 
-    What cannot be read stays as it is, and so do conditions whose common multiple no size can have.
+    Unreadable entries stay unchanged, and so do conditions whose common multiple no size can have.
     """
     whole: dict[str, int] = {}
     texts: dict[str, str] = {}
@@ -81,7 +81,7 @@ def combined_clauses(clauses: Iterable[str]) -> list[str]:
 
 
 def assumptions(model: onnx.ModelProto) -> Iterator[Assumption]:
-    """What the model's metadata says that it assumes, at each place that is known."""
+    """Assumptions in the model's metadata, at each known place."""
     properties = metadata(model)
     if ASSUMES_KEY not in properties:
         return

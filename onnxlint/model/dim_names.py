@@ -43,7 +43,7 @@ def axis_symbol(name: str, value: str, axis: int) -> str:
     """The symbol of an input's axis: the name in the file, or `value[axis]` where that names no size.
 
     Args:
-        name: `dim_param` in the file; empty where the size has no name.
+        name: `dim_param` in the file; empty if the size has no name.
         value: Name of the input.
         axis: The axis, from 0.
     """

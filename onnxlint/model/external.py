@@ -67,7 +67,7 @@ def folders_of(path: str, base_dir: str, opened: int | None) -> tuple[Folder, ..
     Args:
         path: The model's file.
         base_dir: The folder of that name.
-        opened: A descriptor of the file: a name that leads to another file by now does not count. None where the model
+        opened: A descriptor of the file: a name that leads to another file by now does not count. None if the model
             was not read from a file.
     """
     candidates = [os.path.realpath(base_dir)]
@@ -90,17 +90,17 @@ def folders_of(path: str, base_dir: str, opened: int | None) -> tuple[Folder, ..
 
 @dataclass(frozen=True)
 class External:
-    """Where a tensor's external data lies, and what is wrong with that.
+    """Location of a tensor's external data, and its fault, if any.
 
     Attributes:
         location: As the file says it.
-        path: The file, absolute; empty where the location must not be followed.
+        path: The file, absolute; empty if the location must not be followed.
         offset: First byte.
         length: In bytes.
-        kind: Empty where the data can be read, else what is wrong: `escapes` (see `escape_problem`), `numbers` (offset or
+        kind: Empty if the data can be read, else the fault: `escapes` (see `escape_problem`), `numbers` (offset or
             length is not a number, or negative), `missing`, `irregular` (a folder, a device), `short`, `mismatch`
             (length against dims and type).
-        problem: One line about it; empty where the data can be read.
+        problem: One line about it; empty if the data can be read.
         home: The folder that it lies in.
         inner: The file's path below `home`, without links.
         device, inode: Identity of the file.
@@ -165,7 +165,7 @@ def locate(tensor: onnx.TensorProto, base_dir: str, folders: tuple[Folder, ...])
 
 
 def _numbers(entries: Mapping[str, str]) -> tuple[int, int | None] | None:
-    """(offset, length or None) of an external-data reference; None where one is not a number."""
+    """(offset, length or None) of an external-data reference; None if one is not a number."""
     texts = [entries[key] for key in ("offset", "length") if key in entries]
     if any(len(text) > _DIGITS for text in texts):
         return None
@@ -176,7 +176,7 @@ def _numbers(entries: Mapping[str, str]) -> tuple[int, int | None] | None:
 
 
 def escape_problem(location: str, base_dir: str, folders: tuple[Folder, ...]) -> str:
-    """Why a location of external data must not be followed; empty where it may.
+    """Why a location of external data must not be followed; empty if it may.
 
     Absolute paths, `..` and symbolic links that leave the model's folder are refused, as onnx (CVE-2022-25882,
     CVE-2024-27318, CVE-2026-27489) and onnxruntime do. Links between the files of one download, as the Hugging Face

@@ -31,7 +31,7 @@ def limit_memory(most: int | None = None) -> None:
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process has; 0 where the system does not say."""
+    """Bytes of address space that this process has; 0 if the system does not say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -40,7 +40,7 @@ def _address_space() -> int:
 
 
 def _available() -> int | None:
-    """Bytes of memory that can be had without taking any from others; None where the system does not say."""
+    """Bytes of memory that can be had without taking any from others; None if the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:

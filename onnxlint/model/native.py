@@ -266,7 +266,7 @@ def _set_soft_limit(kind: int, value: int) -> None:
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process has; 0 where the system does not say."""
+    """Bytes of address space that this process has; 0 if the system does not say."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -357,7 +357,7 @@ def _requests(request: int) -> Iterator[tuple[Limits, Callable[[], bytes]]]:
 
 
 def _read_all(pipe: int, count: int) -> bytes:
-    """So many bytes; none where the pipe ends."""
+    """Read this many bytes; empty if the pipe ends."""
     pieces = []
     while count:
         piece = os.read(pipe, min(count, 1 << 20))

@@ -16,7 +16,7 @@ def write_atomically(path: str, content: str | bytes) -> None:
     A link stays a link, and a file keeps its mode; a pipe or a device is written to directly.
 
     Raises:
-        OnnxlintError: It cannot be written; what was there before is as it was.
+        OnnxlintError: It cannot be written; the earlier file is unchanged.
     """
     import tempfile
 
@@ -59,7 +59,7 @@ def is_stream(path: str) -> bool:
 
 
 def check_writable(path: str) -> None:
-    """Raise OnnxlintError where a file cannot be written, before the work whose result it is to hold is done."""
+    """Raise OnnxlintError if a file cannot be written, before the work starts."""
     folder = os.path.dirname(os.path.realpath(path))
     if os.path.isdir(path):
         raise OnnxlintError(f"{printable(path)}: is a folder; name a file in it")

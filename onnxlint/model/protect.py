@@ -16,7 +16,7 @@ _TEXT_BYTES = 4096
 
 
 def refuse_inputs(output: str, inputs: Iterable[str], way_out: str = "choose another name") -> None:
-    """Raise OnnxlintError where an output is one of the files that are read, under whatever name.
+    """Raise OnnxlintError if an output is one of the files that are read, under whatever name.
 
     Args:
         output: The file to write.
@@ -29,7 +29,7 @@ def refuse_inputs(output: str, inputs: Iterable[str], way_out: str = "choose ano
 
 
 def refuse_report(output: str, models: Iterable[str] = ()) -> None:
-    """Raise OnnxlintError where a report or a table would replace a model, or the weights of one.
+    """Raise OnnxlintError if a report or a table would replace a model, or the weights of one.
 
     Args:
         output: The file to write.
@@ -46,7 +46,7 @@ def refuse_report(output: str, models: Iterable[str] = ()) -> None:
 
 
 def refuse_weights(output: str, models: Iterable[str] = (), owner: str | None = None) -> None:
-    """Raise OnnxlintError where an output would replace data that a model refers to.
+    """Raise OnnxlintError if an output would replace data that a model refers to.
 
     Args:
         output: The file to write.
@@ -66,7 +66,7 @@ def holds_weights(path: str) -> bool:
 
 
 def refuse_model_output(output: str, source: Model | None = None) -> None:
-    """Raise OnnxlintError where a model would replace the weights of its source, or of a model in that folder."""
+    """Raise OnnxlintError if a model would replace the weights of its source, or of a model in that folder."""
     if is_stream(output) or not os.path.isfile(output):
         return
     if source is not None and _refers(source, output):
@@ -79,7 +79,7 @@ def refuse_model_output(output: str, source: Model | None = None) -> None:
 
 
 def refuse_external_data(target: str, output: str, source: Model) -> None:
-    """Raise OnnxlintError where weights would replace a file that is not this output's own earlier data.
+    """Raise OnnxlintError if weights would replace a file that is not this output's own earlier data.
 
     Args:
         target: The file that takes the weights.
@@ -115,7 +115,7 @@ def note_of(target: str) -> str:
 
 
 def identity(path: str) -> str:
-    """What tells a file from another one of its name; empty where there is none. Renaming keeps it."""
+    """Identity of a file, kept by renaming; empty if there is no such file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -124,7 +124,7 @@ def identity(path: str) -> str:
 
 
 def was_interrupted(target: str) -> bool:
-    """Whether a data file is what an earlier write of ours moved there before it was killed."""
+    """Whether a data file was moved there by an earlier write of ours that was killed."""
     try:
         noted = read_small(note_of(target), 256)
     except (OSError, OnnxlintError):
@@ -133,7 +133,7 @@ def was_interrupted(target: str) -> bool:
 
 
 def refers_to(path: str, data: str) -> bool:
-    """Whether a model keeps weights in a file; False for what cannot be opened as a model, which has none."""
+    """Whether a model keeps weights in a file; False for a file that is not a model."""
     if path == STDIN or not os.path.isfile(path):
         return False
     try:

@@ -132,7 +132,7 @@ def _bounded(handle: int, shown: str, limit: int, check: bool = False) -> Iterat
 
 
 def _next_piece(handle: int, shown: str, total: int) -> bytes:
-    """What a pipe gives next; waits for its writer, and for a first writer only `WRITER_SECONDS`."""
+    """The next bytes of a pipe; waits for its writer, and for a first writer only `WRITER_SECONDS`."""
     events = select.poll()
     events.register(handle, select.POLLIN)
     end = time.monotonic() + WRITER_SECONDS
@@ -154,7 +154,7 @@ def _next_piece(handle: int, shown: str, total: int) -> bytes:
 
 
 def check_start(shown: str, data: bytes) -> None:
-    """Refuse what cannot be a model by its first bytes, before the rest is read.
+    """Refuse a file that cannot be a model by its first bytes, before reading the rest.
 
     Raises:
         OnnxlintError: They are those of another format, or of none.
@@ -180,7 +180,7 @@ _FOREIGN = (
 
 
 def foreign(data: Buffer) -> str:
-    """Which other format the bytes are, with the way out; empty where they may be ONNX."""
+    """Which other format the bytes are, with the way out; empty if they may be ONNX."""
     head = bytes(data[:64])
     for magic, what in _FOREIGN:
         if head.startswith(magic) or (magic == b"ORTM" and head[4:8] == magic):

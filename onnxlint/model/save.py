@@ -121,7 +121,7 @@ def _is_source(model: Model, path: str) -> bool:
 
 
 def copy(source: str, path: str) -> None:
-    """Copy a model file as it is, with the care of `save`.
+    """Copy a model file unchanged, as safely as `save`.
 
     Raises:
         OnnxlintError: It cannot be read or written; the destination is as it was.

@@ -1,7 +1,7 @@
-"""Temporary files and folders beside results: gone when the work ends, and cleared by the next run where it was killed.
+"""Temporary files and folders beside results: removed when the work ends, or by the next run if it was killed.
 
 They lie in the folder of the result, so that a finished file is moved in place in one step. Their names say which process
-made them: what a dead process left is not needed any more.
+made them: files of a dead process are no longer needed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Open a model without its weights.
 
-Opening costs what the graph costs, not what its weights cost: the protobuf wire format is walked over a memory map, and
+The cost of opening depends on the graph, not on its weights: the protobuf wire format is walked over a memory map, and
 everything is copied but the data of large tensors. In their place stays an external-data reference (offset,
-length) into the same file, marked so that it can be told from the references that were there before.
+length) into the same file, marked so that it differs from the references in the file.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ _PLAIN = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?",
 
 
 def _mapped(tensor: onnx.TensorProto, span: Span, buffer: Buffer | memoryview) -> npt.NDArray[np.generic] | None:
-    """A read-only view into the file's bytes, without a copy; None where the data has to be decoded or does not fit."""
+    """A read-only view into the file's bytes, without a copy; None if the data has to be decoded or does not fit."""
     import numpy as np
 
     if span.field != "raw_data" or tensor.data_type not in _PLAIN:

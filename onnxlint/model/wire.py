@@ -64,7 +64,7 @@ class Span:
 
 
 class WireError(ValueError):
-    """The bytes are not what the wire format allows; the message says where."""
+    """The bytes break the wire format; the message has the offset."""
 
 
 def slim(data: Buffer) -> bytes:
@@ -91,7 +91,7 @@ class _Slimmer:
         self.data = data
 
     def slim(self, start: int, end: int, kind: str, depth: int) -> list[bytes] | None:
-        """Chunks that replace [start, end), or None where nothing in it has to be replaced."""
+        """Chunks that replace [start, end), or None if nothing in it has to be replaced."""
         if kind == "tensor":
             return self._slim_tensor(start, end)
         if depth > MAX_DEPTH:

@@ -21,21 +21,21 @@ NEEDS_NEIGHBOURHOODS: frozenset[str] = frozenset({"markdown", "html"})
 """Formats that draw the graph around a finding: `Plan(neighbourhoods=True)` makes the engine add it."""
 
 NEEDS_FIXES: frozenset[str] = frozenset({"html"})
-"""Formats that also draw what a fix makes of it: `Plan(fixes=True)`."""
+"""Formats that also draw the graph after a fix: `Plan(fixes=True)`."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a reporter gets.
+    """Input of a reporter.
 
     Attributes:
         results: One for each model, in the order in which they are shown.
         rules: Those that ran on any of the models.
         statistics: Whether to count findings by rule in place of listing them (`text` only).
-        fail_on: Findings of this severity and above make `check` fail; None where none does.
+        fail_on: Findings of this severity and above make `check` fail; None if none does.
         root: Folder of the repository: source lines are relative to it, and so are the paths of models in formats that
             other tools read.
-        verbose: Whether `text` shows every finding by itself, including those that nobody can act on.
+        verbose: Whether `text` shows every finding separately, including those that are not actionable.
         color: Whether `text` may use terminal colors.
         width: Columns that `text` may use; None does not wrap, as is right for pipes and files.
     """

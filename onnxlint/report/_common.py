@@ -165,7 +165,7 @@ class Files:
         return os.path.realpath(self.root)
 
     def model(self, path: str) -> str | None:
-        """A model's path relative to the repository, with `/`; None where it lies outside or is not a file."""
+        """A model's path relative to the repository, with `/`; None if it lies outside or is not a file."""
         if path not in self._relative:
             self._relative[path] = self._below(path)
         return self._relative[path]
@@ -194,7 +194,7 @@ class Files:
         return self._exists[path]
 
     def line(self, line: SourceLine) -> str:
-        """A line of a file of the repository as it is now, without its end; empty where there is none."""
+        """A line of a file of the repository as it is now, without its end; empty if there is none."""
         if line.path not in self._lines:
             try:
                 with open(os.path.join(self.root, line.path), "rb") as file:
@@ -213,7 +213,7 @@ def anchor(files: Files, place: Location) -> tuple[str | None, int]:
     """The file of the repository that a finding is pinned to, and the line in it: a line of Python, else the model.
 
     Returns:
-        (path relative to the repository, 1-based line); None where neither is in the repository.
+        (path relative to the repository, 1-based line); None if neither is in the repository.
     """
     line = files.source(place)
     return (line.path, max(line.line, 1)) if line is not None else (files.model(place.model), 1)
@@ -223,7 +223,7 @@ def replacement(files: Files, finding: Finding) -> tuple[SourceLine, str] | None
     """The line of Python to write in place of the one that a finding comes from, where its rule knows one.
 
     Returns:
-        (the line in the repository, what it should be, with its indentation); None where no rule knows, or where the
+        (the line in the repository, what it should be, with its indentation); None if no rule knows, or where the
         file has another line there by now.
     """
     text = dict(finding.evidence).get("replacement", "").strip()

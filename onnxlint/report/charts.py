@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import altair
 
 MISSING = "Charts need altair and vl-convert-python: pip install 'onnxlint[charts]'"
-"""What a page says in place of charts."""
+"""Text of a page without charts."""
 
 FONT = 13
 """Pixels of text in charts, as in the tables' captions."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def render_conversion(done: Conversion) -> str:
-    """A conversion as text: the files of each target, what became of its layers, notes, the manifest."""
+    """A conversion as text: the files of each target, the types of its layers, notes, the manifest."""
     return disarmed("".join(f"{line}\n" for line in _lines(done)))
 
 

@@ -1,4 +1,4 @@
-"""What a fix did, as text for people."""
+"""Result of a fix, as text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from onnxlint.text import counted, listed, printable
 
 
 def render_fix(report: FixReport, output: str | None) -> str:
-    """The summary of a fix: patches by rule with their proof, what is left and why, what was verified.
+    """The summary of a fix: patches by rule with their proof, remaining findings with reasons, and the verification.
 
     Args:
-        report: What was done.
-        output: Where the result went; None where nothing was written.
+        report: The report of the fix.
+        output: Path of the result; None if nothing was written.
     """
     lines = [printable(report.model)]
     lines += [f"  {text}" for text in report.asked]

@@ -11,7 +11,7 @@ from importlib import resources
 from onnxlint.text import printable
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'"
-"""No page of ours loads anything, whatever a model's names try."""
+"""Content security policy of pages: nothing is loaded, even if a model's names try."""
 
 MANY = 10
 """Columns from which a table is set closer."""
@@ -67,7 +67,7 @@ def table(
     Args:
         header: Plain texts.
         rows: Cells, HTML.
-        values: What each cell is sorted by; where it is missing or None, its text.
+        values: Sort key of each cell; if missing or None, its text.
         words: Columns that begin at the left.
         caption: Plain text; read out, and not shown where a heading says the same.
         filtered: Label of a field that filters the rows; empty for none.

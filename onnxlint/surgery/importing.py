@@ -74,7 +74,7 @@ def _decodable(attribute: onnx.AttributeProto) -> bool:
 
 
 class Quiet:
-    """graphsurgeon logs to the terminal; what it would say is about things that we put right."""
+    """graphsurgeon logs to the terminal about constructs that are handled here, so its log is silenced."""
 
     def __enter__(self) -> None:
         from onnx_graphsurgeon.logger import G_LOGGER

@@ -1,4 +1,4 @@
-"""Messages of ONNX from graphsurgeon's nodes and tensors, and what tells whether these were changed."""
+"""ONNX messages from graphsurgeon's nodes and tensors, and fingerprints that show changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def node_state(node: gs.Node) -> tuple[Any, ...]:
-    """What a node's message says, in a form that shows whether a patch changed it."""
+    """Fingerprint of a node, which shows whether a patch changed it."""
     return (
         node.op,
         node.name,
@@ -102,7 +102,7 @@ def write_names(proto: onnx.NodeProto, node: gs.Node) -> None:
 def write_attributes(
     proto: onnx.NodeProto, node: gs.Node, before: dict[str, Any], bodies: dict[str, onnx.GraphProto]
 ) -> None:
-    """Bring a node's attributes up to date; those that graphsurgeon was not shown stay."""
+    """Update a node's attributes; those not imported into graphsurgeon stay."""
     from onnx import helper, numpy_helper
 
     gone = [i for i, a in enumerate(proto.attribute) if a.name in before and a.name not in node.attrs]

@@ -97,7 +97,7 @@ def in_order(graph: gs.Graph) -> Iterator[gs.Node]:
 
 
 def _is_sorted(nodes: Sequence[gs.Node]) -> bool:
-    """Whether no node reads, itself or in its bodies, what a later one makes."""
+    """Whether no node, itself or in its bodies, reads an output of a later one."""
     coming = {tensor.name for node in nodes for tensor in node.outputs}
     coming.discard("")
     for node in nodes:

@@ -1,4 +1,4 @@
-"""The model after surgery: what patches changed is written anew, everything else is the original's, message for message."""
+"""The model after surgery: patched parts are rebuilt, everything else is the original's, message for message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INITIALIZERS_ARE_INPUTS = 4
 """IR version before which every initializer is listed among the inputs."""
 
 State = tuple[Any, ...]
-"""What a node or tensor looked like at import."""
+"""Fingerprint of a node or tensor at import."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Origin:
 
 @dataclass
 class Surgery:
-    """What is known of an operation when it ends.
+    """Changes of a patch, collected when it ends.
 
     Attributes:
         path: The model's file, for messages.
@@ -72,7 +72,7 @@ class Surgery:
         homes: id of a new constant → (the constant, the graph that is to hold it).
         metadata: `metadata_props` of the model to set.
         drop_inputs: Names of initializers that are to be no longer listed as inputs.
-        drop_value_info: Names of values whose declared shape is to be forgotten.
+        drop_value_info: Names of values whose declared shape is dropped.
     """
 
     path: str
@@ -87,7 +87,7 @@ class Surgery:
 
 
 def rebuild(surgery: Surgery) -> onnx.ModelProto:
-    """The model with what patches changed; the original object where that is nothing.
+    """The patched model; the original object if nothing changed.
 
     Raises:
         OnnxlintError: A patch added a graph of its own, which is not supported.
@@ -145,7 +145,7 @@ def _is_unchanged(held: gs.Graph, origin: Origin, protos: list[onnx.NodeProto]) 
 
 
 def _remove_dead(held: gs.Graph, origin: Origin) -> None:
-    """Remove nodes that patches left without use; what was dead before stays."""
+    """Remove nodes that patches left unused; nodes unused before stay."""
     dead = dead_nodes(held, origin.dead)
     if dead:
         gone = {id(node) for node in dead}

@@ -1,7 +1,7 @@
 """Carries a model into onnx_graphsurgeon and back without losing anything.
 
 graphsurgeon drops metadata, doc strings, quantization annotations and much more when it exports a graph, and cannot
-import some constructs at all. So nothing is exported by it: it holds the graph while patches change it, and what they did
+import some constructs at all. So nothing is exported by it: it holds the graph while patches change it, and their changes
 not change is taken from the original, message by message. What graphsurgeon cannot represent is hidden from it for the
 time being, and is back in its place afterwards.
 """
@@ -41,7 +41,7 @@ class Surgeon:
         graph: graphsurgeon's main graph. Patches change it and its subgraphs freely.
         metadata: `metadata_props` of the model to set.
         drop_inputs: Names of initializers that are to be no longer listed as inputs.
-        drop_value_info: Names of values whose declared shape is to be forgotten.
+        drop_value_info: Names of values whose declared shape is dropped.
     """
 
     def __init__(self, view: GraphView) -> None:
@@ -214,7 +214,7 @@ class Surgeon:
         """Let all that read a tensor read another one; where the graph returns it, the other one gets its name.
 
         Args:
-            tensor: What a node of the view makes; where the graph returns it, that node is detached.
+            tensor: Output of a node of the view; if it is a graph output, that node is detached.
             by: What takes its place.
             like: That node.
         """
@@ -267,5 +267,5 @@ class Surgeon:
     # Back
 
     def close(self) -> onnx.ModelProto:
-        """The model with what patches changed; everything else is the original's, message for message."""
+        """The patched model; unchanged parts are the original's, message for message."""
         return rebuild(self._surgery)

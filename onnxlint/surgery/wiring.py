@@ -25,7 +25,7 @@ def replace(tensor: gs.Tensor, by: gs.Tensor) -> None:
 
 
 def detach(node: gs.Node) -> None:
-    """Let a node read and make nothing any more.
+    """Detach a node: clear its inputs and outputs.
 
     graphsurgeon's own lists look nodes up by equality, and take one for another where both make nothing: so by identity.
     """

@@ -1,1 +1,1 @@
-"""Sizes as exact expressions of the symbols of the inputs, and what can be proved about them."""
+"""Sizes as exact expressions of the symbols of the inputs, and proofs about them."""

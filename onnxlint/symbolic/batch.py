@@ -73,7 +73,7 @@ def _first_axes(shapes: Mapping[str, Shape]) -> dict[str, int]:
 
 
 def _shared_axes(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """The axes of the one symbol that all inputs share; nothing where it cannot be the batch.
+    """The axes of the one symbol that all inputs share; nothing if it cannot be the batch.
 
     `[1, t, 8]` and `[1, t]` share the length of a text, and a batch of 1. `[t, b, 8]` and `[1, b, 16]` share the batch.
     """
@@ -92,7 +92,7 @@ def _shared_axes(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
 
 
 def _recurrent_axis(graph: Graph, name: str) -> int | None:
-    """The batch axis of what a recurrent operator reads, at once or transposed; None where none does."""
+    """The batch axis of what a recurrent operator reads, at once or transposed; None if none does."""
     for reader in graph.consumers(name):
         places: Sequence[int] = (0, 1, 2)
         readers = [(reader, name)]
@@ -108,7 +108,7 @@ def _recurrent_axis(graph: Graph, name: str) -> int | None:
 
 
 def batch_axis(graph: Graph, name: str) -> int | None:
-    """The axis of a value that is the batch, traced from the graph inputs; None where there is none."""
+    """The axis of a value that is the batch, traced from the graph inputs; None if there is none."""
     view = graph.view
     if graph is not view.main and graph.owner(name) is not view.main:
         return None

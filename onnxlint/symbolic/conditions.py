@@ -23,7 +23,7 @@ class Condition:
         symbol: The input's symbol that it is about.
         period: Equality depends on the symbol modulo this.
         residues: The residues for which it holds; all of them where it always holds.
-        multiple: The smallest number such that every multiple of it satisfies the condition; None where there is none.
+        multiple: The smallest number such that every multiple of it satisfies the condition; None if there is none.
     """
 
     symbol: str
@@ -49,7 +49,7 @@ def when_equal(a: AnySize, b: AnySize) -> list[Condition] | None:
     period. An empty list means always.
 
     Returns:
-        None where they are never equal, or where it cannot be decided (several symbols in one term, a period that is
+        None if they are never equal, or where it cannot be decided (several symbols in one term, a period that is
         too large).
     """
     difference = a - b

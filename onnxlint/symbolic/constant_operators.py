@@ -1,7 +1,7 @@
 """Operators on small tensors of which every number is known: computed as a runtime computes them.
 
-Only what all runtimes round alike is here: the basic operations of IEEE 754, comparisons, and what moves numbers without
-changing them. `Exp` or `Pow` with a fraction may differ in the last digit, and a Cast after them in a whole number.
+Only operators that all runtimes round alike are here: the basic operations of IEEE 754, comparisons, and moves of
+unchanged numbers. `Exp` or `Pow` with a fraction may differ in the last digit, and a Cast after them in a whole number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DTYPES: dict[int, type[np.generic]] = {
 
 
 def fold(s: Symbolic, node: Node) -> Value | None:
-    """The first output of a node whose operands are known numbers; None where one is not, or the result is not small.
+    """The first output of a node whose operands are known numbers; None if one is not, or the result is not small.
 
     The shape of the output has to be known already: nothing is computed that could turn out large.
     """
@@ -64,7 +64,7 @@ def fold(s: Symbolic, node: Node) -> Value | None:
 
 
 def _array(s: Symbolic, node: Node, i: int) -> Array | None:
-    """Operand `i` in its own element type; None where a number is unknown or depends on the inputs."""
+    """Operand `i` in its own element type; None if a number is unknown or depends on the inputs."""
     value = s.val(node, i)
     dtype = _DTYPES.get(node.graph.dtype(node.input(i)))
     if value is None or dtype is None:
@@ -147,7 +147,7 @@ def _pow(node: Node, operands: Operands) -> Array | None:
 
 
 def _power(x: float, n: int) -> float | None:
-    """`x ** n` where it is a number of double precision; None where that would be rounded."""
+    """`x ** n` where it is a number of double precision; None if that would be rounded."""
     from fractions import Fraction
 
     result = Fraction(x) ** n

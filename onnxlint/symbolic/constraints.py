@@ -41,7 +41,7 @@ class Demand:
         left, right: The sizes.
         or_one: Whether it also runs where one of them is 1, which is then repeated.
         multiple: Whether it is enough that left is a multiple of right.
-        pairs: Sizes that stand for each other by their place, in a Reshape whose elements could be mixed up.
+        pairs: Sizes that correspond by position in a Reshape that may mix up elements.
     """
 
     node: Node
@@ -84,7 +84,7 @@ def baked_sizes(view: GraphView) -> list[BakedSize]:
 
 
 def demands(view: GraphView) -> tuple[Demand, ...]:
-    """What the nodes of the main graph demand of their sizes, where it does not hold for all inputs."""
+    """Constraints of the main graph's nodes on sizes that do not hold for all inputs."""
     key = "onnxlint.symbolic.demands"
     known: tuple[Demand, ...] | None = view.memo.get(key)
     if known is None:
@@ -149,7 +149,7 @@ def _is_followed_by_data(demand: Demand) -> bool:
 
 
 def _solve(all_of: Sequence[Demand]) -> dict[str, _Found]:
-    """Symbol → what the demands leave of it; those that runtimes enforce come first."""
+    """Symbol → sizes that satisfy the constraints; constraints that runtimes enforce come first."""
     strict = [(one, one.left, one.right, True) for one in all_of if not one.multiple and not one.or_one]
     loose = [(one, one.left, one.right, True) for one in all_of if not one.multiple and one.or_one]
     by_place = [(one, left, right, False) for one in all_of for left, right in one.pairs]

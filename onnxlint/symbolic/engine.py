@@ -1,4 +1,4 @@
-"""The walk through a graph that finds sizes: it knows no operator by name, but for those that hold graphs."""
+"""The walk through a graph that infers sizes; it knows only operators with subgraphs by name."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number
 Sizes = tuple[AnySize, ...]
 
 Handler = Callable[["Symbolic", Node], "Sequence[Sizes | None] | None"]
-"""Gives the sizes of each output of a node; None where it cannot."""
+"""Gives the sizes of each output of a node; None if it cannot."""
 
 Evaluator = Callable[["Symbolic", Node], "Value | None"]
-"""Gives the numbers of the first output of a node; None where it cannot."""
+"""Gives the numbers of the first output of a node; None if it cannot."""
 
 
 @dataclass(frozen=True)
 class Operators:
-    """What is known about operators.
+    """Tables of handlers of operators.
 
     Attributes:
         shapes: Operator → how the sizes of its outputs follow from its inputs.
@@ -69,7 +69,7 @@ def _is_plain(size: Size) -> bool:
 
 
 MISUSE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What evaluating an operator raises where its operands or attributes are not those of the specification."""
+"""What evaluating an operator raises if its operands or attributes are not those of the specification."""
 
 
 class Symbolic:
@@ -102,7 +102,7 @@ class Symbolic:
                 self._run(graph)
 
     def shape(self, graph: Graph, name: str) -> Sizes | None:
-        """Sizes of a value, looked up outwards through the graphs; None where its rank is unknown."""
+        """Sizes of a value, looked up outwards through the graphs; None if its rank is unknown."""
         here: Graph | None = graph
         while here is not None:
             key = (id(here), name)
@@ -174,7 +174,7 @@ class Symbolic:
         return self.fresh() if number is None or isinstance(number, Quotient) else number
 
     def least(self, size: AnySize) -> int | None:
-        """A number that the size is never below; None where there is none."""
+        """A lower bound of the size; None if there is none."""
         return lower_bound(size, self.may_be_empty)
 
     def is_positive(self, size: AnySize) -> bool:
@@ -194,7 +194,7 @@ class Symbolic:
         )
 
     def clipped(self, size: AnySize, limit: int) -> AnySize:
-        """`min(size, limit)`, as a symbol that remembers what it is."""
+        """`min(size, limit)`, as a symbol that remembers its definition."""
         name = f"min({size},{limit})"
         self._clipped[name] = (size, limit)
         return Size.symbol(name)
@@ -262,7 +262,7 @@ class Symbolic:
             return
 
     def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
-        """Our sizes, completed by what onnx's inference knows as numbers."""
+        """Our sizes, completed by numbers from onnx's inference."""
         if inferred is None:
             return own
         if own is None or len(own) != len(inferred):

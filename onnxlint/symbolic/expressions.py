@@ -32,7 +32,7 @@ class _NotAnExpressionError(Exception):
 
 @lru_cache(maxsize=4096)
 def parse_size(text: str) -> AnySize | None:
-    """The size that the text of a dimension means; None where it is a plain name or cannot be followed."""
+    """The size that the text of a dimension means; None if it is a plain name or cannot be followed."""
     if len(text) > MAX_LENGTH or re.fullmatch(r"[\w.]*", text):
         return None
     try:

@@ -1,7 +1,7 @@
 """Symbolic shape inference: every size of a model as an exact expression of its inputs' symbols.
 
 Where `onnx.shape_inference` says "unknown", this says `ceil(H/16)`; it also follows the small tensors that hold shapes
-(Shape, Gather, Concat, Div, Where, …). What cannot be followed becomes a new symbol, which equals nothing but itself: a
+(Shape, Gather, Concat, Div, Where, …). A size that cannot be followed becomes a new symbol, which equals only itself: a
 proof can fail because of it, but never be wrong.
 """
 

@@ -22,7 +22,7 @@ def constant_target(data: Sequence[AnySize], target: Sequence[object], is_never_
         is_never_empty: `Symbolic.is_never_empty`.
 
     Returns:
-        Numbers, with `0` for what is copied from the same-numbered axis of the input and at most one `-1`; None where more
+        Numbers, with `0` for what is copied from the same-numbered axis of the input and at most one `-1`; None if more
         than one size is neither a number nor such a copy, and the target has to be computed.
     """
     constant: list[int] = []
@@ -40,7 +40,7 @@ def constant_target(data: Sequence[AnySize], target: Sequence[object], is_never_
 
 @dataclass(frozen=True)
 class Step:
-    """One Reshape with a constant target, and what goes before and after it to line up copied axes.
+    """One Reshape with a constant target, and the nodes before and after it that align copied axes.
 
     Attributes:
         unsqueeze: Axes of size 1 to insert into the input first.
@@ -59,7 +59,7 @@ class Step:
 
 
 def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize], is_never_empty: NeverEmpty) -> list[Step] | None:
-    """Constant Reshapes that together do what one with a computed target does.
+    """Constant Reshapes that together equal one with a computed target.
 
     `0` copies only the same-numbered axis: axes of size 1, put in and taken out again, line up the others. Where several
     sizes are new, as when an image is cut into windows, each comes from a group of axes of its own and gets a Reshape of
@@ -71,7 +71,7 @@ def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize], is_never_e
         is_never_empty: `Symbolic.is_never_empty`.
 
     Returns:
-        The steps, first to last; None where a group of axes has two new sizes, so that they have to be computed, or where
+        The steps, first to last; None if a group of axes has two new sizes, so that they have to be computed, or where
         a size beside a `-1` may be 0.
     """
     whole = _aligned(data, target, is_never_empty)
@@ -135,7 +135,7 @@ def _aligned(data: Sequence[AnySize], target: Sequence[AnySize], is_never_empty:
 
 
 def _groups(data: Sequence[AnySize], target: Sequence[AnySize]) -> list[tuple[tuple[int, int], tuple[int, int]]] | None:
-    """Runs of axes of both shapes with the same product, as short as possible; None where they cannot be told."""
+    """Runs of axes of both shapes with the same product, as short as possible; None if they cannot be told."""
     groups = []
     i = j = 0
     while i < len(data) and j < len(target):

@@ -188,7 +188,7 @@ def _slice(s: Symbolic, node: Node) -> list[Sizes | None]:
 
 
 def slice_arguments(s: Symbolic, node: Node) -> list[tuple[int, Number | None, Number | None, int]] | None:
-    """(axis, start, end, step) of each sliced axis; None where axes or steps are not constant."""
+    """(axis, start, end, step) of each sliced axis; None if axes or steps are not constant."""
     starts: tuple[Number | None, ...]
     ends: tuple[Number | None, ...]
     if node.attribute("starts") is not None:
@@ -233,14 +233,14 @@ _T = TypeVar("_T", bound="Sequence[object]")
 
 
 def picked(items: _T, start: int, end: int, step: int) -> _T:
-    """What a Slice picks; as Python does, but that backwards, a start before the first item means the first."""
+    """Indices that a Slice selects; as in Python, except that backwards a start before the first item means the first."""
     if step < 0:
         start = max(start, -len(items))
     return items[slice(start, None if step < 0 and end < -len(items) else end, step)]  # type: ignore[return-value]
 
 
 def _clamped(s: Symbolic, size: AnySize, position: AnySize) -> AnySize | None:
-    """A slice position, counted from the start and clamped to the axis; None where that depends on the input."""
+    """A slice position, counted from the start and clamped to the axis; None if that depends on the input."""
     if isinstance(position, int) and position >= 2**31 - 1:
         return size
     if isinstance(position, int) and position < 0:

@@ -1,4 +1,4 @@
-"""Sizes as exact expressions of the inputs' symbols, and what can be proved about them.
+"""Sizes as exact expressions of the inputs' symbols, and proofs about them.
 
 Sizes of a network are sums and products of symbols and of floor divisions by numbers: a convolution with stride 2 turns
 `h` into `floor((h + 1)/2)`. In the normal form kept here two such expressions are equal when they are the same, and nested
@@ -222,7 +222,7 @@ def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:
 
 
 def divide(num: Iterable[AnySize], den: Iterable[AnySize]) -> AnySize | None:
-    """Exact quotient of two products of sizes; None where it cannot be told.
+    """Exact quotient of two products of sizes; None if it cannot be told.
 
     Args:
         num, den: The factors. Equal ones cancel; what is left must divide.
@@ -283,7 +283,7 @@ def ratio_of(size: AnySize, by: AnySize) -> Fraction | None:
 
 
 def lower_bound(size: AnySize, empty: Collection[str] = ()) -> int | None:
-    """A number that the size is never below; None where there is none.
+    """A lower bound of the size; None if there is none.
 
     Args:
         size: Its symbols are sizes of inputs, which are at least 1, and symbols that inference made up (`?3`,

@@ -19,7 +19,7 @@ from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, divide, product, ra
 from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
 
 Calculation = Callable[[Symbolic, Number, Number, bool], "Number | None"]
-"""Gives the result for two numbers, given whether they are floating-point; None where it cannot be told."""
+"""Gives the result for two numbers, given whether they are floating-point; None if it cannot be told."""
 
 Places = npt.NDArray[np.int64]
 
@@ -160,7 +160,7 @@ def _rows(s: Symbolic, node: Node) -> tuple[list[tuple[Number | None, ...]], tup
 
 
 def _is_exact(number: Number | None) -> TypeGuard[Number]:
-    """Whether a number is known, and what a runtime holds is not a rounded one."""
+    """Whether a number is known, and a runtime holds it without rounding."""
     return number.is_exact if isinstance(number, Quotient) else number is not None
 
 

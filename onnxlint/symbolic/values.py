@@ -47,7 +47,7 @@ class Value:
     """A small tensor of numbers computed from shapes.
 
     Attributes:
-        numbers: Flat; None where a number is unknown.
+        numbers: Flat; None if a number is unknown.
         dims: Its shape; () for a scalar.
         floating: Whether its element type is floating-point.
     """
@@ -58,7 +58,7 @@ class Value:
 
 
 def number_of(x: float | bool) -> Number | None:
-    """A Python number as a `Number`; None where it is infinite or not a number."""
+    """A Python number as a `Number`; None if it is infinite or not a number."""
     if isinstance(x, int):
         return int(x)
     if not math.isfinite(x):

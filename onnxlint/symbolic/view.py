@@ -1,4 +1,4 @@
-"""GraphViews whose shapes are as exact as symbolic inference can tell."""
+"""GraphViews with shapes from symbolic inference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Numerical equivalence of two models, measured.
 
 Both are run in onnxruntime, with its optimizations off, on the same seeded inputs: normal ones, zeros and large ones, and
-for dynamic models several shapes, small, so that it is fast. Shapes that a model declares for what it computes are not
+for dynamic models several shapes, small, so that it is fast. Shapes that a model declares for computed values are not
 believed. Inputs that the original refuses say nothing. The runs happen in a process of their own (see `worker`), which may
 crash or hang without harm.
 """
@@ -79,7 +79,7 @@ def verify_models(
     """Compare two skeletons of one model.
 
     With `interface`, changes that a user asked for are verified too: give the original as it was read as `reference`, and
-    say what was renamed, joined, dropped and bound. Every output of the original is then compared, under its old name.
+    list renamed, joined, dropped and bound ends. Every output of the original is then compared, under its old name.
     Sizes need no word: where a size is a number in one model and free in the other (`--static`, `--dynamic`), both run at
     that number. At the other sizes that `--dynamic` sets free, the result is compared with the original wherever that
     runs there once its declared sizes are ignored, and batches with runs of the original on each sample; trials at sizes
@@ -87,7 +87,7 @@ def verify_models(
 
     Args:
         model: Where their weights are.
-        reference: What the result has to equal.
+        reference: The model that the result has to equal.
         result: The other skeleton.
         exact: Whether outputs have to be bit-equal. Outputs whose activation was dropped may differ by rounding.
         multiples: Symbol of an input → number that its size has to be a multiple of.
@@ -105,7 +105,7 @@ def verify_models(
 
 
 def load_problem(model: Model, proto: onnx.ModelProto, seconds: float = 300.0) -> str:
-    """Why onnxruntime does not load a skeleton, in one line; empty where it does, or where that cannot be found out.
+    """Why onnxruntime does not load a skeleton, in one line; empty if it does, or if that is unknown.
 
     Args:
         model: Where its weights are.
@@ -199,7 +199,7 @@ def _demand_runtime() -> None:
 
 
 def _check_npz(path: str, inputs: tuple[Input, ...]) -> None:
-    """Raise where a user's file cannot be read, or lacks an input."""
+    """Raise if a user's file cannot be read, or lacks an input."""
     from onnxlint.model.arrays import read_inputs
 
     arrays = read_inputs(path, [one.name for one in inputs])

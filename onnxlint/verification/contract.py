@@ -1,4 +1,4 @@
-"""What two models that are to be compared take: their inputs, what these are for, and which sizes can be right."""
+"""Inputs of two models to compare: their roles, and valid sizes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from onnxlint.verification.sizes import names_in
 def common_contract(
     original: GraphView, fixed: GraphView, multiples: Mapping[str, int], renamed: Mapping[str, str] | None = None
 ) -> Contract:
-    """What both models take.
+    """Inputs of both models.
 
     A size that is free in one and a number in the other is that number.
 
     Args:
         original, fixed: The models.
         multiples: Symbol → number that its size has to be a multiple of.
-        renamed: Input of the original → its name in the fixed model, where that differs.
+        renamed: Input of the original → its name in the fixed model, if that differs.
 
     Raises:
-        Incomparable: They take different things, or what no values can be made for.
+        Incomparable: The inputs differ, or no values can be generated for them.
     """
     old = {new: name for name, new in (renamed or {}).items()}
     others = tuple(replace(one, name=old.get(one.name, one.name)) for one in _inputs(fixed))
@@ -129,7 +129,7 @@ _SIZE_INPUTS = {
     "OneHot": (1,),
     "Pad": (1,),
 }
-"""Operator → inputs that say how large something is to be."""
+"""Operator → inputs that hold sizes."""
 
 MAX_FOLLOWED = 200
 """Nodes that are looked at behind one input."""
@@ -142,7 +142,7 @@ MAX_RANK = 8
 
 
 def _inputs(view: GraphView) -> tuple[Input, ...]:
-    """What a model takes.
+    """Inputs of a model.
 
     Raises:
         Incomparable: Something that no values can be made for.
@@ -177,7 +177,7 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
 
 
 def _role(view: GraphView, name: str, dtype: str) -> tuple[str, int]:
-    """What an input is for, by the nodes that it goes to: (role, number of values of an index)."""
+    """Role of an input, by its consumers: (role, number of values of an index)."""
     if dtype in ("str", "bool") or dtype.startswith("complex"):
         return "", 0
     bound: int | None = None
@@ -204,7 +204,7 @@ def _role(view: GraphView, name: str, dtype: str) -> tuple[str, int]:
 
 
 def _indexed(node: Node, value: str) -> int | None:
-    """Size of the axis that a value is an index into; None where it is none, or the size is unknown."""
+    """Size of the axis that a value is an index into; None if it is none, or the size is unknown."""
     if node.op in ("Gather", "GatherElements") and node.input(1) == value:
         shape, axis = _shape(node, 0), int(node.attribute("axis", 0))
     elif node.op == "OneHot" and node.input(0) == value:
@@ -291,7 +291,7 @@ def _sizes_in(view: GraphView) -> tuple[tuple[int, ...], tuple[tuple[int, int], 
 
 
 def _rank_for(node: Node) -> int | None:
-    """The rank that a node's first input must have, or may have; None where nothing speaks for one."""
+    """The rank that a node's first input must have, or may have; None if unknown."""
     if node.op in ("Gemm", "MatMul"):
         return 2
     shape = _shape(node, 1) if node.op in ("Conv", "ConvTranspose") else None

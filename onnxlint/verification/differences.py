@@ -15,7 +15,7 @@ class Difference:
 
     Attributes:
         outcome: `equal`, `close`, `different` or `original failed`.
-        worst: Largest absolute difference; infinite where they cannot be compared.
+        worst: Largest absolute difference; infinite if they cannot be compared.
         why: In words, where they differ in more than values.
     """
 

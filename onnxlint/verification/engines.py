@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class Unrunnable(Exception):  # noqa: N818 - an answer, not an error
-    """A model cannot be loaded or run; the message says why."""
+    """A model cannot be loaded or run; the message has the reason."""
 
 
 class OrtSession:
-    """A model in onnxruntime: optimizations off, so that what runs is what the file says."""
+    """A model in onnxruntime, with optimizations off, so that the file's own nodes run."""
 
     def __init__(self, model: bytes, folder: str, threads: int) -> None:
         import onnxruntime
@@ -52,7 +52,7 @@ class OrtSession:
 
 
 class ReferenceSession:
-    """A model in onnx's own evaluator, slow and complete, for what onnxruntime does not take."""
+    """A model in onnx's reference evaluator, slow and complete, for models that onnxruntime rejects."""
 
     def __init__(self, model: bytes, folder: str) -> None:
         import onnx
@@ -93,7 +93,7 @@ def load(
         path, folder: The file, and the folder that its external data is relative to.
         engine: `onnxruntime` or `onnx.reference`.
         threads: Threads of the runtime.
-        is_bare: Whether to remove the shapes that it declares for what it computes.
+        is_bare: Whether to remove declared shapes of computed values.
         is_loose: Whether to remove those of its inputs as well, so that it can be run at other sizes.
 
     Raises:
@@ -118,7 +118,7 @@ def load(
 
 
 def without_claims(data: bytes, *, inputs: bool = False) -> bytes:
-    """The model without the shapes that it declares for what it computes: they may contradict the truth.
+    """The model without declared shapes of computed values: they may be wrong.
 
     Args:
         data: The model.
@@ -143,7 +143,7 @@ def _first_line(error: Exception) -> str:
 
 
 def print_load_problem(path: str, folder: str) -> None:
-    """Print as JSON why onnxruntime does not load a model; null where it does."""
+    """Print as JSON why onnxruntime does not load a model; null if it does."""
     with open(path, "rb") as file:
         data = file.read()
     problem = None

@@ -26,7 +26,7 @@ def at_freed_sizes(task: Task, fixed: Engine, base: Setting) -> Iterator[Message
     a batch with the original's runs on each sample. Where neither can be done, nothing is proved, and the outcome says so.
 
     Args:
-        task: What is to be compared.
+        task: The comparison.
         fixed: The fixed model, loaded.
         base: A setting on which the original ran, at its own sizes.
     """
@@ -78,7 +78,7 @@ def _by_sample(
     feeds: dict[str, Array],
     outputs: list[Any],
 ) -> tuple[Difference, str] | None:
-    """The comparison of a batch with the original's runs on each of its samples; None where that cannot be done."""
+    """The comparison of a batch with the original's runs on each of its samples; None if that cannot be done."""
     import numpy as np
 
     axes = _batch_axes(task.contract)

@@ -1,4 +1,4 @@
-"""What to feed a model: its inputs, what they are for, and values that make sense.
+"""Test inputs of a model: the roles of its inputs, and sensible values.
 
 Needs NumPy alone: it runs in the process that also runs the models (see `worker`).
 """
@@ -24,12 +24,12 @@ LARGE_SCALE = 100.0
 
 @dataclass(frozen=True)
 class Input:
-    """A graph input, and what is sensible to feed it.
+    """A graph input, and its sensible values.
 
     Attributes:
         name: As in the model.
         dtype: NumPy's name; `str` for strings.
-        dims: Sizes and symbols; None where the rank is unknown.
+        dims: Sizes and symbols; None if the rank is unknown.
         role: `index` (integers below `high`), `mask` (0 and 1), `size` (a shape or factor: positive), or empty.
         high: For `index`.
     """
@@ -43,7 +43,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model takes.
+    """Inputs of a model.
 
     Attributes:
         inputs: Its inputs.
@@ -52,7 +52,7 @@ class Contract:
         numbers: Numbers in constants that shapes are made of: sizes that the model may be fixed to.
         pairs: Height and width in such constants.
         likely: Symbol → a size that the model was found to demand; it is tried first.
-        wide: The inputs as the fixed model declares them, where it leaves sizes free that are numbers in the original.
+        wide: The inputs as the fixed model declares them, if it frees sizes that are fixed in the original.
         freed: Symbol of `wide` → the number that it was.
     """
 
@@ -67,7 +67,7 @@ class Contract:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Ranks to try for inputs of unknown rank; one, of no meaning, where there is none."""
+        """Ranks to try for inputs of unknown rank; one, of no meaning, if there is none."""
         return (4, 3, 2, 1, 0) if any(one.dims is None for one in self.inputs) else (4,)
 
 

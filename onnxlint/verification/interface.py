@@ -1,7 +1,7 @@
-"""Changes of a model's interface, undone for a comparison: what was asked for is verified like everything else.
+"""Changes of a model's interface, undone for a comparison, so that requested changes are verified too.
 
 A fix may rename inputs and outputs, join outputs, drop the activation at an output, or bind an input to a value. The two
-models then no longer take and give the same things, and cannot be compared as they are. `restored` appends to the result
+models then have different inputs and outputs, and cannot be compared directly. `restored` appends to the result
 what its callers now have to do (slices of the joined output, the dropped Softmax); `bound` gives the original the values
 that its inputs were bound to. After that both have the original's interface, and every output is compared.
 
@@ -28,11 +28,11 @@ SLICE_TAKES_INPUTS = 10
 
 
 class Incomparable(Exception):  # noqa: N818 - an answer, not an error
-    """The models cannot be compared; the message says why."""
+    """The models cannot be compared; the message has the reason."""
 
 
 class LostOutput(Exception):  # noqa: N818 - an answer, not an error
-    """The result lacks an output of the original; the message says which."""
+    """The result lacks an output of the original; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Interface:
 
     Attributes:
         renamed: Input or output → its name in the result; those that are missing kept their names.
-        joined: Output → where it is in the result; it overrides `renamed`.
+        joined: Output → its slice in the result; overrides `renamed`.
         dropped: Output → the activations that the result no longer applies to it.
         bound: Input → the value that it was bound to; the result has no such input.
     """

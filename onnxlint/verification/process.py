@@ -33,7 +33,7 @@ _LIMIT = 2**31 - 1
 
 @dataclass(frozen=True)
 class Written:
-    """A model as it was written: the folder that the locations of its external data are relative to (empty where there is
+    """A model as it was written: the folder that the locations of its external data are relative to (empty if there is
     none), and the bytes of file and data together."""
 
     folder: str
@@ -102,7 +102,7 @@ MAX_CRASHES = 5
 
 
 def load_failure(path: str, folder: str, seconds: float) -> str:
-    """Why onnxruntime does not load a file, in one line; empty where it does, or where it takes longer than `seconds`."""
+    """Why onnxruntime does not load a file, in one line; empty if it does, or where it takes longer than `seconds`."""
     command = [sys.executable, "-c", _LOAD_CODE, path, folder, json.dumps(sys.path)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
@@ -162,7 +162,7 @@ _TOO_SLOW = "took too long"
 
 
 class _Reader(threading.Thread):
-    """Reads what the other process says as it says it."""
+    """Reads the output of the other process as it arrives."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__(daemon=True)
@@ -182,7 +182,7 @@ class _Reader(threading.Thread):
         self._process.stdout.close()
 
     def ends_in_time(self, seconds: float) -> bool:
-        """Wait for the end of the process; False where it is late, or the original is not even loaded in time."""
+        """Wait for the end of the process; False after the deadline, or if the original is not loaded in time."""
         started = time.monotonic()
         if not self._says_something.wait(min(seconds, LOADING) + GRACE):
             return False
@@ -194,7 +194,7 @@ class _Reader(threading.Thread):
 
 
 def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
-    """What the other process says, and how it died (empty where it did not)."""
+    """The output of the other process, and how it died (empty if it did not)."""
     Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
     command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path)]
     with tempfile.TemporaryFile() as errors:

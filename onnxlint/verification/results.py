@@ -52,9 +52,9 @@ class Trial:
         outcome: `equal` bit by bit, `close` within the tolerance, `different`. The others say nothing about the fix:
             `original failed`; `excluded`: different for a batch of 0, which is not claimed to be equal; `ran`: the
             fixed model alone, at a size that was set free.
-        worst: Largest absolute difference; infinite where outputs cannot be compared (shapes, a failed run).
-        output: The output that differs most; empty where none does.
-        why: What happened, where it is more than other numbers.
+        worst: Largest absolute difference; infinite if outputs cannot be compared (shapes, a failed run).
+        output: The output that differs most; empty if none does.
+        why: The failure, if it is more than different values.
     """
 
     dims: str
@@ -71,9 +71,9 @@ class Verification:
 
     Attributes:
         trials: In the order in which they ran.
-        engine: `onnxruntime`, or `onnx.reference` where that cannot run the original; empty where nothing ran.
-        tolerance: What was demanded.
-        skipped: Why nothing is known; empty where something is.
+        engine: `onnxruntime`, or `onnx.reference` where that cannot run the original; empty if nothing ran.
+        tolerance: The required tolerance.
+        skipped: Why nothing is known; empty if something is.
     """
 
     trials: tuple[Trial, ...] = ()

@@ -25,7 +25,7 @@ MAX_ELEMENTS = 1 << 24
 _IMAGES = ((64, 96), (128, 96), (224, 224), (256, 320), (32, 48), (384, 384), (512, 512), (640, 640), (28, 28), (1, 1))
 _LENGTHS = (8, 16, 32, 64, 512, 1, 128, 256, 5, 1024, 2, 77, 400, 3000, 16000)
 _SURELY_BATCH = frozenset(("batch", "batch_size", "batchsize", "bs"))
-"""Names that mean the batch, whatever the axis."""
+"""Names that mean the batch on any axis."""
 
 _LIKELY_BATCH = frozenset(("n", "b"))
 """Names that mean the batch where one of their axes may be it."""

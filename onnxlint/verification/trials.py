@@ -21,12 +21,12 @@ ROUNDING = (1e-4, 1e-5)
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be compared.
+    """A comparison to run.
 
     Attributes:
         original, fixed: Files with the models; data of large initializers may lie elsewhere.
         folders: For either, the folder that its external data is relative to.
-        contract: What both take.
+        contract: Inputs of both models.
         rtol, atol: Tolerance; both 0 for bit-equal.
         half: Tolerance in place of bit-equality, for models that compute in 16 bits; None for others.
         user: An .npz file with the user's inputs; empty for none.
@@ -35,7 +35,7 @@ class Task:
         seconds: After half of this no trial is begun that is not needed.
         threads: Threads of the runtime.
         outputs: Names of the original's outputs, for messages.
-        renamed: Input → its name in the fixed model, where that differs.
+        renamed: Input → its name in the fixed model, if that differs.
         rounded: Outputs that may differ by rounding though the others are to be bit-equal.
         weights: Bytes of the weights of either model.
         allow_empty: Whether the models have to agree where the batch is 0 as well.
@@ -65,7 +65,7 @@ class Setting:
     """One set of inputs.
 
     Attributes:
-        number: Counts what was tried, for `Task.skip`.
+        number: Number of trials so far, for `Task.skip`.
         sizes: Symbol → size.
         kind: `normal`, `zeros`, `large` or `user`.
         way: Which values the inputs get (see `fill`).

@@ -2,7 +2,7 @@
 
 What `verify` starts: a runtime that crashes, hangs or eats all memory on an odd model takes nobody else along. Needs NumPy
 and onnxruntime alone, so that the process starts fast. Each thing that is begun and each result is one line of JSON, so
-that whoever reads them knows what was being done when the process died.
+that the reader knows the current action if the process dies.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Run:
 
 
 def compare_models(task: Task) -> Iterator[Message]:
-    """Run both models; yield what happens as messages.
+    """Run both models; yield events as messages.
 
     `{"begin": "original"|"fixed"|"alone"|"loose", "trial": n}` before each load and run; `{"trial": {...}}` for each result;
     `{"skipped": reason}` where nothing can be compared; `{"user": reason}` where the user's inputs cannot be used.
@@ -166,7 +166,7 @@ def _arrays(outputs: list[Any]) -> list[Array]:
 
 
 def _uninformative(outputs: list[Any]) -> str:
-    """Why outputs cannot tell two models apart; empty where they can."""
+    """Why outputs cannot tell two models apart; empty if they can."""
     import numpy as np
 
     arrays = _arrays(outputs)
@@ -197,7 +197,7 @@ class _Plan:
         self._queue = self._all()
 
     def next(self, is_late: bool) -> Setting | None:
-        """The next setting; None where there are enough, or where it is late."""
+        """The next setting; None if there are enough, or after the deadline."""
         self._current = None if is_late else next(self._queue, None)
         return self._current
 
@@ -255,7 +255,7 @@ def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
 
 
 def main(path: str) -> None:
-    """Do what a task file says; messages go to standard output."""
+    """Run a task file; messages go to standard output."""
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}

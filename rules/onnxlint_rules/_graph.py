@@ -92,25 +92,25 @@ def integer(node: Node, name: str, default: int) -> int:
 
 
 def integers(node: Node, name: str) -> list[int] | None:
-    """A list of integers in an attribute; None where it is absent or, in a broken file, of another type."""
+    """A list of integers in an attribute; None if it is absent or, in a broken file, of another type."""
     value = node.attribute(name)
     return value if isinstance(value, list) and all(isinstance(item, int) for item in value) else None
 
 
 def constant_integers(node: Node, i: int) -> list[int] | None:
-    """Integers of a small constant input; None where it is absent, no constant or, in a broken file, of another type."""
+    """Integers of a small constant input; None if it is absent, no constant or, in a broken file, of another type."""
     value = node.constant(i)
     return None if value is None or value.dtype.kind not in "iu" else [int(item) for item in value.reshape(-1)]
 
 
 def constant_reals(node: Node, i: int) -> list[float] | None:
-    """Numbers of a small constant input; None where it is absent, no constant or, in a broken file, of another type."""
+    """Numbers of a small constant input; None if it is absent, no constant or, in a broken file, of another type."""
     value = node.constant(i)
     return None if value is None or value.dtype.kind not in "iuf" else [float(item) for item in value.reshape(-1)]
 
 
 def constant_tensor(node: Node) -> onnx.TensorProto | None:
-    """The tensor that a Constant node holds; None where it holds something else."""
+    """The tensor that a Constant node holds; None if it holds something else."""
     return next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
 
 
@@ -176,7 +176,7 @@ PARAMETER_OPERANDS: dict[str, tuple[int, ...]] = {
 
 
 def hides(node: Node) -> str:
-    """What a constant loses by coming out of a node: `weights`, `parameters of Resize`, or nothing.
+    """Role of a constant that a node computes: `weights`, `parameters of Resize`, or nothing.
 
     Quantizers and converters look for weights and parameters among the initializers.
     """

@@ -56,7 +56,7 @@ def each(surgeon: Surgeon, nodes: Iterable[Node], patch: Callable[[Node], None])
 
 
 def array_of(node: Node, i: int) -> npt.NDArray[np.generic] | None:
-    """Values of operand `i` of a node, read from the file where they are large; None where it is not a fixed constant.
+    """Values of operand `i` of a node, read from the file where they are large; None if it is not a fixed constant.
 
     Raises:
         OnnxlintError: Its data is missing or broken.

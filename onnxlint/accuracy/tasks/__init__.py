@@ -1,4 +1,4 @@
-"""Tasks: what a model's outputs mean, and how well it does what it is for.
+"""Tasks: the meaning of a model's outputs, and metrics for them.
 
     task = make_task("detection", recipe=recipe, images=images, labels=None, detection=config.detection)
     for image, x in tensors(images, recipe):
@@ -9,7 +9,7 @@
         task.judge("a candidate", image, reference, candidate)
     task.results()["a candidate"]
 
-An `Answer` is what one model says about one image; it can be thrown away once it is judged.
+An `Answer` is one model's result for one image; it can be dropped once it is evaluated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TASKS = {
     "verification": "embeddings that tell whether two images show the same",
     "super-resolution": "an image out of an image",
 }
-"""Name → what the outputs are."""
+"""Task name → description of the outputs."""
 
 
 def make_task(
@@ -47,7 +47,7 @@ def make_task(
     Args:
         name: One of `TASKS`.
         recipe: How images become the input: boxes are mapped back by it.
-        images: What the models are run on; labels are matched with them at once.
+        images: Inputs of the models; labels are matched with them right away.
         labels: File or folder with the truth; None: the reference's answers are the truth.
         detection: The table `[detection]` of the configuration.
 

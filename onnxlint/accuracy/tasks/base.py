@@ -1,4 +1,4 @@
-"""What a task is: answers of models are read from their outputs, judged, and summed up."""
+"""Base classes of tasks: read answers from a model's outputs, evaluate them, and sum up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model says about one image.
+    """One model's result for one image.
 
     Attributes:
         words: For people: `3 faces`, `tabby cat 0.91`.
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Task(Protocol):
-    """What a model is for. Answers are kept no longer than it takes to judge them: only counts and, where a metric
+    """The purpose of a model. Answers are kept only until they are evaluated: only counts and, where a metric
     needs them all (average precision, verification), boxes or embeddings."""
 
     name: str
@@ -46,7 +46,7 @@ class Task(Protocol):
         Args:
             outputs: Name → array, with a batch axis of 1.
             size: Width and height of the network's input, in pixels.
-            heads: What is where in joined outputs, if the model's metadata says so (`onnxlint.fixes.heads.read_heads`).
+            heads: Slices of joined outputs, if the model's metadata has them (`onnxlint.fixes.heads.read_heads`).
 
         Raises:
             OnnxlintError: The outputs are not those of a model for this task.

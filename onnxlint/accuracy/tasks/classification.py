@@ -64,7 +64,7 @@ class ClassificationTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
-        """The class scores of one image. Raises OnnxlintError where no output can be them."""
+        """The class scores of one image. Raises OnnxlintError if no output can be them."""
         _, values = pick_vector(outputs, "logit|prob|class|score|softmax|pred", self.name)
         if not self._classes:
             self._check(len(values))

@@ -1,4 +1,4 @@
-"""Decoders of detection models: from what the network puts out to boxes in pixels of its input.
+"""Decoders of detection models: from raw outputs to boxes in pixels of the input.
 
 Sources: RetinaFace (arXiv:1905.00641) as biubug6/Pytorch_Retinaface decodes it; SSD (arXiv:1512.02325) as
 amdegroot/ssd.pytorch, qfgaohao/pytorch-ssd and torchvision do; YOLO as ultralytics and Megvii export it.
@@ -35,10 +35,10 @@ class Decoder:
     """How outputs become boxes.
 
     Attributes:
-        preset: The name of what it is based on; empty: nothing.
+        preset: Name of the preset that it is based on; empty if none.
         boxes, scores, objectness, landmarks, labels: Outputs, or columns of one (`output[4:8]`); empty: what their
             names and widths tell.
-        joined: What a single output holds, in order; a width of -1 takes the rest.
+        joined: Parts of a single output, in order; a width of -1 takes the rest.
         layout: `rows`: (1, boxes, values); `columns`: (1, values, boxes).
         box: `offsets` to priors; `distances` from the priors' centres (left, top, right, bottom), in steps;
             `xyxy`, `xywh` (left upper corner) or `cxcywh`.
@@ -141,7 +141,7 @@ PRESETS: dict[str, Decoder] = {
     ),
 }
 PRESETS = {name: replace(decoder, preset=name) for name, decoder in PRESETS.items()}
-"""What is known: `[detection] preset = "…"`, each part of which the table can override."""
+"""Known presets: `[detection] preset = "…"`, each part of which the table can override."""
 
 _CLASSES = {"ssd300-voc": (21,), "ssd300-coco": (81, 91)}
 """Two presets have as many priors: the number of classes tells which it is."""
@@ -156,7 +156,7 @@ class Found:
         scores: (K,).
         labels: (K,): classes, the background left out: face is 0.
         landmarks: (K, 2·L): x, y pairs in pixels.
-        classes: How many classes the model tells apart; 0 where it does not say.
+        classes: Number of classes of the model; 0 if unknown.
     """
 
     boxes: Array

@@ -1,4 +1,4 @@
-"""Detection: which objects a model finds, judged by labels or by what the reference finds."""
+"""Detection: objects found by a model, compared with labels or with the reference's objects."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class DetectionTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
-        """The detections of one image, in pixels of the network's input. Raises OnnxlintError where outputs cannot
+        """The detections of one image, in pixels of the network's input. Raises OnnxlintError if outputs cannot
         be decoded."""
         if self.decoder is None:
             self.decoder = choose(outputs, size, heads)
@@ -276,7 +276,7 @@ def average_precision(truths: Mapping[int, Boxes], boxes: Mapping[int, Array]) -
     """COCO's average precision at IoU 0.5, and the mean over 0.5, 0.55, … 0.95, by pycocotools.
 
     Args:
-        truths: Image → true boxes; where there is none that counts, the results are None.
+        truths: Image → true boxes; if there is none that counts, the results are None.
         boxes: Image → (K, 6): corners, score, category; the best score first.
     """
     if all(truth.ignored.all() for truth in truths.values()):

@@ -1,4 +1,4 @@
-"""Which part of a model's outputs is what: boxes, scores, landmarks."""
+"""Find the roles of a model's outputs: boxes, scores, landmarks."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def guess_roles(parts: Sequence[Part], joined: Sequence[tuple[str, int]]) -> dic
     """Roles from the outputs' names, else from their widths: 4 are boxes, 10 are five landmarks, the others scores.
 
     Args:
-        joined: What a single output holds, in order: (role, width), of which one width may be -1, the rest.
+        joined: Parts of a single output, in order: (role, width); one width may be -1, the rest.
 
     Raises:
         OnnxlintError: They do not tell.
@@ -176,7 +176,7 @@ def _cut(part: Part, joined: Sequence[tuple[str, int]]) -> dict[str, Part]:
 
 
 def unclear(parts: Sequence[Part]) -> OnnxlintError:
-    """The error for outputs that do not tell what they are."""
+    """The error for outputs whose roles cannot be found."""
     return OnnxlintError(
         f"--task detection: cannot tell which outputs are boxes and which are scores: {describe(parts)};"
         ' name them in onnxlint.toml: [detection] boxes = "…", scores = "…"'

@@ -53,7 +53,7 @@ class ByName(Generic[T]):
                 self._by_file.setdefault(parts[-1], []).append((parts, value))
 
     def get(self, path: str) -> T | None:
-        """What is said about an image; None where nothing is, or where two entries fit equally well."""
+        """The label of an image; None if there is none, or if two entries fit equally well."""
         parts = _parts(path)
         if not parts:
             return None
@@ -123,7 +123,7 @@ def match(labels: Lookup, images: ImageSet | None, path: str, example: str) -> t
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a labels file, without those that are empty.
+    """The non-empty lines of a labels file.
 
     Raises:
         OnnxlintError: It is missing or no text.
@@ -280,7 +280,7 @@ class ClassLabels:
 
     Attributes:
         images: Path → class, as its number in the model's outputs.
-        names: Of the classes, in the model's order; empty where they are not known.
+        names: Of the classes, in the model's order; empty if they are not known.
         folders: Name of a folder → class: the class of all images in it.
         complete: Whether `names` are all classes of the model, not only those that have a folder.
     """

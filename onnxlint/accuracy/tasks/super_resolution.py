@@ -67,7 +67,7 @@ class SuperResolutionTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
-        """The picture that the model made of one image. Raises OnnxlintError where no single output is one."""
+        """The picture that the model made of one image. Raises OnnxlintError if no single output is one."""
         pictures: dict[str, Array] = {
             name: array.reshape(array.shape[-3:])
             for name, array in outputs.items()

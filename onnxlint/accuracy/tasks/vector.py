@@ -20,11 +20,11 @@ def pick_vector(outputs: Mapping[str, Array], names: str, task: str) -> tuple[st
 
     Args:
         outputs: Name → array with a batch axis of 1.
-        names: Pattern of the names that are preferred where there are several.
+        names: Pattern of preferred output names, if there are several outputs.
         task: For messages.
 
     Raises:
-        OnnxlintError: There is none, or there are several.
+        OnnxlintError: No output fits, or several do.
     """
     vectors = {name: array for name, array in outputs.items() if array.size > 1 and max(array.shape) == array.size}
     if len(vectors) > 1:

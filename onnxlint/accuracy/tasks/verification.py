@@ -65,7 +65,7 @@ class VerificationTask:
         self._tallies: dict[str, _Tally] = {}
 
     def read(self, outputs: Mapping[str, Array], size: tuple[int, int], heads: Sequence[Joined] = ()) -> Answer:
-        """The embedding of one image. Raises OnnxlintError where no output can be one."""
+        """The embedding of one image. Raises OnnxlintError if no output can be one."""
         _, values = pick_vector(outputs, "emb|feat|out", self.name)
         self._length = self._length or len(values)
         if len(values) != self._length:
@@ -126,7 +126,7 @@ class _Stems:
 
 
 def cosine_of(one: Array, other: Array) -> float:
-    """Cosine of two vectors; 0 where one is zero or not finite."""
+    """Cosine of two vectors; 0 if one is zero or not finite."""
     a, b = one.astype(np.float64), other.astype(np.float64)
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     value = float(a @ b) / length if 0 < length < np.inf else 0.0

@@ -179,7 +179,7 @@ def choose_float_layers(
     progress: Progress = silent,
 ) -> tuple[Step, ...]:
     """The layers with a scale to keep in fp16: those that, quantized alone, disturb the outputs most for their bytes.
-    They are quantized by `table`; where there is none, each weight channel by its largest weight.
+    They are quantized by `table`; if there is none, each weight channel by its largest weight.
 
     Rounding layers against their outputs lets each make up for those before, so that freeing one of them afterwards
     only spoils the others' work. Noise of single layers, in an otherwise float net, does add up.

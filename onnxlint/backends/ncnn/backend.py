@@ -30,14 +30,14 @@ HELD = 1 << 28
 METHODS = ("auto", "kl", "aciq", "eq")
 
 MIXED_IMAGES = 8
-"""Calibration images on which kl, aciq and eq measure what a layer's noise does."""
+"""Calibration images on which kl, aciq and eq measure the effect of a layer's noise."""
 
 JUDGED = 4
 """Calibration images on which the result is compared with the float net."""
 
 
 class Inputs:
-    """The calibration inputs (C, H, W), as often as they are asked for; `unreadable` fills up on the first pass.
+    """The calibration inputs (C, H, W), any number of times; `unreadable` fills up on the first pass.
 
     Iterating raises OnnxlintError for images that make no input of the net.
     """
@@ -341,7 +341,7 @@ def _decisions(quantized: quantize.Quantized, steps: Sequence[Step]) -> tuple[De
 def _by_real_tools(source: str, files: Sequence[str], job: Job) -> str:
     """Make table and int8 net with ncnn2table and ncnn2int8 of `--ncnn-tools`; returns which were used, empty: none.
 
-    What is not there is ours: the formats are the same.
+    Programs missing there are replaced by ours: the formats are the same.
     """
     from onnxlint.backends.ncnn.tools import real_tool, use_tool
 

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Method = Literal["kl", "aciq", "eq"]
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many steps are done, and of how many (None: unknown)."""
+"""Called with the current action, the number of steps done, and their total (None: unknown)."""
 
 T = TypeVar("T")
 BINS = 2048

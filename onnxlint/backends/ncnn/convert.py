@@ -60,7 +60,7 @@ TROUBLE = re.compile(r"error|fail|not supported", re.IGNORECASE)
 @dataclass(frozen=True)
 class Converted:
     """What came out: the net, the shapes (batch axis included) that it was made for, the SNR in dB of each output
-    against onnxruntime (infinite: equal), what the user should know, and what inputs and outputs are called in it."""
+    against onnxruntime (infinite: equal), notes for the user, and the names of its inputs and outputs."""
 
     net: Network
     shapes: Mapping[str, tuple[int, ...]]
@@ -71,7 +71,7 @@ class Converted:
 
 
 def convert(source: str, job: Job, progress: Progress = silent) -> Converted:
-    """Convert an ONNX model, and compare what ncnn makes of it with onnxruntime.
+    """Convert an ONNX model, and compare ncnn's outputs with onnxruntime's.
 
     Raises:
         NotConvertible: ncnn has no place for some of its operators, cannot load or run the result, or computes
@@ -269,7 +269,7 @@ def _hint(view: GraphView) -> str:
 
 
 def _pnnx_graph(param: str) -> list[tuple[str, str]]:
-    """(operator, name) of pnnx's own graph, in order; empty where another tool was used."""
+    """(operator, name) of pnnx's own graph, in order; empty if another tool was used."""
     path = Path(param.replace(".ncnn.param", ".pnnx.param"))
     if str(path) == param or not path.exists():
         return []
@@ -310,7 +310,7 @@ USELESS = ("Noop", "Dropout")
 
 
 def clean(net: Network) -> Network:
-    """The net without layers that only pass their input on, and without parameters that say what holds anyway."""
+    """The net without layers that only pass their input on, and without parameters that equal their defaults."""
     kept: list[Layer] = []
     alias: dict[str, str] = {}
     outputs = set(net.outputs())
@@ -330,7 +330,7 @@ FUSES = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionD
 
 
 def _activation(layer: Layer) -> tuple[str, tuple[str, ...]] | None:
-    """The activation type, and its parameters, that a layer is inside a convolution; None where it is none."""
+    """The activation type, and its parameters, that a layer is inside a convolution; None if it is none."""
     params = dict(layer.params)
     if layer.type == "ReLU":
         slope = params.get(0, "0")
@@ -479,7 +479,7 @@ def _compare(
 
 
 def snr(truth: Array, found: Array) -> float:
-    """10 log10 of the power of `truth` over that of the difference; infinite where they are equal, NaN where one is not
+    """10 log10 of the power of `truth` over that of the difference; infinite if they are equal, NaN if one is not
     finite and the other is."""
     a, b = np.asarray(truth, np.float64).reshape(-1), np.asarray(found, np.float64).reshape(-1)
     there = np.isfinite(a)
@@ -512,7 +512,7 @@ def _feeds(view: GraphView, shapes: Mapping[str, tuple[int, ...]], job: Job) -> 
 
 
 def _reference(path: str, feeds: Mapping[str, Array], name: str) -> list[Array] | None:
-    """What onnxruntime computes; None where it is not installed."""
+    """What onnxruntime computes; None if it is not installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     from onnxlint.backends.ort.session import run, start

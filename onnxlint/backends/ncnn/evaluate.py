@@ -28,7 +28,7 @@ def spread(images: Iterable[Floats], count: int) -> list[Floats]:
 
 
 def heads(net: Network) -> list[str]:
-    """The blobs to compare: the outputs, and where an output is a Concat, what goes into it."""
+    """The blobs to compare: the outputs and, if an output is a Concat, its inputs."""
     made = net.producers()
     out: list[str] = []
     for name in net.outputs():

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 
 class _BadError(ValueError):
-    """What is wrong with a line or a layer; the caller adds the file and the layer."""
+    """A fault of a line or a layer; the caller adds the file and the layer."""
 
 
 def _error(message: str) -> OnnxlintError:

@@ -47,7 +47,7 @@ def corrected(
 
     Args:
         net: The float net, of the same layers.
-        made: What was rounded.
+        made: The rounded net.
         images: Inputs (C, H, W).
         keep: Layers that stay in floating point.
         threads: How many images are computed at a time.

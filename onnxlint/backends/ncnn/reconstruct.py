@@ -82,7 +82,7 @@ def moments(
 
 @dataclass(frozen=True)
 class _State:
-    """What is done so far: the net with refitted layers, and the rows and int8 weights of those that are quantized."""
+    """Progress: the net with refitted layers, and the rows and int8 weights of quantized ones."""
 
     net: Network
     table: Table

@@ -79,7 +79,7 @@ class Runner:
         """The named blobs for the input `x` (C, H, W), or given the values of some blobs, from which ncnn computes on.
         The arrays own their memory or keep it alive.
 
-        Raises OnnxlintError where ncnn cannot compute a blob.
+        Raises OnnxlintError if ncnn cannot compute a blob.
         """
         extractor = self._handle.create_extractor()
         given = x if isinstance(x, Mapping) else {self.input: x}
@@ -102,7 +102,7 @@ class Runner:
         """Let `look` see blobs of the float net, one after the other, as they lie in memory: their numbers are in
         ncnn's order, not in that of their axes, and are gone after the call.
 
-        Raises OnnxlintError where ncnn cannot compute a blob.
+        Raises OnnxlintError if ncnn cannot compute a blob.
         """
         extractor = self._handle.create_extractor()
         array = self._array(self.input, x)
@@ -128,7 +128,7 @@ class Runner:
         )
 
     def check(self, x: Floats | Mapping[str, Floats]) -> None:
-        """Raises OnnxlintError where an input (C, H, W) is not of the size that the weights are for: ncnn reads beyond
+        """Raises OnnxlintError if an input (C, H, W) is not of the size that the weights are for: ncnn reads beyond
         its memory then, and may crash."""
         given = x if isinstance(x, Mapping) else {self.input: x}
         for name, value in given.items():
@@ -163,7 +163,7 @@ class Runner:
 
     @property
     def input(self) -> str:
-        """The name of the only input. Raises OnnxlintError where there are more."""
+        """The name of the only input. Raises OnnxlintError if there are more."""
         if len(self.inputs) > 1:
             names = ", ".join(self.inputs[:4])
             raise OnnxlintError(
@@ -201,7 +201,7 @@ class NcnnSession:
 
     @property
     def inputs(self) -> tuple[Port, ...]:
-        """What it takes: what the `.param` and the layers that read it say about the shape."""
+        """The inputs, with shapes as the `.param` and the layers that read them define them."""
         integers = integer_inputs(self.net)
         return tuple(
             Port(name, input_shape(self.net, name), "int32" if name in integers else "float32")
@@ -248,7 +248,7 @@ class NcnnSession:
 
 
 def input_shape(net: Network, name: str) -> tuple[int | None, ...]:
-    """The shape of an input (N, C, H, W), with what is unknown None; empty where nothing is known."""
+    """The shape of an input (N, C, H, W), with what is unknown None; empty if nothing is known."""
     layer = next(layer for layer in net.layers if name in layer.tops)
     width, height, depth, channels = (layer.integer(key) or None for key in (0, 1, 11, 2))
     if channels is not None and depth is None:
@@ -272,7 +272,7 @@ def input_channels(net: Network, name: str) -> int | None:
 
 
 def check_channels(net: Network, name: str, shape: Sequence[int]) -> None:
-    """Raises OnnxlintError where an input (C, H, W) has too many or too few channels: ncnn would read beyond it."""
+    """Raises OnnxlintError if an input (C, H, W) has too many or too few channels: ncnn would read beyond it."""
     needed = input_channels(net, name)
     if needed is not None and (len(shape) != 3 or shape[0] != needed):
         raise OnnxlintError(

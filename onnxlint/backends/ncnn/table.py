@@ -1,4 +1,4 @@
-"""The calibration table that ncnn2table writes and ncnn2int8 reads, and what goes wrong when it is edited by hand.
+"""The calibration table that ncnn2table writes and ncnn2int8 reads, and checks for mistakes of manual edits.
 
 One row a line: `LAYER_param_0 s s …` holds a layer's weight scales (one for each output channel, or group of a
 depthwise layer), `LAYER s` the scale of its input. A scale is quantized units for each float unit: q = round(x · s).

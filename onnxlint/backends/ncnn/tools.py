@@ -22,7 +22,7 @@ _COLOR = re.compile(r"\x1b?\[[0-9;]*m")
 
 
 def pnnx_binary(tools: str | None = None) -> str | None:
-    """The pnnx program: the one in `tools`, or that of the wheel; None where there is none."""
+    """The pnnx program: the one in `tools`, or that of the wheel; None if there is none."""
     names = ("pnnx", "pnnx.exe")
     folders = [tools] if tools else []
     spec = importlib.util.find_spec("pnnx")
@@ -37,7 +37,7 @@ def pnnx_binary(tools: str | None = None) -> str | None:
 
 
 def real_tool(folder: str | None, name: str) -> str | None:
-    """One of ncnn's programs in the folder of `--ncnn-tools`; None where it is not there."""
+    """One of ncnn's programs in the folder of `--ncnn-tools`; None if it is not there."""
     if folder is None:
         return None
     if not os.path.isdir(folder):
@@ -84,7 +84,7 @@ def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
 
 
 def demand_room(folder: str) -> None:
-    """Raises OnnxlintError where a tool may have failed because the disk is full: none of them says so."""
+    """Raises OnnxlintError if a tool may have failed because the disk is full: none of them says so."""
     if shutil.disk_usage(folder).free < ROOM:
         where = printable(os.path.dirname(folder))
         raise OnnxlintError(f"{where}: the disk is full; free some of it, or set TMPDIR to a folder on another one")

@@ -1,4 +1,4 @@
-"""What the targets of onnxruntime share: what models are run on, what becomes of their nodes, and how files are finished."""
+"""Shared by the targets of onnxruntime: test inputs, the state of nodes, and writing of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURED = 32
 def some_inputs(
     session: OrtSession, job: Job, count: int = MEASURED
 ) -> tuple[Sequence[Mapping[str, Array]], list[str]]:
-    """Inputs to run a model on, and a note on what they are: some of the images, or made-up ones."""
+    """Inputs to run a model on, and a note on their source: some of the images, or generated ones."""
     why = "no images were given"
     if job.images is not None:
         try:
@@ -38,7 +38,7 @@ def some_inputs(
 
 
 def check_kept(model: onnx.ModelProto, keep: Collection[str], name: str) -> None:
-    """Raise OnnxlintError where a name in `keep` is not that of a node.
+    """Raise OnnxlintError if a name in `keep` is not that of a node.
 
     Args:
         model: After its nodes got names.
@@ -92,7 +92,7 @@ def write_model(model: onnx.ModelProto, path: str) -> None:
 def finish(
     session: OrtSession, made: onnx.ModelProto, path: str, inputs: Sequence[Mapping[str, Array]], job: Job
 ) -> dict[str, Any]:
-    """Write the model with the original's metadata, load it, run it, and say how close it comes.
+    """Write the model with the original's metadata, load it, run it, and measure its SNR.
 
     Raises:
         OnnxlintError: It cannot be written, does not load or run, or its outputs are not finite where the original's are.
@@ -138,7 +138,7 @@ def finish(
 
 
 def _sort(model: onnx.ModelProto) -> None:
-    """Bring nodes behind those that they read, as ONNX demands and onnxruntime's tools do not heed."""
+    """Sort nodes topologically, as ONNX requires and onnxruntime's tools do not guarantee."""
     nodes = list(model.graph.node)
     maker = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     ready: dict[int, None] = {}

@@ -48,7 +48,7 @@ behind a leaky ReLU the negative one carries little: filling it as well would co
 photos that are not calibration images: 22.7 dB at 1, 24.5 at 0.5, 24.9 at 0.3; chosen by these.)"""
 
 METHODS = ("percentile", "minmax", "mse")
-"""Ranges that each value is offered; reconstruct.py takes the one that disturbs the layers behind it least."""
+"""Candidate ranges of each value; reconstruct.py takes the one that disturbs the layers after it least."""
 
 Histograms = Callable[[onnx.ModelProto, Sequence[str], Progress], dict[str, Histogram]]
 
@@ -59,7 +59,7 @@ class Int8:
 
     Attributes:
         model: The QDQ model.
-        keep: Layers that stay in float, with what that gained and cost.
+        keep: Layers that stay in float, with gain and cost.
         notes: What the user should know.
         details: For the manifest.
     """
@@ -105,7 +105,7 @@ def auto(
         inputs: Some, held in memory.
         seen: Histograms of named values of a model, over all calibration images.
         plan: How.
-        progress: Called with what is being done.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: onnxruntime fails.
@@ -201,7 +201,7 @@ def _base(
 
 
 def even_model(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> onnx.ModelProto | None:
-    """The model after cross-layer equalization; None where no value has channels."""
+    """The model after cross-layer equalization; None if no value has channels."""
     rounded = activations(model, plan.keep)
     names = list(dict.fromkeys([*rounded, *_floats(model)]))
     compute = computer(model, names, plan.name, plan.threads)

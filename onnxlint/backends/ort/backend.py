@@ -1,4 +1,4 @@
-"""What the entry point leads to: targets, and how each is made."""
+"""The backend of onnxruntime: its targets, and how each is made."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def histograms(
 
 
 def clipped(method: str, histogram: Histogram) -> Range:
-    """The range to quantize, by one of `METHODS`; it never exceeds what was seen."""
+    """The range to quantize, by one of `METHODS`; it never exceeds the observed range."""
     if histogram.high <= histogram.low or method == "minmax" or not histogram.counts.any():
         return histogram.low, histogram.high
     if method == "percentile":

@@ -34,7 +34,7 @@ KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 def quantize(
     model: onnx.ModelProto, keep: Collection[str], name: str, feeds: Mapping[str, Array]
 ) -> tuple[onnx.ModelProto, str]:
-    """The model with int8 weights, and what the user should know.
+    """The model with int8 weights, and notes for the user.
 
     Weights have a scale for each channel and no offset. onnxruntime's kernels for ConvInteger and some products take
     neither: a model that does not run so gets one scale for each weight, and unsigned ones.

@@ -29,7 +29,7 @@ def make_half(session: OrtSession, path: str, job: Job, progress: Progress) -> A
         session: The float model.
         path: Where to write.
         job: How.
-        progress: Called with what is being done.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: It cannot be made.
@@ -103,7 +103,7 @@ def _surviving_half(
 def _first_not_finite(
     model: onnx.ModelProto, made: onnx.ModelProto, session: OrtSession, feeds: Mapping[str, Array], job: Job, path: str
 ) -> int | None:
-    """The first node that makes NaN or infinity in float16 and not in float32; None where all outputs are well."""
+    """The first node that makes NaN or infinity in float16 and not in float32; None if all outputs are well."""
 
     outputs = run(start(made, name=session.path, threads=job.threads), session.path, feeds)
     truth = session.run(feeds)

@@ -26,7 +26,7 @@ LARGEST = 65504.0
 """Of float16."""
 
 HEADROOM = 2.0
-"""Other inputs may make larger values than those that were measured, by this factor."""
+"""Safety factor: other inputs may give values larger than the measured ones."""
 
 LOST = 0.01
 """Part of a tensor's norm that rounding to float16 may take; where numbers are in its range it takes 0.0003."""
@@ -65,7 +65,7 @@ DIVISORS = {"Div": 1, "Reciprocal": 0, "Sqrt": 0, "Log": 0, "Pow": 0}
 
 @dataclass
 class Measured:
-    """What a tensor held, over all inputs.
+    """Statistics of a tensor over all inputs.
 
     Attributes:
         peak: Largest finite magnitude.
@@ -105,7 +105,7 @@ class Measured:
         self.moved = self.moved or bool((np.trunc(half) != np.trunc(some)).any())
 
     def trouble(self, limit: float) -> str:
-        """Why float16 cannot hold it; empty where it can."""
+        """Why float16 cannot hold it; empty if it can."""
         if self.peak > limit:
             return f"reaches {self.peak:.3g}, beyond float16's {LARGEST:.0f}"
         share = (self.lost / self.energy) ** 0.5 if self.energy else 0.0
@@ -126,7 +126,7 @@ class Plan:
 
 
 def with_initializers(model: onnx.ModelProto) -> None:
-    """Turn floating-point Constant nodes into initializers, in place; these are not inputs any more in old files."""
+    """Turn floating-point Constant nodes into initializers, in place; these are no longer inputs in old files."""
     kept = []
     for node in model.graph.node:
         attribute = node.attribute[0] if node.op_type == "Constant" and len(node.attribute) == 1 else None
@@ -215,7 +215,7 @@ def plan(
 
 
 def _why_not_by_type(node: onnx.NodeProto, version: int) -> str:
-    """Why an operator cannot compute in float16; empty where it can."""
+    """Why an operator cannot compute in float16; empty if it can."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
@@ -228,7 +228,7 @@ def _why_not_by_type(node: onnx.NodeProto, version: int) -> str:
 
 
 def _why_not_by_values(node: onnx.NodeProto, kinds: Mapping[str, str], bad: Mapping[str, str]) -> str:
-    """Why float16 cannot hold what a node reads or makes; empty where it can."""
+    """Why float16 cannot hold what a node reads or makes; empty if it can."""
     for key in (*node.input, *node.output):
         if key in bad:
             return f"{printable(key)} {bad[key]}"
@@ -238,7 +238,7 @@ def _why_not_by_values(node: onnx.NodeProto, kinds: Mapping[str, str], bad: Mapp
 
 
 def _long_sum(node: onnx.NodeProto, measured: Mapping[str, Measured]) -> str:
-    """Why its sums are too long for float16; empty where they are not."""
+    """Why its sums are too long for float16; empty if they are not."""
     source, result = (measured.get(names[0]) if names else None for names in (node.input, node.output))
     if source is None or result is None:
         return ""

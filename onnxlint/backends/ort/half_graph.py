@@ -32,7 +32,7 @@ def converted(model: onnx.ModelProto, kinds: Mapping[str, str], spared: Iterable
 
 
 def opset_version(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operator set; 0 where the model imports none."""
+    """The version of ONNX's own operator set; 0 if the model imports none."""
     domains = {entry.domain: entry.version for entry in model.opset_import}
     return domains.get("", domains.get("ai.onnx", 0))
 
@@ -112,7 +112,7 @@ class _Rewriter:
         return new
 
     def _input(self, name: str, wants_half: bool) -> str:
-        """What a node reads in place of a value."""
+        """Name that a node reads in place of a value."""
         if name in self._constants:
             if wants_half:
                 return self._constant_as_half(name)
@@ -170,7 +170,7 @@ class Slots:
 
 @lru_cache(maxsize=1000)
 def half_slots(op: str, version: int, domain: str) -> Slots | None:
-    """Which inputs and outputs of an operator may be float16; None where none may."""
+    """Which inputs and outputs of an operator may be float16; None if none may."""
     try:
         schema = defs.get_schema(op, version, "" if domain == "ai.onnx" else domain)
     except defs.SchemaError:

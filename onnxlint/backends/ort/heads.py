@@ -54,7 +54,7 @@ def corrected(
 
     Args:
         model: The float model, of the same nodes.
-        made: What was reconstructed of it.
+        made: The reconstructed model.
         inputs: Held in memory.
         name: Of the model, for errors.
         keep: Nodes that stay in float.

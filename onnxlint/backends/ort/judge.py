@@ -21,7 +21,7 @@ class Judge:
 
     Attributes:
         inputs: Sets of inputs.
-        truth: What the float model makes of each.
+        truth: Outputs of the float model for each.
         parts: (output, axis, from, to): an output that joins several is judged by each of them.
     """
 

@@ -93,7 +93,7 @@ def parameters(limits: Range) -> tuple[float, int]:
 
 
 def rounded(value: npt.NDArray[np.float32], limits: Range) -> Floats:
-    """What QuantizeLinear and DequantizeLinear make of a value."""
+    """A value after QuantizeLinear and DequantizeLinear."""
     scale, zero = parameters(limits)
     q = np.rint(value / np.float32(scale))
     np.clip(q, -zero, 255 - zero, out=q)
@@ -158,7 +158,7 @@ def quantize(
 
 
 def _add_activation(graph: onnx.GraphProto, name: str, limits: Range) -> str:
-    """Add the pair that rounds a value; returns the name of what it makes."""
+    """Add the pair that rounds a value; returns the name of its output."""
     scale, zero = parameters(limits)
     graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), f"{name}_scale"))
     graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), f"{name}_zero_point"))
@@ -170,7 +170,7 @@ def _add_activation(graph: onnx.GraphProto, name: str, limits: Range) -> str:
 
 
 def _add_weight(graph: onnx.GraphProto, layer: Layer, values: Floats, scales: Floats) -> str:
-    """Add int8 weights and the node that gives them back as floats; returns the name of what it makes."""
+    """Add int8 weights and their DequantizeLinear; returns the name of its output."""
     shape = [1] * values.ndim
     shape[layer.axis] = -1
     q = np.rint(values.astype(np.float64) / scales.astype(np.float64).reshape(shape)).astype(np.int8)

@@ -64,7 +64,7 @@ class Reconstructed:
     Attributes:
         model: The float model with the refitted weights and biases.
         weights: Those of its weights that are rounded, with the scales of their channels.
-        ranges: Of what the quantized layers read.
+        ranges: Ranges of the quantized layers' inputs.
     """
 
     model: onnx.ModelProto
@@ -87,13 +87,13 @@ def reconstruct(
 
     Args:
         model: The float model; it is not changed.
-        candidates: Ranges of what its layers read; of several, the one is taken that disturbs the layer's output least.
+        candidates: Ranges of the layers' inputs; of several, the one that disturbs the layer's output least is taken.
         inputs: Held in memory.
-        name: What the model is called in errors.
+        name: Name of the model in errors.
         keep: Nodes that stay in float: their weights are refitted and not rounded.
         levels: Largest integer of a weight.
         threads: For onnxruntime.
-        progress: Called with what is being done.
+        progress: Called with the current action.
     """
     with one_blas_thread():
         return _reconstruct(model, candidates, inputs, name, keep, levels, threads, progress)
@@ -234,7 +234,7 @@ class _Walk:
     def advance(
         self, i: int, node: onnx.NodeProto, exact: Sequence[Sequence[Array]], inexact: Sequence[Sequence[Array]]
     ) -> None:
-        """Keep what node `i` made, and forget what nobody reads any more."""
+        """Keep the outputs of node `i`, and drop values that no later node reads."""
         names = [name for name in node.output if name]
         for values, made in ((self.truth, exact), (self.given, inexact)):
             for one, outputs in zip(values, made, strict=True):
@@ -254,7 +254,7 @@ def _rows(node: onnx.NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _outputs(
     model: onnx.ModelProto, node: onnx.NodeProto, values: Sequence[Values], name: str, threads: int
 ) -> list[list[Array]]:
-    """What one node of a model makes of each set of values."""
+    """Output of one node of a model for each set of values."""
     reads = read_by(node)
     one = onnx.ModelProto()
     one.ir_version = model.ir_version
@@ -300,7 +300,7 @@ def _columns(
 
 
 def _moments(columns: Sequence[tuple[Floats, Floats]], limits: Range | None, threads: int) -> Moments | None:
-    """Moments of what a layer reads, which the int8 model rounds within `limits`."""
+    """Moments of a layer's input, which the int8 model rounds within `limits`."""
     count = sum(a.shape[2] for a, _ in columns)
     if not count:
         return None

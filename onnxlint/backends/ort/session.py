@@ -48,7 +48,7 @@ def runtime() -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """What onnxruntime (or onnx) says, as one printable line without its error codes."""
+    """The error of onnxruntime (or onnx) as one printable line without its error codes."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = text.removeprefix("[ONNXRuntimeError] : ")
     parts = text.split(" : ", 2)
@@ -81,7 +81,7 @@ def start(
 
     Args:
         model: A path, or the model.
-        name: What it is called in errors; empty: its path.
+        name: Name of the model in errors; empty: its path.
         folder: Where external data of a model in memory is.
         threads: For one operator; operators run one after the other.
         optimize: Whether onnxruntime may change the graph.

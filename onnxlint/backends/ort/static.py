@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxlint.backends.ort.session import OrtSession
 
 WORSE = 1.0
-"""dB by which a calibrator has to be behind plain min-max ranges to be told so."""
+"""dB by which a calibrator has to be worse than plain min-max ranges for a note about it."""
 
 WHY = {
     8: "8-bit weights: exact on ARM, GPUs, NPUs and x86 with VNNI; use --weight-bits 7 for x86 with AVX2 alone",
@@ -39,7 +39,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         session: The float model.
         path: Where to write.
         job: How.
-        progress: Called with what is being done.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: It cannot be made.

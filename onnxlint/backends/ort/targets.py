@@ -38,7 +38,7 @@ def static_method(job: Job) -> str:
 
 
 def demand_weight_bits(job: Job) -> None:
-    """Raise OnnxlintError where weights are to have another number of bits than int8 weights can have here."""
+    """Raise OnnxlintError if weights are to have another number of bits than int8 weights can have here."""
     if job.weight_bits not in WEIGHT_BITS:
         raise OnnxlintError(
             f"--weight-bits {job.weight_bits}: {STATIC.name} has {listed(map(str, WEIGHT_BITS), last='or')}"

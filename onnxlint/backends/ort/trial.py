@@ -60,7 +60,7 @@ def culprits(candidates: Sequence[int], survives: Callable[[set[int]], bool], mo
         most: How many to look for.
 
     Returns:
-        None where more than `most` are to blame, or even without all of them it is not well.
+        None if more than `most` are to blame, or even without all of them it is not well.
     """
     found: set[int] = set()
     if not survives(set(candidates)):
@@ -83,7 +83,7 @@ def culprits(candidates: Sequence[int], survives: Callable[[set[int]], bool], mo
 
 
 def main() -> None:
-    """`PATH FEEDS.npz THREADS`: exit code 0 where the model runs, or onnxruntime says why it does not."""
+    """`PATH FEEDS.npz THREADS`: exit code 0 if the model runs, or onnxruntime reports an error."""
     from onnxlint.backends.ort.session import OrtSession
     from onnxlint.errors import OnnxlintError
 

@@ -36,7 +36,7 @@ def sample_texts(
     Args:
         target: The artifact's target.
         files: Its files, of which the names are used.
-        session: The artifact, loaded. It is run once: its outputs tell what the sample has to do.
+        session: The artifact, loaded. It is run once: its outputs determine the sample's code.
         model: The ONNX model that it was made from, for the records of concatenated heads and removed activations.
         recipe: How images become the input.
         x: An input (1, C, H, W).

@@ -85,7 +85,7 @@ def parts_of(model: onnx.ModelProto, names: Sequence[str], outputs: Sequence[Arr
 
 
 def _dropped_record(model: onnx.ModelProto) -> Mapping[str, Any]:
-    """Output or head → its removed activation, as the fix recorded it; empty where the record is absent or damaged."""
+    """Output or head → its removed activation, as the fix recorded it; empty if the record is absent or damaged."""
     from onnxlint.model.metadata import DROPPED_KEY
 
     text = next((entry.value for entry in model.metadata_props if entry.key == DROPPED_KEY), "{}")

@@ -1,4 +1,4 @@
-"""What a sample has to do: which outputs it reads, how it prepares images and how it decodes detections."""
+"""The plan of a sample: outputs to read, preprocessing of images, decoding of detections."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class DetectionPlan:
         box: Form of the boxes: `offsets`, `distances`, `cxcywh`, `xywh` or `xyxy`.
         relative: Whether boxes are parts of the input's sides.
         activation: Applied to the scores: `softmax`, `sigmoid` or `none`.
-        objectness: `probability`, `sigmoid` (a logit), or empty where the model has none.
+        objectness: `probability`, `sigmoid` (a logit), or empty if the model has none.
         has_labels: Whether the model gives class numbers.
-        landmarks: Form of the landmarks; empty where there are none.
+        landmarks: Form of the landmarks; empty if there are none.
         points: Landmarks of a box.
-        background: Index of the background class; None where there is none.
-        priors: Prior boxes; None where boxes do not depend on any.
+        background: Index of the background class; None if there is none.
+        priors: Prior boxes; None if boxes do not depend on any.
         places: Role (`boxes`, `scores`, …) → where its values are.
         threshold: Least score.
         nms: Largest overlap of two kept boxes.
@@ -115,7 +115,7 @@ class Plan:
         parts: What is in them.
         resize: How images are resized; `none` where they keep their size.
         pixel: `BGR`, `RGB` or `GRAY`.
-        size: Width and height of the input; None where it is free.
+        size: Width and height of the input; None if it is free.
         mean, norm: Of each channel.
         task: One of `onnxlint.accuracy.tasks.TASKS`, or `none`.
         classes: Names of the classes.
@@ -302,7 +302,7 @@ def plan_detection(
 
 
 def _score_activation(scores: RolePart, chosen: Decoder) -> str:
-    """The activation that is left to apply: none where the removed one is applied already, or scores are probabilities."""
+    """The activation still to apply: none if the removed one is applied already, or scores are probabilities."""
     if scores.activation:
         return "none"
     activation = chosen.activation

@@ -82,7 +82,7 @@ def render(language: str, plan: Plan) -> str:
 
 
 def demand_jinja() -> None:
-    """Raise where the samples cannot be written.
+    """Raise if the samples cannot be written.
 
     Raises:
         OnnxlintError: jinja2 is not installed.

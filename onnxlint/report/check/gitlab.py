@@ -1,7 +1,7 @@
 """GitLab's code quality report: a JSON array that the merge request widget reads.
 
 A fingerprint is made of the model, the rule and the finding's own (module, operator, ordinal), not of lines and numbers of
-nodes: what was there before the merge request is not new after a re-export.
+nodes: earlier findings are not new after a re-export.
 
 Source: https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
 """

@@ -70,7 +70,7 @@ def split(result: CheckResult) -> tuple[list[Finding], list[Finding]]:
 
 
 def unactionable(findings: Sequence[Finding]) -> str:
-    """The others in one sentence; empty where there are none."""
+    """The others in one sentence; empty if there are none."""
     if not findings:
         return ""
     codes = Counter(finding.code for finding in findings)
@@ -79,7 +79,7 @@ def unactionable(findings: Sequence[Finding]) -> str:
 
 
 def fix_hint(results: Sequence[CheckResult]) -> str:
-    """What `[*]` means and what to type, in one line; empty where nothing can be fixed."""
+    """The meaning of `[*]` and the command to type, in one line; empty if nothing can be fixed."""
     fixes = [finding.fix for result in results for finding in result.findings if finding.fix is not None]
     if not fixes:
         return ""

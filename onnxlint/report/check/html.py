@@ -99,7 +99,7 @@ def _controls(severities: Mapping[Severity, int]) -> str:
 
 
 def _file(result: CheckResult, unfolded: bool, room: int) -> Iterator[str]:
-    """The findings of a model: those of one kind together, and at the end those that nobody can act on."""
+    """The findings of a model: grouped by kind, those that are not actionable at the end."""
     yield f'<section class="file"><h2>{_text(result.model)}</h2>'
     silenced = f", {result.suppressed} suppressed" if result.suppressed else ""
     yield f'<p class="soft">{counted(len(result.findings), "finding")}{silenced}</p>'
@@ -139,7 +139,7 @@ def _group(group: Group, unfolded: bool, room: int) -> str:
 
 
 def _finding(finding: Finding, unfolded: bool, drawn: bool, is_member: bool = False) -> str:
-    """One finding; a member of a group does not repeat what the group says."""
+    """One finding; a member of a group does not repeat the group's text."""
     place = finding.location
     code = f'<code class="soft">{_text(place.place)}</code>'
     frame = f" <code>{_text(f'{place.source[-1].path}:{place.source[-1].line}')}</code>" if place.source else ""

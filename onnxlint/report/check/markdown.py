@@ -1,6 +1,6 @@
 """Markdown as GitHub and GitLab show it: for comments on pull requests and for the summary of a job.
 
-Every finding folds, and shows a Mermaid picture of what is around it in the graph. A comment of GitHub holds 65,536
+Every finding folds, and shows a Mermaid picture of its neighbourhood in the graph. A comment of GitHub holds 65,536
 characters: what does not fit loses its picture first, then the rest of its text, and is counted at the end.
 """
 

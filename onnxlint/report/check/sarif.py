@@ -3,7 +3,7 @@
 The physical location of a finding is its line of PyTorch, preferably one in the repository, else the model file; graph
 and node are logical locations. GitHub follows a finding from one upload to the next by `primaryLocationLineHash` alone: it
 is made of the model, the rule, the module, the operator and its ordinal, so that neither new node numbers nor moved lines
-make a new alert. What exceeds GitHub's limits is left out, the least severe first, and a notification says so.
+make a new alert. Results beyond GitHub's limits are left out, the least severe first, with a notification.
 
 Sources: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html (the section numbers below), and what GitHub
 reads of it: https://docs.github.com/en/code-security/code-scanning/integrating-with-code-scanning/sarif-support-for-code-scanning
@@ -183,7 +183,7 @@ def _result(finding: Finding, files: Files, rule_index: int | None, seen: Counte
 
 
 def _links(related: list[dict[str, Any]]) -> list[str]:
-    """A line that links the related locations, innermost first; none where there are none."""
+    """A line that links the related locations, innermost first; none if there are none."""
     links = []
     for entry in related[:_LINKS]:
         where = entry["physicalLocation"]
@@ -222,7 +222,7 @@ def _properties(finding: Finding) -> dict[str, Any]:
 
 
 def _logical(place: Location) -> list[dict[str, Any]]:
-    """What the finding is about, then the graph and the module that it is in (3.33)."""
+    """Logical locations of a finding: node or value, graph, module (3.33)."""
     locations: list[dict[str, Any]] = []
     graph = shown(place.graph)
     if place.index is not None or place.value:

@@ -1,6 +1,6 @@
 """For people: findings by file, those of one kind together, then what to type.
 
-With `verbose`, every finding by itself, and what to do about them once for neighbours that need the same. Colors and the
+With `verbose`, every finding separately, with one help text for neighbours that share it. Colors and the
 width of characters come from rich, imported only where they are wanted.
 """
 
@@ -32,7 +32,7 @@ _PLACES = 3
 """Lines of places of one kind."""
 
 _SHORT = 100
-"""Columns of a line of places where nothing wraps."""
+"""Columns of a line of places if the output is not wrapped."""
 
 _ENOUGH = 40
 """Columns of a line of Python that say enough: with less room than this it gets a line of its own."""
@@ -97,7 +97,7 @@ class _Writer:
             yield ""
 
     def _end(self) -> Iterator[str]:
-        """What is only counted, and what to type."""
+        """Counted findings, and the command to type."""
         if not self.report.verbose:
             others = [finding for result in self.report.results for finding in split(result)[1]]
             if others:

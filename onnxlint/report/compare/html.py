@@ -88,7 +88,7 @@ def _summary(report: AccuracyReport) -> str:
 
 
 def _value(report: AccuracyReport, one: CandidateReport, name: str) -> float | None:
-    """What a cell of the summary is sorted by."""
+    """Sort key of a cell of the summary."""
     if name == "size":
         return one.bytes
     if name == "parameters":

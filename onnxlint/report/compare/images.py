@@ -12,10 +12,10 @@ from onnxlint.report.page import text
 
 
 def worst_image(image: ImageAccuracy, is_detection: bool) -> Iterator[str]:
-    """An image, and what both models say about it.
+    """An image, and both models' results for it.
 
     Args:
-        image: With the network's input as a picture, where it is one.
+        image: The comparison, with the network's input as a picture, if it is one.
         is_detection: Whether both models detected something in it: then it is shown twice, with the boxes of each.
     """
     said = ""

@@ -28,7 +28,7 @@ def parse(value: Any) -> AccuracyReport:
     """The report that JSON values as `document` makes them stand for; texts are escaped, pictures are missing.
 
     Raises:
-        ValueError: They are not such a document; the message names the field.
+        ValueError: The document is not a comparison; the message names the field.
     """
     if not isinstance(value, dict) or value.get("version") != VERSION:
         raise ValueError(f"it is not a comparison of version {VERSION}")

@@ -1,4 +1,4 @@
-"""What the columns of a comparison mean, for those that a report shows."""
+"""The meaning of the columns of a comparison, for those that a report shows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _RATE = "tar@far="
 
 
 def explained(columns: Iterable[str]) -> list[tuple[str, str]]:
-    """Those of some columns whose meaning is not plain, each once: (column, explanation)."""
+    """Explanations of the columns that need one, each once: (column, explanation)."""
     known = {**COLUMNS, **METRICS}
     found = []
     for name in dict.fromkeys(columns):

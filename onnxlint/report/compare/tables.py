@@ -83,7 +83,7 @@ def summary(report: AccuracyReport) -> Table:
 
 
 def latency(one: CandidateReport) -> str:
-    """`14.2 ms ± 0.3 ms`; nothing where the machine was busy, because that number does not compare with the others."""
+    """`14.2 ms ± 0.3 ms`; nothing if the machine was busy, because that number does not compare with the others."""
     if one.latency is None or one.latency.busy:
         return numbers.UNKNOWN
     median, spread = numbers.milliseconds(one.latency.median_ms), numbers.milliseconds(one.latency.spread_ms)
@@ -91,7 +91,7 @@ def latency(one: CandidateReport) -> str:
 
 
 def unmeasured(report: AccuracyReport) -> str:
-    """Whose latency could not be measured, in one sentence; empty where all could, or none was asked for."""
+    """Whose latency could not be measured, in one sentence; empty if all could, or none was asked for."""
     models = (report.reference, *report.candidates)
     busy = [printable(one.name) for one in models if one.latency is not None and one.latency.busy]
     if not busy:
@@ -106,7 +106,7 @@ def notes(report: AccuracyReport) -> list[str]:
 
 
 def legend(report: AccuracyReport) -> list[tuple[str, str]]:
-    """What the columns of the report's tables mean, those whose meaning is not plain: (column, explanation)."""
+    """Explanations of the report's columns, if they need one: (column, explanation)."""
     shown = [*summary(report).header]
     for one in report.candidates:
         shown += outputs(one).header
@@ -148,7 +148,7 @@ def outputs(one: CandidateReport) -> Table:
 
 
 def layers(one: CandidateReport) -> Table:
-    """The layers that cause most of the loss, in order of computation; none where nothing but rounding differs."""
+    """The layers that cause most of the loss, in order of computation; none if nothing but rounding differs."""
     is_lost = first_fall(one.layers) is not None
     inexact = [layer for layer in one.layers if is_lost and (layer.share or layer.snr_db != math.inf)]
     ranked = sorted(inexact, key=lambda layer: (-(layer.share or 0.0), layer.snr_db))
@@ -193,7 +193,7 @@ def suggestions(one: CandidateReport) -> Iterator[str]:
 
 
 def headline(report: AccuracyReport) -> str:
-    """What was compared on what."""
+    """The models and inputs of the comparison."""
     source = report.source
     if os.path.isabs(source) and not os.path.relpath(source).startswith(".."):
         source = os.path.relpath(source)

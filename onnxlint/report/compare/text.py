@@ -26,7 +26,7 @@ def render(report: AccuracyReport, color: bool = False) -> str:
 
 
 def brief(report: AccuracyReport, color: bool = False) -> str:
-    """Verdict, inputs, the table of all models, and what was not measured; the rest is in other reports."""
+    """Verdict, inputs, the table of all models, and missing measurements; the rest is in other reports."""
     lines = [*_head(report, _painter() if color else _plain)]
     if busy := tables.unmeasured(report):
         lines += ["", *_wrapped(f"note: {busy}", indent="  ")]

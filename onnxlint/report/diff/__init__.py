@@ -15,7 +15,7 @@ FORMATS = ("text", "json", "markdown", "html")
 
 
 def check_format(format: str) -> None:
-    """Raise OnnxlintError where there is no such format."""
+    """Raise OnnxlintError if there is no such format."""
     if format not in FORMATS:
         raise OnnxlintError(
             f"--format: no such format: {printable(format)!r}{did_you_mean(format, FORMATS, choices(FORMATS))}"

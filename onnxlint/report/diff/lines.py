@@ -1,4 +1,4 @@
-"""What all formats of this report say alike: the summary's rows, a node in one line, the weights in a few."""
+"""Lines shared by all formats of this report: the summary's rows, a node in one line, the weights in a few."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxlint.text import counted, magnitude, size
 SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 ROUNDING = 1e-6
-"""Weights whose relative difference is below this differ by rounding: another fold of the same training."""
+"""Weights whose relative difference is below this differ by rounding only: folded differently, not retrained."""
 
 SHOWN_END = 72
 """Characters of an input, output or metadata value that the summary shows at most: sizes can be long expressions."""
@@ -94,7 +94,7 @@ def node_lines(changes: Sequence[NodeChange], everything: bool = False) -> Itera
 
 
 def finding_lines(findings: Sequence[Finding], everything: bool = False) -> Iterator[tuple[str, str]]:
-    """(finding, where it is) of each, those of one rule as one with how many there are."""
+    """(finding, place) of each; several of one rule become one with their number."""
     rules: dict[str, list[Finding]] = {}
     for finding in findings:
         rules.setdefault(finding.code, []).append(finding)

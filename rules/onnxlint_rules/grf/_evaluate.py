@@ -1,4 +1,4 @@
-"""Computes what nodes make of constants: in onnxruntime where it is installed, else in ONNX's reference implementation."""
+"""Compute nodes with constant inputs: in onnxruntime where it is installed, else in ONNX's reference implementation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def evaluate(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) -> d
         wanted: Names of values that they make.
 
     Raises:
-        Unfixable: They cannot be computed; the message says why.
+        Unfixable: They cannot be computed; the message has the reason.
         OnnxlintError: A weight that they read is missing or broken.
     """
     model = _small_model(view, nodes, wanted)

@@ -19,10 +19,10 @@ _NEVER = frozenset(
 """Random, control flow, sequences, and the quantized form of weights: computed at run time on purpose."""
 
 _COMPACT = frozenset(("Identity", "ConstantOfShape"))
-"""Operators that only name a constant or write it in short: nothing to be gained from folding these alone."""
+"""Operators that only name a constant or abbreviate it: folding these alone gains nothing."""
 
 _GROWS = frozenset(("ConstantOfShape", "Expand", "EyeLike", "OneHot", "Range", "Resize", "Tile", "Upsample"))
-"""Operators whose result can be much larger than what they are given."""
+"""Operators whose result can be much larger than their inputs."""
 
 
 class Region(NamedTuple):
@@ -34,7 +34,7 @@ class Region(NamedTuple):
         nodes: In the order of the file.
         ends: Those among them whose result other nodes, or the graph's outputs, read.
         hides: What quantizers and converters do not find because it is computed (see `_grf_graph.hides`).
-        grows: Bytes that the results take more than what they are computed from; None where their shapes are unknown.
+        grows: Growth in bytes from the inputs to the results; None if their shapes are unknown.
     """
 
     nodes: tuple[Node, ...]

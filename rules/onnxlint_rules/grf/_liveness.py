@@ -82,7 +82,7 @@ class Liveness:
                     queue.append(producer)
 
     def _count(self, node: Node) -> int:
-        """How many pairs of (output, reader) keep a node alive; never 0 where an output of the graph does."""
+        """How many pairs of (output, reader) keep a node alive; never 0 if an output of the graph does."""
         graph = node.graph
         if any(graph.is_output(name) or (id(graph), name) in self._returned for name in node.outputs if name):
             return sum(len(graph.consumers(name)) for name in node.outputs if name) + 1

@@ -494,4 +494,4 @@ _REASONS: dict[str, Callable[[Node], str]] = {
     "Unsqueeze": _squeeze,
     "Upsample": _resize,
 }
-"""Operators that can do nothing, and what says why; empty where the node does something."""
+"""Operators that can do nothing, and what says why; empty if the node does something."""

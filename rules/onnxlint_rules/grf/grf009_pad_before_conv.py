@@ -170,7 +170,7 @@ def _found(view: GraphView) -> list[Node]:
 
 
 def _spatial_pads(node: Node) -> list[int]:
-    """Zeros that a Pad adds to the spatial axes, begins first; empty where it adds none, or does anything else."""
+    """Zeros that a Pad adds to the spatial axes, begins first; empty if it adds none, or does anything else."""
     shape = node.shape(0)
     if node.attribute("mode", "constant") != "constant" or shape is None or len(shape) < 3:
         return []
@@ -207,7 +207,7 @@ def _all_take(node: Node) -> bool:
 
 
 def _merged(user: Node, name: str, pads: list[int]) -> list[int] | None:
-    """Pads of a Conv or AveragePool that does the Pad's work, too; None where it cannot."""
+    """Pads of a Conv or AveragePool that does the Pad's work, too; None if it cannot."""
     if user.op not in ("AveragePool", "Conv") or user.input(0) != name or name in user.inputs[1:]:
         return None
     if user.attribute("auto_pad", "NOTSET") not in ("", "NOTSET"):

@@ -17,7 +17,7 @@ EXPERIMENTAL = {
     "Scale": "Mul",
     "ScaledTanh": "Mul and Tanh",
 }
-"""Experimental operators that ONNX had removed by 1.5, and what takes their place."""
+"""Experimental operators that ONNX had removed by 1.5 → replacement."""
 
 
 def meant_only_for(options: Options, *families: str) -> bool:
@@ -40,7 +40,7 @@ def split_op(op: str) -> tuple[str, str]:
 
 
 def first_constant(node: Node, i: int) -> float | int | bool | None:
-    """The number that input `i` of a node holds, where it is a constant with one element."""
+    """The number in input `i` of a node, if it is a constant with one element."""
     value = node.constant(i)
     if value is None or value.size != 1 or value.dtype.kind not in "biuf":
         return None

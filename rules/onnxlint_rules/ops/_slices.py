@@ -28,7 +28,7 @@ class Block:
     Attributes:
         starts, stops: Of each axis that the indices speak of.
         sizes: Sizes of these axes of the data.
-        target: Shape that the updates have to take, as a Reshape target; None where they have it.
+        target: Shape that the updates have to take, as a Reshape target; None if they have it.
     """
 
     starts: tuple[int, ...]
@@ -38,7 +38,7 @@ class Block:
 
 
 def block_of(node: Node) -> Block | None:
-    """The block that a ScatterND writes; None where its indices are unknown, or are no block in order."""
+    """The block that a ScatterND writes; None if its indices are unknown, or are no block in order."""
     import numpy as np
 
     if node.attribute("reduction", "none") != "none":
@@ -66,7 +66,7 @@ def block_of(node: Node) -> Block | None:
 
 
 def _target(lengths: tuple[int, ...], rest: tuple[object, ...], updates: tuple[object, ...]) -> tuple[int, ...] | None:
-    """A Reshape target for the updates; None where none is needed, empty where none is constant."""
+    """A Reshape target for the updates; None if none is needed, empty if none is constant."""
     if updates == (*lengths, *rest):
         return None
     numbers = [*lengths, *(size if isinstance(size, int) else -1 for size in rest)]

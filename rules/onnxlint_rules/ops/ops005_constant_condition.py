@@ -190,7 +190,7 @@ def _never_run(node: Node) -> list[Graph]:
 
 
 def _bodies(node: Node, attribute: str) -> list[Graph]:
-    """The body of a name; none where the model lacks it."""
+    """The body of a name; none if the model lacks it."""
     return [g for g in node.graph.children if g.parent_node is node and g.path.endswith(f".{attribute}")][:1]
 
 
@@ -206,7 +206,7 @@ def _inline_if(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
 
 
 def _inline_loop(surgeon: Surgeon, node: Node) -> list[gs.Tensor]:
-    """What the outputs of a Loop are that runs once, or never."""
+    """Outputs of a Loop that runs once, or never."""
     import numpy as np
 
     from onnxlint.rulekit import detach

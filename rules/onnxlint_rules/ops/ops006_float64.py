@@ -277,7 +277,7 @@ def _is_small(node: Node) -> bool:
 
 
 def _size(graph: Graph, name: str) -> int | None:
-    """Number of elements; None where it is unknown."""
+    """Number of elements; None if it is unknown."""
     shape = graph.shape(name)
     if shape is None:
         return None

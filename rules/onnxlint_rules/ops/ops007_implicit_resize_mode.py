@@ -1,4 +1,4 @@
-"""OPS007: a Resize that does not say which pixels it means."""
+"""OPS007: a Resize without explicit sampling attributes."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _implicit(node: Node) -> str:
 
 
 def _scales(node: Node) -> list[tuple[float, int]] | None:
-    """(scale, input size) of each axis that changes; None where scales are not constant.
+    """(scale, input size) of each axis that changes; None if scales are not constant.
 
     An input size that is not known comes as one that is large enough to tell two readings apart.
     """

@@ -124,7 +124,7 @@ class Focus(Rule):
 
 @dataclass(frozen=True)
 class _Focus:
-    """What a Conv reads.
+    """Input of a Conv.
 
     Attributes:
         first: A Slice that reads the map.

@@ -1,4 +1,4 @@
-"""What the OUT rules share: the way back from a graph output to what makes its values, and detection heads."""
+"""Shared by the OUT rules: tracing a graph output back to its producer, and detection heads."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Heads:
 
     @property
     def sizes(self) -> list[int]:
-        """What each head adds to the differing axis."""
+        """Size of each head along the differing axis."""
         sizes = [int(shape[self.axis] or 0) for shape in self.shapes]
         return sizes if self.levels == 1 else list(dict.fromkeys(sizes))
 
 
 def find_heads(view: GraphView) -> Heads | None:
-    """The detection heads among the outputs of the main graph; None where there are none."""
+    """The detection heads among the outputs of the main graph; None if there are none."""
     graph = view.main
     names = list(dict.fromkeys(name for name in graph.outputs if graph.producer(name) is not None))
     if len(names) < 2:
@@ -104,11 +104,11 @@ def _concat_behind(graph: Graph, name: str) -> _Joined | None:
 
 
 _DECODING = frozenset((*_ARITHMETIC, *_SAME_AXES, "Clip", "Exp", "Neg", "Sigmoid", "Slice", "Split"))
-"""Operators that turn what a head says into corners of boxes, place by place."""
+"""Elementwise operators that decode a head's values into corners of boxes."""
 
 
 def _decoded_from(node: Node) -> Node | None:
-    """The Concat over feature maps that a Concat of decoded parts (corners, centers) comes from; None where it is none.
+    """The Concat over feature maps that a Concat of decoded parts (corners, centers) comes from; None if it is none.
 
     Both join along different axes, and everything between them works on single places.
     """

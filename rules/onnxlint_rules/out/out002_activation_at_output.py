@@ -315,7 +315,7 @@ def _activations(graph: Graph, output: str) -> _Found:
 
 
 def _is_beside_others(graph: Graph, name: str) -> bool:
-    """Whether another output says something else, no activation, of the same places: a detector's boxes."""
+    """Whether another output, without activation, belongs to the same places: a detector's boxes."""
     shape = graph.shape(name)
     if shape is None or len(shape) < 3:
         return False

@@ -166,7 +166,7 @@ class GeneratedIoNames(Rule):
 
 
 def _proposal(view: GraphView, names: Sequence[str], are_outputs: bool) -> dict[str, str]:
-    """Names that say what a value is: the module that makes an output, the kind of an input."""
+    """Descriptive names: the module of an output, the kind of an input."""
     used = {name for node in view.main.nodes for name in (*node.inputs, *node.outputs)} | set(view.main.inputs)
     found: dict[str, str] = {}
     for name in names:
@@ -181,7 +181,7 @@ def _proposal(view: GraphView, names: Sequence[str], are_outputs: bool) -> dict[
 
 
 def _module(view: GraphView, name: str) -> str:
-    """Last part of the module path that the exporter kept for what makes an output; empty where it kept none."""
+    """Last part of the module path of an output's producer; empty if the exporter kept none."""
     node = view.main.producer(name)
     for _ in range(8):
         if node is None:

@@ -23,7 +23,7 @@ def large_reductions(view: GraphView) -> list[tuple[Node, int]]:
 
 
 def summed(node: Node) -> int:
-    """How many numbers a reduction adds up for each number of its output; 0 where that is not known."""
+    """How many numbers a reduction adds up for each number of its output; 0 if that is not known."""
     shape = node.shape(0)
     if shape is None or node.graph.dtype(node.input(0)) not in FLOATS:
         return 0

@@ -1,4 +1,4 @@
-"""What the QNT rules share: which tensors are weights, and figures about them, read in pieces."""
+"""Shared by the QNT rules: finding weights, and statistics of them, read in chunks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Weight:
         node: The first node that reads it.
         operand: Which of its inputs it is.
         tensor: The tensor, read through any Identity and Transpose.
-        axis: Axis of `tensor` that holds the output channels; None where these are not along one axis.
+        axis: Axis of `tensor` that holds the output channels; None if these are not along one axis.
         groups: Groups of a ConvTranspose, whose weights hold the output channels of one group along `axis`.
     """
 
@@ -125,7 +125,7 @@ def pieces(view: GraphView, tensor: onnx.TensorProto) -> Iterator[Floats]:
 
 
 def figures(view: GraphView, tensor: onnx.TensorProto) -> Figures | None:
-    """Figures about a floating-point tensor, made once; None where its data cannot be read (SEC002 and SPC001 say so)."""
+    """Figures about a floating-point tensor, made once; None if its data cannot be read (SEC002 and SPC001 say so)."""
     known: dict[int, Figures | None] = view.memo.setdefault("onnxlint_rules.figures", {})
     if id(tensor) not in known:
         try:

@@ -324,7 +324,7 @@ def _kind(finding: Finding) -> str:
 
 
 def _in_range(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Constants that float16 holds: what is beyond it becomes ±1e4, what vanishes in it ±1e-6."""
+    """Constants in float16's range: larger ones become ±1e4, smaller ones ±1e-6."""
     import numpy as np
 
     floats = values.astype(np.float64)

@@ -142,7 +142,7 @@ class _Layer(NamedTuple):
 
 
 def _compare(view: GraphView, weight: Weight) -> _Layer | None:
-    """What int8 does to the channels of a layer; None where it loses few."""
+    """Loss of int8 per channel of a layer; None if few channels lose much."""
     import numpy as np
 
     from onnxlint_rules.qnt._weights import channel_blocks

@@ -138,7 +138,7 @@ def _tensors(group: list[Stored]) -> str:
 
 
 def _linked(view: GraphView, place: External) -> str:
-    """Whether a file inside the folder is a link, in words; empty where it is not."""
+    """Whether a file inside the folder is a link, in words; empty if it is not."""
     try:
         status = os.lstat(place.path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What can stand in the place of an operand that is computed from shapes."""
+"""Replacements for an operand that is computed from shapes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRIED_NODES = 5000
 
 @dataclass(frozen=True)
 class Answer:
-    """What can stand in the place of a computed operand.
+    """A replacement for a computed operand.
 
     Attributes:
         constant: An equivalent constant.
@@ -42,7 +42,7 @@ class Answer:
     why: str = ""
 
     def repeats(self, numbers: tuple[Number | None, ...]) -> bool:
-        """Whether the constant is what the operand's numbers say anyway."""
+        """Whether the constant equals the operand's known numbers."""
         return self.constant is not None and list(numbers) == self.constant
 
     def after(self, numbers: tuple[Number | None, ...] | None) -> str:
@@ -58,7 +58,7 @@ class Answer:
         return f"; constant {self.constant} is equivalent"
 
     def fix(self) -> Fix:
-        """How far putting the constant in the operand's place can be trusted."""
+        """Applicability of replacing the operand with the constant."""
         return Fix(Applicability.ASSUMES, " and ".join(self.conditions)) if self.conditions else SAFE
 
 
@@ -99,7 +99,7 @@ def pads_nothing(operand: Operand) -> bool:
 
 
 def padless_conditions(operand: Operand) -> tuple[str, ...]:
-    """Conditions on free sizes of the inputs under which a Pad adds nothing; empty where none was found."""
+    """Conditions on free sizes of the inputs under which a Pad adds nothing; empty if none was found."""
     node, data, view = operand.node, operand.data(), operand.node.graph.view
     numbers = operand.numbers()
     if operand.index != 1 or data is None or (numbers is not None and all(isinstance(n, int) for n in numbers)):

@@ -1,4 +1,4 @@
-"""What the SHP rules share: the operands of a model that are computed from shapes."""
+"""Shared by the SHP rules: the operands of a model that are computed from shapes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Operand:
     chain: Chain
 
     def numbers(self) -> tuple[Number | None, ...] | None:
-        """The operand's numbers, sizes among them; None where it cannot be followed."""
+        """The operand's numbers, sizes among them; None if it cannot be followed."""
         value = exact_sizes(self.node.graph.view).val(self.node, self.index)
         return None if value is None else value.numbers
 
@@ -98,14 +98,14 @@ def is_resize_by_sizes(operand: Operand) -> bool:
 
 @dataclass(frozen=True)
 class Scales:
-    """What is known about the factors of a Resize or Upsample whose size is computed.
+    """The factors of a Resize or Upsample whose size is computed, as far as known.
 
     Attributes:
-        factors: One for each number of its operand, or None where they are not the same for every input.
-        conditions: Under which they are; empty where they always are.
+        factors: One for each number of its operand, or None if they are not the same for every input.
+        conditions: Under which they are; empty if they always are.
         exact: The condition in terms of the sizes involved (`ceil(h/16) % 2 == 0`), for the reader.
         why: What stood in the way, where factors is None.
-        special: Whether no scale could ever do it, whatever the size of the input.
+        special: Whether no scale is equivalent for any size of the input.
     """
 
     factors: tuple[Fraction, ...] | None = None
@@ -115,7 +115,7 @@ class Scales:
     special: bool = False
 
     def fix(self) -> Fix | None:
-        """On which terms it can be fixed; None where it cannot."""
+        """The fix and its conditions; None if it cannot be fixed."""
         if self.factors is None:
             return None
         return SAFE if not self.conditions else Fix(Applicability.ASSUMES, " and ".join(self.conditions))
@@ -240,7 +240,7 @@ def _exact(sides: list[tuple[AnySize, AnySize]]) -> str:
 def is_expand_by_shape(operand: Operand) -> bool:
     """Whether an Expand repeats a tensor to the shape of the very tensors that it then meets (SHP005).
 
-    True where each reader of the Expand is an operator that broadcasts, and its other operand has the expanded shape.
+    True if each reader of the Expand is an operator that broadcasts, and its other operand has the expanded shape.
     """
     node, graph = operand.node, operand.node.graph
     if node.op != "Expand" or graph.is_output(node.output()):
@@ -271,7 +271,7 @@ def is_flatten(operand: Operand) -> bool:
 
 
 def show_numbers(numbers: tuple[Number | None, ...]) -> str:
-    """An operand as people would write it: `[N, -1, 4]`; empty where it says nothing that a reader could use."""
+    """An operand in short form: `[N, -1, 4]`; empty if that helps no reader."""
     texts = [f"{n.num}/{n.den}" if isinstance(n, Quotient) else "?" if n is None else str(n) for n in numbers]
     text = "[" + ", ".join(texts) + "]"
     return "" if "?" in text or len(text) > 80 else printable(text)

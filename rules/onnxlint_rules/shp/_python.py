@@ -1,4 +1,4 @@
-"""Lines of PyTorch rewritten: what a finding's line is to become, where that is one call on one line."""
+"""Rewrites of the PyTorch line of a finding, if it is one call on one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST = 1000
 
 
 def with_scale_factor(line: str, factors: Sequence[Fraction]) -> str:
-    """`F.interpolate(x, size=y.shape[2:])` with `scale_factor=` in place of the size; empty where it is not such a line.
+    """`F.interpolate(x, size=y.shape[2:])` with `scale_factor=` in place of the size; empty if it is not such a line.
 
     Args:
         line: One line of Python, stripped.
@@ -30,7 +30,7 @@ def with_scale_factor(line: str, factors: Sequence[Fraction]) -> str:
 
 
 def with_flatten(line: str) -> str:
-    """`x.view(x.size(0), -1)` as `x.flatten(1)`; empty where it is not such a line."""
+    """`x.view(x.size(0), -1)` as `x.flatten(1)`; empty if it is not such a line."""
     call = _only_call(line, "view") or _only_call(line, "reshape")
     if call is None or len(call.args) != 2 or call.keywords or not isinstance(call.func, ast.Attribute):
         return ""
@@ -44,7 +44,7 @@ def with_flatten(line: str) -> str:
 
 
 def _only_call(line: str, name: str) -> ast.Call | None:
-    """The one call of a function or method of a name on a line; None where there are none or several."""
+    """The one call of a function or method of a name on a line; None if there are none or several."""
     if len(line) > LONGEST or not line.isascii():  # columns are bytes
         return None
     try:

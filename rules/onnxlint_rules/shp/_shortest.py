@@ -95,7 +95,7 @@ def _key(operand: Operand) -> tuple[int, int]:
 
 
 def _form(operand: Operand, finder: _Finder) -> tuple[Part, ...] | None:
-    """The parts of one operand; None where a size of it is that of no axis."""
+    """The parts of one operand; None if a size of it is that of no axis."""
     node, numbers, data = operand.node, operand.numbers(), operand.data()
     value = exact_sizes(node.graph.view).val(node, operand.index)
     if numbers is None or value is None or len(value.dims) != 1:

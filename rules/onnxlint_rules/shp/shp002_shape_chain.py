@@ -282,7 +282,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 
 def operand_name(operand: Operand) -> tuple[str, str]:
-    """What an operand is called, and the plural of that: `target`, `targets`; `pads`, `pads`."""
+    """Name of an operand, and its plural: `target`, `targets`; `pads`, `pads`."""
     names = _NAMES.get(operand.node.op, ())
     name = names[operand.index] if operand.index < len(names) else f"input {operand.index}"
     return name, name if name.endswith("s") else f"{name}s"

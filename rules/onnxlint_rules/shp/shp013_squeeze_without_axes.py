@@ -159,7 +159,7 @@ class SqueezeWithoutAxes(Rule):
 
 
 def _free(node: Node) -> list[Dim]:
-    """Free sizes that a Squeeze without axes depends on; empty where it has axes, or depends on none."""
+    """Free sizes that a Squeeze without axes depends on; empty if it has axes, or depends on none."""
     if node.input(1) or node.attribute("axes") is not None:
         return []
     return [size for size in node.shape(0) or () if not isinstance(size, int)]

@@ -92,13 +92,13 @@ class Copy:
         return [self.labels[label] for label in _LABEL.findall(text) if label in self.labels]
 
     def without_labels(self, text: str) -> str:
-        """The message with what stands around the labels, which says nothing without them, taken out."""
+        """The message without labels and the words around them."""
         text = re.sub(rf"'{_LABEL.pattern} : ", "'", text)
         text = re.sub(rf"\s*\(?(node name|name|Name): {_LABEL.pattern}[,)]?", "", text)
         return re.sub(rf"\s*\(?{_LABEL.pattern}\)?", "", text)
 
     def refusal(self, node: Node) -> str:
-        """What the checker has against a node that it is shown alone; empty for nodes with bodies."""
+        """The checker's error for a node alone; empty for nodes with bodies."""
         from onnx import checker
         from onnx.onnx_cpp2py_export import checker as binding
 

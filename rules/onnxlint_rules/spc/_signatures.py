@@ -49,7 +49,7 @@ def _signature(op: str, domain: str, opset: int) -> _Signature | None:
 
 
 def type_conflict(node: Node) -> str:
-    """What is wrong with the types of a node's inputs; empty where nothing is."""
+    """The type error of a node's inputs; empty if there is none."""
     domain = node.proto.domain
     opset = node.graph.view.opset_of(domain)
     if domain not in (*STANDARD_DOMAINS, "ai.onnx.ml") or not 0 < opset < 2**31:

@@ -196,7 +196,7 @@ class InvalidModel(Rule):
         yield from self._faults(view, copy)
 
     def _too_new(self, view: GraphView, copy: Copy) -> Iterator[Finding]:
-        """What the installed onnx does not know yet; brings the copy to what it knows."""
+        """Report versions newer than the installed onnx; the copy is set to the newest known ones."""
         import onnx
 
         known = onnx.IR_VERSION
@@ -271,7 +271,7 @@ class _Fault:
     """What the checker said.
 
     Attributes:
-        message: One line; empty where another rule reports it.
+        message: One line; empty if another rule reports it.
         location: Where.
         repaired: Whether the copy has lost the fault, so that the checker can look for the next.
         severity: Where it is not the rule's own.
@@ -284,7 +284,7 @@ class _Fault:
 
 
 def _refusal(copy: Copy) -> str:
-    """Why the checker refuses the copy; empty where it does not."""
+    """Why the checker refuses the copy; empty if it does not."""
     from onnx import checker
 
     try:

@@ -17,12 +17,12 @@ _ERROR = re.compile(
     r"\(op_type:(?P<op>[^,()]*)(?:, node name: (?P<label>§\d+\.\d+§))?\): \[(?:Type|Shape)InferenceError\] "
     r"(?P<said>(?!(?:\[\w+\] )?Inference error\(s\)).*)"
 )
-"""One line of what strict inference raises; of nested errors, the innermost."""
+"""The error of strict inference in one line; of nested errors, the innermost."""
 
 _NOT_ITS_FAULT = re.compile(
     r"expected to have type but instead is null|external (tensor|data)|InferShapes.*not supported"
 )
-"""Errors that follow from an earlier one, and what inference cannot do without the weights."""
+"""Errors that follow from an earlier one, or from missing weights."""
 
 
 _ELEMENT = re.compile(r"Inferred elem type differs from existing elem type: \((\d+)\) vs \((\d+)\)")
@@ -226,7 +226,7 @@ def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:
 
 
 def _conflicts(copy: Copy) -> Iterator[tuple[str, Node | None]]:
-    """What strict inference says, and of which node."""
+    """The error of strict inference, and its node."""
     from onnx import shape_inference
 
     from onnxlint.rulekit import Crashed, in_child
@@ -253,7 +253,7 @@ def _clean(copy: Copy, said: str) -> str:
 
 
 def _operands(node: Node) -> str:
-    """`: inputs are [N, 4] and [3, 5]`; empty where a shape is unknown."""
+    """`: inputs are [N, 4] and [3, 5]`; empty if a shape is unknown."""
     shapes = [node.shape(i) for i in range(len(node.inputs)) if node.input(i)]
     known = [shape for shape in shapes if shape is not None]
     if not known or len(known) < len(shapes) or len(known) > 4:

@@ -66,7 +66,7 @@ def _has_live_body(node: Node) -> bool:
 
 
 def varying_rank(node: Node) -> str:
-    """How the rank of a node's output depends on sizes, in words; empty where it does not, or is not known to."""
+    """How the rank of a node's output depends on sizes, in words; empty if it does not, or is not known to."""
     return _rank_of_if(node) if node.op == "If" else _rank_of_squeeze(node)
 
 
@@ -99,7 +99,7 @@ _COMPARED = {"Equal": "==", "Greater": ">", "GreaterOrEqual": ">=", "Less": "<",
 
 
 def _condition(node: Node) -> str:
-    """`C == 1`: the comparison of sizes that an If depends on; empty where it is no single one."""
+    """`C == 1`: the comparison of sizes that an If depends on; empty if it is no single one."""
     maker = node.producer(0)
     while maker is not None and maker.op in ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"):
         maker = maker.producer(0)

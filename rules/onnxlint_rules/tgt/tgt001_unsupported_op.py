@@ -150,7 +150,7 @@ class UnsupportedOp(Rule):
 
 
 def _problem(view: GraphView, target: Target, op: str) -> str:
-    """What stands between a target and an operator, as a template; empty where nothing does."""
+    """Why a target does not support an operator, as a template; empty if it does."""
     domain = op.rpartition("::")[0]
     known = target.ops.get(op)
     if known is None:
