@@ -59,7 +59,7 @@ class Activation:
         total = np.exp(shifted).sum(axis=axes, keepdims=True)
         return np.asarray(shifted - np.log(total) if self.op == "LogSoftmax" else np.exp(shifted) / total)
 
-    def could_have_made(self, x: Array) -> bool:
+    def could_produce(self, x: Array) -> bool:
         """Whether numbers are what it gives: probabilities, or their logarithms."""
         x = np.asarray(x, np.float64)
         if not x.size or not np.isfinite(x).all():
@@ -76,7 +76,7 @@ class Activation:
             is_positive = axis is not None and axis >= 0
             return Activation(self.op, axis - x.ndim if axis is not None and is_positive else axis, self.to_end)
         tried = (Activation(self.op, axis) for axis in range(-1, -1 - x.ndim, -1))
-        return next((one for one in tried if one.could_have_made(x)), Activation(self.op))
+        return next((one for one in tried if one.could_produce(x)), Activation(self.op))
 
     def _axes(self, rank: int) -> tuple[int, ...] | int:
         axis = -1 if self.axis is None else self.axis

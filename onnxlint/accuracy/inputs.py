@@ -11,7 +11,7 @@ import numpy as np
 from onnxlint.backends import Array, Port, Session
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe, Unreadable, find_images, tensors
-from onnxlint.images.sizes import demand_values
+from onnxlint.images.sizes import require_values
 from onnxlint.model.arrays import read_inputs
 from onnxlint.text import printable
 from onnxlint.text import shape as show
@@ -110,18 +110,18 @@ def make_inputs(
     if isinstance(images, ImageSet) or takes_images:
         if not takes_images:
             raise OnnxlintError(
-                f"{printable(reference)}: its inputs are not one image ({_taken(ports)}); give --images an .npz file "
+                f"{printable(reference)}: its inputs are not one image ({_inputs_text(ports)}); give --images an .npz file "
                 "with an array for each"
             )
         found = images if isinstance(images, ImageSet) else find_images(images)
         if found.arrays is None or found.arrays.dtype == np.uint8:
             line = f"onnxlint compare {printable(reference)} … --images {printable(found.source)}"
-            demand_values(printable(reference), recipe, line)
+            require_values(printable(reference), recipe, line)
         return Inputs(found.source, recipe, ports[0], found, threads=threads)
     path = os.fspath(images)
     if not path.lower().endswith((".npz", ".npy")) or not os.path.isfile(path):
         raise OnnxlintError(
-            f"{printable(reference)}: its inputs are not one image ({_taken(ports)}); give --images an .npz file "
+            f"{printable(reference)}: its inputs are not one image ({_inputs_text(ports)}); give --images an .npz file "
             "with an array for each"
         )
     return Inputs(path, recipe, sets=_from_arrays(path, ports), threads=threads)
@@ -144,7 +144,7 @@ def renamed_feeds(feeds: Mapping[str, Array], session: Session, path: str) -> di
     return dict(zip(names, feeds.values(), strict=True))
 
 
-def _taken(ports: tuple[Port, ...]) -> str:
+def _inputs_text(ports: tuple[Port, ...]) -> str:
     return ", ".join(f"{printable(port.name)} ({port.dtype})" for port in ports[:4])
 
 

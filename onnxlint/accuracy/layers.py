@@ -98,9 +98,9 @@ class LayerComparison:
             self.progress(f"layers of {self.what}", chunk[-1] + 1, len(links))
         snr, found = [], []
         for link, meter, scale in zip(links, meters, scales, strict=True):
-            fitted = None if scale is None else scale.snr_db
-            if scale is not None and fitted is not None and fitted > meter.snr_db + RESCALED_DB:
-                snr.append(fitted)
+            rescaled = None if scale is None else scale.snr_db
+            if scale is not None and rescaled is not None and rescaled > meter.snr_db + RESCALED_DB:
+                snr.append(rescaled)
                 found.append(replace(link, scale=scale.factors))
             else:
                 snr.append(meter.snr_db)

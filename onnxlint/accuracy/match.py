@@ -382,4 +382,4 @@ def _has(kind: Activation, mine: Seen, numbers: Array, other: Seen, others: Arra
         return True
     if mine.is_known and (kind.op == "Sigmoid" or mine.is_dropped):
         return False
-    return kind.could_have_made(numbers) and (other.activation is not None or not kind.could_have_made(others))
+    return kind.could_produce(numbers) and (other.activation is not None or not kind.could_produce(others))

@@ -69,8 +69,8 @@ def groups_of(
     reference, *candidates = models
     recorded = {one.path: _recorded(one) for one in candidates}
     said = recipe or Recipe()
-    if reads_images and not said.says_values:
-        known = [(one, made) for one in candidates if (made := recorded[one.path]) is not None and made.says_values]
+    if reads_images and not said.defines_values:
+        known = [(one, made) for one in candidates if (made := recorded[one.path]) is not None and made.defines_values]
         if known:
             source, made = known[0]
             said = replace(made, size=said.size, suggested=said.suggested, multiples=(1, 1))
@@ -109,14 +109,14 @@ def _sized(
     for i, model in enumerate(models):
         if not model.is_onnx:
             continue
-        fitted = recipe_for(open_model(model.path), recipe, shapes if i == 0 else {}, reads_images)
-        across, down = math.lcm(across, fitted.multiples[0]), math.lcm(down, fitted.multiples[1])
-        if i and fitted.size != recipe.size and recipe.size is not None:
+        adapted = recipe_for(open_model(model.path), recipe, shapes if i == 0 else {}, reads_images)
+        across, down = math.lcm(across, adapted.multiples[0]), math.lcm(down, adapted.multiples[1])
+        if i and adapted.size != recipe.size and recipe.size is not None:
             raise OnnxlintError(
-                f"{printable(model.path)}: takes {_by(fitted.size)}, and the reference is compared at "
+                f"{printable(model.path)}: takes {_by(adapted.size)}, and the reference is compared at "
                 f"{_by(recipe.size)}: compare it with a reference of that size, or one whose sizes are free"
             )
-        recipe = fitted
+        recipe = adapted
         if is_suggested and i == 0 and not _is_fixed(model):
             recipe = replace(recipe, suggested=True)  # the candidate may still fix it
     multiples = (across, down) if recipe.size is None else (1, 1)
@@ -137,7 +137,7 @@ def _by(size: tuple[int, int] | None) -> str:
 def _disagreements(made: Recipe, used: Recipe) -> list[str]:
     """How the recipe of a comparison differs from the one that a candidate was made with."""
     notes = []
-    if made.says_values and _values(made) != _values(used):
+    if made.defines_values and _values(made) != _values(used):
         notes.append(
             f"converted with {_values(made)}, but compared with {_values(used)}: use the same options, or its accuracy "
             "is judged on inputs that it was not calibrated for"

@@ -191,9 +191,9 @@ class CandidateReport:
         return self.snr_db if self.worst_output is None else self.worst_output.snr_db
 
     def __repr__(self) -> str:
-        return f"<CandidateReport {printable(self.name)!r}: {self._said()}>"
+        return f"<CandidateReport {printable(self.name)!r}: {self._snr_text()}>"
 
-    def _said(self) -> str:
+    def _snr_text(self) -> str:
         if len(self.outputs) < 2:
             return db(self.snr_db)
         return f"{db(self.snr_db)} in the mean, {db(self.worst_snr_db)} in the worst output"
@@ -271,7 +271,7 @@ class AccuracyReport:
         return iter(self.candidates)
 
     def __repr__(self) -> str:
-        said = listed([f"{printable(one.name)} {one._said()}" for one in self.candidates], limit=3)
+        said = listed([f"{printable(one.name)} {one._snr_text()}" for one in self.candidates], limit=3)
         return f"<AccuracyReport of {printable(self.reference.name)!r} on {counted(self.inputs, 'input')}: {said}>"
 
     def rows(self) -> list[dict[str, Any]]:

@@ -31,10 +31,10 @@ def verdict(report: AccuracyReport) -> Verdict:
     parts = []
     if close:
         smallest = min(close, key=lambda one: one.bytes)
-        parts.append(f"{printable(smallest.name)} {_said(report, smallest)}{_size(report, smallest)}")
+        parts.append(f"{printable(smallest.name)} {_snr_text(report, smallest)}{_size(report, smallest)}")
     lossy = [one for one in candidates if not _is_close(report, one)]
     if lossy:
-        parts.append(f"{printable(lossy[-1].name)} {_said(report, lossy[-1])}")
+        parts.append(f"{printable(lossy[-1].name)} {_snr_text(report, lossy[-1])}")
     if not close:
         parts.insert(0, f"no candidate is close to {printable(report.reference.name)} ({_criterion(report)})")
     sentence = "; ".join(parts)
@@ -46,7 +46,7 @@ def _recommended(report: AccuracyReport, close: Sequence[CandidateReport]) -> tu
         return ()
     candidates = report.candidates
     best = max(candidates, key=lambda one: (*_rank(report, one), -one.bytes))
-    out = [Recommendation("the best accuracy", best.name, _said(report, best))]
+    out = [Recommendation("the best accuracy", best.name, _snr_text(report, best))]
     if close:
         small = min(close, key=lambda one: one.bytes)
         out.append(
@@ -113,7 +113,7 @@ def _is_close(report: AccuracyReport, one: CandidateReport) -> bool:
     return reference is not None and value >= GOOD_SHARE * reference
 
 
-def _said(report: AccuracyReport, one: CandidateReport) -> str:
+def _snr_text(report: AccuracyReport, one: CandidateReport) -> str:
     """A candidate's verdict, as the rest of a sentence."""
     name = judged(report)
     say: dict[str, Callable[[float], str]] = {

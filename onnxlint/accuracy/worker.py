@@ -38,7 +38,7 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Progress:
     """Progress: what is being done, how many steps are done, of how many."""
 
     what: str
@@ -81,7 +81,7 @@ def in_child(
             send(process.stdin, _Request(reference, tuple(candidates), inputs, options))
             while True:
                 message = receive(process.stdout)
-                if isinstance(message, _Told):
+                if isinstance(message, _Progress):
                     progress(message.what, message.done, message.total)
                 elif isinstance(message, _Begun):
                     begun = message
@@ -128,7 +128,7 @@ def main() -> None:
             request.candidates,
             request.inputs,
             request.options,
-            lambda *told: send(answers, _Told(*told)),
+            lambda *told: send(answers, _Progress(*told)),
             lambda *begun: send(answers, _Begun(*begun)),
         )
     except OnnxlintError as error:

@@ -66,7 +66,7 @@ class ChannelClasses:
         return i
 
 
-def wish(peak: Floats) -> Doubles:
+def log_factor(peak: Floats) -> Doubles:
     """The logarithm of the factor that brings each channel to the range of the largest one.
 
     Args:
@@ -76,15 +76,15 @@ def wish(peak: Floats) -> Doubles:
     return np.asarray(np.log(np.clip(peak.astype(np.float64) / largest, SMALLEST, None)), np.float64)
 
 
-def factors(classes: Mapping[str, Ids], wishes: Iterable[tuple[str, Doubles]]) -> dict[str, Doubles]:
+def factors(classes: Mapping[str, Ids], log_factors: Iterable[tuple[str, Doubles]]) -> dict[str, Doubles]:
     """Value → the factor s of each of its channels (new = old / s): the geometric mean of the factors that its class needs.
 
     Args:
         classes: As `ChannelClasses.resolved` gives them.
-        wishes: (value, logarithm of the factor wished for, for each channel); a value may come several times.
+        log_factors: (value, logarithm of the factor wished for, for each channel); a value may come several times.
     """
     logs: dict[int, list[float]] = {}
-    for name, wanted in wishes:
+    for name, wanted in log_factors:
         for i, one in zip(classes[name].tolist(), wanted.tolist(), strict=True):
             logs.setdefault(i, []).append(one)
     factor = {i: float(np.exp(np.mean(values))) for i, values in logs.items() if i != FIXED}

@@ -51,7 +51,7 @@ def comment(entries: Entries, most: int = MOST) -> str:
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def is_worth_saying(entries: Entries) -> bool:
+def is_worth_posting(entries: Entries) -> bool:
     """Whether a pull request that has no comment yet gets one: for new findings and for models that cannot be read."""
     return bool(entries.new or entries.errors)
 

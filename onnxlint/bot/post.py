@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from onnxlint.bot.comment import MARKER, comment, is_worth_saying
+from onnxlint.bot.comment import MARKER, comment, is_worth_posting
 from onnxlint.bot.entries import Entries, FindingEntry
 from onnxlint.bot.forges import LINE_MARKER, Forge, LineNote
 from onnxlint.bot.web import Refused
@@ -30,7 +30,7 @@ def post(entries: Entries, forge: Forge) -> str:
     """
     text = comment(entries)
     known = forge.find()
-    if known is None and not is_worth_saying(entries):
+    if known is None and not is_worth_posting(entries):
         return "nothing to post: no new findings, and no earlier comment"
     if known is None:
         forge.create(text)

@@ -161,7 +161,7 @@ def run(options: Options) -> int:
     from onnxlint.fixes.many import Destination, exit_code, fix_many
     from onnxlint.fixes.options import FixOptions
 
-    _demand_output(options)
+    _require_output(options)
     configs = configs_of(options, _settings(options))
     wanted = FixOptions(
         _request(options), split(options.assume), options.multiple_of, not options.no_verify, options.inputs
@@ -186,7 +186,7 @@ def run(options: Options) -> int:
     return exit_code(results, exit_zero=options.exit_zero, on_change=options.fail_on_change)
 
 
-def _demand_output(options: Options) -> None:
+def _require_output(options: Options) -> None:
     """Raise unless the command line names exactly one output.
 
     Raises:

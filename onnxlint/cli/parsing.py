@@ -118,7 +118,7 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
-            _help_if_asked(self, ctx, args)
+            _print_requested_help(self, ctx, args)
         taken = {name: _metavar(one) for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)}
         try:
             args = normalized(args, taken, _is_target)
@@ -229,7 +229,7 @@ class _Group(TyperGroup):
             args = [*args[1:], "--help"]
         name, rest = COMMAND_SYNONYMS.get(args[0], args[0]) if not self.prefix else args[0], args[1:]
         if name == "--help":
-            _help_if_asked(self, ctx, args)
+            _print_requested_help(self, ctx, args)
         names = self._names()
         if name in names:
             return name, load(name, names[name]), rest
@@ -256,7 +256,7 @@ class _Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
             if args and args[0] in _HELP:
-                _help_if_asked(self, ctx, args)
+                _print_requested_help(self, ctx, args)
             if self.prefix and not args:
                 console.write(self.get_help(ctx) + "\n")
                 raise typer.Exit(ERROR)
@@ -301,7 +301,7 @@ def _is_path(word: str) -> bool:
 # Help
 
 
-def _help_if_asked(command: Any, ctx: Any, words: Sequence[str]) -> None:
+def _print_requested_help(command: Any, ctx: Any, words: Sequence[str]) -> None:
     """Print the help and stop where it is asked for, whatever else is wrong with the command line."""
     before = words[: list(words).index("--")] if "--" in words else words
     if any(word in _HELP for word in before):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnxlint.backends import Backend, Job, Target, find_target
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe
-from onnxlint.images.sizes import demand_values
+from onnxlint.images.sizes import require_values
 from onnxlint.text import listed, printable
 
 
@@ -41,7 +41,7 @@ def obstacles(wanted: Sequence[tuple[Backend, Target]], source: str, job: Job) -
     return tuple(found)
 
 
-def demand_targets(wanted: Sequence[tuple[Backend, Target]], source: str, job: Job) -> None:
+def require_targets(wanted: Sequence[tuple[Backend, Target]], source: str, job: Job) -> None:
     """Raise if a target cannot be made from any model.
 
     Raises:
@@ -55,7 +55,7 @@ def demand_targets(wanted: Sequence[tuple[Backend, Target]], source: str, job: J
     raise OnnxlintError(f"{found[0].message}{others}")
 
 
-def demand_images(
+def require_images(
     wanted: Sequence[tuple[Backend, Target]], source: str, images: ImageSet | None, recipe: Recipe
 ) -> None:
     """Raise if calibration images or the preprocessing of pixels are missing.
@@ -70,7 +70,7 @@ def demand_images(
         raise OnnxlintError(f"{calibrated[0]} is calibrated with images: give --images a folder, a list or an .npz")
     if images.arrays is None or images.arrays.dtype == "uint8":
         line = f"onnxlint convert {printable(source)} --to {calibrated[0]} --images {printable(images.source)}"
-        demand_values(printable(source), recipe, line)
+        require_values(printable(source), recipe, line)
 
 
 def _missing(backend: Backend, target: Target, job: Job) -> str:

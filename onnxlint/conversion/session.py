@@ -22,7 +22,7 @@ from onnxlint.conversion.manifest import (
     same_images,
     same_model,
 )
-from onnxlint.conversion.preflight import demand_images, demand_targets, obstacles
+from onnxlint.conversion.preflight import obstacles, require_images, require_targets
 from onnxlint.conversion.worker import Request, Worker
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
@@ -130,7 +130,7 @@ def convert(
     images = images if images is None or isinstance(images, ImageSet) else find_images(images)
     calibrates = any(target.calibrates for _, target in wanted)
     recipe = recipe_for(model, recipe or Recipe(), shapes, reads_images=calibrates and images is not None)
-    demand_images(wanted, model.path, images, recipe)
+    require_images(wanted, model.path, images, recipe)
     job = Job(
         recipe,
         images,
@@ -147,7 +147,7 @@ def convert(
     if any(name.lower() == ALL for name in to):
         failures = {one.target: OnnxlintError(one.message) for one in obstacles(wanted, model.path, job)}
     if len(failures) in (0, len(wanted)):
-        demand_targets(wanted, model.path, job)
+        require_targets(wanted, model.path, job)
     folder = out_dir if out_dir is not None else os.path.dirname(model.path) or "."
     _refuse_losses(model, wanted, folder)
     with _work_folder(folder, make=out_dir is not None) as scratch, Worker() as worker:
@@ -411,4 +411,4 @@ def _recorded_images(document: Mapping[str, Any], digest: Any, path: str) -> Ima
 def _recorded_recipe(entry: Mapping[str, Any], path: str) -> Recipe:
     """The recipe of a manifest; without mean and norm, it means raw pixels."""
     recipe = recipe_from(entry, path)
-    return recipe if recipe.says_values else replace(recipe, mean=(0.0,) * recipe.channels)
+    return recipe if recipe.defines_values else replace(recipe, mean=(0.0,) * recipe.channels)

@@ -46,7 +46,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Progress:
     """Progress: what is being done, how many steps are done, of how many."""
 
     what: str
@@ -100,7 +100,7 @@ class Worker:
             send(process.stdin, request)
             while True:
                 message = receive(process.stdout)
-                if not isinstance(message, _Told):
+                if not isinstance(message, _Progress):
                     break
                 progress(message.what, message.done, message.total)
         except (EOFError, BrokenPipeError):
@@ -175,7 +175,7 @@ def main() -> None:
             request = receive(requests)
         except EOFError:
             break
-        send(answers, _answer(request, lambda *told: send(answers, _Told(*told))))
+        send(answers, _answer(request, lambda *told: send(answers, _Progress(*told))))
     answers.flush()
     os._exit(0)  # what libraries do when they are unloaded is nobody's business here
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlint.backends import Job, Progress, backend_for
-from onnxlint.conversion.preflight import demand_targets
+from onnxlint.conversion.preflight import require_targets
 from onnxlint.conversion.session import find_targets
 from onnxlint.deployment.options import Options
-from onnxlint.deployment.samples.writing import demand_jinja
+from onnxlint.deployment.samples.writing import require_jinja
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, Recipe
 from onnxlint.images.sizes import recipe_for
@@ -42,7 +42,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         OnnxlintError: The first thing that is wrong.
     """
     targets = find_targets(to)
-    demand_jinja()
+    require_jinja()
     model = open_model(path)
     _, fixed = places(path, folder)
     if os.path.exists(fixed) and os.path.samefile(fixed, path):
@@ -66,7 +66,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         threads=options.converting.threads,
         tools=options.converting.tools,
     )
-    demand_targets(targets, path, job)
+    require_targets(targets, path, job)
     progress("a first run", 0, None)
     _run_once(model, recipe, options, task)
     return recipe

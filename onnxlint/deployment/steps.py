@@ -93,7 +93,7 @@ def fix_model(path: str, fixed: str, fixes: Fixes, options: Options, step: OpenS
     from onnxlint.lint.rule import Request
     from onnxlint.report.fix import render_fix
 
-    def told(what: str) -> None:
+    def report_step(what: str) -> None:
         step.progress(f"fix: {what}")
 
     request = Request(
@@ -102,11 +102,11 @@ def fix_model(path: str, fixed: str, fixes: Fixes, options: Options, step: OpenS
     wanted = FixOptions(request, multiple_of=fixes.multiple_of)
     configs = options.configs()
     try:
-        done = fix_path(path, configs, wanted, told)
+        done = fix_path(path, configs, wanted, report_step)
     except HeadsError as error:
         step.lines += (f"heads stay separate outputs: {error}",)
         wanted = replace(wanted, request=replace(request, concat_heads=None))
-        done = fix_path(path, configs, wanted, told)
+        done = fix_path(path, configs, wanted, report_step)
     write(done, fixed)
     step.files += (fixed, *_weights_of(fixed))
     step.lines += tuple(line for line in render_fix(done.report, fixed).splitlines()[1:] if line.strip())

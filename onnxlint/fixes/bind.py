@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.shapes import demand_input
+from onnxlint.fixes.shapes import require_input
 from onnxlint.model.arrays import read_arrays
 from onnxlint.text import counted, listed, printable
 
@@ -39,10 +39,10 @@ def bind_inputs(view: GraphView, bindings: Sequence[tuple[str, str]]) -> tuple[o
 
     values: dict[str, Any] = {}
     for name, text in bindings:
-        demand_input(view, "--bind", name)
+        require_input(view, "--bind", name)
         if name in values:
             raise OnnxlintError(f"--bind: input {printable(name)!r} is bound twice")
-        values[name] = _fitted(view, name, _read(view, name, text))
+        values[name] = _reshaped(view, name, _read(view, name, text))
     _refuse_outputs(view, values)
     model = onnx.ModelProto()
     model.CopyFrom(view.proto)
@@ -110,7 +110,7 @@ def _number(text: str, dtype: Any) -> float | int | bool:
     return int(text) if dtype.kind in "iu" else float(text)
 
 
-def _fitted(view: GraphView, name: str, array: Any) -> Any:
+def _reshaped(view: GraphView, name: str, array: Any) -> Any:
     """The value in the input's shape.
 
     Raises:

@@ -92,7 +92,7 @@ def fix_model(
     job = Job(view.model, plan, request, view)
     progress("fixing")
     run = run_rounds(job)
-    _demand_heads(job, run)
+    _require_heads(job, run)
     simplified = None
     if request.simplify:
         simplified = _simplify(job, run, progress)
@@ -116,7 +116,7 @@ def fix_model(
     )
 
 
-def _demand_heads(job: Job, run: Run) -> None:
+def _require_heads(job: Job, run: Run) -> None:
     """Heads that were asked for are joined.
 
     Raises:

@@ -91,14 +91,14 @@ def fix_many(
             yield Result(one.model, error=one.message)
             continue
 
-        def told(what: str, one: str = one, number: int = number) -> None:
+        def report_step(what: str, one: str = one, number: int = number) -> None:
             progress(f"{number} of {len(found)} {printable(os.path.basename(one))}: {what}" if len(found) > 1 else what)
 
         try:
-            fixed = fix_path(one, configs, options, told)
+            fixed = fix_path(one, configs, options, report_step)
             output = outputs.get(one)
             if output is not None and (fixed.report.changed or not destination.in_place):
-                told("writing")
+                report_step("writing")
                 write(fixed, output, destination.external_data, destination.inline)
             yield Result(one, fixed, output if fixed.report.changed or not destination.in_place else None)
         except OnnxlintError as error:

@@ -170,21 +170,21 @@ class _Work:
                 nodes.append(node)
                 continue
             before = len(nodes)
-            nodes += self._raised(node, old, place)
+            nodes += self._upgraded(node, old, place)
             is_longer = is_longer or len(nodes) != before + 1
         if is_longer or place.prelude:
             copies = [type(node).FromString(node.SerializeToString()) for node in (*place.prelude, *nodes)]
             del proto.node[:]
             proto.node.extend(copies)
 
-    def _raised(self, node: onnx.NodeProto, old: int, place: _Place) -> Iterator[onnx.NodeProto]:
+    def _upgraded(self, node: onnx.NodeProto, old: int, place: _Place) -> Iterator[onnx.NodeProto]:
         op = node.op_type
         for version in CHANGES.get(op, ()):
             step = STEPS.get((op, version)) if old < version <= self.target else None
             replaced = None if step is None else step(node, place)
             if replaced is not None:
                 for other, its_version in replaced:
-                    yield from self._raised(other, its_version, place)
+                    yield from self._upgraded(other, its_version, place)
                 return
         yield node
 

@@ -155,7 +155,7 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
         since, values = _NEW_VALUES.get((op, attribute.name), (0, ()))
         if version < since and attribute.s.decode("utf-8", "replace") in values:
             raise fail(f"its {attribute.name} is of opset {since}")
-    _demand_valid(node, message, old, fail)
+    _require_valid(node, message, old, fail)
     return gone
 
 
@@ -190,7 +190,7 @@ def _axes_to_attribute(node: Node, message: onnx.NodeProto, fail: Any) -> set[st
     return {name}
 
 
-def _demand_valid(node: Node, message: onnx.NodeProto, old: onnx.defs.OpSchema, fail: Any) -> None:
+def _require_valid(node: Node, message: onnx.NodeProto, old: onnx.defs.OpSchema, fail: Any) -> None:
     """The older schema takes the node: attributes, number of inputs and outputs, types of inputs.
 
     Raises:

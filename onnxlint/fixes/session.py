@@ -14,7 +14,7 @@ from onnxlint.fixes.edits import apply_edits, edits_of
 from onnxlint.fixes.engine import Compare, fix_model
 from onnxlint.fixes.options import FixOptions
 from onnxlint.fixes.results import FixReport
-from onnxlint.fixes.simplify import demand_onnxsim
+from onnxlint.fixes.simplify import require_onnxsim
 from onnxlint.lint.session import Plans, fail_level
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.text import printable
@@ -61,13 +61,13 @@ def fix_path(
     Raises:
         OnnxlintError: The model, the configuration or an assumption is wrong.
     """
-    _demand_usable(options)
+    _require_usable(options)
     model = open_model(path)
     request = options.request
     edited = apply_edits(model, edits_of(request)).proto
     multiples = noted_multiples(edited, options.assumptions, options.multiple_of)
     if request.simplify:
-        demand_onnxsim()
+        require_onnxsim()
         if not options.verify:
             raise OnnxlintError("--simplify needs verification by running both models; leave out --no-verify")
     request = replace(request, multiples=tuple(multiples.items()))
@@ -78,13 +78,13 @@ def fix_path(
     proto, report = fix_model(model, plan, request, comparer, progress)
     if options.verify and report.changed and not (report.verification and report.verification.verified):
         progress("loading")
-        _demand_loadable(model, proto, bool(request.dynamic or request.static))
+        _require_loadable(model, proto, bool(request.dynamic or request.static))
     level = fail_level(configs.of(path))
     failing = level is not None and any(left.finding.severity.rank >= level.rank for left in report.left)
     return Fixed(model, proto, report, failing)
 
 
-def _demand_usable(options: FixOptions) -> None:
+def _require_usable(options: FixOptions) -> None:
     """Raise for options that are wrong for every model.
 
     Raises:
@@ -99,7 +99,7 @@ def _demand_usable(options: FixOptions) -> None:
         raise OnnxlintError(f"--inputs {printable(inputs)}: no such file")
 
 
-def _demand_loadable(model: Model, proto: onnx.ModelProto, has_sizes: bool) -> None:
+def _require_loadable(model: Model, proto: onnx.ModelProto, has_sizes: bool) -> None:
     """A model that cannot be run on inputs of ours can still be loaded.
 
     Raises:

@@ -40,7 +40,7 @@ def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[Wante
         return _named_axes(view, flag, parts)
     if not equals or not all(parts):
         raise OnnxlintError(f"{shown}: write it as {example}")
-    shape = view.main.shape(demand_input(view, flag, name))
+    shape = view.main.shape(require_input(view, flag, name))
     if shape is None or len(shape) != len(parts):
         has = "no known rank" if shape is None else counted(len(shape), "axis", "axes")
         raise OnnxlintError(
@@ -80,7 +80,7 @@ def _is_name(text: str) -> bool:
     return text.replace("_", "a").isalnum() and not text[0].isnumeric()
 
 
-def demand_input(view: GraphView, flag: str, name: str) -> str:
+def require_input(view: GraphView, flag: str, name: str) -> str:
     """The name of an input, as it is.
 
     Raises:

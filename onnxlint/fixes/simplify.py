@@ -66,7 +66,7 @@ class Outcome:
     refused: str = ""
 
 
-def demand_onnxsim() -> None:
+def require_onnxsim() -> None:
     """Say early that onnxsim is missing.
 
     Raises:
@@ -96,7 +96,7 @@ def simplify(model: Model, skeleton: onnx.ModelProto, seconds: int = SECONDS, me
 
     import onnx
 
-    demand_onnxsim()
+    require_onnxsim()
     shown, hidden = _shown(model, skeleton)
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
         source, target = os.path.join(folder, "model.onnx"), os.path.join(folder, "simplified.onnx")
@@ -279,7 +279,7 @@ def _restored(
     kept += [tensor for name, tensor in originals.items() if name in listed and name not in names]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    _forget_gone(graph)
+    _drop_stale_shapes(graph)
     return proto
 
 
@@ -329,7 +329,7 @@ def _restore_body(body: onnx.GraphProto, original: onnx.GraphProto) -> None:
     if [value.name for value in body.output] == [value.name for value in original.output]:
         del body.output[:]
         body.output.extend(original.output)
-    _forget_gone(body)
+    _drop_stale_shapes(body)
 
 
 def _content(node: onnx.NodeProto) -> tuple[Any, ...]:
@@ -346,7 +346,7 @@ def _content(node: onnx.NodeProto) -> tuple[Any, ...]:
     return node.op_type, node.domain, inputs, list(node.output), sorted(attributes)
 
 
-def _forget_gone(graph: onnx.GraphProto) -> None:
+def _drop_stale_shapes(graph: onnx.GraphProto) -> None:
     """Remove declared shapes of values that are gone, in place."""
     names = {name for node in graph.node for name in node.output}
     names |= {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}

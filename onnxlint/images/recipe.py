@@ -62,7 +62,7 @@ class Recipe:
         return 1 if self.pixel == "GRAY" else 3
 
     @property
-    def says_values(self) -> bool:
+    def defines_values(self) -> bool:
         """Whether it defines the preprocessing of pixel values; `mean` of zeros means raw pixels."""
         return bool(self.mean or self.norm)
 

@@ -60,7 +60,7 @@ def recipe_for(
             own or math.ceil(have / of) * of for own, have, of in zip(fixed, recipe.size, (across, down), strict=True)
         )
         return replace(recipe, size=(size[0], size[1]), suggested=False)
-    _demand_conditions(shown, known, recipe.size)
+    _require_conditions(shown, known, recipe.size)
     if any(own is not None and own != have for own, have in zip(fixed, recipe.size, strict=True)):
         size = tuple(own or have for own, have in zip(fixed, recipe.size, strict=True))
         raise OnnxlintError(
@@ -88,7 +88,7 @@ def broken_condition(model_conditions: list[Assumption], shape: tuple[int, ...])
     return ""
 
 
-def _demand_conditions(shown: str, known: list[Assumption], size: tuple[int, int]) -> None:
+def _require_conditions(shown: str, known: list[Assumption], size: tuple[int, int]) -> None:
     """Raise if the size breaks a condition that `onnxlint fix` wrote into the model."""
     sizes = {HEIGHT: size[1], WIDTH: size[0]}
     for one in known:
@@ -112,7 +112,7 @@ def _refuse_channels(shown: str, channels: int, width: object, recipe: Recipe) -
         )
 
 
-def demand_values(shown: str, recipe: Recipe, line: str) -> None:
+def require_values(shown: str, recipe: Recipe, line: str) -> None:
     """Raise if the preprocessing of pixel values is not given.
 
     Args:
@@ -123,7 +123,7 @@ def demand_values(shown: str, recipe: Recipe, line: str) -> None:
     Raises:
         OnnxlintError: The question, with lines that answer it.
     """
-    if not recipe.says_values:
+    if not recipe.defines_values:
         raise OnnxlintError(
             f"{shown}: preprocessing of pixels (0–255) unknown; type '{line} --preset imagenet' (or "
             f"{', '.join(sorted(set(PRESETS) - {'imagenet'}))}), or add your training's --mean A,B,C --norm A,B,C; "

@@ -127,7 +127,7 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
     try:
         findings, suppressed, failures = check_view(make_view(model), plan)
     except (OnnxlintError, MemoryError, RecursionError) as error:
-        return CheckResult(model.path, error=FileError(model.path, _said(error, model.path)))
+        return CheckResult(model.path, error=FileError(model.path, _error_text(error, model.path)))
     return CheckResult(
         model.path,
         tuple(findings),
@@ -146,11 +146,11 @@ def check_file(path: str, plan: Plan) -> CheckResult:
     try:
         model = open_model(path)
     except (OnnxlintError, MemoryError, RecursionError) as error:
-        return CheckResult(path, error=FileError(path, _said(error, path)))
+        return CheckResult(path, error=FileError(path, _error_text(error, path)))
     return replace(check_model(model, plan), seconds=time.perf_counter() - started)
 
 
-def _said(error: BaseException, path: str) -> str:
+def _error_text(error: BaseException, path: str) -> str:
     """One line about what ended a check; it names the file."""
     if isinstance(error, MemoryError):
         return f"{printable(path)}: checking it needs more memory than is available; check fewer models at once (-j 1)"

@@ -56,14 +56,14 @@ def code(text: str) -> str:
 
 def html(text: str) -> str:
     """A text that is not markup, neither in an HTML block nor in a line of Markdown: entities are text in both."""
-    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};{_apart(match[0])}", shown(text, _TEXT))
+    return _MARKUP.sub(lambda match: f"&#{ord(match[0])};{_separator(match[0])}", shown(text, _TEXT))
 
 
 def prose(text: str) -> str:
     """A text without markup, readable in the file too: no emphasis, link, mention or element can come of it."""
-    return _MARKUP.sub(lambda match: f"\\{match[0]}{_apart(match[0])}", shown(text, _TEXT))
+    return _MARKUP.sub(lambda match: f"\\{match[0]}{_separator(match[0])}", shown(text, _TEXT))
 
 
-def _apart(char: str) -> str:
+def _separator(char: str) -> str:
     # Mentions and issue numbers are found in the text that is shown, where backslashes and entities are gone.
     return "<!-- -->" if char in "@#" else ""

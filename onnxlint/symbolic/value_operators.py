@@ -121,13 +121,13 @@ def _floored(s: Symbolic, number: Number | None) -> Number | None:
 def _floor_of(number: Number | None) -> Number | None:
     if not isinstance(number, Quotient):
         return number
-    return number.num // number.den if number.is_telling and isinstance(number.den, int) else None
+    return number.num // number.den if number.has_exact_floor and isinstance(number.den, int) else None
 
 
 def _ceil_of(number: Number | None) -> Number | None:
     if not isinstance(number, Quotient):
         return number
-    return ceil_div(number.num, number.den) if number.is_telling and isinstance(number.den, int) else None
+    return ceil_div(number.num, number.den) if number.has_exact_floor and isinstance(number.den, int) else None
 
 
 def _each(compute: Callable[[Number | None], Number | None]) -> Evaluator:

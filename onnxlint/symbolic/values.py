@@ -34,7 +34,7 @@ class Quotient:
         return all(abs(k) <= SMALL for k in factors)
 
     @property
-    def is_telling(self) -> bool:
+    def has_exact_floor(self) -> bool:
         """Whether rounding it cannot have crossed a whole number, so that its floor is that of the exact quotient."""
         return isinstance(self.den, int) and 0 < self.den <= SMALL
 

@@ -115,7 +115,7 @@ def load_problem(model: Model, proto: onnx.ModelProto, seconds: float = 300.0) -
     Raises:
         OnnxlintError: onnxruntime is not installed.
     """
-    _demand_runtime()
+    _require_runtime()
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as scratch:
         path = os.path.join(scratch, "model.onnx")
         try:
@@ -138,7 +138,7 @@ def _verify(
     interface: Interface = UNCHANGED,
     allow_empty: bool = False,
 ) -> Verification:
-    _demand_runtime()
+    _require_runtime()
     view = make_view(replace(original[0], proto=original[1]))
     half = _half(view)
     if tolerance != EXACT and half is not None:
@@ -188,7 +188,7 @@ def _verify(
         return found
 
 
-def _demand_runtime() -> None:
+def _require_runtime() -> None:
     from importlib.util import find_spec
 
     if find_spec("onnxruntime") is None:

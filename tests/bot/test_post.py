@@ -61,7 +61,7 @@ def test_one_comment_is_written_edited_and_becomes_clean(state: ForgeState) -> N
 
 
 def test_nothing_is_said_where_nothing_ever_was_found(state: ForgeState) -> None:
-    assert post(CLEAN, github(state)).startswith("nothing to say")
+    assert post(CLEAN, github(state)).startswith("nothing to post")
     assert not state.written()
 
 

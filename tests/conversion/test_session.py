@@ -117,7 +117,7 @@ def test_one_target_that_fails_does_not_stop_another(tmp_path: Path) -> None:
     [
         (["--to", "ncnn-int9"], "no such target: 'ncnn-int9'; did you mean 'ncnn-int8'?"),
         (["--to", "ncnn-int8"], "ncnn-int8 is calibrated with images"),
-        (["--to", ","], "no target is named"),
+        (["--to", ","], "no target given"),
         ([], "missing --to (for example --to ncnn-int8)"),
         (["--to", "onnx-int8-static", "--images", "nowhere"], "nowhere: no such file or folder"),
         (["--to", "onnx-fp16", "--input-shape", "x=1,3"], "m.onnx has no such input"),

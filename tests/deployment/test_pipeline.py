@@ -243,7 +243,7 @@ def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"task": "clasification"}, "did you mean 'classification"),
-        ({"task": None, "labels": "x"}, "add task"),
+        ({"task": None, "labels": "x"}, "labels needs task"),
         ({"to": ["onnx-fp61"]}, r"did you mean 'onnx.fp16"),
         ({"fail_if": ["snr"]}, "snr"),
         ({"images": None}, "is calibrated with images"),

@@ -489,7 +489,7 @@ IMAGE = "(float[N,C,H,W] x) => (float[a,b,c,d] y)"
             18,
             f"{IMAGE} <float[2] s = {{1, 2}}> {{ y = GroupNormalization<num_groups = 2>(x, s, s) }}",
             21,
-            "its channels",
+            "a scale for each channel",
         ),
         (9, "(int32[N] x) => (int32[N] y) { y = Erf(x) }", 13, "no longer defined for integers"),
         (11, "(float[N] x) => (float[N] y) { y = Squeeze<axes: ints = []>(x) }", 13, "list of axes is empty"),

@@ -201,16 +201,16 @@ def test_sizes_with_which_nothing_loads_are_refused_and_nothing_is_written(tmp_p
 
 def test_a_result_that_would_not_load_is_an_error() -> None:
     pytest.importorskip("onnxruntime")
-    from onnxlint.fixes.session import _demand_loadable
+    from onnxlint.fixes.session import _require_loadable
 
     good = onnx.parser.parse_model(RANKS)
     bad = onnx.parser.parse_model(RANKS)
     bad.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 6
     model = Model("m.onnx", good, 0)
-    _demand_loadable(model, good, has_sizes=True)
+    _require_loadable(model, good, has_sizes=True)
     with pytest.raises(OnnxlintError, match="with the sizes asked for onnxruntime would not load the model"):
-        _demand_loadable(model, bad, has_sizes=True)
-    _demand_loadable(Model("m.onnx", bad, 0), bad, has_sizes=False)  # it was no better before
+        _require_loadable(model, bad, has_sizes=True)
+    _require_loadable(Model("m.onnx", bad, 0), bad, has_sizes=False)  # it was no better before
 
 
 BAKED = """

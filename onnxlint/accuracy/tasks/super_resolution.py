@@ -185,16 +185,16 @@ class _Pictures:
         self._loose: dict[str, list[str]] = {}
         for path in found:
             self._exact.setdefault(PurePath(path).stem, []).append(path)
-            self._loose.setdefault(_bare(path), []).append(path)
+            self._loose.setdefault(_stem_without_scale(path), []).append(path)
 
     def get(self, path: str) -> str | None:
-        for found in (self._exact.get(PurePath(path).stem, ()), self._loose.get(_bare(path), ())):
+        for found in (self._exact.get(PurePath(path).stem, ()), self._loose.get(_stem_without_scale(path), ())):
             if len(found) == 1:
                 return found[0]
         return None
 
 
-def _bare(path: str) -> str:
+def _stem_without_scale(path: str) -> str:
     return re.sub(r"(?i)([_-]?x\d|[_-](lr|hr))+$", "", PurePath(path).stem)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
 from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
 from onnxlint.backends.ncnn.run import wheel
-from onnxlint.backends.ncnn.tools import demand_room, pnnx_binary, real_tool, run_tool
+from onnxlint.backends.ncnn.tools import pnnx_binary, real_tool, require_room, run_tool
 from onnxlint.backends.size_inputs import bind_hint
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.batch import input_batch_axes
@@ -213,7 +213,7 @@ def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     code, log = run_tool(command, folder)
     said = [line.strip() for line in log.splitlines() if line.strip()]
     if code != 0 or not os.path.exists(os.path.join(folder, param)):
-        demand_room(folder)
+        require_room(folder)
         how = f"crashed (signal {-code})" if code < 0 else f"failed (exit code {code})"
         plain = [line for line in said if not line.startswith("#")]
         last = next((line for line in reversed(plain) if TROUBLE.search(line)), plain[-1] if plain else "")
@@ -243,7 +243,7 @@ def _read(name: str, param: str, view: GraphView, log: Sequence[str]) -> Network
         if not missing:
             return load(param)
     except OnnxlintError as error:
-        demand_room(os.path.dirname(param))
+        require_room(os.path.dirname(param))
         raise NotConvertible(
             f"{printable(name)}: pnnx did not make a valid net of it ({str(error).removeprefix(param + ':').strip()})",
             LINT_TARGET,

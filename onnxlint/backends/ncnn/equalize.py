@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import ChannelClasses, Ids, factors, wish
+from onnxlint.backends.channels import ChannelClasses, Ids, factors, log_factor
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
 from onnxlint.backends.ncnn.table import QUANTIZABLE, quantizable
@@ -75,10 +75,10 @@ def equalize(
         if not quantizable(layer):
             continue
         blob = layer.bottoms[0]
-        wanted = wish(peaks[blob])
+        wanted = log_factor(peaks[blob])
         if alpha < 1 and layer.type != "ConvolutionDepthWise":
             reach = np.abs(_by_input(layer, len(peaks[blob]))).max(axis=(0, 2))
-            wanted = alpha * wanted - (1 - alpha) * wish(reach)
+            wanted = alpha * wanted - (1 - alpha) * log_factor(reach)
         wishes.append((blob, wanted))
     scales = {name: one.astype(np.float32) for name, one in factors(classes, wishes).items()}
     new = {

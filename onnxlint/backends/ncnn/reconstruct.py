@@ -95,7 +95,7 @@ class _State:
             return self.net
         return quantize(self.net, self.table, keep=self.keep, weights=self.weights, rest="fp32").net
 
-    def fitted(
+    def with_layers_rounded(
         self, readers: Sequence[Layer], pairs: Sequence[Pair], scale: float, damping: float, threads: int
     ) -> _State:
         """With the layers that read one blob done, which has the scale `scale`."""
@@ -160,7 +160,7 @@ def reconstruct(
         for known in (*truth, *given):
             for name in [n for n in known if n not in (exact.input, blob) and not after[n] & unread]:
                 del known[name]
-        state = state.fitted(layers, pairs, input_scales[layers[0].name], damping, threads)
+        state = state.with_layers_rounded(layers, pairs, input_scales[layers[0].name], damping, threads)
         progress("rounding weights", done, len(readers))
     return Rounded(state.net, state.table, state.weights)
 

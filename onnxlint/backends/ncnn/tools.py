@@ -83,7 +83,7 @@ def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
         raise OnnxlintError(f"{printable(command[0])}: wrote no output ({how}){last}")
 
 
-def demand_room(folder: str) -> None:
+def require_room(folder: str) -> None:
     """Raises OnnxlintError if a tool may have failed because the disk is full: none of them says so."""
     if shutil.disk_usage(folder).free < ROOM:
         where = printable(os.path.dirname(folder))

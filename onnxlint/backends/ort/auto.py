@@ -148,12 +148,12 @@ def _rounded(
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The model with its weights rounded against the layers' outputs, or `plain` where that is closer, with a note."""
     kept, levels, threads = sorted(keep), plan.levels, plan.threads
-    fitted = reconstruct(
+    reconstructed = reconstruct(
         base, candidates, inputs, name=plan.name, keep=kept, levels=levels, threads=threads, progress=progress
     )
-    last = corrected(base, fitted, inputs, name=plan.name, keep=kept, levels=levels, threads=threads)
+    last = corrected(base, reconstructed, inputs, name=plan.name, keep=kept, levels=levels, threads=threads)
     made, best = plain, trials.get("rounded to the nearest, mixed", trials["rounded to the nearest"])
-    for label, one in (("rounded against each layer's output", fitted), ("last layers corrected", last)):
+    for label, one in (("rounded against each layer's output", reconstructed), ("last layers corrected", last)):
         trial = quantize(one.model, one.ranges, keep, one.weights, plan.levels)
         trials[label] = judge.score(trial)
         if trials[label] >= best - (CORRECTION_COST if one is last else 0):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlint.backends import Artifact, Job, Progress, Target, silent
-from onnxlint.backends.ort.targets import DYNAMIC, FP16, STATIC, demand_weight_bits, static_method
+from onnxlint.backends.ort.targets import DYNAMIC, FP16, STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
@@ -47,7 +47,7 @@ class OrtBackend:
         _refuse_quantized(source, (node.op for node in view.main.nodes))
         if target.name == STATIC.name:
             static_method(job)
-            demand_weight_bits(job)
+            require_weight_bits(job)
             try:
                 image_port(source, declared_ports(view))
             except OnnxlintError as error:

@@ -18,7 +18,7 @@ CONTRIBUTED = frozenset({"Attention", "EmbedLayerNormalization"})
 """Operators of the domain `com.microsoft` that the quantizer knows; it looks at their names alone."""
 
 
-def not_meant(model: onnx.ModelProto) -> list[str]:
+def foreign_nodes(model: onnx.ModelProto) -> list[str]:
     """Nodes that onnxruntime's quantizer would take for its own by their names, though they are of another domain: ONNX has
     an Attention of its own since operator set 23, and anybody may have a Conv."""
     return [
@@ -68,7 +68,7 @@ def quantize(
                         per_channel=per_channel,
                         reduce_range=True,  # see qdq.LEVELS
                         weight_type=kind,
-                        nodes_to_exclude=sorted({*keep, *not_meant(model)}),
+                        nodes_to_exclude=sorted({*keep, *foreign_nodes(model)}),
                     )
                 made = onnx.load(target)
             except Exception as error:  # whatever it raises

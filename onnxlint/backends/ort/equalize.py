@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnxlint.backends.channels import ChannelClasses, Doubles, Floats, Ids, factors, wish
+from onnxlint.backends.channels import ChannelClasses, Doubles, Floats, Ids, factors, log_factor
 from onnxlint.backends.ort.session import read_by
 
 PASSES = frozenset("Relu LeakyRelu MaxPool AveragePool GlobalAveragePool GlobalMaxPool Identity Dropout".split())
@@ -124,7 +124,7 @@ def equalized(model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats
     scales = factors(
         classes,
         [
-            (name, wish(peak))
+            (name, log_factor(peak))
             for name, peak in peaks.items()
             if name in classes and len(classes[name]) == len(peak) and peak.max() > 0
         ],

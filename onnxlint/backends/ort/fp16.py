@@ -55,10 +55,10 @@ def make_half(session: OrtSession, path: str, job: Job, progress: Progress) -> A
         culprit = _first_not_finite(model, made, session, inputs[0], job, path)
         if culprit is None:
             break
-        plan.spare(culprit, "makes NaN or infinity in float16")
+        plan.keep_float32(culprit, "makes NaN or infinity in float16")
         for i, node in enumerate(model.graph.node):
             if not set(node.output).isdisjoint(model.graph.node[culprit].input):
-                plan.spare(i, "its output becomes NaN or infinity in float16")
+                plan.keep_float32(i, "its output becomes NaN or infinity in float16")
     details = finish(session, made, path, inputs, job)
     decisions = tuple(
         Decision(node.name, node.op_type, "fp32" if i in plan.spared else "fp16", plan.spared.get(i, "fits"))
@@ -96,7 +96,7 @@ def _surviving_half(
     if found is None:
         raise OnnxlintError(f"{printable(session.path)}: onnxruntime crashes on the float16 model ({how})")
     for i in found:
-        plan.spare(i, f"onnxruntime crashes on it in float16 ({how})")
+        plan.keep_float32(i, f"onnxruntime crashes on it in float16 ({how})")
     return half_graph.converted(model, kinds, plan.spared)
 
 

@@ -120,7 +120,7 @@ class Plan:
 
     spared: dict[int, str] = field(default_factory=dict)
 
-    def spare(self, index: int, why: str) -> None:
+    def keep_float32(self, index: int, why: str) -> None:
         """Keep a node in float32; the first reason that is given stays."""
         self.spared.setdefault(index, why)
 
@@ -203,14 +203,14 @@ def plan(
     made = Plan()
     for i, node in enumerate(nodes):
         if i in sizes:
-            made.spare(i, "computes sizes")
+            made.keep_float32(i, "computes sizes")
         if node.name in wanted and node.name:
-            made.spare(i, "asked for")
+            made.keep_float32(i, "asked for")
         why = _why_not_by_type(node, version) or _why_not_by_values(node, kinds, bad) or _long_sum(node, measured)
         if why:
-            made.spare(i, why)
-        _spare_divisor(made, i, node, measured, constants, makers)
-        _spare_truncated(made, i, node, measured, makers)
+            made.keep_float32(i, why)
+        _keep_divisor(made, i, node, measured, constants, makers)
+        _keep_truncated(made, i, node, measured, makers)
     return made
 
 
@@ -251,7 +251,7 @@ def _long_sum(node: onnx.NodeProto, measured: Mapping[str, Measured]) -> str:
     return f"adds up {count:,} numbers, too many for sums in float16" if count > LARGE_REDUCTION else ""
 
 
-def _spare_divisor(
+def _keep_divisor(
     made: Plan,
     i: int,
     node: onnx.NodeProto,
@@ -266,12 +266,12 @@ def _spare_divisor(
     key = node.input[at]
     one = measured.get(key) or constants.get(key)
     if one is not None and one.flushed:
-        made.spare(i, f"{printable(key)} has numbers that float16 turns into 0, where that is dangerous")
+        made.keep_float32(i, f"{printable(key)} has numbers that float16 turns into 0, where that is dangerous")
         if key in makers:
-            made.spare(makers[key], f"its result is {printable(key)}, which must not become 0")
+            made.keep_float32(makers[key], f"its result is {printable(key)}, which must not become 0")
 
 
-def _spare_truncated(
+def _keep_truncated(
     made: Plan, i: int, node: onnx.NodeProto, measured: Mapping[str, Measured], makers: Mapping[str, int]
 ) -> None:
     """Spare a cast to integers that come out differently from float16, and the node that makes its input."""
@@ -280,6 +280,6 @@ def _spare_truncated(
     key = node.input[0]
     to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
     if to not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16):
-        made.spare(i, f"{printable(key)} becomes another integer in float16")
+        made.keep_float32(i, f"{printable(key)} becomes another integer in float16")
         if key in makers:
-            made.spare(makers[key], f"its result {printable(key)} becomes another integer in float16")
+            made.keep_float32(makers[key], f"its result {printable(key)} becomes another integer in float16")

@@ -145,8 +145,8 @@ def quantize(
                 made[layer.source] = _add_activation(graph, layer.source, ranges[layer.source])
             if layer.weight not in made:
                 values = numpy_helper.to_array(tensors[layer.weight])
-                fitted = (weights or {}).get(layer.weight) or nearest(values, layer.axis, levels)
-                made[layer.weight] = _add_weight(graph, layer, *fitted)
+                quantized = (weights or {}).get(layer.weight) or nearest(values, layer.axis, levels)
+                made[layer.weight] = _add_weight(graph, layer, *quantized)
             node.input[0], node.input[1] = made[layer.source], made[layer.weight]
         still_read |= read_by(node)
         graph.node.append(node)

@@ -195,20 +195,20 @@ class _Walk:
         self, node: onnx.NodeProto, layer: Layer | None, old: Doubles, shape: tuple[int, ...], m: Moments
     ) -> None:
         key = node.input[1]
-        fitted = refit(old, m, REFIT_DAMPING)
+        refitted = refit(old, m, REFIT_DAMPING)
         scales = np.zeros(0, np.float32)
         if layer is not None:
-            grid = best_scales(fitted, np.diagonal(m.hessian, axis1=1, axis2=2), self._levels, False)
+            grid = best_scales(refitted, np.diagonal(m.hessian, axis1=1, axis2=2), self._levels, False)
             steps = (1 / grid).astype(np.float32).astype(np.float64)
-            fitted = round_weights(fitted, 1 / steps, m.hessian, self._levels, DAMPING) * steps[..., None]
+            refitted = round_weights(refitted, 1 / steps, m.hessian, self._levels, DAMPING) * steps[..., None]
             scales = steps.reshape(-1).astype(np.float32)
-        plain = np.ascontiguousarray(_rows(node, fitted.reshape(shape)), np.float32)
+        plain = np.ascontiguousarray(_rows(node, refitted.reshape(shape)), np.float32)
         self._tensors[key].CopyFrom(numpy_helper.from_array(plain, key))
         if scales.size:
             self.weights[key] = (plain, scales)
         if len(node.input) > 2 and node.input[2]:
             bias = numpy_helper.to_array(self._tensors[node.input[2]])
-            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(old, fitted, m)
+            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(old, refitted, m)
             self._tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
 
     def _given(self, node: onnx.NodeProto) -> Array:

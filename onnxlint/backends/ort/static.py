@@ -13,7 +13,7 @@ from onnxlint.backends.ort.feeds import from_images, image_port, spread
 from onnxlint.backends.ort.judge import Judge, computer
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
-from onnxlint.backends.ort.targets import STATIC, demand_weight_bits, static_method
+from onnxlint.backends.ort.targets import STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Unreadable
 from onnxlint.text import printable
@@ -49,7 +49,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
     image_port(name, session.inputs)
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {STATIC.name} is calibrated on images; give some with --images")
-    demand_weight_bits(job)
+    require_weight_bits(job)
     unreadable: list[Unreadable] = []
     some = list(from_images(name, session.inputs, job, spread(job.images, auto.IMAGES), unreadable))
     progress("pre-processing", 0, None)

@@ -37,7 +37,7 @@ def static_method(job: Job) -> str:
     return method
 
 
-def demand_weight_bits(job: Job) -> None:
+def require_weight_bits(job: Job) -> None:
     """Raise OnnxlintError if weights are to have another number of bits than int8 weights can have here."""
     if job.weight_bits not in WEIGHT_BITS:
         raise OnnxlintError(

@@ -81,7 +81,7 @@ def render(language: str, plan: Plan) -> str:
     )
 
 
-def demand_jinja() -> None:
+def require_jinja() -> None:
     """Raise if the samples cannot be written.
 
     Raises:
@@ -96,7 +96,7 @@ def demand_jinja() -> None:
 @cache
 def _environment(language: str) -> Environment:
     """The templates of a language. C++ is full of `{{`, so variables are written `@{ name }@`."""
-    demand_jinja()
+    require_jinja()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -20,7 +20,7 @@ EXPERIMENTAL = {
 """Experimental operators that ONNX had removed by 1.5 → replacement."""
 
 
-def meant_only_for(options: Options, *families: str) -> bool:
+def targets_only(options: Options, *families: str) -> bool:
     """Whether the user named targets, and all are of these families (`onnxruntime` includes `onnxruntime-cuda`)."""
     return bool(options.targets) and all(target.startswith(families) for target in options.targets)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, counted, printable
-from onnxlint_rules.ops._common import EXPERIMENTAL, meant_only_for, own_functions, split_op
+from onnxlint_rules.ops._common import EXPERIMENTAL, own_functions, split_op, targets_only
 
 _PYTORCH = re.compile(r"aten|prim|org\.pytorch\..+|org\.pytorch|caffe2|onnx_c2|torch_scatter|torchvision|quantized")
 _PYTORCH_OPS = re.compile(r"ATen|PythonOp|(aten|prim)::.+")
@@ -172,7 +172,7 @@ def _verdict(view: GraphView, domain: str, name: str, options: Options) -> tuple
     if _PYTORCH.fullmatch(domain) or _PYTORCH_OPS.fullmatch(name):
         return Severity.ERROR, "is a fallback to PyTorch that no runtime has"
     if _TENSORRT.fullmatch(domain) or name.endswith("_TRT"):
-        if meant_only_for(options, "tensorrt"):
+        if targets_only(options, "tensorrt"):
             return None
         return Severity.WARNING, "is a plugin that only TensorRT runs"
     if domain in _LAYOUT_DOMAINS:
@@ -183,7 +183,7 @@ def _verdict(view: GraphView, domain: str, name: str, options: Options) -> tuple
     if domain in _EXTENSIONS:
         return Severity.WARNING, "runs only where onnxruntime-extensions is loaded"
     if domain.startswith("com.microsoft"):
-        return None if meant_only_for(options, "onnxruntime") else (Severity.INFO, "runs in ONNX Runtime only")
+        return None if targets_only(options, "onnxruntime") else (Severity.INFO, "runs in ONNX Runtime only")
     if domain == "" or domain.startswith("ai.onnx"):
         return _unknown_standard(view, domain, name)
     return (

@@ -120,15 +120,15 @@ class Copy:
             return ""  # versions that are no versions
         return ""
 
-    def set_apart(self, node: Node) -> None:
+    def skip_node(self, node: Node) -> None:
         """Make the checker pass over one node: an operator of a domain of its own, without attributes."""
         copy = self.node(node)
         copy.domain = PASSED_OVER
         copy.op_type = copy.op_type or "Nameless"
         del copy.attribute[:]
-        self._import_apart(node.graph)
+        self._import_skipped(node.graph)
 
-    def _import_apart(self, graph: Graph) -> None:
+    def _import_skipped(self, graph: Graph) -> None:
         while graph.parent is not None:
             graph = graph.parent
         owner = self.graph(graph) if graph.is_function else self.proto

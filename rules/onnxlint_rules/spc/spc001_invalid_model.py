@@ -189,7 +189,7 @@ class InvalidModel(Rule):
         copy = Copy(view, proto)
         copy.empty_tensors()
         for node in view.nodes(*_EXPERIMENTAL):
-            copy.set_apart(node)
+            copy.skip_node(node)
         yield from self._too_new(view, copy)
         yield from self._short_tensors(view)
         yield from self._unsorted(view, copy)
@@ -298,7 +298,7 @@ def _fault(view: GraphView, copy: Copy, text: str) -> _Fault:
     message = _clean(copy, text)
     match = _UNSORTED.search(text)
     if match:
-        return _unmade(view, copy, match[1], copy.labelled(text)[0])
+        return _read_before_made(view, copy, match[1], copy.labelled(text)[0])
     match = _TWICE.search(text)
     if match:
         return _made_twice(view, copy, match[1])
@@ -308,10 +308,10 @@ def _fault(view: GraphView, copy: Copy, text: str) -> _Fault:
     node = _node(view, copy, text)
     match = _NO_OP.search(text)
     if match and node is not None:
-        copy.set_apart(node)
+        copy.skip_node(node)
         return _Fault(_unknown_operator(match[1], node), view.at(node), True)
     if node is not None:
-        copy.set_apart(node)
+        copy.skip_node(node)
         return _Fault("" if "is deprecated in domain_version" in text else message, view.at(node), True)
     if "in initializer but not in graph input" in text:
         # Each initializer is a fault of its own: they are all reported as one.
@@ -325,14 +325,14 @@ def _fault(view: GraphView, copy: Copy, text: str) -> _Fault:
     return _Fault(message, view.at(value=name), _drop(copy, name))
 
 
-def _unmade(view: GraphView, copy: Copy, name: str, node: Node) -> _Fault:
+def _read_before_made(view: GraphView, copy: Copy, name: str, node: Node) -> _Fault:
     own = copy.node(node)
     for i, given in enumerate(own.input):
         if given == name:
             own.input[i] = ""
     made_later = node.graph.owner(name) is not None
     what = "before it is made" if made_later else "which nothing makes"
-    copy.set_apart(node)
+    copy.skip_node(node)
     return _Fault(
         f"{printable(node.op)} reads {printable(name)!r}{'' if made_later else ','} {what}", view.at(node), True
     )
