@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxlint_rules.grf._liveness import liveness
 
+import onnxlint
 from onnxlint.fixes.rule_tests import findings_in, parse
 from onnxlint.lint.engine import Plan, check_file, check_view
 from onnxlint.lint.finding import Finding, Severity
@@ -213,6 +214,29 @@ def test_constants_of_one_value_do_nothing_where_they_enlarge_nothing(
     result = check_file(str(path), Plan((load_registry().find("GRF003"),), Options()))
     assert result.error is None
     assert [one.code for one in result.findings] == ["GRF003"] * hit
+
+
+@pytest.mark.parametrize("operator", ["Add", "Mul"])
+@pytest.mark.parametrize("constant_first", [False, True])
+@pytest.mark.parametrize("shape", [(), (8,)])
+def test_what_is_added_through_an_identity_is_not_taken_for_the_data(
+    tmp_path: Path, operator: str, constant_first: bool, shape: tuple[int, ...]
+) -> None:
+    """As the TorchScript exporter writes layers that share a bias."""
+    fill = numpy_helper.from_array(np.full(shape, {"Add": 0, "Mul": 1}[operator], np.float32), "fill")
+    operands = ["shared", "a"] if constant_first else ["a", "shared"]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Identity", ["fill"], ["shared"]),
+        helper.make_node(operator, operands, ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [floats("x", 4, 8)], [floats("y", 4, 8)], [fill])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    onnx.save(model, tmp_path / "m.onnx")
+    onnxlint.fix(tmp_path / "m.onnx", tmp_path / "fixed.onnx", select=["GRF003"], verify=False, isolated=True)
+    fixed = onnx.load(tmp_path / "fixed.onnx")
+    assert [node.op_type for node in fixed.graph.node if node.op_type != "Identity"] == ["Relu", "Sigmoid"]
 
 
 def test_one_odd_number_keeps_an_addition() -> None:

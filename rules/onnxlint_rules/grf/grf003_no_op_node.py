@@ -278,7 +278,13 @@ def _removable(node: Node) -> bool:
 
 
 def _data_operand(node: Node) -> int:
-    return 1 if node.op in ("Add", "Mul") and is_fixed(node.graph, node.input(0)) else 0
+    """The operand that the node returns unchanged: the other one where the first is the 0 or 1, as it or an Identity."""
+    neutral = _NEUTRAL.get(node.op)
+    return 1 if neutral is not None and _repeats(node, 0, neutral) else 0
+
+
+_NEUTRAL = {"Add": 0.0, "Mul": 1.0}
+"""What either operand of a commutative operator may be without effect."""
 
 
 def _repeats(node: Node, i: int, wanted: float) -> bool:
@@ -464,7 +470,7 @@ def _pool(node: Node) -> str:
 
 
 _REASONS: dict[str, Callable[[Node], str]] = {
-    "Add": _neutral(0, "0 is added", (0, 1)),
+    "Add": _neutral(_NEUTRAL["Add"], "0 is added", (0, 1)),
     "AveragePool": _pool,
     "Cast": _cast,
     "CastLike": _cast,
@@ -479,7 +485,7 @@ _REASONS: dict[str, Callable[[Node], str]] = {
     "MaxPool": _pool,
     "Mean": _single,
     "Min": _single,
-    "Mul": _neutral(1, "the factor is 1", (0, 1)),
+    "Mul": _neutral(_NEUTRAL["Mul"], "the factor is 1", (0, 1)),
     "Pad": _pad,
     "Pow": _neutral(1, "the exponent is 1"),
     "Reshape": _reshape,
