@@ -384,9 +384,11 @@ class _Scratch:
     def commit(self) -> None:
         """Move everything in place, in the order of writing."""
         for temporary, destination in self._files:
+            if destination == self._data:
+                # Before anything moves: from the first move on, no model may refer to the data that is there.
+                write_atomically(note_of(destination), f"{identity(destination)} {identity(temporary)}")
+        for temporary, destination in self._files:
             try:
-                if destination == self._data:
-                    write_atomically(note_of(destination), f"{identity(destination)} {identity(temporary)}")
                 replace(temporary, destination)
             except OSError as error:
                 self._second = ""  # the model in place may need it
