@@ -101,11 +101,13 @@ def run(options: Options) -> int:
     from onnxlint.bot.entries import to_json
     from onnxlint.bot.post import write_summary
     from onnxlint.model.output import check_writable, write_atomically
+    from onnxlint.model.protect import refuse_report
 
     if options.post is not None and options.write is not None:
         raise UsageError("--write and --post cannot be used together: one job writes the file, another sends it")
     if options.write is not None:
         check_writable(options.write)
+        refuse_report(options.write)
     if options.post is not None:
         entries = _read(options.post)
     else:

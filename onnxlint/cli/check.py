@@ -118,7 +118,8 @@ def run(options: Options) -> int:
     to_file = options.output is not None
     if options.output is not None:
         check_writable(options.output)
-        refuse_report(options.output, [path for path in options.paths or () if os.path.isfile(path)])
+        inputs = (*(options.paths or ()), options.config, here.baseline)
+        refuse_report(options.output, [path for path in inputs if path is not None and os.path.isfile(path)])
     with console.progress("Checking models", options.quiet) as progress:
         run = check_paths(
             options.paths or ["."],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -55,6 +56,7 @@ def run(options: Options) -> int:
     """Compare two models and print what changed; returns the exit code."""
     from onnxlint.difference.session import diff_models
     from onnxlint.model.output import check_writable, write_atomically
+    from onnxlint.model.protect import refuse_report
     from onnxlint.report.diff import check_format, render
 
     if options.old == options.new == "-":
@@ -62,6 +64,8 @@ def run(options: Options) -> int:
     check_format(options.format)
     if options.output is not None:
         check_writable(options.output)
+        inputs = (options.old, options.new, options.config)
+        refuse_report(options.output, [path for path in inputs if path is not None and os.path.isfile(path)])
     configs = None if options.no_check else configs_of(options, rule_settings(options))
     with console.status(options.quiet):
         diff = diff_models(

@@ -12,8 +12,6 @@ from onnxlint.model.scratch import PREFIX
 from onnxlint.model.skeleton import STDIN, Model, is_external, open_model, walk_tensors
 from onnxlint.text import printable
 
-_TEXT_BYTES = 4096
-
 
 def refuse_inputs(output: str, inputs: Iterable[str], way_out: str = "choose another name") -> None:
     """Raise OnnxlintError if an output is one of the files that are read, under whatever name.
@@ -39,10 +37,9 @@ def refuse_report(output: str, models: Iterable[str] = ()) -> None:
         return
     inputs = list(models)
     refuse_inputs(output, inputs, "choose another name for the report")
-    if os.path.splitext(output)[1].lower() in MODEL_SUFFIXES or (not _is_text(output) and is_model(output)):
+    if os.path.splitext(output)[1].lower() in MODEL_SUFFIXES or is_model(output):
         raise OnnxlintError(f"{printable(output)}: is a model, which a report must not replace; choose another name")
-    if not _is_text(output):
-        refuse_weights(output, inputs)
+    refuse_weights(output, inputs)
 
 
 def refuse_weights(output: str, models: Iterable[str] = (), owner: str | None = None) -> None:
@@ -179,13 +176,3 @@ def _is_same(one: str, other: str) -> bool:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
         return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _is_text(path: str) -> bool:
-    """Whether a file begins as text does, as every report and table; weights hardly ever do."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_TEXT_BYTES)
-    except OSError:
-        return False
-    return all(byte >= 0x20 or byte in b"\t\n\r\x1b" for byte in head)

@@ -59,6 +59,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     inline(tmp_path)
     external(tmp_path)
     external(tmp_path, "other.onnx", "other.data", 5)
+    external(tmp_path, "letters.onnx", "ascii.bin")
+    (tmp_path / "ascii.bin").write_bytes(b"A" * (tmp_path / "ascii.bin").stat().st_size)  # weights that look like text
+    (tmp_path / "own.toml").write_text('select = ["GRF"]\n')
+    (tmp_path / "known.json").write_text('{"onnxlint-baseline": 1, "models": {}}')
     (tmp_path / "notes.data").write_bytes(b"\x00\x01 somebody's")
     (tmp_path / "link.onnx").symlink_to("a.onnx")
     for name in ("net.param", "net.bin", "net.table", "list.txt"):
@@ -82,6 +86,16 @@ REFUSED = [
     ("compare", "a.onnx", "other.onnx", "-o", "a.onnx"),
     ("compare", "a.onnx", "other.onnx", "-o", "other.onnx"),
     ("compare", "ext.onnx", "other.onnx", "-o", "ext.bin"),
+    ("check", "a.onnx", "-o", "ascii.bin"),
+    ("check", "a.onnx", "--config", "own.toml", "-o", "own.toml"),
+    ("check", "a.onnx", "--baseline", "known.json", "-o", "known.json"),
+    ("diff", "a.onnx", "other.onnx", "-o", "a.onnx"),
+    ("diff", "a.onnx", "other.onnx", "-o", "link.onnx"),
+    ("diff", "a.onnx", "a.onnx", "-o", "other.onnx"),
+    ("diff", "a.onnx", "other.onnx", "--no-check", "-o", "ext.bin"),
+    ("diff", "a.onnx", "other.onnx", "--config", "own.toml", "-o", "own.toml"),
+    ("bot", "--write", "ext.onnx"),
+    ("bot", "--write", "ext.bin"),
     ("ncnn", "table", "net.param", "net.bin", "pictures", "net.bin"),
     ("ncnn", "table", "net.param", "net.bin", "pictures", "ext.bin"),
     ("ncnn", "table", "net.param", "net.bin", "pictures", "a.onnx"),
