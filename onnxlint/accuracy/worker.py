@@ -23,7 +23,7 @@ from onnxlint.backends import Progress
 from onnxlint.conversion.worker import receive, send
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
-from onnxlint.model.limits import limit_memory
+from onnxlint.model.limits import die_with_parent, limit_memory
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.accuracy.worker import main; main()"
@@ -71,7 +71,7 @@ def in_child(
         OnnxlintError: It cannot be made, or a runtime crashed.
     """
     # -I: neither the working directory nor PYTHON… variables decide what is imported, but our own path alone.
-    command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path)]
+    command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path), str(os.getpid())]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdin is not None
@@ -118,6 +118,7 @@ def _last_words(code: int, errors: IO[bytes], begun: _Begun | None) -> str:
 
 def main() -> None:
     """Answer one request."""
+    die_with_parent(int(sys.argv[2]))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     request = receive(requests)

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from onnxlint.backends import Artifact, Job, NotConvertible, Progress, Target, backends
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import die_with_parent
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.conversion.worker import main; main()"
@@ -115,7 +116,7 @@ class Worker:
     def _start(self) -> subprocess.Popen[bytes]:
         self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed with the process
         # -I: neither the working directory nor PYTHON… variables decide what is imported, but our own path alone.
-        command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path)]
+        command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path), str(os.getpid())]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -168,6 +169,7 @@ class Worker:
 
 def main() -> None:
     """Answer requests until there are no more."""
+    die_with_parent(int(sys.argv[2]))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     while True:

@@ -1,8 +1,13 @@
-"""Memory that a process of ours may take: allocations beyond it fail, rather than take the whole machine."""
+"""Limits of a process of ours: memory beyond which allocations fail, and the process that it must not outlive."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+"""prctl's number for the signal that a process gets when the thread that started it ends."""
 
 AVAILABLE = 0.8
 """Share of the memory that the machine has available which one process may take."""
@@ -28,6 +33,24 @@ def limit_memory(most: int | None = None) -> None:
     limit = taken + min(more)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process when the one that started it ends, even if it is killed, where the system can do that (Linux).
+
+    Without it, a process that computes goes on for as long as its model takes, and nobody knows of it.
+
+    Args:
+        parent: Process id of the one that started it, which may have ended before this call.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        return  # a sandbox does not allow it
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _address_space() -> int:
