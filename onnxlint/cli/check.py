@@ -23,7 +23,7 @@ from onnxlint.cli.options import (
     split,
 )
 
-NOTES = "Exit code: 0 nothing that fails, 1 findings, 2 error (a model that could not be checked, too)."
+NOTES = "Exit code: 0 nothing that fails, 1 findings, 2 error, or a model that could not be checked."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,9 @@ class Options(ConfigOptions, RuleOptions):
     ] = None
     severity: Annotated[
         list[str] | None,
-        option("--severity", metavar="RULE=LEVEL", help="make a rule error, warning or info", panel=RULES),
+        option(
+            "--severity", metavar="RULE=LEVEL", help="set the severity of a rule: error, warning or info", panel=RULES
+        ),
     ] = None
     weights: Annotated[
         bool | None, option("--weights/--no-weights", help="also run rules that read weights", panel=RULES)
@@ -70,7 +72,7 @@ class Options(ConfigOptions, RuleOptions):
             panel=EXIT,
         ),
     ] = None
-    exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 despite findings", panel=EXIT)] = False
+    exit_zero: Annotated[bool, option("--exit-zero", help="exit with 0 even if there are findings", panel=EXIT)] = False
     baseline: Annotated[
         str | None, option("--baseline", metavar="FILE", help="leave out the findings listed in this file", panel=KNOWN)
     ] = None

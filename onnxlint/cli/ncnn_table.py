@@ -53,7 +53,10 @@ class Options(QuietOption, RecipeOptions):
         None
     )
     threads: Annotated[
-        int | None, option("--threads", metavar="N", parser=number(1, MAX_THREADS), help="(default: 2)", panel=INT8)
+        int | None,
+        option(
+            "--threads", metavar="N", parser=number(1, MAX_THREADS), help="number of threads (default: 2)", panel=INT8
+        ),
     ] = None
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OUTPUT = "output"
 RULES = "rules"
-CHANGES = "changes beside those that are exact for every input"
+CHANGES = "changes besides those exact for every input"
 VERIFICATION = "verification"
 IMAGES = "images"
 INT8 = "int8"
@@ -343,7 +343,10 @@ class ThreadsOption:
     """How many threads work."""
 
     threads: Annotated[
-        int, option("--threads", metavar="N", parser=number(1, MAX_THREADS), help="(default: 2)", panel=WORK)
+        int,
+        option(
+            "--threads", metavar="N", parser=number(1, MAX_THREADS), help="number of threads (default: 2)", panel=WORK
+        ),
     ] = 2
 
 

@@ -156,12 +156,12 @@ class Surgeon:
         return next(tensor for tensor in (*held.inputs, *held.outputs) if tensor.name == name)
 
     def remove_dead(self, node: Node) -> None:
-        """Remove a node that was dead from the start (others go by themselves when nothing reads them any more)."""
+        """Remove a node that was dead from the start (other unused nodes are removed automatically)."""
         held = self.node(node)
         self._origins[id(self.held(node.graph))].dead.discard(id(held))
 
     def drop_initializer(self, graph: Graph, name: str) -> None:
-        """Leave out an initializer that nothing reads (any more), and its listing as an input."""
+        """Remove an unused initializer, and its entry among the inputs."""
         self._origins[id(self.held(graph))].dropped.add(name)
 
     def inline(self, node: Node, body: Graph, arguments: Sequence[gs.Tensor] = ()) -> list[gs.Tensor]:
