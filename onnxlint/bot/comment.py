@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from onnxlint.bot.entries import Entries, FindingEntry, ModelEntry, PictureEntry
 from onnxlint.lint.neighbourhood import Box, Neighbourhood
-from onnxlint.report.markup import code, html, picture, prose
+from onnxlint.report.markup import change_item, code, folded, html, picture, prose, rows_table
 from onnxlint.text import counted, size
 
 MARKER = "<!-- onnxlint-bot -->"
@@ -104,7 +104,7 @@ def _details(entries: Entries) -> Iterator[tuple[str, ...]]:
             yield _finding(model, group)
     for model in entries.models:
         if model.rows or model.sections:
-            yield _graph(model), f"{_folded(f'what changed in {model.path}', _rows(model.rows))}"
+            yield _graph(model), f"{folded(f'what changed in {model.path}', rows_table(model.rows))}"
 
 
 def _by_rule(findings: Sequence[FindingEntry]) -> list[list[FindingEntry]]:
@@ -153,22 +153,7 @@ def _drawn(entry: PictureEntry) -> str:
 
 
 def _graph(model: ModelEntry) -> str:
-    body = _rows(model.rows)
+    body = rows_table(model.rows)
     for title, lines in model.sections:
-        body += f"**{prose(title)}**\n\n" + "".join(f"- {_item(line)}\n" for line in lines) + "\n"
-    return _folded(f"what changed in {model.path}", body)
-
-
-def _rows(rows: Sequence[tuple[str, str]]) -> str:
-    if not rows:
-        return ""
-    return "| | |\n| --- | --- |\n" + "".join(f"| {prose(label)} | {prose(text)} |\n" for label, text in rows) + "\n"
-
-
-def _item(line: str) -> str:
-    sign = {"+": "➕", "-": "➖", "~": "✏️"}.get(line[:1], "")
-    return f"{sign} {prose(line[1:].strip())}".strip()
-
-
-def _folded(title: str, body: str) -> str:
-    return f"<details>\n<summary>{html(title)}</summary>\n\n{body}</details>\n\n"
+        body += f"**{prose(title)}**\n\n" + "".join(f"- {change_item(line)}\n" for line in lines) + "\n"
+    return folded(f"what changed in {model.path}", body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from onnxlint.report._common import shortened, shown
@@ -10,6 +11,7 @@ from onnxlint.report._common import shortened, shown
 if TYPE_CHECKING:
     from onnxlint.lint.neighbourhood import Box, Neighbourhood
 
+_SIGNS = {"+": "➕", "-": "➖", "~": "✏️"}
 _LABEL = 48
 """Characters of a name in a picture."""
 
@@ -57,6 +59,23 @@ def code(text: str) -> str:
 def html(text: str) -> str:
     """A text that is not markup, neither in an HTML block nor in a line of Markdown: entities are text in both."""
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};{_separator(match[0])}", shown(text, _TEXT))
+
+
+def change_item(line: str) -> str:
+    """A line of a list of changes as an item of a Markdown list: its `+` or `-` would begin a list of its own."""
+    sign = _SIGNS.get(line[:1])
+    return f"{sign} {prose(line[1:].strip())}" if sign else prose(line.strip())
+
+
+def rows_table(rows: Iterable[tuple[str, str]]) -> str:
+    """A table of labels and texts, without a header; empty for no rows."""
+    lines = "".join(f"| {prose(label)} | {prose(text)} |\n" for label, text in rows)
+    return f"| | |\n| --- | --- |\n{lines}\n" if lines else ""
+
+
+def folded(title: str, body: str) -> str:
+    """A section that begins folded: its title is text, its body Markdown."""
+    return f"<details>\n<summary>{html(title)}</summary>\n\n{body}\n</details>\n\n"
 
 
 def prose(text: str) -> str:
