@@ -3,7 +3,10 @@
     python3 dev.py demo             build a small model with every pitfall; check, fix, convert and compare it
     python3 dev.py test [ARGS…]     run the tests; ARGS go to pytest (`-m slow` runs the slow ones)
     python3 dev.py ci               what .ci/run does: lint, types, docs and tests in a fresh environment
-    python3 dev.py docs             write the rules' pages anew
+    python3 dev.py rules            write docs/rules/ from the rules
+    python3 dev.py docs             serve the site; --build writes it into site/ and fails on warnings
+    python3 dev.py dist             build wheel and sdist twice, compare their bytes, try the wheel in an empty environment
+    python3 dev.py lowest           run the tests with the lowest versions that pyproject.toml admits
 
 It makes a virtual environment in .venv (for `ci` in .venv-ci) and installs into it what the command needs.
 """
@@ -57,10 +60,55 @@ def test(arguments: list[str]) -> int:
     return run([python, "-m", "pytest", *_processes(arguments), *arguments], expected=range(256))
 
 
-def docs(arguments: list[str]) -> int:
+def rules(arguments: list[str]) -> int:
     """Write docs/rules/ anew."""
     python = environment(ROOT / ".venv", "fix")
     return run([python, "-m", "onnxlint.lint.rule_docs", *arguments], expected=(0, 1))
+
+
+def docs(arguments: list[str]) -> int:
+    """Serve the site until ctrl-c; with `--build`, write it into site/."""
+    python = environment(ROOT / ".venv", "docs")
+    if "--build" in arguments:
+        return run(site(python, ROOT / "site"), expected=(0, 1))
+    return run([python, "-m", "mkdocs", "serve", *arguments])
+
+
+def site(python: str, folder: Path) -> list[str]:
+    """The command that builds the site, and fails on a warning."""
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # about a version that pyproject.toml excludes
+    return [python, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+
+
+def dist(arguments: list[str]) -> int:
+    """Build the files of a release into dist/; 0 where two builds have the same bytes and the wheel works by itself."""
+    python = environment(ROOT / ".venv", "dev")
+    folder = ROOT / "dist"
+    built = []
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)
+        run([python, "-m", "build", "--outdir", str(folder)])
+        built.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())})
+    if built[0] != built[1]:
+        print(f"dist: two builds differ: {built[0]} {built[1]}", file=sys.stderr)
+        return 1
+    tag = os.environ.get("TAG", "")
+    wheel = next(folder.glob("*.whl"))
+    if tag and tag != f"v{wheel.name.split('-')[1]}":
+        print(f"dist: tag {tag} does not fit {wheel.name}", file=sys.stderr)
+        return 1
+    return run([python, "-m", "tests.support.wheel", str(wheel)], expected=(0, 1))
+
+
+def lowest(arguments: list[str]) -> int:
+    """Run the tests with the lowest versions of dependencies that pyproject.toml admits, on the oldest Python."""
+    python = environment(ROOT / ".venv", "dev")
+    folder = ROOT / ".venv-lowest"
+    run([python, "-m", "uv", "venv", "--clear", "--python", ".".join(map(str, OLDEST)), str(folder)])
+    oldest = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", str(oldest)]
+    run([*install, "--resolution", "lowest-direct", "--editable", ".[test]"])
+    return run([str(oldest), "-m", "pytest", *_processes(arguments), *arguments], expected=range(256))
 
 
 def ci(arguments: list[str]) -> int:
@@ -74,6 +122,7 @@ def ci(arguments: list[str]) -> int:
         [python, "-m", "mypy"],
         [python, "-c", "from importlinter.cli import lint_imports_command as run; run()"],
         [python, "-m", "onnxlint.lint.rule_docs", "--check"],
+        site(python, folder / "site"),
         [python, "-m", "pytest", *_processes(arguments), *arguments],
     ]
     failed = []
@@ -125,7 +174,7 @@ def main() -> int:
     """Parse the command line and return the exit code."""
     if sys.version_info < OLDEST:
         sys.exit(f"dev.py: needs Python {'.'.join(map(str, OLDEST))} or newer; this is {sys.version.split()[0]}")
-    commands = {"demo": demo, "test": test, "ci": ci, "docs": docs}
+    commands = {one.__name__: one for one in (demo, test, ci, rules, docs, dist, lowest)}
     parser = argparse.ArgumentParser(
         prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -201,7 +201,9 @@ def fix(
     Args:
         model: A file; never touched unless it is `output` too.
         output: Where the fixed model goes, replaced atomically; None writes nothing.
-        select, extend_select, ignore: Findings to fix, by rule code, prefix, name or `ALL`.
+        select: Rules whose findings are fixed, by code, prefix, name or `ALL`.
+        extend_select: Rules in addition to the selected ones.
+        ignore: Rules whose findings stay.
         assume: Conditions under which fixes may be exact: `H % 32 == 0`.
         multiple_of: The same for height and width of all images.
         unsafe: Allow fixes that change results or the interface.
@@ -223,7 +225,9 @@ def fix(
         external_data: Name of the file beside `output` that large weights are written to; None leaves them where they
             are.
         inline: Bring external data into the file.
-        config, isolated, trust_config: As for `check`.
+        config: As for `check`.
+        isolated: As for `check`.
+        trust_config: As for `check`.
 
     Returns:
         The fixes applied, the remaining findings with reasons, and the verification.
@@ -290,10 +294,12 @@ def diff(
         print(changes.same, [(one.change.value, one.op) for one in changes.nodes])
 
     Args:
-        old, new: Files.
+        old: The model before.
+        new: The model after.
         check: Whether findings are compared, too.
         verify: Whether both are run on the same inputs and their outputs compared.
-        select, ignore: Rules, by code, prefix, name or `ALL`.
+        select: Rules that run, by code, prefix, name or `ALL`.
+        ignore: Rules that do not run.
         targets: Runtimes that the models are meant for.
         config: A configuration file, in place of the nearest one.
         isolated: Whether to read no configuration file.
@@ -400,7 +406,8 @@ def compare(
         reference: The reference model.
         candidates: The other models: ONNX files, ncnn .param files, or any file that a backend opens.
         images: A folder, a glob, a list of files, an .npz or .npy file; None: seeded random inputs, which say little.
-        recipe, shapes: As for `convert`.
+        recipe: As for `convert`.
+        shapes: As for `convert`.
         task: The task that outputs are judged by: detection, classification, verification or super-resolution.
         labels: Ground-truth labels; None: the reference's answers.
         detection: The table `[detection]` of the configuration.
@@ -463,18 +470,28 @@ def deploy(
         path: The ONNX model; it is not touched.
         to: Targets, or `all`.
         images: What to calibrate with, and to compare on.
-        recipe, shapes: As for `convert`. For a RetinaFace (`task="detection"`) its own recipe is known.
-        task, labels, detection: How the outputs are evaluated, as for `compare`.
+        shapes: As for `convert`.
+        recipe: As for `convert`. For a RetinaFace (`task="detection"`) its own recipe is known.
+        task: How the outputs are evaluated, as for `compare`.
+        labels: As for `compare`.
+        detection: As for `compare`.
         multiple_of: Height and width of images are multiples of this, as far as the recipe's size is; None: assume
             nothing.
         concat_heads: Whether detection heads are joined into one output.
         drop_output_activations: Whether a Softmax or Sigmoid at an output goes; the samples apply it.
-        method, mixed, budget, keep, tools: As for `convert`.
-        layers, suggest, fail_if: As for `compare`.
+        method: As for `convert`.
+        mixed: As for `convert`.
+        budget: As for `convert`.
+        keep: As for `convert`.
+        tools: As for `convert`.
+        layers: As for `compare`.
+        suggest: As for `compare`.
+        fail_if: As for `compare`.
         threads: How many to use.
         out_dir: Output folder; None for `NAME_deploy` beside the model.
         resume: Whether steps are skipped whose inputs are unchanged.
-        config, isolated: As for `check`.
+        config: As for `check`.
+        isolated: As for `check`.
         progress: As for `convert`.
 
     Raises:

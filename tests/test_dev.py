@@ -65,3 +65,37 @@ def test_without_a_command_it_says_what_there_is() -> None:
     wrong = subprocess.run([sys.executable, SCRIPT, "tset"], capture_output=True, text=True, timeout=60, check=False)
     assert wrong.returncode == 2
     assert "invalid choice: 'tset'" in wrong.stderr
+
+
+def test_a_tag_has_to_fit_the_version(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(command: list[str], expected: object = (0,)) -> int:
+        if "build" in command:
+            (tmp_path / "dist").mkdir()
+            (tmp_path / "dist" / "onnxlint-0.1.0-py3-none-any.whl").write_bytes(b"wheel")
+        return 0
+
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "run", build)
+    monkeypatch.setenv("TAG", "v0.1.0")
+    assert dev.dist([]) == 0
+    monkeypatch.setenv("TAG", "v0.2.0")
+    assert dev.dist([]) == 1
+    assert capsys.readouterr().err == "dist: tag v0.2.0 does not fit onnxlint-0.1.0-py3-none-any.whl\n"
+
+
+def test_builds_that_differ_are_no_release(
+    dev: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter((b"one", b"two"))
+
+    def build(command: list[str], expected: object = (0,)) -> int:
+        (tmp_path / "dist").mkdir()
+        (tmp_path / "dist" / "onnxlint-0.1.0-py3-none-any.whl").write_bytes(next(times))
+        return 0
+
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "run", build)
+    assert dev.dist([]) == 1
+    assert capsys.readouterr().err.startswith("dist: two builds differ: ")

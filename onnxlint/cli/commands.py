@@ -42,6 +42,7 @@ COMMANDS = {
     "rule": Command("onnxlint.cli.rule", "Explain a rule, with examples.", RULES),
     "test-rules": Command("onnxlint.cli.test_rules", "Run the examples of rules as tests.", RULES),
     "config": Command("onnxlint.cli.config", "Show the configuration for a model.", RULES),
+    "debug-info": Command("onnxlint.cli.debug_info", "Print versions and the machine, for a bug report.", RULES),
     "bot": Command("onnxlint.cli.bot", "Comment on what a pull request changes in models.", TEAM),
     "ncnn table": Command("onnxlint.cli.ncnn_table", "Make a calibration table, as ncnn2table does.", NCNN),
     "ncnn quantize": Command("onnxlint.cli.ncnn_quantize", "Quantize a net with a table, as ncnn2int8 does.", NCNN),

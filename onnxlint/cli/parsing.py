@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -135,22 +135,52 @@ class _Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Usage, description, and the options by group."""
-        pieces = [_usage_of(one) for one in self.get_params(ctx) if one.param_type_name == "argument"]
-        _write_usage(formatter, f"{ctx.command_path} [OPTIONS] {' '.join(pieces)}".rstrip())
+        _write_usage(formatter, _usage(self, ctx))
         formatter.write(f"\n{self.help}\n")
-        groups: dict[str, list[tuple[str, str]]] = {panel: [] for panel in PANELS}
-        for one in self.get_params(ctx):
-            record = _record(one, ctx)
-            if record is not None:
-                last = list(PANELS)[-1] if record[0] == ", ".join(_HELP) else ""
-                groups.setdefault(getattr(one, "rich_help_panel", None) or last, []).append(record)
+        groups = _option_groups(self, ctx)
         widest = max(len(name) for records in groups.values() for name, _ in records)
         for title, records in groups.items():
-            if records:
-                _write_group(formatter, title or "arguments", PANELS.get(title, ""), records, widest)
+            _write_group(formatter, title or "arguments", PANELS.get(title, ""), records, widest)
         if self.notes:
             formatter.write("\n")
             formatter.write_text(self.notes)
+
+
+class Help(NamedTuple):
+    """The help of a command as data.
+
+    Attributes:
+        usage: How it is called, in one line.
+        groups: Heading (empty for arguments) → (names, description) of each option.
+        notes: What stands below them; may be empty.
+    """
+
+    usage: str
+    groups: dict[str, list[tuple[str, str]]]
+    notes: str
+
+
+def help_of(name: str, entry: Command) -> Help:
+    """What `onnxlint NAME --help` shows."""
+    command = load(name, entry)
+    ctx = typer.Context(command, info_name=f"{_PROGRAM} {name}", help_option_names=list(_HELP))
+    return Help(_usage(command, ctx), _option_groups(command, ctx), command.notes)
+
+
+def _usage(command: Any, ctx: Any) -> str:
+    pieces = [_usage_of(one) for one in command.get_params(ctx) if one.param_type_name == "argument"]
+    return f"{ctx.command_path} [OPTIONS] {' '.join(pieces)}".rstrip()
+
+
+def _option_groups(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """Heading → (names, description) of each option; headings without any are left out."""
+    groups: dict[str, list[tuple[str, str]]] = {panel: [] for panel in PANELS}
+    for one in command.get_params(ctx):
+        record = _record(one, ctx)
+        if record is not None:
+            last = list(PANELS)[-1] if record[0] == ", ".join(_HELP) else ""
+            groups.setdefault(getattr(one, "rich_help_panel", None) or last, []).append(record)
+    return {title: records for title, records in groups.items() if records}
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:

@@ -163,7 +163,7 @@ def _finding(finding: Finding, unfolded: bool, drawn: bool, is_member: bool = Fa
     return (
         f'<details class="{"" if is_member else "panel "}finding" data-severity="{finding.severity.value}"'
         f"{' open' if unfolded else ''}><summary>{summary}</summary>"
-        f"{_facts(facts)}{_pictures(finding) if drawn else ''}</details>"
+        f"{_facts(facts)}{pictures(finding) if drawn else ''}</details>"
     )
 
 
@@ -176,7 +176,8 @@ def _facts(facts: Mapping[str, str]) -> str:
 # Pictures
 
 
-def _pictures(finding: Finding) -> str:
+def pictures(finding: Finding) -> str:
+    """The nodes around a finding as HTML, before and after its fix; empty for one about the whole model."""
     before, after = finding.neighbourhood, finding.after
     if before is None:
         return ""
