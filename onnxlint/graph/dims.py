@@ -32,8 +32,9 @@ def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
         return tensor.elem_type, None
     dims: list[Dim] = []
     for dim in tensor.shape.dim:
-        if dim.HasField("dim_value"):
-            dims.append(dim.dim_value if dim.dim_value >= 0 else None)  # exporters have written -1 for "unknown"
+        size = dim.dim_value
+        if size or dim.HasField("dim_value"):
+            dims.append(size if size >= 0 else None)  # exporters have written -1 for "unknown"
         else:
             dims.append(None if is_placeholder(dim.dim_param) else dim.dim_param)
     return tensor.elem_type, tuple(dims)

@@ -289,13 +289,14 @@ class Graph:
 
     def is_constant(self, name: str) -> bool:
         """Whether a value is an initializer or comes from a Constant node, of any size."""
-        graph = self.owner(name)
-        if graph is None:
-            return False
-        if name in graph.initializers or name in graph.sparse_initializers:
-            return True
-        node = graph._producers.get(name)
-        return node is not None and node.op == "Constant"
+        graph: Graph | None = self
+        while graph is not None:
+            if name in graph.initializers or name in graph.sparse_initializers:
+                return True
+            if name in graph._producers:
+                return graph._producers[name].op == "Constant"
+            graph = None if name in graph.inputs else graph.parent
+        return False
 
     def shape(self, name: str) -> Shape | None:
         """Inferred shape: from declared inputs, initializers and operators alone; None if the rank is unknown."""

@@ -142,7 +142,7 @@ class _Child:
     """
 
     def __init__(self, calls: _Calls, request: int = -1) -> None:
-        self._receive, send = os.pipe()
+        self._receive, send = _pipe()
         self.died = False
         with warnings.catch_warnings():
             # The child calls one C++ function at a time: locks that other threads hold here do not matter to it.
@@ -171,7 +171,7 @@ class _Child:
         pieces = []
         while count:
             ready, _, _ = select.select([self._receive], [], [], max(0.0, end - time.monotonic()))
-            piece = os.read(self._receive, min(count, 1 << 20)) if ready else b""
+            piece = os.read(self._receive, min(count, _PIPE)) if ready else b""
             if not piece:
                 self._explain(hangs=not ready, limits=limits)
             pieces.append(piece)
@@ -282,6 +282,21 @@ def _resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+_PIPE = 1 << 18
+"""Bytes that a pipe holds, where the system allows it: a model's skeleton passes at once."""
+
+
+def _pipe() -> tuple[int, int]:
+    import fcntl
+    from contextlib import suppress
+
+    receive, send = os.pipe()
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with suppress(OSError):  # the user's pipes hold as much as they may already
+            fcntl.fcntl(send, fcntl.F_SETPIPE_SZ, _PIPE)
+    return receive, send
+
+
 def _write(pipe: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -318,7 +333,7 @@ class _Server:
     def _start(self) -> _Child:
         import onnx.onnx_cpp2py_export  # noqa: F401 - imported once, not in each child
 
-        request, self._request = os.pipe()
+        request, self._request = _pipe()
         self._child = _Child(lambda: _requests(request), request)
         os.close(request)
         return self._child
@@ -360,7 +375,7 @@ def _read_all(pipe: int, count: int) -> bytes:
     """Read this many bytes; empty if the pipe ends."""
     pieces = []
     while count:
-        piece = os.read(pipe, min(count, 1 << 20))
+        piece = os.read(pipe, min(count, _PIPE))
         if not piece:
             return b""
         pieces.append(piece)

@@ -140,9 +140,10 @@ def inline_span(tensor: onnx.TensorProto) -> Span | None:
     """Where in the model file the tensor's data lies, if opening left it there."""
     if tensor.data_location != 1:
         return None
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    if MARK not in entries:
+    held = tensor.external_data
+    if len(held) < 4 or held[-1].key != MARK:  # opening appends it
         return None
+    entries = {entry.key: entry.value for entry in tensor.external_data}
     name, _, located = entries[MARK].partition(" ")
     return Span(name, int(entries["offset"]), int(entries["length"]), bool(located))
 

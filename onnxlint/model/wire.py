@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from functools import cache
 
 Buffer = mmap.mmap | bytes
 
@@ -167,16 +168,8 @@ class _Slimmer:
         if len(spans) != 1 or spans[0][3] - spans[0][2] < LARGE:
             return None
         number, field_start, content, content_end = spans[0]
-        mark = b"".join(
-            _entry(key, value)
-            for key, value in (
-                ("location", "-"),
-                ("offset", str(content)),
-                ("length", str(content_end - content)),
-                (MARK, DATA_FIELDS[number] + located),
-            )
-        )
-        reference = mark + _varint_bytes(DATA_LOCATION << 3) + b"\x01"
+        place = _entry("offset", str(content)) + _entry("length", str(content_end - content))
+        reference = _LOCATION + place + _mark(DATA_FIELDS[number] + located)
         return [data[start:field_start], data[content_end:end], reference]
 
     def _skip(self, wire: int, position: int, end: int, field_start: int) -> int:
@@ -228,5 +221,15 @@ def key_bytes(number: int, length: int) -> bytes:
 
 
 def _entry(key: str, value: str) -> bytes:
-    body = key_bytes(1, len(key)) + key.encode() + key_bytes(2, len(value)) + value.encode()
-    return key_bytes(EXTERNAL_DATA, len(body)) + body
+    """An entry of `external_data`; both texts have fewer than 50 characters, so that lengths take one byte."""
+    body = b"\x0a%c%b\x12%c%b" % (len(key), key.encode(), len(value), value.encode())
+    return b"%c%c%b" % (EXTERNAL_DATA << 3 | 2, len(body), body)
+
+
+_LOCATION = _entry("location", "-")
+
+
+@cache
+def _mark(field: str) -> bytes:
+    """The entry that tells a reference of ours, which comes last, and the field that makes it one."""
+    return _entry(MARK, field) + b"%c\x01" % (DATA_LOCATION << 3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from onnxlint.symbolic.sizes import AnySize, Floor, Size, substitute, symbols
 
@@ -52,9 +53,15 @@ def when_equal(a: AnySize, b: AnySize) -> list[Condition] | None:
         None if they are never equal, or where it cannot be decided (several symbols in one term, a period that is
         too large).
     """
+    found = _when_equal(a, b)
+    return None if found is None else list(found)
+
+
+@lru_cache(maxsize=1024)
+def _when_equal(a: AnySize, b: AnySize) -> tuple[Condition, ...] | None:
     difference = a - b
     if isinstance(difference, int):
-        return [] if difference == 0 else None
+        return () if difference == 0 else None
     by_symbol: dict[str, AnySize] = {}
     for mono, k in difference.terms:
         names = symbols(Size(((mono, k),), 0))
@@ -69,13 +76,20 @@ def when_equal(a: AnySize, b: AnySize) -> list[Condition] | None:
     if period > MAX_PERIOD:
         return None
     step = Size.symbol("k")
-    residues = frozenset(r for r in range(period) if substitute(difference, {name: step * period + r}) == 0)
+    residues = frozenset(
+        r
+        for r in range(period)
+        # Two numbers rule most residues out; what is left is decided for all of them.
+        if substitute(difference, {name: r}) == 0
+        and substitute(difference, {name: period + r}) == 0
+        and substitute(difference, {name: step * period + r}) == 0
+    )
     if not residues:
         return None
     if len(residues) == period:
-        return []
+        return ()
     multiples = [m for m in range(2, period + 1) if period % m == 0 and all(r in residues for r in range(0, period, m))]
-    return [Condition(name, period, residues, min(multiples, default=None))]
+    return (Condition(name, period, residues, min(multiples, default=None)),)
 
 
 def _period(size: AnySize) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnxlint.graph.dims import Shape, is_invented
@@ -40,11 +40,13 @@ class Operators:
         shapes: Operator → how the sizes of its outputs follow from its inputs.
         values: Operator → how a small tensor that it computes follows from its inputs.
         fold: Gives the numbers where those of all operands are known.
+        folded: The operators that `fold` is for.
     """
 
     shapes: Mapping[str, Handler]
     values: Mapping[str, Evaluator]
     fold: Evaluator
+    folded: Collection[str]
 
 
 def _of_symbols(multiples: Mapping[str, int]) -> dict[str, int]:
@@ -104,10 +106,11 @@ class Symbolic:
     def shape(self, graph: Graph, name: str) -> Sizes | None:
         """Sizes of a value, looked up outwards through the graphs; None if its rank is unknown."""
         here: Graph | None = graph
+        shapes = self._shapes
         while here is not None:
             key = (id(here), name)
-            if key in self._shapes:
-                return self._shapes[key]
+            if key in shapes:
+                return shapes[key]
             tensor = here.initializers.get(name)
             if tensor is not None:
                 return tuple(tensor.dims)
@@ -281,6 +284,8 @@ class Symbolic:
 
     def _evaluate(self, node: Node) -> None:
         evaluator = self._operators.values.get(node.op)
+        if evaluator is None and node.op not in self._operators.folded:
+            return
         value = evaluator(self, node) if evaluator is not None else None
         if value is None or None in value.numbers:
             value = self._operators.fold(self, node) or value
@@ -297,7 +302,7 @@ class Symbolic:
 
     def of(self, node: Node, i: int) -> Sizes | None:
         """Sizes of input `i`."""
-        name = node.input(i)
+        name = node.inputs[i] if i < len(node.inputs) else ""
         return self.shape(node.graph, name) if name else None
 
     def val(self, node: Node, i: int) -> Value | None:

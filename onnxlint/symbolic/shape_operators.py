@@ -73,6 +73,9 @@ def _concat(s: Symbolic, node: Node) -> list[Sizes | None]:
         else:
             # All are equal where the model runs at all: the one that says most.
             sizes = [shape[i] for shape in known]
+            if all(size == sizes[0] for size in sizes):
+                out.append(sizes[0])
+                continue
             numbers = [size for size in sizes if isinstance(size, int)]
             out.append(numbers[0] if numbers else min(sizes, key=lambda size: (str(size).startswith("?"), str(size))))
     return [tuple(out)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 
 MAX_TERMS = 64
 """Expressions with more terms than this are given up: the caller sees a new symbol."""
@@ -66,16 +66,22 @@ class Size:
     Sizes that are plain numbers are ints; arithmetic returns an int wherever the result is one.
     """
 
-    __slots__ = ("_hash", "constant", "terms")
+    __slots__ = ("_hash", "_symbols", "_text", "constant", "terms")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...], constant: int) -> None:
-        if abs(constant) > MAX_NUMBER or any(abs(k) > MAX_NUMBER or len(mono) > MAX_FACTORS for mono, k in terms):
+        if not -MAX_NUMBER <= constant <= MAX_NUMBER:
             raise TooComplexError
+        for mono, k in terms:
+            if not -MAX_NUMBER <= k <= MAX_NUMBER or len(mono) > MAX_FACTORS:
+                raise TooComplexError
         self.terms = terms
         self.constant = constant
         self._hash = hash((terms, constant))
+        self._symbols: frozenset[str] | None = None
+        self._text = ""
 
     @staticmethod
+    @lru_cache(maxsize=1024)
     def symbol(name: str) -> Size:
         """The size that is a symbol by itself."""
         return Size((((name,), 1),), 0)
@@ -84,7 +90,7 @@ class Size:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return (
+        return self is other or (
             isinstance(other, Size)
             and self._hash == other._hash
             and self.constant == other.constant
@@ -93,7 +99,7 @@ class Size:
 
     def __add__(self, other: AnySize) -> AnySize:
         if isinstance(other, int):
-            return Size(self.terms, self.constant + other)
+            return Size(self.terms, self.constant + other) if other else self
         return _sum((*self.terms, *other.terms), self.constant + other.constant)
 
     __radd__ = __add__
@@ -111,6 +117,8 @@ class Size:
         if isinstance(other, int):
             if other == 0:
                 return 0
+            if other == 1:
+                return self
             return Size(tuple((mono, k * other) for mono, k in self.terms), self.constant * other)
         products = [
             (_product(a, b), k * m)
@@ -155,6 +163,13 @@ class Size:
         return out + Size((((Floor(Size(tuple(rest), constant), den),), 1),), 0)
 
     def __str__(self) -> str:
+        if not self._text:
+            self._text = self._written()
+        return self._text
+
+    __repr__ = __str__
+
+    def _written(self) -> str:
         parts: list[str] = []
         for mono, k in self.terms:
             body = "*".join(str(atom) for atom in mono)
@@ -164,8 +179,6 @@ class Size:
             parts.append(f"{'-' if self.constant < 0 else '+'} {abs(self.constant)}")
         text = " ".join(parts)
         return text[2:] if text.startswith("+ ") else "-" + text[2:]
-
-    __repr__ = __str__
 
 
 AnySize = int | Size
@@ -198,23 +211,26 @@ def symbols(size: AnySize) -> frozenset[str]:
     """Names of the symbols that a size depends on."""
     if isinstance(size, int):
         return frozenset()
-    found: set[str] = set()
-    for mono, _ in size.terms:
-        for atom in mono:
-            found |= {atom} if isinstance(atom, str) else symbols(atom.num)
-    return frozenset(found)
+    if size._symbols is None:
+        found: set[str] = set()
+        for mono, _ in size.terms:
+            for atom in mono:
+                found |= {atom} if isinstance(atom, str) else symbols(atom.num)
+        size._symbols = frozenset(found)
+    return size._symbols
 
 
 def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:
     """The size with symbols replaced."""
-    if isinstance(size, int) or not (symbols(size) & values.keys()):
+    if isinstance(size, int) or symbols(size).isdisjoint(values):
         return size
     result: AnySize = size.constant
     for mono, k in size.terms:
         part: AnySize = k
         for atom in mono:
             if isinstance(atom, str):
-                part = part * values.get(atom, Size.symbol(atom))
+                value = values.get(atom)
+                part = (Size.symbol(atom) if value is None else value) * part
             else:
                 part = part * (substitute(atom.num, values) // atom.den)
         result = result + part
@@ -319,6 +335,8 @@ def _atom_key(atom: object) -> str:
 
 
 def _product(a: Monomial, b: Monomial) -> Monomial:
+    if not a or not b:
+        return a or b
     return tuple(sorted((*a, *b), key=_atom_key))
 
 
@@ -330,7 +348,8 @@ def _sum(terms: Iterable[tuple[Monomial, int]], constant: int) -> AnySize:
     merged: dict[Monomial, int] = {}
     for mono, k in terms:
         merged[mono] = merged.get(mono, 0) + k
-    kept = tuple(sorted(((mono, k) for mono, k in merged.items() if k), key=_term_key))
+    found = [term for term in merged.items() if term[1]]
+    kept = tuple(found if len(found) < 2 else sorted(found, key=_term_key))
     if len(kept) > MAX_TERMS:
         raise TooComplexError
     return Size(kept, constant) if kept else constant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,14 +38,20 @@ def _windows(s: Symbolic, node: Node, sizes: Sizes, weights: Sequence[AnySize] =
             out.append(ceil_div(size, strides[i]))
             continue
         begin, end = (0, 0) if auto == "VALID" else (pads[i], pads[i + rank])
-        room = size + (begin + end) - (kernel[i] - 1) * dilations[i] - 1
-        windows = room // strides[i] + 1
+        windows = _fitting(size, begin + end, (kernel[i] - 1) * dilations[i], strides[i])
+        room = size + (begin + end) - (kernel[i] - 1) * dilations[i] - 1 if ceil_mode else 0
         if ceil_mode and (rounded := ceil_div(room, strides[i]) + 1) != windows:
             # The last window must start inside: always so where the padding at the end is small.
             extent = (kernel[i] - 1) * dilations[i] + 1
             windows = rounded if isinstance(extent, int) and end <= extent - strides[i] else s.fresh()
         out.append(windows)
     return out
+
+
+@lru_cache(maxsize=4096)
+def _fitting(size: AnySize, padding: int, reach: AnySize, stride: int) -> AnySize:
+    """How many windows that reach so far beyond their first element fit; networks ask the same again and again."""
+    return (size + padding - reach - 1) // stride + 1
 
 
 def conv_transpose(s: Symbolic, node: Node) -> list[Sizes | None]:

@@ -44,6 +44,8 @@ def _value_gather(s: Symbolic, node: Node) -> Value | None:
     whole = [i for i in indices.numbers if isinstance(i, int)]
     if len(whole) < len(indices.numbers):
         return None
+    if len(data.dims) == 1:  # the sizes of a shape, as nearly always
+        return Value(tuple(data.numbers[i] for i in whole), indices.dims, data.floating)
     places = np.array(whole, np.int64).reshape(indices.dims)
     return _moved(data, partial(np.take, indices=places, axis=node.attribute("axis", 0)))
 

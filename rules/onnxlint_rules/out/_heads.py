@@ -177,27 +177,36 @@ def only_difference(shapes: list[Shape]) -> int | None:
 
 def _same_feature_maps(concats: list[Node]) -> bool:
     """Whether the parts of all Concats come, one by one, from something that they have in common."""
+    computed: dict[str, list[str]] = {}
     for i in range(len(concats[0].inputs)):
         common: set[str] | None = None
         for concat in concats:
-            found = _ancestors(concat, i)
+            found = _ancestors(concat, i, computed)
             common = found if common is None else common & found
         if not common:
             return False
     return True
 
 
-def _ancestors(node: Node, i: int) -> set[str]:
-    """Computed values that input `i` of a node depends on, the nearest ones."""
+def _ancestors(node: Node, i: int, computed: dict[str, list[str]]) -> set[str]:
+    """Computed values that input `i` of a node depends on, the nearest ones.
+
+    Args:
+        computed: Value → computed operands of the node that makes it; filled as they are asked for.
+    """
     graph = node.graph
     found = {node.input(i): None}
     queue = [node.input(i)]
     for name in queue:
-        producer = graph.producer(name)
-        if producer is None or len(found) > _MAX_ANCESTORS:
-            continue
-        for operand in producer.inputs:
-            if operand and operand not in found and not graph.is_constant(operand):
+        if len(found) > _MAX_ANCESTORS:
+            break
+        operands = computed.get(name)
+        if operands is None:
+            producer = graph.producer(name)
+            inputs = producer.inputs if producer is not None else ()
+            operands = computed[name] = [one for one in inputs if one and not graph.is_constant(one)]
+        for operand in operands:
+            if operand not in found:
                 found[operand] = None
                 queue.append(operand)
     return set(found)
