@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from onnxlint.deployment.results import StepError as StepError
     from onnxlint.difference.result import ModelDiff as ModelDiff
     from onnxlint.errors import OnnxlintError as OnnxlintError
+    from onnxlint.exporting.api import export as export
+    from onnxlint.exporting.results import ExportReport as ExportReport
     from onnxlint.fixes.results import Applied as Applied
     from onnxlint.fixes.results import FixReport as FixReport
     from onnxlint.fixes.results import Left as Left
@@ -73,6 +75,8 @@ _HOMES = {
     "StepError": "onnxlint.deployment.results",
     "ModelDiff": "onnxlint.difference.result",
     "OnnxlintError": "onnxlint.errors",
+    "export": "onnxlint.exporting.api",
+    "ExportReport": "onnxlint.exporting.results",
     "Applied": "onnxlint.fixes.results",
     "FixReport": "onnxlint.fixes.results",
     "Left": "onnxlint.fixes.results",

@@ -5,15 +5,12 @@ Errors name the functions' arguments where the command line's name its options.
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-from onnxlint.errors import OnnxlintError
+from onnxlint.errors import OnnxlintError, in_python, names_arguments
 from onnxlint.lint.finding import CheckResult, Severity
-from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -29,63 +26,19 @@ if TYPE_CHECKING:
 
 _Path = str | os.PathLike[str]
 _Progress = Callable[[str, int, int | None], None]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 IN_MEMORY = "<model>"
 """What findings call a model that is not a file."""
-
-_COMMAND = re.compile(r"('onnxlint [^']*'|onnxlint (?:check|fix|convert|compare|deploy) .*)")
-_FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
-_RECIPE_FLAG = re.compile(r"--(preset|shape|mean|norm|pixel|resize)(?: (?=[A-Za-z0-9\[])([^\s;:]+))?")
-_RENAMED = {
-    "axis": "concat_axis",
-    "heads": "concat_heads",
-    "input-shape": "shapes",
-    "ncnn-tools": "tools",
-    "no-latency": "time",
-    "no-verify": "verify",
-    "target": "targets",
-}
-"""Options of the command line whose argument has another name."""
-
-
-def _names_arguments(function: _Function) -> _Function:
-    """Let the errors of a function name its arguments (`images`) where they name options (`--images`)."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except OnnxlintError as error:
-            error.args = (_in_python(str(error)),)
-            raise
-
-    return cast("_Function", wrapped)
-
-
-def _in_python(message: str) -> str:
-    """A message with arguments in place of options; commands that it quotes stay as they are."""
-    parts = _COMMAND.split(message)
-    parts[::2] = [_FLAG.sub(_argument, _RECIPE_FLAG.sub(_recipe_part, part)) for part in parts[::2]]
-    return "".join(parts)
-
-
-def _recipe_part(match: re.Match[str]) -> str:
-    return f"recipe[{match[1]!r}]" if match[2] is None else f"recipe={{{match[1]!r}: {match[2]!r}}}"
 
 
 def _warn_of_withheld(config: Config) -> None:
     if config.withheld_note:
         import warnings
 
-        warnings.warn(_in_python(config.withheld_note), stacklevel=4)
+        warnings.warn(in_python(config.withheld_note), stacklevel=4)
 
 
-def _argument(match: re.Match[str]) -> str:
-    return _RENAMED.get(match[1], match[1].replace("-", "_"))
-
-
-@_names_arguments
+@names_arguments
 def check(
     model: str | os.PathLike[str] | onnx.ModelProto,
     *,
@@ -161,7 +114,7 @@ def check(
     return ledger.without_known(result)
 
 
-@_names_arguments
+@names_arguments
 def fix(
     model: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
@@ -275,7 +228,7 @@ def fix(
     return fixed.report
 
 
-@_names_arguments
+@names_arguments
 def diff(
     old: _Path,
     new: _Path,
@@ -319,7 +272,7 @@ def diff(
     return diff_models(old, new, configs=configs, verify=verify)
 
 
-@_names_arguments
+@names_arguments
 def convert(
     path: _Path,
     to: str | Iterable[str],
@@ -379,7 +332,7 @@ def convert(
     )
 
 
-@_names_arguments
+@names_arguments
 def compare(
     reference: _Path,
     candidates: _Path | Iterable[_Path],
@@ -432,7 +385,7 @@ def compare(
     return compare_models(reference, models, _image_options(images, recipe, shapes), options, progress or silent)
 
 
-@_names_arguments
+@names_arguments
 def deploy(
     path: _Path,
     to: str | Iterable[str],
@@ -527,33 +480,10 @@ def _image_options(
     recipe: Recipe | Mapping[str, Any] | str | None,
     shapes: Mapping[str, Iterable[int]] | None,
 ) -> ImageOptions:
-    from onnxlint.images.options import ImageOptions
+    from onnxlint.images.options import ImageOptions, as_recipe
 
     whole = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    return ImageOptions(images, _as_recipe(recipe), whole)
-
-
-def _as_recipe(recipe: Recipe | Mapping[str, Any] | str | None) -> Recipe | None:
-    """A recipe from a preset's name or the arguments of `make_recipe`, whose numbers may be a list."""
-    from onnxlint.images.recipe import make_recipe
-
-    if isinstance(recipe, str):
-        return make_recipe(preset=recipe)
-    if not isinstance(recipe, Mapping):
-        return recipe
-    for key in recipe:
-        if key not in _RECIPE_KEYS:
-            hint = did_you_mean(str(key), _RECIPE_KEYS, choices(_RECIPE_KEYS))
-            raise OnnxlintError(f"recipe: no such key: {printable(str(key))!r}{hint}")
-    parts = {
-        key: value if isinstance(value, str) else ",".join(map(str, value if isinstance(value, Iterable) else [value]))
-        for key, value in recipe.items()
-        if value is not None
-    }
-    return make_recipe(**parts)
-
-
-_RECIPE_KEYS = ("preset", "shape", "mean", "norm", "pixel", "resize")
+    return ImageOptions(images, as_recipe(recipe), whole)
 
 
 def _text(path: _Path | None) -> str | None:

@@ -29,6 +29,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "export": Command("onnxlint.cli.export", "Export a PyTorch network, run both and check the model.", MODELS),
     "check": Command("onnxlint.cli.check", "Report problems that models will have in deployment.", MODELS),
     "fix": Command("onnxlint.cli.fix", "Apply fixes that are proved, or verified by running both models.", MODELS),
     "convert": Command("onnxlint.cli.convert", "Convert and quantize a model (ONNX fp16/int8, ncnn).", MODELS),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxlint.lint.registry import Registry
 
 OUTPUT = "output"
+NETWORK = "network"
 RULES = "rules"
 CHANGES = "changes besides those exact for every input"
 VERIFICATION = "verification"
@@ -33,6 +34,7 @@ WORK = "execution"
 PANELS = {
     "": "",
     OUTPUT: "",
+    NETWORK: "",
     RULES: "RULES are codes, prefixes, names or ALL, separated by commas.",
     CHANGES: "",
     VERIFICATION: "",

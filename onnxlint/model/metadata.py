@@ -25,6 +25,12 @@ HEADS_KEY = "onnxlint.heads"
 DROPPED_KEY = "onnxlint.dropped_activations"
 """Output → the activation that a fix removed from it, as JSON."""
 
+EXPORT_KEY = "onnxlint.export"
+"""How `onnxlint export` made the model: factory, weights, exporter and versions, as JSON."""
+
+RECIPE_KEY = "onnxlint.recipe"
+"""How images become the input: mean, norm, pixel order and the way to resize, as JSON."""
+
 
 def metadata(proto: onnx.ModelProto) -> dict[str, str]:
     """Key → value of the model's `metadata_props`; of a key that stands twice, the last value."""

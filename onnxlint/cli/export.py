@@ -1,0 +1,227 @@
+"""`onnxlint export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+from onnxlint.cli import completion, console
+from onnxlint.cli.options import (
+    EXIT,
+    IMAGES,
+    NETWORK,
+    OUTPUT,
+    VERIFICATION,
+    WORK,
+    ConfigOptions,
+    QuietOption,
+    RuleOptions,
+    UsageError,
+    argument,
+    configs_of,
+    number,
+    one_of,
+    option,
+    rule_settings,
+    split,
+)
+
+if TYPE_CHECKING:
+    from onnxlint.exporting.options import ExportOptions
+    from onnxlint.exporting.results import ExportReport
+    from onnxlint.images.recipe import Recipe
+    from onnxlint.lint.configuration import Configs
+
+NOTES = "Exit code: 0 the model was written, 1 it was, with findings at --fail-on, 2 error (nothing was written)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ConfigOptions, RuleOptions, QuietOption):
+    """Arguments and options of the command."""
+
+    network: Annotated[
+        str, argument("NETWORK", "package.module:factory, file.py:factory, or a .pt or .pt2 file with a whole network")
+    ]
+    output: Annotated[
+        str | None, option("-o", "--output", metavar="FILE", help="the ONNX file to write", panel=OUTPUT)
+    ] = None
+    format: Annotated[
+        str,
+        option(
+            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
+        ),
+    ] = "text"
+    arg: Annotated[
+        list[str] | None,
+        option("--arg", metavar="NAME=VALUE", help="argument of the factory; may be repeated", panel=NETWORK),
+    ] = None
+    weights: Annotated[
+        str | None, option("--weights", metavar="FILE", help="checkpoint to load (.pth, .safetensors)", panel=NETWORK)
+    ] = None
+    weights_key: Annotated[
+        str | None,
+        option("--weights-key", metavar="KEY", help="entry of the checkpoint (default: found)", panel=NETWORK),
+    ] = None
+    allow_missing: Annotated[
+        list[str] | None,
+        option("--allow-missing", metavar="KEYS", help="keys that the checkpoint may lack: 'fc.*'", panel=NETWORK),
+    ] = None
+    allow_unexpected: Annotated[
+        list[str] | None,
+        option("--allow-unexpected", metavar="KEYS", help="keys of it that may be left out", panel=NETWORK),
+    ] = None
+    trust: Annotated[
+        bool, option("--trust", help="load files that can run code (pickled modules, .pt2)", panel=NETWORK)
+    ] = False
+    shape: Annotated[
+        list[str] | None,
+        option("--shape", metavar="[NAME=]D,D,…[:TYPE]", help="example size of an input: 1,3,640,640", panel=NETWORK),
+    ] = None
+    dynamic: Annotated[
+        list[str] | None,
+        option("--dynamic", metavar="SHAPE", help="sizes that stay free: 'image=N,3,H,W'", panel=NETWORK),
+    ] = None
+    input_names: Annotated[
+        list[str] | None,
+        option("--input-names", metavar="NAMES", help="names in the graph (default: forward's)", panel=NETWORK),
+    ] = None
+    output_names: Annotated[
+        list[str] | None,
+        option("--output-names", metavar="NAMES", help="names in the graph (default: output, …)", panel=NETWORK),
+    ] = None
+    opset: Annotated[
+        int | None,
+        option("--opset", metavar="N", parser=number(1), help="operator set (default: the exporter's)", panel=NETWORK),
+    ] = None
+    exporter: Annotated[
+        str,
+        option(
+            "--exporter",
+            metavar="NAME",
+            parser=one_of("auto", "dynamo", "torchscript"),
+            help="auto (default: the better of both), dynamo or torchscript",
+            panel=NETWORK,
+        ),
+    ] = "auto"
+    no_verify: Annotated[
+        bool, option("--no-verify", help="do not run network and model and compare them", panel=VERIFICATION)
+    ] = False
+    inputs: Annotated[
+        str | None, option("--inputs", metavar="FILE.npz", help="example inputs by name", panel=VERIFICATION)
+    ] = None
+    preset: Annotated[
+        str | None,
+        option(
+            "--preset",
+            metavar="NAME",
+            help="recipe to keep in the file: facenet, imagenet, retinaface, ssd",
+            panel=IMAGES,
+            complete=completion.presets,
+        ),
+    ] = None
+    mean: Annotated[
+        str | None, option("--mean", metavar="A,B,C", help="subtracted from each pixel (0–255)", panel=IMAGES)
+    ] = None
+    norm: Annotated[str | None, option("--norm", metavar="A,B,C", help="scale applied after --mean", panel=IMAGES)] = (
+        None
+    )
+    pixel: Annotated[
+        str | None, option("--pixel", metavar="ORDER", help="BGR (default), RGB or GRAY", panel=IMAGES)
+    ] = None
+    resize: Annotated[
+        str | None,
+        option("--resize", metavar="METHOD", help="stretch (default), letterbox or center-crop", panel=IMAGES),
+    ] = None
+    fail_on: Annotated[
+        str | None,
+        option(
+            "--fail-on", metavar="LEVEL", help="lowest severity of findings that fails (default: never)", panel=EXIT
+        ),
+    ] = None
+    verbose: Annotated[
+        bool, option("-v", "--verbose", help="show every finding, and what torch and the network print", panel=WORK)
+    ] = False
+
+
+def run(options: Options) -> int:
+    """Export a network and print what is known of the model; returns the exit code."""
+    from onnxlint.exporting.session import export_network
+
+    if options.output is None:
+        raise UsageError("no output given: use -o FILE.onnx")
+    configs = configs_of(options, replace(rule_settings(options), fail_on=options.fail_on or "never"))
+    wanted = _wanted(options)
+    with console.status(options.quiet) as progress:
+        report = export_network(
+            options.network, options.output, wanted, configs, progress=progress, verbose=options.verbose
+        )
+    if options.format == "json":
+        console.write(_json(report))
+    elif not options.quiet:
+        console.write(_text(report, options, configs))
+    if report.check.error is not None:
+        console.errors([report.check.error.message])
+        return 2
+    return int(_fails(report, configs))
+
+
+def _wanted(options: Options) -> ExportOptions:
+    from onnxlint.exporting.options import ExportOptions
+    from onnxlint.exporting.parsing import parse_arguments, parse_inputs
+
+    return ExportOptions(
+        inputs=parse_inputs(options.shape or (), options.dynamic or ()),
+        values=options.inputs,
+        weights=options.weights,
+        weights_key=options.weights_key,
+        arguments=parse_arguments(options.arg or ()),
+        allow_missing=split(options.allow_missing),
+        allow_unexpected=split(options.allow_unexpected),
+        input_names=split(options.input_names),
+        output_names=split(options.output_names),
+        opset=options.opset,
+        exporter=options.exporter,
+        trust=options.trust,
+        verify=not options.no_verify,
+        recipe=_recipe(options),
+    )
+
+
+def _recipe(options: Options) -> Recipe | None:
+    from onnxlint.images.recipe import make_recipe
+
+    given = {key: getattr(options, key) for key in ("preset", "mean", "norm", "pixel", "resize")}
+    return make_recipe(**given) if any(value is not None for value in given.values()) else None
+
+
+def _fails(report: ExportReport, configs: Configs) -> bool:
+    from onnxlint.lint.session import fail_level
+
+    level = fail_level(configs.of(report.output or "model.onnx"))
+    return level is not None and any(one.severity.rank >= level.rank for one in report.check.findings)
+
+
+def _text(report: ExportReport, options: Options, configs: Configs) -> str:
+    """The export, then the findings as `check` prints them."""
+    from onnxlint.graph.source import Sources
+    from onnxlint.lint.session import Plans, fail_level
+    from onnxlint.report import Report, render
+    from onnxlint.report.export import render_export
+
+    path = report.output or "model.onnx"
+    found = Report(
+        (report.check,),
+        tuple(Plans(configs).of(path).rules),
+        verbose=options.verbose,
+        fail_on=fail_level(configs.of(path)),
+        root=Sources().root,
+        color=console.has_color(),
+        width=console.width(),
+    )
+    return f"{render_export(report)}\n{render('text', found)}"
+
+
+def _json(report: ExportReport) -> str:
+    import json
+
+    return json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,180 @@
+"""What is to be exported: `package.module:factory`, `path/to/file.py:factory`, or a file that holds a network.
+
+Mistakes are found without importing anything: torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import zipfile
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from typing import Literal
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import did_you_mean, listed, printable
+
+Kind = Literal["module", "file", "saved"]
+
+SAVED = (".pt", ".pth", ".pt2", ".pth.tar", ".bin", ".ckpt", ".jit", ".ts", ".torchscript")
+"""Endings of files that torch writes."""
+
+_EXAMPLE = "write package.module:factory, path/to/file.py:factory, or the path of a .pt or .pt2 file"
+_LARGEST_SOURCE = 4 << 20
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A network's origin.
+
+    Attributes:
+        text: As the user wrote it.
+        kind: `module`: a name that is imported; `file`: a Python file; `saved`: a file that torch wrote.
+        place: Name or path of that.
+        factory: The attribute, dotted; empty for saved files.
+    """
+
+    text: str
+    kind: Kind
+    place: str
+    factory: str = ""
+
+
+def parse_spec(text: str) -> Spec:
+    """Read a spec, and look whether it can exist.
+
+    Raises:
+        OnnxlintError: It cannot.
+    """
+    shown = printable(text)
+    if os.path.isdir(text):
+        raise OnnxlintError(f"{shown}: is a folder; {_EXAMPLE}")
+    if os.path.isfile(text):
+        if text.endswith(".py"):
+            raise OnnxlintError(f"{shown}: name the function or class in it: {shown}:{_some_name(text)}")
+        if text.lower().endswith(".onnx"):
+            raise OnnxlintError(f"{shown}: is an ONNX model already; 'onnxlint check {shown}' checks it")
+        return Spec(text, "saved", text)
+    place, colon, factory = text.rpartition(":")
+    if not colon or not place or not factory:
+        if text.lower().endswith((*SAVED, ".py", ".onnx")) or os.sep in text:
+            raise OnnxlintError(f"{shown}: no such file")
+        raise OnnxlintError(f"{shown}: names no function or class; {_EXAMPLE}")
+    if not all(part.isidentifier() for part in factory.split(".")):
+        raise OnnxlintError(f"{shown}: {printable(factory)!r} is no name of a function or class; {_EXAMPLE}")
+    if place.endswith(".py") or os.sep in place:
+        if not os.path.isfile(place):
+            raise OnnxlintError(f"{printable(place)}: no such file")
+        _require_name(shown, place, factory)
+        return Spec(text, "file", place, factory)
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise OnnxlintError(f"{shown}: {printable(place)!r} is no name of a module; {_EXAMPLE}")
+    path = find_module(place, [os.getcwd(), *sys.path])
+    if path:
+        _require_name(shown, path, factory)
+    return Spec(text, "module", place, factory)
+
+
+def find_module(name: str, folders: list[str]) -> str:
+    """The source file of a module; empty if it has none. Nothing is imported.
+
+    Raises:
+        OnnxlintError: There is no such module.
+    """
+    if name in sys.builtin_module_names:
+        return ""
+    parts = name.split(".")
+    search: list[str] | None = folders
+    found = ""
+    for i in range(len(parts)):
+        part = ".".join(parts[: i + 1])
+        spec = PathFinder.find_spec(part, search)
+        if spec is None:
+            where = "the working directory or the installed packages" if i == 0 else ".".join(parts[:i])
+            raise OnnxlintError(
+                f"no module {printable(part)!r} in {where}; run the command in the folder that 'python -c \"import "
+                f"{parts[0]}\"' works in, or give the path of the file"
+            )
+        found = spec.origin or ""
+        search = list(spec.submodule_search_locations) if spec.submodule_search_locations is not None else []
+    return found if found.endswith(".py") else ""
+
+
+def _names(path: str) -> tuple[list[str], bool]:
+    """Names that a file defines at its top, classes and functions first, and whether there may be others.
+
+    Raises:
+        OnnxlintError: It is not Python.
+    """
+    try:
+        if os.path.getsize(path) > _LARGEST_SOURCE:
+            return [], True
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read(), path)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        raise OnnxlintError(
+            f"{printable(path)}{f':{line}' if line else ''}: is not Python: {printable(str(getattr(error, 'msg', error)))}"
+        ) from None
+    except OSError as error:
+        raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
+    made: list[str] = []
+    others: list[str] = []
+    is_open = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            made.append(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            others.append(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+            others += names
+            is_open = is_open or "*" in names
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("globals", "setattr", "exec")
+        ):
+            is_open = True
+    top = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return [name for name in made if name in top] + others, is_open or "__getattr__" in top
+
+
+def _some_name(path: str) -> str:
+    names, _ = _names(path)
+    return printable(next((name for name in reversed(names) if name[:1].isupper()), "FACTORY"))
+
+
+def _require_name(shown: str, path: str, factory: str) -> None:
+    names, is_open = _names(path)
+    first = factory.split(".")[0]
+    if first not in names and not is_open:
+        public = [name for name in dict.fromkeys(names) if not name.startswith("_")]
+        hint = did_you_mean(first, public, f"it has {listed(map(printable, public), 6)}" if public else "it is empty")
+        raise OnnxlintError(f"{shown}: {printable(path)} defines no {printable(first)!r}{hint}")
+
+
+SavedKind = Literal["program", "torchscript", "pickle"]
+
+
+def saved_kind(path: str) -> SavedKind:
+    """What a file of torch's holds: an exported program (.pt2), a TorchScript program, or a pickle.
+
+    Raises:
+        OnnxlintError: It cannot be read.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return "pickle"
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise OnnxlintError(f"{printable(path)}: cannot be read: {printable(str(error))}") from None
+    tails = {name.partition("/")[2] for name in names}
+    if "archive_format" in tails or {"archive_format", "serialized_exported_program.json"} & set(names):
+        return "program"
+    if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
+        return "torchscript"
+    return "pickle"

@@ -1,0 +1,269 @@
+"""`onnxlint.export` and `onnxlint export`: real networks, real exporters, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxlint
+from onnxlint import ExportReport, OnnxlintError
+from onnxlint.model.metadata import metadata
+from tests.support.command import onnxlint as command
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from tests.exporting import nets  # noqa: E402 - needs torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def traced(network: Any, output: str | None = "net.onnx", **more: Any) -> ExportReport:
+    return onnxlint.export(network, output, **{"exporter": "torchscript", **more})
+
+
+def io(path: str) -> tuple[list[str], list[str]]:
+    graph = onnx.load(path).graph
+    return [one.name for one in graph.input], [one.name for one in graph.output]
+
+
+def test_the_file_computes_what_the_network_computes() -> None:
+    import onnxruntime
+
+    net = nets.Plain().train()
+    net.norm.running_mean += 1
+    report = traced(net, shape=(1, 3, 8, 8), dynamic="image=N,3,H,W")
+    assert report.verification is not None
+    assert report.verification.verified
+    assert len(report.verification.trials) == 4
+    assert net.training
+    assert net.norm.training
+    x = torch.randn(3, 3, 10, 6)
+    got = onnxruntime.InferenceSession("net.onnx").run(None, {"image": x.numpy()})[0]
+    assert np.allclose(got, net.eval()(x).detach(), atol=1e-5)
+    assert io("net.onnx") == (["image"], ["output"])
+    assert os.listdir() == ["net.onnx"]
+
+
+def test_both_exporters_and_the_one_with_fewer_findings() -> None:
+    report = onnxlint.export(nets.Pyramid(), "net.onnx", shape=(1, 3, 16, 16), dynamic="x=N,3,H,W")
+    assert [one.exporter for one in report.attempts] == ["dynamo", "torchscript"]
+    assert all(one.opset and one.usable for one in report.attempts)
+    fewest = min(one.findings for one in report.attempts)
+    taken = next(one for one in report.attempts if one.exporter == report.exporter)
+    assert taken.findings == fewest == len(report)
+    assert report.why
+    dims = [dim.dim_param or dim.dim_value for dim in onnx.load("net.onnx").graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ["N", 3, "H", "W"]
+
+
+def test_traced_nodes_name_their_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = traced(nets.Pyramid(), shape=(1, 3, 16, 16), dynamic="x=N,3,H,W")
+    finding = next(one for one in report if one.code == "SHP001")
+    line = finding.location.source[-1]
+    text = (HERE / "nets.py").read_text(encoding="utf-8").splitlines()
+    assert line.code == text[line.line - 1].strip()
+    assert line.code.startswith("up = F.interpolate(low, size=")
+    assert line.function == "forward"
+    assert [one.function for one in finding.location.source] == ["forward"]
+    assert not any(node.doc_string for node in onnx.load("net.onnx").graph.node)
+
+
+def test_a_custom_symbolic_goes_through_torchscript() -> None:
+    with open("in.npz", "wb") as file:
+        np.savez(file, x=np.random.default_rng(0).random((1, 3, 8, 8), np.float32), factor=np.float32([1, 1, 2, 2]))
+    report = onnxlint.export(nets.Enlarging(), "net.onnx", inputs="in.npz")
+    assert report.exporter == "torchscript"
+    dynamo = report.attempts[0]
+    assert dynamo.why_not.startswith("it cannot export the network: dynamo does not call 'symbolic' of ")
+    assert "\n" not in dynamo.why_not
+    assert io("net.onnx")[0] == ["x", "factor"]
+    assert "Resize" in [node.op_type for node in onnx.load("net.onnx").graph.node]
+
+
+def test_inputs_by_name_and_type() -> None:
+    report = traced(nets.Two(), shape=["ids=2,5:int64", "image=1,3,4,4"], dynamic=["ids=N,T"])
+    assert report.inputs == ("image", "ids")
+    assert report.outputs == ("output0", "output1")
+    assert onnx.load("net.onnx").graph.input[1].type.tensor_type.elem_type == onnx.TensorProto.INT64
+
+
+def test_names_given() -> None:
+    report = traced(
+        nets.Two(), shape=["1,3,4,4", "2,5:int64"], input_names="picture,words".split(","), output_names=["big", "rows"]
+    )
+    assert (report.inputs, report.outputs) == (("picture", "words"), ("big", "rows"))
+    assert io("net.onnx") == (["picture", "words"], ["big", "rows"])
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_dictionaries_in_and_out(exporter: str) -> None:
+    net = nets.Nested()
+    report = onnxlint.export(
+        net, "net.onnx", exporter=exporter, shape=["batch.x=1,2,3", "batch.y=1,4"], dynamic="batch.x=N,2,3"
+    )
+    assert report.inputs == ("batch.x", "batch.y")
+    assert report.outputs == ("a", "pair.score", "pair.box")
+    assert "forward" not in vars(net)
+
+
+def test_what_the_tracer_froze_is_said_and_caught() -> None:
+    with pytest.raises(
+        OnnxlintError, match=r"nothing was written: torchscript: its outputs are different at H="
+    ) as error:
+        traced(nets.Baked(), shape=(1, 3, 16, 16), dynamic="x=1,3,H,16")
+    assert "output 'output'" in str(error.value)
+    assert os.listdir() == []
+    report = traced(nets.Baked(), shape=(1, 3, 16, 16))
+    assert any("took values for constants at" in note and "nets.py:" in note for note in report.notes)
+
+
+def test_random_networks_are_refused() -> None:
+    with pytest.raises(OnnxlintError, match=r"outputs are random.*give verify=False"):
+        traced(nets.Noisy(), shape=(1, 300))
+    assert traced(nets.Noisy(), shape=(1, 300), verify=False).verification is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "needs an example of its 1 input \\(image\\): give shape image=1,3,640,640"),
+        ({"shape": (1, 4, 8, 8)}, "fails on its example \\(image \\[1, 4, 8, 8\\]\\): RuntimeError: .*channels"),
+        ({"shape": ["1,3,8,8", "1,2"]}, "2 inputs for the 1 parameter of forward: image"),
+        ({"shape": ["image=1,3,8,8", "mask=1,2"]}, "forward has no parameter 'mask'"),
+        ({"shape": (1, 3, 8, 8), "output_names": ["a", "b"]}, "output_names: 2 names for 1 output"),
+        ({"shape": (1, 3, 8, 8), "input_names": ["a", "b"]}, "input_names: 2 names for 1 input"),
+        ({"shape": "1,3,8,0"}, "shape '1,3,8,0': write sizes"),
+        ({"shape": "1,3,8,8:float"}, "no element type is called 'float'; did you mean 'float"),
+        ({"shape": (1, 3, 8, 8), "dynamic": "image=N,3,H"}, "has 3 sizes, and the shape has 4 axes"),
+        ({"shape": (1, 3, 8, 8), "dynamic": "image=N,4,H,W"}, "axis 1 is 4, and 3 in shape"),
+        ({"dynamic": "image=N,3,H,W"}, "give an example's size too, such as shape image=1,3,640,640"),
+        ({"shape": (1, 3, 8, 8), "opset": 3}, "the exporters write opsets 9 to"),
+        ({"shape": (1, 3, 8, 8), "weights": "no.pth"}, "weights no.pth: no such file"),
+        ({"shape": (1, 3, 8, 8), "allow_missing": "a"}, "give weights FILE"),
+        ({"shape": (1, 3, 8, 8), "arguments": {"a": 1}}, "is a module already"),
+        ({"shape": (1, 3, 8, 8), "exporter": "dynam"}, "did you mean 'dynamo'"),
+        ({"shape": (1, 3, 8, 8), "recipe": "imagnet"}, "did you mean 'imagenet'"),
+    ],
+)
+def test_mistakes(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(OnnxlintError, match=message):
+        traced(nets.Plain(), **more)
+    assert os.listdir() == []
+
+
+def test_the_file_says_how_it_was_made() -> None:
+    recipe = {"mean": (104, 117, 123), "norm": 1 / 128, "pixel": "BGR"}
+    torch.save(nets.Plain().state_dict(), "w.pth")
+    report = traced(nets.Plain(), shape=(1, 3, 8, 8), weights="w.pth", recipe=recipe)
+    kept = metadata(onnx.load("net.onnx"))
+    entry = json.loads(kept["onnxlint.export"])
+    assert entry == report.metadata
+    assert entry["network"] == "Plain"
+    assert entry["torch"] == torch.__version__
+    assert entry["weights"]["file"] == "w.pth"
+    assert len(entry["weights"]["sha256"]) == 64
+    assert json.loads(kept["onnxlint.recipe"])["mean"] == [104.0, 117.0, 123.0]
+    onnxlint.fix("net.onnx", "fixed.onnx")
+    fixed = metadata(onnx.load("fixed.onnx"))
+    assert {key: fixed[key] for key in kept} == kept
+
+
+def test_the_same_export_gives_the_same_bytes() -> None:
+    torch.manual_seed(0)
+    net = nets.Pyramid()
+    for name in ("a.onnx", "b.onnx"):
+        traced(net, name, shape=(1, 3, 16, 16), dynamic="x=N,3,H,W")
+    assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
+
+
+def test_an_input_is_not_overwritten() -> None:
+    torch.save(nets.Plain().state_dict(), "w.pth")
+    with pytest.raises(OnnxlintError, match=r"w\.pth: is an input of this command"):
+        traced(nets.Plain(), "w.pth", shape=(1, 3, 8, 8), weights="w.pth")
+
+
+# The command
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "rules")])}
+    return subprocess.run(
+        [sys.executable, "-m", "onnxlint", "export", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def test_the_command_builds_loads_exports_and_checks() -> None:
+    Path("models").mkdir()
+    Path("models/net.py").write_text((HERE / "nets.py").read_text(encoding="utf-8"), encoding="utf-8")
+    state = {f"module.{key}": value for key, value in nets.Plain(8).state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, "w.pth")
+    done = run(
+        *("models.net:Plain", "--arg", "width=8", "--weights", "w.pth", "--shape", "1,3,8,8"),
+        *("--dynamic", "input0=N,3,H,W", "--exporter", "torchscript", "--preset", "imagenet", "-o", "net.onnx"),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Plain: input0 → output" in done.stdout
+    assert "w.pth: 7 keys loaded; taken from 'state_dict'; prefix 'module.' removed" in done.stdout
+    assert "verified    equal" in done.stdout or "verified    bit-equal" in done.stdout
+    assert "Wrote net.onnx (" in done.stdout
+    assert done.stdout.endswith("All checks passed\n")
+    origin = json.loads(metadata(onnx.load("net.onnx"))["onnxlint.export"])
+    assert origin["factory"] == "models.net:Plain"
+    assert origin["arguments"] == {"width": "8"}
+    assert sorted(os.listdir()) == ["models", "net.onnx", "w.pth"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere.net:Plain",), "no module 'nowhere' in the working directory or the installed packages"),
+        (("net.py",), "name the function or class in it: net.py:"),
+        (("net.py:Plian",), "net.py defines no 'Plian'; did you mean 'Plain'?"),
+        (("net:Plian",), "defines no 'Plian'; did you mean 'Plain'?"),
+        (("missing.py:Plain",), "missing.py: no such file"),
+        (("net",), "net: names no function or class; write package.module:factory"),
+        (("w.pth.tar",), "w.pth.tar: no such file"),
+        (("net:Plain", "--arg", "width"), "--arg 'width': write NAME=VALUE"),
+        (("broken.py:Net",), "broken.py:1: is not Python"),
+        (("net:Plain", "--shape", "1,3,8,8", "--mean", "1,2"), "--mean: 2 numbers for the 3 channels of BGR"),
+        (("net:Plain", "-o", "nowhere/net.onnx"), "no such folder"),
+    ],
+)
+def test_what_cannot_work_is_said_before_torch_is_imported(words: tuple[str, ...], message: str) -> None:
+    Path("net.py").write_text((HERE / "nets.py").read_text(encoding="utf-8"), encoding="utf-8")
+    Path("broken.py").write_text("def (:\n", encoding="utf-8")
+    outcome = command("export", *words, *(() if "-o" in words else ("-o", "net.onnx")))
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxlint.exporting import session
+
+    for package in ("torch", "onnxscript", "onnxruntime"):
+        with monkeypatch.context() as patch:
+            patch.setattr(session, "find_spec", lambda name, lacking=package: None if name == lacking else object())
+            outcome = command("export", f"{HERE / 'nets.py'}:Plain", "-o", "net.onnx")
+        assert outcome.code == 2
+        assert "pip install 'onnxlint[torch]'" in outcome.err
