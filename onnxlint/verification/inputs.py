@@ -72,8 +72,7 @@ class Contract:
 
 
 def dims_of(one: Input, rank: int) -> tuple[Dim, ...]:
-    """Sizes and symbols of an input; `rank` is that of inputs whose rank is unknown."""
-    """The dims of an input; made up, one for each axis, where it declares none."""
+    """Sizes and symbols of an input; made up, one for each of `rank` axes, where it declares none."""
     return tuple(f"{one.name}[{axis}]" for axis in range(rank)) if one.dims is None else one.dims
 
 
@@ -81,7 +80,6 @@ def dims_of(one: Input, rank: int) -> tuple[Dim, ...]:
 
 
 def dtype_of(one: Input) -> Any:
-    """NumPy's type of an input."""
     """The NumPy type of an input's values; object for text."""
     import numpy as np
 
