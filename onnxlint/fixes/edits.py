@@ -31,6 +31,7 @@ class Edited:
         renamed: Input or output of the original → its new name.
         bound: Input of the original → the value that it was bound to.
         conditions: What the edit assumes about sizes of inputs.
+        exact: Whether outputs are bit-equal; if not, they are equal within rounding.
     """
 
     proto: onnx.ModelProto
@@ -38,6 +39,7 @@ class Edited:
     renamed: Mapping[str, str] = field(default_factory=dict)
     bound: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
+    exact: bool = True
 
 
 Edit = Callable[[GraphView], Edited]
@@ -73,6 +75,7 @@ def apply_edits(model: Model, edits: Iterable[Edit]) -> Edited:
             {**result.renamed, **edited.renamed},
             {**result.bound, **edited.bound},
             (*result.conditions, *edited.conditions),
+            result.exact and edited.exact,
         )
     return result
 
@@ -104,7 +107,9 @@ def _at_opset(view: GraphView, version: int) -> Edited:
         return Edited(view.proto)
     from onnxlint.fixes.opset_lower import lower
 
-    return Edited(lower(view, version), (f"lowered the opset from {view.opset} to {version}",))
+    lowered = lower(view, version)
+    done = f"lowered the opset from {view.opset} to {version}"
+    return Edited(lowered.proto, (done, *lowered.notes), exact=lowered.exact)
 
 
 def _renamed(view: GraphView, names: Sequence[tuple[str, str]]) -> Edited:

@@ -1,21 +1,24 @@
 """Lower a model to an older operator set, where every node means the same there.
 
-For each step back, `SAME` says that a node that is valid in the older version means the same in the newer one. So a node
-stays as it is where the older schema takes it: its attributes and their values, its number of inputs, its types.
-Attributes that are new since go where they have their default. Axes that became an input go back into an attribute where
-they are constant. Everything else is refused, with the node and the reason.
+Operators that the older set lacks are written out in others first, where `opset_expand` can do that. For each step back,
+`SAME` says that a node that is valid in the older version means the same in the newer one. So a node stays as it is where
+the older schema takes it: its attributes and their values, its number of inputs, its types. Attributes that are new since
+go where they have their default. Inputs that were attributes (axes, the sizes of a Split) go back into these where they
+are constant. Everything else is refused, with the node and the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.opset import Conversion
 from onnxlint.fixes.opset_changes import CHANGES, SAME
 from onnxlint.graph.view import STANDARD_DOMAINS
 from onnxlint.model.onnx_types import AttributeKind, ElementType
-from onnxlint.text import counted, printable
+from onnxlint.text import counted, listed, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +63,7 @@ _TYPES = {
 """Element type → its name in schemas."""
 
 
-def lower(view: GraphView, version: int) -> onnx.ModelProto:
+def lower(view: GraphView, version: int) -> Conversion:
     """A model at an older version of the standard operator set.
 
     Args:
@@ -68,13 +71,11 @@ def lower(view: GraphView, version: int) -> onnx.ModelProto:
         version: Of the operator set, below the model's, `LOWEST` at least.
 
     Returns:
-        A new skeleton.
+        A new skeleton, and which operators were written out in others.
 
     Raises:
         OnnxlintError: A node cannot be the same there; the message is one line and names it.
     """
-    import onnx
-
     path = printable(view.model.path)
     if version < LOWEST:
         raise OnnxlintError(
@@ -82,8 +83,8 @@ def lower(view: GraphView, version: int) -> onnx.ModelProto:
         )
     if view.proto.functions:
         raise OnnxlintError(f"{path}: it defines functions, whose opset cannot be lowered: inline them first")
-    proto = onnx.ModelProto()
-    proto.CopyFrom(view.proto)
+    view, done = _written_out(view, version)
+    proto = _copy(view)
     gone: set[str] = set()
     for graph, message in _graphs(view, proto):
         for node in graph.nodes:
@@ -93,7 +94,42 @@ def lower(view: GraphView, version: int) -> onnx.ModelProto:
     for entry in proto.opset_import:
         if entry.domain in STANDARD_DOMAINS:
             entry.version = version
+    notes = (
+        [f"wrote {listed(f'{op} ×{n}' if n > 1 else op for op, n in done.items())} in older operators"] if done else []
+    )
+    is_rounded = version < 19 <= view.opset and "AveragePool" in view.ops
+    return Conversion(proto, tuple(notes), not done and not is_rounded)
+
+
+def _copy(view: GraphView) -> onnx.ModelProto:
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(view.proto)
     return proto
+
+
+def _written_out(view: GraphView, version: int) -> tuple[GraphView, Mapping[str, int]]:
+    """A model without operators that the older set lacks, as far as they can be written in others; which these were.
+
+    Raises:
+        OnnxlintError: Something that has to be known about such a node is not.
+    """
+    from onnxlint.fixes.opset_expand import expanded
+    from onnxlint.symbolic.view import make_view
+
+    proto = _copy(view)
+    done, refused = expanded(view, list(_graphs(view, proto)), version)
+    for node, why in refused:
+        raise _cannot(view, node, version, why)
+    return (make_view(replace(view.model, proto=proto)), done) if done else (view, {})
+
+
+def _cannot(view: GraphView, node: Node, version: int, why: str) -> OnnxlintError:
+    label = printable(node.name or node.output() or f"#{node.index}")
+    return OnnxlintError(
+        f"{printable(view.model.path)}: {printable(node.op)} {label!r} cannot be lowered to opset {version}: {why}"
+    )
 
 
 def _graphs(view: GraphView, proto: onnx.ModelProto) -> Iterator[tuple[Graph, Any]]:
@@ -125,10 +161,7 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
     op = node.proto.op_type
 
     def fail(why: str) -> OnnxlintError:
-        label = printable(node.name or node.output() or f"#{node.index}")
-        return OnnxlintError(
-            f"{printable(view.model.path)}: {printable(op)} {label!r} cannot be lowered to opset {version}: {why}"
-        )
+        return _cannot(view, node, version, why)
 
     try:
         new = defs.get_schema(op, view.opset, "")
@@ -148,7 +181,16 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
             continue
         if _AXES_BECAME_INPUT.get(op) == step:
             gone |= _axes_to_attribute(node, message, fail)
-        elif not (op == "BatchNormalization" and step == 14 and not node.attribute("training_mode", 0)):
+        elif op == "Split" and step == 18:
+            if node.attribute("num_outputs", 0) and not node.input(1):
+                raise fail("its parts are counted, and were sizes")
+        elif op == "Split" and step == 13:
+            gone |= _sizes_to_attribute(node, message, fail)
+        elif op in _COERCED and step == 13:
+            _along_last_axis(node, message, fail)
+        elif op == "GridSample" and step == 20:
+            _old_interpolation(message)
+        elif not _means_the_same(node, step):
             raise fail(f"it changed in opset {step}, and going back is not supported")
     _drop_defaults(message, old, new)
     for attribute in message.attribute:
@@ -157,6 +199,23 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
             raise fail(f"its {attribute.name} is of opset {since}")
     _require_valid(node, message, old, fail)
     return gone
+
+
+_FLOAT8_E4M3FN, _FLOAT8_E5M2 = 18, 20
+
+
+def _means_the_same(node: Node, step: int) -> bool:
+    """Whether what changed with a version is of no account to this node."""
+    if (node.op, step) == ("BatchNormalization", 14):
+        return not node.attribute("training_mode", 0)
+    if (node.op, step) == ("RoiAlign", 16):
+        return bool(node.attribute("coordinate_transformation_mode", "half_pixel") == "output_half_pixel")
+    if node.op in ("AveragePool", "MaxPool") and step == 22:
+        return not node.attribute("ceil_mode", 0)
+    if (node.op, step) == ("Cast", 24):
+        return node.attribute("to") not in (_FLOAT8_E4M3FN, _FLOAT8_E5M2)
+    # Types are looked at later, and AveragePool sums in another order.
+    return (node.op, step) in (("AveragePool", 19), ("Erf", 13), ("MeanVarianceNormalization", 13))
 
 
 def _drop_defaults(message: onnx.NodeProto, old: onnx.defs.OpSchema, new: onnx.defs.OpSchema) -> None:
@@ -188,6 +247,44 @@ def _axes_to_attribute(node: Node, message: onnx.NodeProto, fail: Any) -> set[st
     del message.input[1:]
     message.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.reshape(-1)]))
     return {name}
+
+
+def _sizes_to_attribute(node: Node, message: onnx.NodeProto, fail: Any) -> set[str]:
+    from onnx import helper
+
+    name = message.input[1] if len(message.input) > 1 else ""
+    if not name:
+        return set()
+    sizes = node.constant(1)
+    if sizes is None:
+        raise fail("its sizes are computed, and were an attribute")
+    del message.input[1:]
+    message.attribute.append(helper.make_attribute("split", [int(size) for size in sizes.reshape(-1)]))
+    return {name}
+
+
+_COERCED = ("Hardmax", "LogSoftmax", "Softmax")
+"""Operators that took all axes from `axis` on for one, before opset 13."""
+
+
+def _along_last_axis(node: Node, message: onnx.NodeProto, fail: Any) -> None:
+    from onnx import helper
+
+    axis, shape = int(node.attribute("axis", -1)), node.shape(0)
+    if axis != -1 and (shape is None or axis != len(shape) - 1):
+        raise fail("it changed in opset 13 for all axes but the last")
+    for k in reversed([k for k, a in enumerate(message.attribute) if a.name == "axis"]):
+        del message.attribute[k]
+    message.attribute.append(helper.make_attribute("axis", -1))
+
+
+def _old_interpolation(message: onnx.NodeProto) -> None:
+    """Modes have been renamed."""
+    for attribute in message.attribute:
+        if attribute.name == "mode":
+            attribute.s = {b"linear": b"bilinear", b"cubic": b"bicubic"}.get(attribute.s, attribute.s)
+    if not any(attribute.name == "mode" for attribute in message.attribute):
+        message.attribute.add(name="mode", s=b"bilinear", type=AttributeKind.STRING)
 
 
 def _require_valid(node: Node, message: onnx.NodeProto, old: onnx.defs.OpSchema, fail: Any) -> None:
