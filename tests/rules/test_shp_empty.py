@@ -40,6 +40,16 @@ BATCH = """g (float[b, 4, h, w] x) => (float[b, 4, n] y)
 }"""
 
 
+ALLOWZERO = """g (float[b, h, w, 4] x) => (float[b, n, 2] y)
+    <int64[1] i = {0}, int64 j = {0}, int64[2] rest = {-1, 2}> {
+    s = Shape(x)
+    b0 = Gather(s, j)
+    b1 = Unsqueeze(b0, i)
+    t = Concat<axis = 0>(b1, rest)
+    y = Reshape<allowzero = 1>(x, t)
+}"""
+
+
 def fixed(text: str, tmp_path: Path, **options: bool) -> onnx.ModelProto:
     path, out = tmp_path / "m.onnx", tmp_path / "fixed.onnx"
     onnx.save(parse(HEAD + text), path)
@@ -60,5 +70,14 @@ def test_sizes_of_inputs_may_be_zero_where_that_is_asked_for(tmp_path: Path, sha
     model = fixed(BATCH, tmp_path, allow_empty=True)
     x = np.ones(shape, np.float32)
     (wanted,) = zoo.session(parse(HEAD + BATCH)).run(None, {"x": x})
+    (now,) = zoo.session(model).run(None, {"x": x})
+    assert now.shape == wanted.shape
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_an_empty_batch_beside_minus_one_needs_allowzero(tmp_path: Path, batch: int) -> None:
+    model = fixed(ALLOWZERO, tmp_path, allow_empty=True)
+    x = np.ones((batch, 3, 5, 4), np.float32)
+    (wanted,) = zoo.session(parse(HEAD + ALLOWZERO)).run(None, {"x": x})
     (now,) = zoo.session(model).run(None, {"x": x})
     assert now.shape == wanted.shape

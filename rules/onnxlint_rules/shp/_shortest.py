@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint import GraphView, Node
-from onnxlint.rulekit import AnySize, Number, Size, exact_sizes
+from onnxlint.rulekit import AnySize, Number, Size, Symbolic, exact_sizes
 from onnxlint_rules.shp._operands import Operand
 
 if TYPE_CHECKING:
@@ -103,8 +103,12 @@ def _form(operand: Operand, finder: _Finder) -> tuple[Part, ...] | None:
     places: list[Number | None] = list(numbers)
     if node.op != "Reshape":
         return _parts(node, places, finder)
-    if node.attribute("allowzero", 0) and 0 in places:
-        return None
+    exact = exact_sizes(node.graph.view)
+    if node.attribute("allowzero", 0):
+        # What `put` writes has none: a -1 beside a size of 0 runs with it, and fails without.
+        rest = [number for number in places if number != -1]
+        if 0 in places or (len(rest) < len(places) and not all(_is_filled(exact, number) for number in rest)):
+            return None
     for i, number in enumerate(places):
         if isinstance(number, Size) and data is not None and i < len(data) and number == data[i]:
             places[i] = 0
@@ -113,13 +117,17 @@ def _form(operand: Operand, finder: _Finder) -> tuple[Part, ...] | None:
         return _parts(node, places, finder)
     # One of the free sizes is what is left over: the one without which the fewest parts are left. Runtimes refuse that
     # where another size is 0.
-    sizes = exact_sizes(node.graph.view).shape(node.graph, node.output()) or ()
-    may_be_empty = [i for i, size in enumerate(sizes) if not exact_sizes(node.graph.view).is_never_empty(size)]
+    sizes = exact.shape(node.graph, node.output()) or ()
+    may_be_empty = [i for i, size in enumerate(sizes) if not exact.is_never_empty(size)]
     if len(sizes) != len(places) or len(may_be_empty) > 1:
         return _parts(node, places, finder)
     free = [i for i in free if not may_be_empty or may_be_empty == [i]]
     choices = [_parts(node, [*places[:i], -1, *places[i + 1 :]], finder) for i in free]
     return min((form for form in choices if form is not None), key=len, default=None)
+
+
+def _is_filled(exact: Symbolic, number: Number | None) -> bool:
+    return isinstance(number, int | Size) and exact.is_never_empty(number)
 
 
 def _parts(node: Node, numbers: Sequence[Number | None], finder: _Finder) -> tuple[Part, ...] | None:
