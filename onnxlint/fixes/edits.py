@@ -55,7 +55,7 @@ def edits_of(request: Request) -> Iterator[Edit]:
     if request.static:
         yield lambda view: _static(view, request.static)
     if request.opset is not None:
-        yield lambda view: _at_opset(view, request.opset or 0)
+        yield lambda view: _at_opset(view, request.opset or 0, request.allow_empty)
     if request.rename:
         yield lambda view: _renamed(view, request.rename)
 
@@ -101,13 +101,13 @@ def _static(view: GraphView, shapes: Sequence[str]) -> Edited:
     return Edited(make_static(view, shapes), tuple(f"fixed: {printable(shape)}" for shape in shapes))
 
 
-def _at_opset(view: GraphView, version: int) -> Edited:
+def _at_opset(view: GraphView, version: int, allow_empty: bool) -> Edited:
     """Lowered where the model's opset is newer; a rule raises it where it is older."""
     if not 0 < version < view.opset:
         return Edited(view.proto)
     from onnxlint.fixes.opset_lower import lower
 
-    lowered = lower(view, version)
+    lowered = lower(view, version, allow_empty)
     done = f"lowered the opset from {view.opset} to {version}"
     return Edited(lowered.proto, (done, *lowered.notes), exact=lowered.exact)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxlint.symbolic.inference import exact_sizes
+from onnxlint.symbolic.sizes import Size
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView, Node
@@ -14,12 +15,16 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
     """Whether a fix took it that sizes are at least 1.
 
     Runtimes refuse a Reshape target with a -1 where another of its numbers is 0: they could not tell what -1 stands for.
+    Without `allowzero`, a computed 0 copies a size.
 
     Args:
         result: The fixed model, in a view that allows empty inputs.
         original: The model as it was read.
     """
     known = {node.output() for node in original.nodes("Reshape") if _target(node) is not None}
+    lost = {node.output() for node in original.nodes("Reshape") if node.attribute("allowzero", 0)}
+    if any(node.output() in lost and _may_hold_zero(result, node) for node in result.nodes("Reshape")):
+        return True
     return any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape"))
 
 
@@ -37,3 +42,14 @@ def _may_be_empty(view: GraphView, node: Node) -> bool:
     sizes = symbolic.shape(node.graph, node.input(0)) or ()
     copied = [sizes[i] if i < len(sizes) else None for i, number in enumerate(target) if number == 0]
     return not all(size is not None and symbolic.is_never_empty(size) for size in copied)
+
+
+def _may_hold_zero(view: GraphView, node: Node) -> bool:
+    """Whether a computed target may hold a 0 that is not taken for one."""
+    if _target(node) is not None or node.attribute("allowzero", 0):
+        return False
+    symbolic = exact_sizes(view)
+    value = symbolic.value(node.graph, node.input(1))
+    return value is None or not all(
+        isinstance(number, int | Size) and (number == -1 or symbolic.is_never_empty(number)) for number in value.numbers
+    )

@@ -88,6 +88,11 @@ def _expansion(node: Node, opset: int, version: int) -> Expansion | None:
         return attention if version < since else None
     if node.op == "Split" and version < 18 and node.attribute("num_outputs", 0) and not node.input(1):
         return _split
+    if node.op == "Shape" and version < 15 and (node.attribute("start", 0) or node.attribute("end") is not None):
+        return _part_of_shape
+    if node.op in ("Hardmax", "LogSoftmax", "Softmax") and version < 13 <= opset:
+        shape, axis = node.shape(0), int(node.attribute("axis", -1))
+        return None if axis == -1 or shape is None or axis == len(shape) - 1 else _along_an_axis
     if node.op == "GroupNormalization" and opset >= 21:
         return _group_normalization if version < 21 else None  # scale and bias are of channels since
     since, expansion = _EXPANSIONS.get(node.op, (0, None))
@@ -279,6 +284,28 @@ def _split(body: Body) -> None:
     if sizes[-1] < 0:
         raise CannotExpandError("its axis is too short for its outputs")
     body.emit("Split", [node.input(0), body.integers(sizes)], list(node.outputs), axis=axis)
+
+
+def _part_of_shape(body: Body) -> None:
+    node = body.node
+    start, end = int(node.attribute("start", 0)), node.attribute("end")
+    shape, axis = body.add("Shape", node.input(0)), body.integers([0])
+    last = body.integers([_ALL if end is None else int(end)])
+    body.end("Slice", shape, body.integers([start]), last, axis)
+
+
+_ALL = 1 << 30
+"""More axes than any tensor has."""
+
+
+def _along_an_axis(body: Body) -> None:
+    """With the axis last, where the older form means the same."""
+    x = body.node.input(0)
+    rank = body.rank(x)
+    axis = int(body.node.attribute("axis", -1)) % rank
+    swapped = [rank - 1 if i == axis else axis if i == rank - 1 else i for i in range(rank)]
+    done = body.add(body.node.op, body.add("Transpose", x, perm=swapped), axis=-1)
+    body.end("Transpose", done, perm=swapped)
 
 
 def _tensor_scatter(body: Body) -> None:

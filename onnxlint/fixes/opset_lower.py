@@ -63,12 +63,13 @@ _TYPES = {
 """Element type → its name in schemas."""
 
 
-def lower(view: GraphView, version: int) -> Conversion:
+def lower(view: GraphView, version: int, allow_empty: bool = False) -> Conversion:
     """A model at an older version of the standard operator set.
 
     Args:
         view: The model; it is not changed.
         version: Of the operator set, below the model's, `LOWEST` at least.
+        allow_empty: Whether the result has to accept inputs of which a size is 0, as the model does.
 
     Returns:
         A new skeleton, and which operators were written out in others.
@@ -83,13 +84,15 @@ def lower(view: GraphView, version: int) -> Conversion:
         )
     if view.proto.functions:
         raise OnnxlintError(f"{path}: it defines functions, whose opset cannot be lowered: inline them first")
-    view, done = _written_out(view, version)
+    view, done = _written_out(view, version, allow_empty)
     proto = _copy(view)
     gone: set[str] = set()
     for graph, message in _graphs(view, proto):
         for node in graph.nodes:
             if node.proto.domain in STANDARD_DOMAINS:
                 gone |= _lowered(view, node, message.node[node.index], version)
+        if version < 13 <= view.opset:
+            _give_resizes_all_inputs(view, message)
     _drop_constants(proto, gone)
     for entry in proto.opset_import:
         if entry.domain in STANDARD_DOMAINS:
@@ -109,7 +112,7 @@ def _copy(view: GraphView) -> onnx.ModelProto:
     return proto
 
 
-def _written_out(view: GraphView, version: int) -> tuple[GraphView, Mapping[str, int]]:
+def _written_out(view: GraphView, version: int, allow_empty: bool) -> tuple[GraphView, Mapping[str, int]]:
     """A model without operators that the older set lacks, as far as they can be written in others; which these were.
 
     Raises:
@@ -122,7 +125,9 @@ def _written_out(view: GraphView, version: int) -> tuple[GraphView, Mapping[str,
     done, refused = expanded(view, list(_graphs(view, proto)), version)
     for node, why in refused:
         raise _cannot(view, node, version, why)
-    return (make_view(replace(view.model, proto=proto)), done) if done else (view, {})
+    if done or allow_empty != view.allow_empty:
+        view = make_view(replace(view.model, proto=proto), allow_empty=allow_empty)
+    return view, done
 
 
 def _cannot(view: GraphView, node: Node, version: int, why: str) -> OnnxlintError:
@@ -186,12 +191,16 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
                 raise fail("its parts are counted, and were sizes")
         elif op == "Split" and step == 13:
             gone |= _sizes_to_attribute(node, message, fail)
+        elif op == "Resize" and step == 13:
+            pass  # see _give_resizes_all_inputs
         elif op in _COERCED and step == 13:
             _along_last_axis(node, message, fail)
         elif op == "GridSample" and step == 20:
             _old_interpolation(message)
         elif not _means_the_same(node, step):
             raise fail(f"it changed in opset {step}, and going back is not supported")
+    if op == "Reshape" and version < _ALLOWZERO and node.attribute("allowzero", 0):
+        _drop_allowzero(view, node, message, fail)
     _drop_defaults(message, old, new)
     for attribute in message.attribute:
         since, values = _NEW_VALUES.get((op, attribute.name), (0, ()))
@@ -199,6 +208,44 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
             raise fail(f"its {attribute.name} is of opset {since}")
     _require_valid(node, message, old, fail)
     return gone
+
+
+_ALLOWZERO = 14
+"""The version that brought it."""
+
+
+def _drop_allowzero(view: GraphView, node: Node, message: onnx.NodeProto, fail: Any) -> None:
+    """Remove `allowzero` from a Reshape whose target has no 0, as exporters set it everywhere; in place."""
+    from onnxlint.symbolic.inference import exact_sizes
+    from onnxlint.symbolic.values import Quotient
+
+    exact = exact_sizes(view)
+    value = exact.value(node.graph, node.input(1))
+    numbers = (None,) if value is None else value.numbers
+    if not all(
+        number == -1 or (number is not None and not isinstance(number, Quotient) and exact.is_never_empty(number))
+        for number in numbers
+    ):
+        raise fail("its target may hold a 0, which would copy a size without allowzero")
+    for k in reversed([k for k, a in enumerate(message.attribute) if a.name == "allowzero"]):
+        del message.attribute[k]
+
+
+def _give_resizes_all_inputs(view: GraphView, graph: Any) -> None:
+    """Before opset 13 a Resize needs roi and scales, which are empty where sizes are given; in place."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    empty = ""
+    for node in graph.node:
+        if node.op_type != "Resize" or node.domain not in STANDARD_DOMAINS or all(node.input[1:3]):
+            continue
+        if not empty:
+            taken = {name for one in view.graphs for n in one.nodes for name in (*n.inputs, *n.outputs)}
+            empty = next(name for i in range(len(taken) + 1) if (name := f"no_scales{i or ''}") not in taken)
+            graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), empty))
+        for i in (1, 2):
+            node.input[i] = node.input[i] or empty
 
 
 _FLOAT8_E4M3FN, _FLOAT8_E5M2 = 18, 20
