@@ -11,6 +11,7 @@ import onnx.checker
 import pytest
 from onnx import TensorProto, helper
 
+from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.opset_lower import lower
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
@@ -147,3 +148,113 @@ def test_attention_computes_the_same(case: Case, free: bool) -> None:
     wanted = run(proto, feeds)
     for version in (11, 17):
         close(wanted, run(lowered(proto, version), feeds))
+
+
+def normal(*shape: int, dtype: Any = np.float32) -> Any:
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def half(*shape: int) -> Any:
+    return normal(*shape, dtype=np.float16)
+
+
+CACHE = {"x": normal(2, 6, 4, 8), "cos": normal(2, 4, 4), "sin": normal(2, 4, 4)}
+OTHERS: list[tuple[int, str, dict[str, Any], dict[str, Any]]] = [
+    (23, "RMSNormalization", {"x": normal(2, 3, 8), "s": normal(8)}, {}),
+    (23, "RMSNormalization", {"x": normal(2, 3, 8), "s": normal(3, 8)}, {"axis": 1, "epsilon": 0.1}),
+    (17, "LayerNormalization", {"x": 30 + normal(2, 3, 8), "s": normal(8), "b": normal(8)}, {}),
+    (17, "LayerNormalization", {"x": normal(2, 3, 8), "s": normal(3, 8)}, {"axis": 1}),
+    (18, "GroupNormalization", {"x": normal(2, 6, 5, 4), "s": normal(3), "b": normal(3)}, {"num_groups": 3}),
+    (21, "GroupNormalization", {"x": normal(2, 6, 5, 4), "s": normal(6), "b": normal(6)}, {"num_groups": 3}),
+    (21, "GroupNormalization", {"x": normal(2, 6, 5), "s": normal(6), "b": normal(6)}, {"num_groups": 1}),
+    (20, "Gelu", {"x": normal(2, 9)}, {}),
+    (20, "Gelu", {"x": normal(2, 9)}, {"approximate": "tanh"}),
+    (14, "HardSwish", {"x": 4 * normal(2, 9)}, {}),
+    (18, "Mish", {"x": normal(2, 9)}, {}),
+    (24, "Swish", {"x": normal(2, 9)}, {"alpha": 1.7}),
+    (24, "Swish", {"x": normal(2, 9)}, {}),
+    (12, "Celu", {"x": normal(2, 9)}, {"alpha": 0.7}),
+    (23, "RotaryEmbedding", CACHE | {"x": normal(2, 3, 4, 8)}, {}),
+    (23, "RotaryEmbedding", CACHE | {"x": normal(2, 3, 4, 8)}, {"interleaved": 1}),
+    (23, "RotaryEmbedding", CACHE | {"x": normal(2, 4, 24)}, {"num_heads": 3}),
+    (23, "RotaryEmbedding", CACHE | {"x": normal(2, 4, 24)}, {"num_heads": 3, "interleaved": 1}),
+    (
+        23,
+        "RotaryEmbedding",
+        {
+            "x": normal(2, 3, 4, 8),
+            "cos": normal(9, 2),
+            "sin": normal(9, 2),
+            "ids": np.array([[0, 1, 2, 3], [5, 6, 7, 8]]),
+        },
+        {"rotary_embedding_dim": 4},
+    ),
+    (24, "TensorScatter", {"c": normal(2, 3, 6, 4), "u": normal(2, 3, 2, 4), "i": np.array([1, 4])}, {}),
+    (
+        24,
+        "TensorScatter",
+        {"c": normal(2, 3, 6, 4), "u": normal(2, 3, 2, 4), "i": np.array([5, 4])},
+        {"mode": "circular"},
+    ),
+    (24, "TensorScatter", {"c": normal(2, 6, 4), "u": normal(2, 2, 4)}, {"axis": 1}),
+    (14, "Trilu", {"x": normal(2, 4, 5)}, {}),
+    (14, "Trilu", {"x": normal(2, 4, 5)}, {"upper": 0}),
+    (13, "Softmax", {"x": normal(2, 4, 5)}, {"axis": 1}),
+    (13, "LogSoftmax", {"x": normal(2, 4, 5, 3)}, {"axis": -2}),
+    (20, "GridSample", {"x": normal(2, 3, 5, 6), "g": np.tanh(normal(2, 4, 4, 2))}, {"mode": "cubic"}),
+    (20, "GridSample", {"x": normal(2, 3, 5, 6), "g": np.tanh(normal(2, 4, 4, 2))}, {}),
+]
+
+
+@pytest.mark.parametrize(("opset", "op", "feeds", "attributes"), OTHERS)
+def test_operators_compute_the_same(opset: int, op: str, feeds: dict[str, Any], attributes: dict[str, Any]) -> None:
+    node = helper.make_node(op, list(feeds), ["y"], "node", **attributes)
+    proto = model_of(node, feeds, opset, free=False)
+    wanted = run(proto, feeds)
+    for version in {16 if op == "GridSample" else 11, opset - 1}:
+        close(wanted, run(lowered(proto, version), feeds))
+
+
+def test_results_of_normalizations_are_of_the_type_of_the_input() -> None:
+    feeds = {"x": half(2, 3, 8), "s": half(8), "b": half(8)}
+    node = helper.make_node("LayerNormalization", ["x", "s", "b"], ["y"], "node")
+    proto = model_of(node, feeds, 17, free=True)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    result = lowered(proto, 13)
+    (wanted,), (got,) = run(proto, feeds), run(result, feeds)
+    assert got.dtype == wanted.dtype == np.float16
+    np.testing.assert_allclose(got.astype(np.float32), wanted.astype(np.float32), atol=2e-3)
+
+
+def test_a_name_that_is_made_is_not_one_that_the_model_has() -> None:
+    feeds = {"x": normal(2, 9)}
+    first = model_of(helper.make_node("Gelu", ["x"], ["y"], "node"), feeds, 20, free=False)
+    names = {name for node in lowered(first, 17).graph.node for name in node.output}
+    (taken,) = [name for name in names if "Erf" in name]
+    second = helper.make_node("Relu", ["x"], [taken])
+    first.graph.node.append(second)
+    first.graph.output.append(helper.make_tensor_value_info(taken, TensorProto.FLOAT, [2, 9]))
+    close(run(first, feeds), run(lowered(first, 17), feeds))
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "dims", "why"),
+    [
+        ("Attention", {}, [["b", "h", "s", 8]] * 3, "its number of heads is not known"),
+        (
+            "Attention",
+            {"q_num_heads": 2, "kv_num_heads": 2},
+            [["b", "s", "w"]] * 3,
+            "the size of its heads is not known",
+        ),
+        ("Trilu", {}, [["b", "n", "n"]], "the sizes of its matrices are not known"),
+    ],
+)
+def test_refusals_say_what_is_not_known(op: str, attributes: dict[str, Any], dims: list[Any], why: str) -> None:
+    names = [f"i{i}" for i in range(len(dims))]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in zip(names, dims, strict=True)]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"y{i}" for i in range(len(dims[0]))])
+    graph = helper.make_graph([helper.make_node(op, names, ["y"], "node", **attributes)], "g", inputs, [output])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    with pytest.raises(OnnxlintError, match=f"m.onnx: {op} 'node' cannot be lowered to opset 13: {why}"):
+        lowered(proto, 13)
