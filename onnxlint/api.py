@@ -480,10 +480,10 @@ def _image_options(
     recipe: Recipe | Mapping[str, Any] | str | None,
     shapes: Mapping[str, Iterable[int]] | None,
 ) -> ImageOptions:
-    from onnxlint.images.options import ImageOptions, as_recipe
+    from onnxlint.images.options import ImageOptions, as_recipe, leaves_values
 
     whole = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    return ImageOptions(images, as_recipe(recipe), whole)
+    return ImageOptions(images, as_recipe(recipe), whole, leaves_values(recipe))
 
 
 def _text(path: _Path | None) -> str | None:

@@ -13,7 +13,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _COMMAND = re.compile(r"('onnxlint [^']*'|onnxlint (?:check|fix|convert|compare|deploy|export) .*)")
 _FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
-_RECIPE_FLAG = re.compile(r"--(preset|shape|mean|norm|pixel|resize)(?: (?=[A-Za-z0-9\[])([^\s;:]+))?")
+_RECIPE_FLAG = re.compile(r"--(preset|shape|mean|norm|pixel|resize)(?: (?=[A-Za-z0-9\[])([^\s;:]*[^\s;:,]))?")
 _RENAMED = {
     "arg": "arguments",
     "axis": "concat_axis",

@@ -52,7 +52,7 @@ def compare_here(
     reads_images = images is not None and not are_arrays
     reports: dict[str, CandidateReport] = {}
     first: tuple[CandidateReport, Comparison, Recipe] | None = None
-    groups = groups_of(models, inputs.recipe, inputs.shapes, reads_images)
+    groups = groups_of(models, inputs.recipe, inputs.shapes, reads_images, inputs.noted)
     for group in groups:
         comparison = _comparison([models[0], *group.candidates], group.recipe, inputs, options, progress, begin)
         comparison.run(options.time)

@@ -1,4 +1,5 @@
-"""How images become the inputs of the models that are compared: as the user says, else as the candidates were made.
+"""How images become the inputs of the models that are compared: as the user says, else as the candidates were made, else as
+the metadata of the reference says.
 
 A candidate that `onnxlint convert` made has a manifest beside it, with the recipe and the size that it was made with. Where
 the user says nothing, that recipe is used; where the user says something else, the candidate's report says so. Candidates
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from onnxlint.accuracy.participants import Participant
 from onnxlint.conversion.manifest import recipe_of
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.noted import in_words, noted_recipe
 from onnxlint.images.recipe import Recipe
 from onnxlint.images.sizes import recipe_for
 from onnxlint.model.skeleton import open_model
@@ -31,20 +33,11 @@ class Group:
 
 def describe(recipe: Recipe) -> str:
     """A recipe in the words of the command line."""
-    return " ".join([*([_size(recipe.size, recipe.channels)] if recipe.size is not None else []), _values(recipe)])
+    return " ".join([*([_size(recipe.size, recipe.channels)] if recipe.size is not None else []), in_words(recipe)])
 
 
 def _size(size: tuple[int, int], channels: int) -> str:
     return f"--shape {size[0]},{size[1]},{channels}"
-
-
-def _values(recipe: Recipe) -> str:
-    """All of a recipe but the size."""
-    words = []
-    for name, values in (("mean", recipe.mean), ("norm", recipe.norm)):
-        if values:
-            words.append(f"--{name} {','.join(f'{value:.6g}' for value in values)}")
-    return " ".join([*words, f"--pixel {recipe.pixel}", f"--resize {recipe.resize}"])
 
 
 def groups_of(
@@ -52,6 +45,7 @@ def groups_of(
     recipe: Recipe | None,
     shapes: Mapping[str, tuple[int, ...]],
     reads_images: bool,
+    noted: bool = True,
 ) -> list[Group]:
     """The candidates, by the recipe and size that they are compared with; notes are left with them.
 
@@ -62,6 +56,7 @@ def groups_of(
         recipe: The user's recipe; None if none was given.
         shapes: Input → whole shape, as the user gives it.
         reads_images: Whether the inputs are images.
+        noted: Whether the recipe in the reference's metadata holds, where neither the user nor a manifest gives one.
 
     Raises:
         OnnxlintError: A model and its recipe do not fit.
@@ -74,7 +69,9 @@ def groups_of(
         if known:
             source, made = known[0]
             said = replace(made, size=said.size, suggested=said.suggested, multiples=(1, 1))
-            source.notes.append(f"preprocessed as it was converted, which its manifest records: {_values(said)}")
+            source.notes.append(f"preprocessed as it was converted, which its manifest records: {in_words(said)}")
+        elif noted and reference.is_onnx:
+            said = _from_metadata(models, said)
     groups: list[Group] = []
     first_made = next((made for made in recorded.values() if made is not None and made.size is not None), None)
     for one in candidates:
@@ -88,6 +85,17 @@ def groups_of(
         else:
             group.candidates.append(one)
     return groups
+
+
+def _from_metadata(models: Sequence[Participant], said: Recipe) -> Recipe:
+    """The recipe in the reference's metadata, at the size that is said; unchanged where it has none."""
+    reference, *candidates = models
+    made = noted_recipe(open_model(reference.path).proto, reference.path)
+    if made is None:
+        return said
+    candidates[0].notes.append(f"preprocessed as the metadata of {printable(reference.path)} says: {in_words(made)}")
+    size, suggested = (made.size, True) if said.size is None else (said.size, said.suggested)
+    return replace(made, size=size, suggested=suggested)
 
 
 def _recorded(model: Participant) -> Recipe | None:
@@ -137,9 +145,9 @@ def _by(size: tuple[int, int] | None) -> str:
 def _disagreements(made: Recipe, used: Recipe) -> list[str]:
     """How the recipe of a comparison differs from the one that a candidate was made with."""
     notes = []
-    if made.defines_values and _values(made) != _values(used):
+    if made.defines_values and in_words(made) != in_words(used):
         notes.append(
-            f"converted with {_values(made)}, but compared with {_values(used)}: use the same options, or its accuracy "
+            f"converted with {in_words(made)}, but compared with {in_words(used)}: use the same options, or its accuracy "
             "is judged on inputs that it was not calibrated for"
         )
     if made.size is not None and used.size is not None and made.size != used.size:

@@ -102,7 +102,7 @@ def run(options: Options) -> int:
         report = compare(
             options.reference,
             options.candidates,
-            ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+            ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape), chosen.noted),
             CompareOptions(
                 task,
                 options.labels if options.labels is not None or task is None else chosen.labels,

@@ -100,10 +100,12 @@ def _converted(options: Options, progress: Progress) -> Conversion:
             progress=progress,
         )
     chosen = recipe_of(options)
+    if not options.quiet:
+        console.notes(chosen.notes(options.model or ""))
     return convert(
         options.model or "",
         split(options.to),
-        ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+        ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape), chosen.noted),
         ConvertOptions(
             options.method or chosen.method or "auto",
             options.mixed,

@@ -137,6 +137,8 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
     from onnxlint.lint.rule import Request
 
     chosen = recipe_of(options)
+    if not options.quiet:
+        console.notes(chosen.notes(options.model))
     task = options.task if options.task is not None else chosen.task
     request = Request(
         concat_heads=None if options.no_concat_heads else (),
@@ -145,7 +147,7 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
     return deploy(
         options.model,
         split(options.to),
-        ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape)),
+        ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape), chosen.noted),
         FixOptions(request, multiple_of=options.multiple_of or None),
         ConvertOptions(
             options.method or chosen.method or "auto",

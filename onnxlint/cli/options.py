@@ -396,6 +396,7 @@ class Chosen:
         method: Calibration of activations; None if not given.
         task, labels: The task that outputs are judged by, and its labels.
         detection: The table `[detection]` of the configuration.
+        noted: Whether nothing says how pixels become values, so that a model's metadata may.
     """
 
     images: str | None
@@ -404,6 +405,23 @@ class Chosen:
     task: str | None
     labels: str | None
     detection: Mapping[str, Any]
+    noted: bool = True
+
+    def notes(self, model: str) -> list[str]:
+        """Where the recipe comes from, if it is a model's own metadata.
+
+        Raises:
+            OnnxlintError: The metadata is damaged, or the model cannot be read.
+        """
+        from onnxlint.images.noted import in_words, noted_recipe
+        from onnxlint.model.skeleton import STDIN, open_model
+
+        if not self.noted or self.images is None or model == STDIN or model.endswith(".param"):
+            return []
+        made = noted_recipe(open_model(model).proto, model)
+        if made is None or not made.defines_values:
+            return []
+        return [f"pixels become the input as the metadata of {printable(model)} says: {in_words(made)}"]
 
 
 def recipe_of(options: RecipeOptions) -> Chosen:
@@ -420,8 +438,9 @@ def recipe_of(options: RecipeOptions) -> Chosen:
     # A preset on the command line is a whole recipe: what the file says about parts of another one goes.
     rest = {key: text for key, text in written.items() if options.preset is None or key not in _RECIPE}
     given = {key: value for key in _RECIPE if (value := getattr(options, key)) is not None}
+    written_or_given = {**rest, **given}
     try:
-        recipe = make_recipe(**{key: text for key, text in {**rest, **given}.items() if key in _RECIPE})
+        recipe = make_recipe(**{key: text for key, text in written_or_given.items() if key in _RECIPE})
     except OnnxlintError as error:
         if not any(key in rest for key in _RECIPE):
             raise
@@ -433,4 +452,5 @@ def recipe_of(options: RecipeOptions) -> Chosen:
         rest.get("task"),
         rest.get("labels"),
         config.detection,
+        not any(key in written_or_given for key in _RECIPE if key != "shape"),
     )

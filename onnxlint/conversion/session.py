@@ -25,6 +25,7 @@ from onnxlint.conversion.manifest import (
 from onnxlint.conversion.preflight import obstacles, require_images, require_targets
 from onnxlint.conversion.worker import Request, Worker
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.noted import completed
 from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.images.sizes import recipe_for
@@ -115,7 +116,8 @@ def convert(
     Args:
         path: The ONNX model.
         to: Names of targets, or `all`.
-        inputs: Calibration inputs; the size is the model's own if it is fixed and the recipe has none.
+        inputs: Calibration inputs; the size is the model's own if it is fixed and the recipe has none. Where nothing says
+            how pixels become values, the model's metadata does, if `onnxlint export` noted it.
         options: How targets are made.
         out_dir: Output folder; None for the model's folder.
         progress: Called with the current action.
@@ -129,6 +131,8 @@ def convert(
     images, recipe, shapes = inputs.images, inputs.recipe, inputs.shapes
     images = images if images is None or isinstance(images, ImageSet) else find_images(images)
     calibrates = any(target.calibrates for _, target in wanted)
+    if calibrates and images is not None:
+        recipe = completed(recipe or Recipe(), inputs, model)
     recipe = recipe_for(model, recipe or Recipe(), shapes, reads_images=calibrates and images is not None)
     require_images(wanted, model.path, images, recipe)
     job = Job(

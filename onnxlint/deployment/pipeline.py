@@ -31,6 +31,7 @@ from onnxlint.deployment.preflight import places, preflight, shared_multiple
 from onnxlint.deployment.results import Deployment, Step, StepError
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.options import FixOptions
+from onnxlint.images.noted import completed
 from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.lint.finding import Finding
@@ -81,6 +82,8 @@ def deploy(
     images = inputs.images
     found = images if images is None or isinstance(images, ImageSet) else find_images(images)
     recipe = inputs.recipe or Recipe()
+    if found is not None:
+        recipe = completed(recipe, inputs, open_model(path))
     asked = Options(found, recipe, inputs.shapes, fixing, converting, comparing, config, isolated)
     known = preflight(path, out_dir, to, asked, progress)
     folder, fixed = places(path, out_dir)

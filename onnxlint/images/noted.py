@@ -6,6 +6,7 @@ The metadata of a model is untrusted: what is read passes through `make_recipe`,
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
@@ -15,6 +16,9 @@ from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import onnx
+
+    from onnxlint.images.options import ImageOptions
+    from onnxlint.model.skeleton import Model
 
 LONGEST = 4096
 """Characters of an entry that is read."""
@@ -37,6 +41,31 @@ def note_recipe(proto: onnx.ModelProto, recipe: Recipe) -> None:
             one.value = json.dumps(entry)
             return
     proto.metadata_props.add(key=RECIPE_KEY, value=json.dumps(entry))
+
+
+def completed(recipe: Recipe, inputs: ImageOptions, model: Model) -> Recipe:
+    """A recipe, with the values of pixels from the model's metadata where nothing else says them; a size stays.
+
+    Raises:
+        OnnxlintError: The metadata is damaged.
+    """
+    if recipe.defines_values or not inputs.noted:
+        return recipe
+    noted = noted_recipe(model.proto, model.path)
+    if noted is None:
+        return recipe
+    own = noted.size is not None and recipe.size is None
+    size, suggested = (noted.size, True) if own else (recipe.size, recipe.suggested)
+    return replace(noted, size=size, suggested=suggested, multiples=recipe.multiples)
+
+
+def in_words(recipe: Recipe) -> str:
+    """All of a recipe but the size, in the words of the command line."""
+    words = []
+    for name, values in (("mean", recipe.mean), ("norm", recipe.norm)):
+        if values:
+            words.append(f"--{name} {','.join(f'{value:.6g}' for value in values)}")
+    return " ".join([*words, f"--pixel {recipe.pixel}", f"--resize {recipe.resize}"])
 
 
 def noted_recipe(proto: onnx.ModelProto, path: str) -> Recipe | None:

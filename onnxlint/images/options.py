@@ -22,11 +22,13 @@ class ImageOptions:
         images: A folder, a glob, a list of files, an .npz or .npy file; None: none are given.
         recipe: How images become the input; None: nothing is said, and a preset or the model decides.
         shapes: Input → whole shape, for inputs with free sizes that are not images.
+        noted: Whether the recipe in a model's metadata holds, where nothing else defines the values of pixels.
     """
 
     images: str | os.PathLike[str] | ImageSet | None = None
     recipe: Recipe | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    noted: bool = True
 
 
 def as_recipe(recipe: Recipe | Mapping[str, Any] | str | None) -> Recipe | None:
@@ -51,6 +53,11 @@ def as_recipe(recipe: Recipe | Mapping[str, Any] | str | None) -> Recipe | None:
         if value is not None
     }
     return make_recipe(**parts)
+
+
+def leaves_values(recipe: Recipe | Mapping[str, Any] | str | None) -> bool:
+    """Whether a recipe says nothing of how pixels become values: none is given, or a size alone."""
+    return recipe is None or (isinstance(recipe, Mapping) and not recipe.keys() - {"shape"})
 
 
 _RECIPE_KEYS = ("preset", "shape", "mean", "norm", "pixel", "resize")
