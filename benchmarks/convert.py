@@ -49,6 +49,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx-int8-static percentile": ("onnx-int8-static", {"method": "percentile"}),
     "onnx-int8-static auto": ("onnx-int8-static", {}),
     "onnx-int8-static mixed": ("onnx-int8-static", {"mixed": True, "budget": 0.1}),
+    "openvino": ("openvino", {}),
+    "openvino-fp16": ("openvino-fp16", {}),
+    "openvino-int8 auto": ("openvino-int8", {}),
+    "openvino-int8 nncf": ("openvino-int8", {"method": "nncf"}),
+    "openvino-int8 mixed": ("openvino-int8", {"mixed": True, "budget": 0.1}),
 }
 """What is measured: target, and how `convert` is called."""
 
@@ -166,7 +171,7 @@ class Judge:
         counts = np.sum([match(t, faces(o)) for t, o in zip(self.faces, outputs, strict=True)], axis=0)
         found, missed, extra = (int(c) for c in counts)
         files = backend_for(path).files(path)
-        size = sum(os.path.getsize(file) for file in files if not file.endswith(".param"))
+        size = sum(os.path.getsize(file) for file in files if not file.endswith((".param", ".xml")))
         return Row(method, tuple(snr), found, missed, extra, shift, size, seconds)
 
 

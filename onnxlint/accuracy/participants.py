@@ -58,6 +58,9 @@ class Participant:
         """The session, loaded at the first call."""
         if self.session is None:
             self.session = self.backend.open(self.path, threads)
+            # A backend of somebody else may have no notes.
+            notes = getattr(self.session, "notes", ())
+            self.notes += [note for note in notes if note not in self.notes]
         return self.session
 
     @cached_property

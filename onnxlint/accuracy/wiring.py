@@ -76,7 +76,7 @@ class Wiring:
 
 
 def read_wiring(path: str) -> Wiring:
-    """The wiring of an .onnx or ncnn .param file; empty for files of other backends.
+    """The wiring of an .onnx file, an ncnn .param or an OpenVINO .xml; empty for files of other backends.
 
     Raises:
         OnnxlintError: It cannot be read.
@@ -85,6 +85,8 @@ def read_wiring(path: str) -> Wiring:
         layers = _of_onnx(path)
     elif path.lower().endswith(".param"):
         layers = _of_ncnn(path)
+    elif path.lower().endswith(".xml"):
+        layers = _of_openvino(path)
     else:
         layers = ()
     return Wiring(layers, {name: layer for layer in layers for name in layer.outputs})
@@ -126,6 +128,16 @@ def _read_by(node: onnx.NodeProto) -> tuple[str, ...]:
             own.update(name for inner in body.node for name in inner.output)
             found |= dict.fromkeys(name for inner in body.node for name in _read_by(inner) if name not in own)
     return tuple(found)
+
+
+def _of_openvino(path: str) -> tuple[Layer, ...]:
+    from onnxlint.backends.openvino.graph import nodes
+    from onnxlint.backends.openvino.runtime import read_ir
+
+    return tuple(
+        Layer(node.name, node.type, node.inputs, node.outputs, node.state == "int8", node.weights)
+        for node in nodes(read_ir(path))
+    )
 
 
 def _of_ncnn(path: str) -> tuple[Layer, ...]:

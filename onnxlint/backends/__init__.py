@@ -142,7 +142,10 @@ class Port:
 
 
 class Session(Protocol):
-    """A loaded artifact. Arrays always have a batch axis, even if the backend has none."""
+    """A loaded artifact. Arrays always have a batch axis, even if the backend has none.
+
+    It may have `notes` (lines): what users should know of how it is run.
+    """
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -247,7 +250,7 @@ def backends() -> tuple[Backend, ...]:
     return tuple(sorted(found, key=lambda backend: OUR_ORDER.get(backend.name, len(OUR_ORDER))))
 
 
-OUR_ORDER = {"onnxruntime": 0, "ncnn": 1}
+OUR_ORDER = {"onnxruntime": 0, "ncnn": 1, "openvino": 2}
 
 
 def targets() -> Iterator[tuple[Backend, Target]]:
@@ -283,7 +286,9 @@ def backend_for(path: str) -> Backend:
     for backend in backends():
         if backend.opens(path):
             return backend
-    raise OnnxlintError(f"{printable(path)}: no backend runs such a file; give a .onnx model or an ncnn .param")
+    raise OnnxlintError(
+        f"{printable(path)}: no backend runs such a file; give a .onnx model, an ncnn .param or an OpenVINO .xml"
+    )
 
 
 def with_batch(array: Array) -> Array:

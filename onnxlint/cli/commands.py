@@ -32,7 +32,9 @@ COMMANDS = {
     "export": Command("onnxlint.cli.export", "Export a PyTorch network, run both and check the model.", MODELS),
     "check": Command("onnxlint.cli.check", "Report problems that models will have in deployment.", MODELS),
     "fix": Command("onnxlint.cli.fix", "Apply fixes that are proved, or verified by running both models.", MODELS),
-    "convert": Command("onnxlint.cli.convert", "Convert and quantize a model (ONNX fp16/int8, ncnn).", MODELS),
+    "convert": Command(
+        "onnxlint.cli.convert", "Convert and quantize a model (ONNX fp16/int8, ncnn, OpenVINO).", MODELS
+    ),
     "compare": Command("onnxlint.cli.compare", "Compare the accuracy of models against a reference.", MODELS),
     "deploy": Command("onnxlint.cli.deploy", "All of the above into one folder, with sample programs.", MODELS),
     "diff": Command("onnxlint.cli.diff", "Show what changed between two models.", LOOK),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,7 +31,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, ThreadsOption):
     """Arguments and options of the command."""
 
     reference: Annotated[str, argument("REFERENCE", "reference model")]
-    candidates: Annotated[list[str], argument("CANDIDATE", ".onnx or ncnn .param files")]
+    candidates: Annotated[list[str], argument("CANDIDATE", ".onnx, ncnn .param or OpenVINO .xml files")]
     task: Annotated[
         str | None,
         option(
@@ -94,7 +95,7 @@ def run(options: Options) -> int:
     chosen = recipe_of(options)
     if options.output is not None:
         models = (options.reference, *options.candidates)
-        weights = (f"{path.removesuffix('.param')}.bin" for path in models if path.endswith(".param"))
+        weights = (f"{os.path.splitext(path)[0]}.bin" for path in models if path.lower().endswith((".param", ".xml")))
         tables = (one for one in (chosen.images, options.labels, options.config) if one is not None)
         refuse_report(options.output, [*models, *weights, *tables])
     task = options.task if options.task is not None else chosen.task

@@ -303,7 +303,7 @@ class CalibrationOptions:
         option(
             "--method",
             metavar="NAME",
-            help="calibration: auto (default); kl, aciq, eq (ncnn); minmax, percentile, entropy (onnx)",
+            help="calibration: auto (default); kl, aciq, eq (ncnn); minmax, percentile, entropy (onnx); nncf (openvino)",
             panel=INT8,
         ),
     ] = None

@@ -26,7 +26,7 @@ LARGEST = 1 << 26
 """Bytes of a manifest."""
 
 _FORMAT = 1
-_MADE_WITH = ("numpy", "onnx", "onnxruntime", "ncnn", "pnnx", "pillow")
+_MADE_WITH = ("numpy", "onnx", "onnxruntime", "ncnn", "pnnx", "openvino", "nncf", "mnn", "pillow")
 _MANIFESTS = 100
 """Manifests in one folder that are searched for an artifact."""
 

@@ -30,7 +30,7 @@ def obstacles(wanted: Sequence[tuple[Backend, Target]], source: str, job: Job) -
     """
     found = []
     for backend, target in wanted:
-        message = _missing(backend, target, job)
+        message = missing_packages(backend, target, job)
         try:
             if not message:
                 _preflight(backend, target, source, job)
@@ -73,7 +73,8 @@ def require_images(
         require_values(printable(source), recipe, line)
 
 
-def _missing(backend: Backend, target: Target, job: Job) -> str:
+def missing_packages(backend: Backend, target: Target, job: Job) -> str:
+    """What is not installed, with the way to get it, in one line; empty: nothing."""
     # A backend of somebody else may have been written before there was this method.
     available = getattr(backend, "available", None)
     return str(available(target, job)) if available is not None else ""
@@ -82,7 +83,7 @@ def _missing(backend: Backend, target: Target, job: Job) -> str:
 def _preflight(backend: Backend, target: Target, source: str, job: Job) -> None:
     if target.needs:
         other, needed = find_target(target.needs)
-        message = _missing(other, needed, job)
+        message = missing_packages(other, needed, job)
         if message:
             raise OnnxlintError(message)
         _preflight(other, needed, source, job)

@@ -22,7 +22,7 @@ from onnxlint.conversion.manifest import (
     same_images,
     same_model,
 )
-from onnxlint.conversion.preflight import obstacles, require_images, require_targets
+from onnxlint.conversion.preflight import missing_packages, obstacles, require_images, require_targets
 from onnxlint.conversion.worker import Request, Worker
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.noted import completed
@@ -155,22 +155,38 @@ def convert(
     folder = out_dir if out_dir is not None else os.path.dirname(model.path) or "."
     _refuse_losses(model, wanted, folder)
     with _work_folder(folder, make=out_dir is not None) as scratch, Worker() as worker:
-        return _Work(model, job, folder, scratch, worker, progress, failures).all(wanted)
+        done = _Work(model, job, folder, scratch, worker, progress, failures).all(wanted)
+    return replace(done, notes=_left_out(to, wanted))
 
 
 def find_targets(names: Sequence[str]) -> list[tuple[Backend, Target]]:
-    """The targets that names, aliases or `all` stand for, each once.
+    """The targets that names, aliases or `all` (of which the packages are installed) stand for, each once.
 
     Raises:
         OnnxlintError: There is no such target, or none is named.
     """
     found: dict[str, tuple[Backend, Target]] = {}
     for name in names:
-        for backend, target in targets() if name.lower() == ALL else (find_target(name),):
+        for backend, target in _all() if name.lower() == ALL else (find_target(name),):
             found.setdefault(target.name, (backend, target))
     if not found:
         raise OnnxlintError(f"--to: no target given; choose from {', '.join(t.name for _, t in targets())}, {ALL}")
     return list(found.values())
+
+
+def _all() -> list[tuple[Backend, Target]]:
+    """All targets whose packages are installed; where that is none, all there are."""
+    every = list(targets())
+    plain = Job(Recipe())
+    return [one for one in every if not missing_packages(*one, plain)] or every
+
+
+def _left_out(to: Sequence[str], wanted: Sequence[tuple[Backend, Target]]) -> tuple[str, ...]:
+    """What `all` leaves out, a line each."""
+    if all(name.lower() != ALL for name in to):
+        return ()
+    others = [one for one in targets() if one[1] not in {target for _, target in wanted}]
+    return tuple(f"'all' leaves out {missing_packages(*one, Job(Recipe()))}" for one in others)
 
 
 def _open(path: str) -> Model:

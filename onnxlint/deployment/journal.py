@@ -33,7 +33,19 @@ LARGEST = 64 << 20
 """Bytes of a JSON file that are read; more is not ours."""
 
 _FORMAT = 1
-_PACKAGES = ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "ncnn", "pnnx", "pillow", "jinja2")
+_PACKAGES = (
+    "numpy",
+    "onnx",
+    "onnx-graphsurgeon",
+    "onnxruntime",
+    "ncnn",
+    "pnnx",
+    "openvino",
+    "nncf",
+    "mnn",
+    "pillow",
+    "jinja2",
+)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -27,7 +28,12 @@ ALL_FILES = {
     "ncnn": ["m.param", "m.bin"],
     "ncnn-fp16": ["m_fp16.param", "m_fp16.bin"],
     "ncnn-int8": ["m_int8.param", "m_int8.bin", "m.table"],
+    "openvino": ["m_openvino.xml", "m_openvino.bin"],
+    "openvino-fp16": ["m_openvino_fp16.xml", "m_openvino_fp16.bin"],
+    "openvino-int8": ["m_openvino_int8.xml", "m_openvino_int8.bin"],
 }
+HERE = [target.name for _, target in find_targets(["all"])]
+"""Those whose packages are installed."""
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +73,13 @@ def test_all_targets_and_the_manifest_that_makes_them_again(
     )
     assert out.code == 0, out.err
     made = {path.name for path in (tmp_path / "a").iterdir()}
-    assert made == {"m.onnxlint.json", *(name for names in ALL_FILES.values() for name in names)}
-    for target in ALL_FILES:
+    expected = {name: ALL_FILES[name] for name in HERE}
+    assert made == {"m.onnxlint.json", *(name for names in expected.values() for name in names)}
+    for target in expected:
         assert target in out.out
 
     document = read_manifest(str(tmp_path / "a" / "m.onnxlint.json"))
-    assert {name: [file["path"] for file in entry["files"]] for name, entry in document["targets"].items()} == ALL_FILES
+    assert {name: [file["path"] for file in entry["files"]] for name, entry in document["targets"].items()} == expected
     for entry in document["targets"].values():
         for file in entry["files"]:
             assert file["sha256"] == digest(tmp_path / "a" / file["path"])
@@ -162,13 +169,29 @@ def test_damaged_manifests(place: Path, tmp_path: Path) -> None:
 def test_targets_are_named_once() -> None:
     names = [target.name for _, target in find_targets(["ncnn_quan", "all", "ncnn-int8"])]
     assert names[0] == "ncnn-int8"
-    assert sorted(names) == sorted(ALL_FILES)
+    assert sorted(names) == sorted(HERE)
+
+
+def test_all_leaves_out_what_is_not_installed(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in ("ncnn", "openvino", "MNN") else there(name)
+    )
+    names = [target.name for _, target in find_targets(["all"])]
+    assert "onnx-fp16" in names
+    assert not [name for name in names if name.startswith(("ncnn", "openvino", "mnn"))]
+    recipe = {"mean": "0,0,0", "shape": "96,64,3"}
+    done = convert(place / "m.onnx", ["all"], images=place / "images", recipe=recipe, out_dir=str(tmp_path))
+    assert [one.target for one in done.artifacts] == names
+    assert "'all' leaves out ncnn: ncnn is not installed; install it with `pip install 'onnxlint[ncnn]'`" in done.notes
+    with pytest.raises(OnnxlintError, match="ncnn is not installed"):
+        convert(place / "m.onnx", ["ncnn"], recipe=recipe, out_dir=str(tmp_path))
 
 
 def test_the_list_of_targets() -> None:
     out = onnxlint("convert", "--list")
     assert out.code == 0
-    for name in ALL_FILES:
+    for name in HERE:
         assert name in out.out
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlint.accuracy.tasks import make_task
 from onnxlint.accuracy.tasks.decoder import PRESETS, decode
 from onnxlint.accuracy.tasks.priors import prior_boxes
-from onnxlint.backends import backend_for
+from onnxlint.backends import Job, backend_for, find_target
 from onnxlint.deployment.samples import sample_texts
 from onnxlint.deployment.samples.writing import comment, cpp_string, python_string
 from onnxlint.errors import OnnxlintError
@@ -103,10 +104,10 @@ def identity_model(path: Path, recipe: Recipe, names: tuple[str, str] = ("image"
 def write(model: Path, recipe: Recipe, artifact: Path | None = None, **options: Any) -> Path:
     """Write the samples of an artifact beside it; returns the script."""
     artifact = artifact or model
-    files = [str(artifact)] + ([str(artifact.with_suffix(".bin"))] if artifact.suffix == ".param" else [])
+    files = backend_for(str(artifact)).files(str(artifact))
     folder = artifact.parent / "samples"
     folder.mkdir(exist_ok=True)
-    target = "ncnn" if artifact.suffix == ".param" else "onnx-fp16"
+    target = {".param": "ncnn", ".xml": "openvino"}.get(artifact.suffix, "onnx-fp16")
     session = backend_for(str(artifact)).open(str(artifact))
     x = preprocess(PHOTO, recipe)[None]
     texts = sample_texts(target, files, session, onnx.load(model), recipe, x, **options)
@@ -440,14 +441,21 @@ def test_faces_on_a_photo(tmp_path: Path) -> None:
 
 
 @cache
+def _headers() -> tuple[str, ...]:
+    """Where headers may be, beside the compiler's own folders; the wheel of OpenVINO brings its own."""
+    package = find_spec("openvino")
+    own = [f"{folder}/include" for folder in package.submodule_search_locations or ()] if package else []
+    return ("/usr/include/ncnn", "/usr/include/onnxruntime", *own)
+
+
+@cache
 def _compiles(header: str) -> str:
     """Why a header cannot be compiled against; empty where it can."""
     compiler = shutil.which("g++")
     if compiler is None:
         return "there is no g++"
-    folders = ("/usr/include/ncnn", "/usr/include/onnxruntime")
     done = subprocess.run(
-        [compiler, "-E", "-x", "c++", "-", *(f"-I{folder}" for folder in folders)],
+        [compiler, "-E", "-x", "c++", "-", *(f"-I{folder}" for folder in _headers())],
         input=f"#include <{header}>\n",
         capture_output=True,
         text=True,
@@ -460,11 +468,11 @@ def _compiles(header: str) -> str:
 def compiled(script: Path, folder: Path) -> Path | None:
     """Compile the C++ sample beside a script; the program, or None where there is no library to link it with."""
     source = script.with_suffix(".cpp")
-    is_ncnn = '"net.h"' in source.read_text()
-    why = _compiles("net.h" if is_ncnn else "onnxruntime_cxx_api.h")
+    is_ncnn, is_openvino = (f in source.read_text() for f in ('"net.h"', "openvino.hpp"))
+    why = _compiles("net.h" if is_ncnn else "openvino/openvino.hpp" if is_openvino else "onnxruntime_cxx_api.h")
     if why:
         pytest.skip(why)
-    flags = ["g++", "-std=c++17", "-O0", "-Wall", "-Wextra", "-I/usr/include/ncnn", "-I/usr/include/onnxruntime"]
+    flags = ["g++", "-std=c++17", "-O0", "-Wall", "-Wextra", *(f"-I{folder}" for folder in _headers())]
     result = folder / "sample.o"
     done = subprocess.run([*flags, "-c", str(source), "-o", str(result)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -473,6 +481,9 @@ def compiled(script: Path, folder: Path) -> Path | None:
     program = folder / "sample"
     if is_ncnn:
         link = ["-fopenmp", "-lncnn"]
+    elif is_openvino:
+        libs = Path(_headers()[-1]).parent / "libs"
+        link = [str(next(iter(libs.glob("libopenvino.so.*")))), f"-Wl,-rpath,{libs}", f"-Wl,-rpath-link,{libs}"]
     else:
         import onnxruntime
 
@@ -563,6 +574,39 @@ def test_cpp_of_whole_numbers_and_of_nothing(tmp_path: Path) -> None:
     script = write(tmp_path / "m.onnx", Recipe((8, 8)))
     assert printed(script, photo(tmp_path))[1].endswith(": nowhere: 4 x 0, nothing in it")
     same_in_cpp(script, tmp_path)
+
+
+def openvino_ir(model: Path, target: str = "openvino") -> Path:
+    """An IR of a model, beside it."""
+    pytest.importorskip("openvino")
+    backend, kind = find_target(target)
+    files = tuple(str(model.with_name(model.stem + ending)) for ending in kind.files)
+    backend.make(kind, str(model), files, Job(Recipe()))
+    return Path(files[0])
+
+
+def test_script_for_openvino(tmp_path: Path) -> None:
+    recipe = RESIZES[0]
+    model = identity_model(tmp_path / "m.onnx", recipe, (f"{NASTY}1", f"{NASTY}2"))
+    script = write(model, recipe, openvino_ir(model))
+    same = [line.partition(": ")[2] for line in printed(write(model, recipe), photo(tmp_path))]
+    assert [line.partition(": ")[2] for line in printed(script, photo(tmp_path))] == same
+    assert '"INFERENCE_PRECISION_HINT": "f32"' in script.read_text()
+
+
+@pytest.mark.slow
+def test_samples_for_openvino_detect_what_the_others_detect(tmp_path: Path) -> None:
+    script, recipe, _ = detector(tmp_path, "retinaface")
+    lines = printed(script, photo(tmp_path))
+    ours = write(
+        tmp_path / "m.onnx",
+        recipe,
+        openvino_ir(tmp_path / "m.onnx"),
+        task="detection",
+        detection={"preset": "retinaface"},
+    )
+    assert printed(ours, photo(tmp_path)) == lines
+    same_in_cpp(ours, tmp_path)
 
 
 @pytest.mark.slow

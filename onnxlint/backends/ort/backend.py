@@ -44,7 +44,7 @@ class OrtBackend:
         from onnxlint.model.skeleton import open_model
 
         view = make_view(open_model(source))
-        _refuse_quantized(source, (node.op for node in view.main.nodes))
+        refuse_quantized(source, (node.op for node in view.main.nodes))
         if target.name == STATIC.name:
             static_method(job)
             require_weight_bits(job)
@@ -64,7 +64,7 @@ class OrtBackend:
         from onnxlint.backends.ort.prepare import prepare
 
         session = self.open(source, job.threads)
-        _refuse_quantized(source, (node.op_type for node in session.proto.graph.node))
+        refuse_quantized(source, (node.op_type for node in session.proto.graph.node))
         if target.name == FP16.name:
             from onnxlint.backends.ort.fp16 import make_half
 
@@ -127,7 +127,8 @@ class OrtBackend:
         return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in open_model(path).proto.graph.initializer)
 
 
-def _refuse_quantized(source: str, operators: Iterable[str]) -> None:
+def refuse_quantized(source: str, operators: Iterable[str]) -> None:
+    """Raise OnnxlintError if one of a model's operators shows that it is quantized already."""
     for operator in operators:
         if operator in QUANTIZED:
             raise OnnxlintError(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _ROLE_SLICE = re.compile(r"(.+?)\[(?:\s*\.\.\.\s*,|\s*:\s*,)*\s*(-?\d*)\s*:\s*(-?\d*)\s*\]")
 
+RUNTIMES = {".param": "ncnn", ".xml": "openvino"}
+"""Ending of an artifact's first file → what its samples run it with; any other: onnxruntime."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -108,7 +111,7 @@ class Plan:
     Attributes:
         target: The artifact's target.
         files: Names of its files.
-        runtime: `ncnn` or `onnxruntime`.
+        runtime: `ncnn`, `openvino` or `onnxruntime`.
         input: Name of its input.
         dtype: Element type of its input.
         outputs: Names of its outputs.
@@ -190,7 +193,7 @@ def make_plan(
     plan = Plan(
         target,
         base,
-        "ncnn" if base[0].endswith(".param") else "onnxruntime",
+        RUNTIMES.get(os.path.splitext(base[0])[1].lower(), "onnxruntime"),
         port.name,
         port.dtype,
         tuple(names),
