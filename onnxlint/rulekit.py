@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from onnxlint.surgery.wiring import bypass, detach
     from onnxlint.symbolic.batch import batch_axis
     from onnxlint.symbolic.conditions import when_equal
-    from onnxlint.symbolic.constraints import BakedSize, baked_sizes, impossible_demands
+    from onnxlint.symbolic.constraints import BakedSize, baked_sizes
+    from onnxlint.symbolic.demands import impossible_demands
     from onnxlint.symbolic.engine import Sizes, Symbolic
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
     from onnxlint.symbolic.reshapes import Step, constant_target, reshape_steps
@@ -113,7 +114,8 @@ _HOMES = {
     "onnxlint.surgery.wiring": ("bypass", "detach"),
     "onnxlint.symbolic.batch": ("batch_axis",),
     "onnxlint.symbolic.conditions": ("when_equal",),
-    "onnxlint.symbolic.constraints": ("BakedSize", "baked_sizes", "impossible_demands"),
+    "onnxlint.symbolic.constraints": ("BakedSize", "baked_sizes"),
+    "onnxlint.symbolic.demands": ("impossible_demands",),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "reshape_steps"),

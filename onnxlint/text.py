@@ -24,6 +24,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shortened(text: str, limit: int = 80) -> str:
+    """`printable`, cut after `limit` characters: what a user or a file says can have any length.
+
+    Args:
+        text: From a file or the command line.
+        limit: Characters of the text that stay, at most; `…` follows where some went.
+    """
+    return printable(text) if len(text) <= limit else f"{printable(text[:limit])}…"
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun: `1 node`, `2 nodes`, `1,234 nodes`.
 

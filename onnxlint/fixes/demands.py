@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.symbolic.constraints import BakedSize, Demand, baked_sizes, impossible_demands
-from onnxlint.text import printable
+from onnxlint.symbolic.constraints import BakedSize, baked_sizes
+from onnxlint.symbolic.demands import Demand, impossible_demands
+from onnxlint.text import printable, shortened
 
 if TYPE_CHECKING:
     from onnxlint.fixes.shapes import WantedDim
@@ -25,9 +26,9 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
     Raises:
         OnnxlintError: No input can run the model; names the node and the reason.
     """
-    known = set() if before is None else {demand.node.index for demand in impossible_demands(before)}
+    known = set() if before is None else {_place(demand.node) for demand in impossible_demands(before)}
     for demand in impossible_demands(view):
-        if demand.node.index in known:
+        if _place(demand.node) in known:
             continue
         what = _what(demand)
         if flag:
@@ -35,6 +36,10 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
         raise OnnxlintError(
             f"{printable(view.model.path)}: no input can run this model: {what}; nothing was changed: export it again"
         )
+
+
+def _place(node: Node) -> tuple[str, int]:
+    return node.graph.path, node.index
 
 
 def _what(demand: Demand) -> str:
@@ -64,14 +69,16 @@ def refuse_baked(view: GraphView, wanted: Mapping[str, Sequence[WantedDim]]) -> 
 
 
 def _only(baked: BakedSize) -> str:
-    if baked.smallest != baked.largest:
+    if baked.relation:
+        sizes = f"only sizes with {shortened(baked.relation)} ({baked.smallest} for example) are"
+    elif baked.smallest != baked.largest:
         # Where a window is larger than what it slides over, runtimes differ: nothing is said of smaller sizes.
-        sizes = f"no size above {baked.largest} is"
-    elif baked.or_one and baked.smallest != 1:
-        sizes = f"only sizes 1 and {baked.smallest} are"
+        sizes = f"no size above {max(baked.largest, baked.other)} is"
+    elif baked.other:
+        sizes = f"only sizes {min(baked.other, baked.smallest)} and {max(baked.other, baked.smallest)} are"
     else:
         sizes = f"only size {baked.smallest} is"
-    effect = "accepted" if baked.fails else "right, and others mix up elements"
+    effect = "accepted" if baked.fails else "right, and others fail or mix up elements"
     return f"{sizes} {effect}: {_label(baked.node)} fixes it"
 
 

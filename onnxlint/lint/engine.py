@@ -111,7 +111,8 @@ def check_view(view: GraphView, plan: Plan) -> Checked:
         findings += found
     if view.stopped:
         failures.append(f"{view.stopped}; shapes are unknown, and rules about them found nothing")
-    kept, suppressed = _without_ignored(view, _without_covered(findings), plan.ignorable)
+    findings = _without_promises(view, _without_covered(findings))
+    kept, suppressed = _without_ignored(view, findings, plan.ignorable)
     ordered = _fingerprinted(_ordered(view, kept))
     if plan.neighbourhoods:
         from onnxlint.lint.excerpt import with_neighbourhoods
@@ -250,6 +251,15 @@ def _without_covered(findings: list[Finding]) -> list[Finding]:
         return place.graph in graphs
 
     return [finding for finding in findings if not is_covered(finding)]
+
+
+def _without_promises(view: GraphView, findings: list[Finding]) -> list[Finding]:
+    """Findings of a model that no input can run have no fix: `onnxlint fix` refuses such a model."""
+    from onnxlint.symbolic.demands import impossible_demands
+
+    if not any(finding.fix for finding in findings) or next(impossible_demands(view), None) is None:
+        return findings
+    return [replace(finding, fix=None) for finding in findings]
 
 
 NEVER_IGNORABLE = "SEC"

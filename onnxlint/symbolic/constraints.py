@@ -1,29 +1,16 @@
-"""What the operators of a model demand of its sizes: which free sizes of inputs one number alone satisfies.
-
-A Reshape to constant numbers, a weight that is added or multiplied, an initial state of constants: each makes runtimes fail
-at other sizes, whatever the model declares.
-"""
+"""Free sizes of inputs that one number alone satisfies, by what the operators of a model demand."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxlint.graph.view import GraphView, Node
-from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
+from onnxlint.symbolic.demands import Demand, demands
 from onnxlint.symbolic.inference import exact_sizes
-from onnxlint.symbolic.shape_operators import ELEMENTWISE
-from onnxlint.symbolic.sizes import (
-    AnySize,
-    Floor,
-    Size,
-    TooComplexError,
-    is_made_up,
-    product,
-    substitute,
-    symbols,
-)
+from onnxlint.symbolic.sizes import AnySize, Floor, Size, TooComplexError, is_made_up, substitute, symbols
 
 MAX_SIZE = 2**31
 """Sizes beyond this are not looked for."""
@@ -31,30 +18,19 @@ MAX_SIZE = 2**31
 MAX_ROUNDS = 8
 """How often sizes that were found are put into the other demands."""
 
+MAX_TRIES = 256
+"""Sizes that are tried for one of two symbols, to find an example of both."""
 
-@dataclass(frozen=True)
-class Demand:
-    """Two sizes that have to be equal where a node is to run.
+MAX_SYMBOLS = 4
+"""Of an equation that is solved."""
 
-    Attributes:
-        node: The node, in the main graph.
-        left, right: The sizes.
-        or_one: Whether it also runs where one of them is 1, which is then repeated.
-        multiple: Whether it is enough that left is a multiple of right.
-        pairs: Sizes that correspond by position in a Reshape that may mix up elements.
-    """
-
-    node: Node
-    left: AnySize
-    right: AnySize
-    or_one: bool = False
-    multiple: bool = False
-    pairs: tuple[tuple[AnySize, AnySize], ...] = ()
+_SHIFTS = (*range(33), *range(40, 257, 8))
+"""How far the sizes of an equation are moved at most: as much as convolutions without padding take off."""
 
 
 @dataclass(frozen=True)
 class BakedSize:
-    """A free size of an input that the model is right for at one number alone, or in one range.
+    """A free size of an input that the model is right for at one number alone, in one range, or together with others.
 
     Attributes:
         input: Name of the graph input.
@@ -62,7 +38,9 @@ class BakedSize:
         smallest, largest: The sizes from the one to the other, which are the same where there is only one.
         node: The node that demands it.
         fails: Whether the model fails at all other sizes; else some of them run, and mix up elements of different axes.
-        or_one: Whether the node also runs where the size is 1.
+        other: Another size at which the node runs, by repeating what is 1 there; 0 if there is none.
+        relation: What several sizes satisfy together (`h*w = 36`); smallest and largest are then an example, and so are
+            those of the other axes. Empty where this axis has only the one size or range.
     """
 
     input: str
@@ -71,7 +49,8 @@ class BakedSize:
     largest: int
     node: Node
     fails: bool
-    or_one: bool = False
+    other: int = 0
+    relation: str = ""
 
 
 def baked_sizes(view: GraphView) -> list[BakedSize]:
@@ -83,43 +62,20 @@ def baked_sizes(view: GraphView) -> list[BakedSize]:
     return known
 
 
-def demands(view: GraphView) -> tuple[Demand, ...]:
-    """Constraints of the main graph's nodes on sizes that do not hold for all inputs."""
-    key = "onnxlint.symbolic.demands"
-    known: tuple[Demand, ...] | None = view.memo.get(key)
-    if known is None:
-        known = view.memo[key] = tuple(_demands(view))
-    return known
-
-
-def _demands(view: GraphView) -> Iterator[Demand]:
-    symbolic = exact_sizes(view)
-    for node in view.main.nodes:
-        rule = _RULES.get(node.op)
-        if rule is None or not view.nearest_output(node):
-            continue  # what no output depends on is left out by runtimes, whatever it demands
-        try:
-            found = [demand for demand in rule(symbolic, node) if demand.left != demand.right]
-        except (TooComplexError, *MISUSE):
-            continue  # an operator used against its specification (SPC001 reports it), or sizes beyond bounds
-        yield from found
-
-
-def impossible_demands(view: GraphView) -> Iterator[Demand]:
-    """Demands that no input satisfies: 128 elements reshaped to 96, say."""
-    for demand in demands(view):
-        if not (isinstance(demand.left, int) and isinstance(demand.right, int)):
-            continue
-        if demand.or_one and 1 in (demand.left, demand.right):
-            continue
-        if not demand.multiple or not demand.right or demand.left % demand.right:
-            yield demand
-
-
 @dataclass(frozen=True)
 class _Found:
     smallest: int
     largest: int
+    node: Node
+    fails: bool
+    other: int = 0
+    relation: str = ""
+
+
+@dataclass(frozen=True)
+class _Equation:
+    left: AnySize
+    right: AnySize
     demand: Demand
     fails: bool
 
@@ -137,10 +93,11 @@ def _baked(view: GraphView) -> Iterator[BakedSize]:
             if answer is None:
                 continue
             (symbol,) = names
-            ends = [substitute(size, {symbol: end}) for end in (answer.smallest, answer.largest)]
-            if isinstance(ends[0], int) and isinstance(ends[1], int):
-                demand = answer.demand
-                yield BakedSize(name, axis, ends[0], ends[1], demand.node, answer.fails, demand.or_one)
+            ends = [substitute(size, {symbol: end}) for end in (answer.smallest, answer.largest, answer.other or 0)]
+            low, high, other = (end if isinstance(end, int) else 0 for end in ends)
+            if low > 0:
+                other = other if answer.other else 0
+                yield BakedSize(name, axis, low, high, answer.node, answer.fails, other, answer.relation)
 
 
 def _is_followed_by_data(demand: Demand) -> bool:
@@ -150,47 +107,135 @@ def _is_followed_by_data(demand: Demand) -> bool:
 
 def _solve(all_of: Sequence[Demand]) -> dict[str, _Found]:
     """Symbol → sizes that satisfy the constraints; constraints that runtimes enforce come first."""
-    strict = [(one, one.left, one.right, True) for one in all_of if not one.multiple and not one.or_one]
-    loose = [(one, one.left, one.right, True) for one in all_of if not one.multiple and one.or_one]
-    by_place = [(one, left, right, False) for one in all_of for left, right in one.pairs]
+    strict = [_Equation(one.left, one.right, one, True) for one in all_of if not one.multiple and not one.or_one]
+    loose = [_Equation(one.left, one.right, one, True) for one in all_of if not one.multiple and one.or_one]
+    by_place = [_Equation(left, right, one, False) for one in all_of for left, right in one.pairs]
     found: dict[str, _Found] = {}
     stages = (strict, loose, by_place)
     k = 0
     for _ in range(MAX_ROUNDS * len(stages)):
         before = len(found)
-        for demand, left, right, fails in stages[k]:
-            answer = _one_symbol(left, right, found)
-            if answer is not None and answer[0] not in found:
-                # What rests on a size that other inputs may have is no more certain than that.
-                rests_on = [found[name] for name in (symbols(left) | symbols(right)) & found.keys()]
-                is_certain = all(one.fails and not one.demand.or_one for one in rests_on)
-                found[answer[0]] = _Found(answer[1], answer[2], demand, fails and is_certain)
+        for equation in stages[k]:
+            answer = _of_one_symbol(equation, found)
+            if answer is not None:
+                found.setdefault(*answer)
         k = 0 if len(found) > before else k + 1  # what was found may settle more of the stricter ones
         if k == len(stages):
             break
+    for equation in (*strict, *loose, *by_place):
+        found |= _together(equation, found)
     return found
 
 
-def _one_symbol(left: AnySize, right: AnySize, found: dict[str, _Found]) -> tuple[str, int, int] | None:
-    """(symbol, smallest, largest) for which two sizes are equal, where they depend on one symbol that is still open."""
-    numbers: dict[str, AnySize] = {name: one.smallest for name, one in found.items() if one.smallest == one.largest}
-    try:
-        difference = _reduced(substitute(left, numbers) - substitute(right, numbers))
-    except TooComplexError:
-        return None
+def _of_one_symbol(equation: _Equation, found: Mapping[str, _Found]) -> tuple[str, _Found] | None:
+    """The symbol that an equation depends on, if it is one, and the sizes for which it holds."""
+    difference, shift = _difference(equation, found)
     names = symbols(difference)
     if isinstance(difference, int) or len(names) != 1:
         return None
     (symbol,) = names
-    if any(k < 0 for _, k in difference.terms):
-        difference = difference * -1
-    if not isinstance(difference, Size) or not _is_rising(difference):
-        return None
     smallest = _first(lambda n: _at(difference, symbol, n) >= 0)
     largest = _first(lambda n: _at(difference, symbol, n) > 0)
-    if smallest is None or largest is None or largest <= smallest:
+    if smallest is None or largest is None or largest <= smallest or _at(difference, symbol, smallest):
         return None
-    return (symbol, smallest, largest - 1) if _at(difference, symbol, smallest) == 0 else None
+    smallest, largest = smallest + shift, largest + shift
+    # What rests on a size that other inputs may have is no more certain than that.
+    rests_on = [found[name] for name in (symbols(equation.left) | symbols(equation.right)) & found.keys()]
+    fails = equation.fails and all(one.fails and not one.other for one in rests_on)
+    other = _where_it_is_one(equation, symbol, found) if equation.demand.or_one else 0
+    other = 0 if smallest <= other < largest else other
+    return symbol, _Found(smallest, largest - 1, equation.demand.node, fails, other)
+
+
+def _where_it_is_one(equation: _Equation, symbol: str, found: Mapping[str, _Found]) -> int:
+    """The size for which a side of an equation is 1, and so repeated; 0 if there is none."""
+    for side in (equation.left, equation.right):
+        size = substitute(side, _numbers(found))
+        if isinstance(size, Size) and symbols(size) == {symbol} and _is_rising(size):
+            number = _first(lambda n, size=size: _at(size, symbol, n) >= 1)  # type: ignore[misc]
+            if number is not None and _at(size, symbol, number) == 1:
+                return number
+    return 0
+
+
+def _together(equation: _Equation, found: Mapping[str, _Found]) -> dict[str, _Found]:
+    """Sizes of several symbols of which an equation admits few: `h*w` has to be 36."""
+    difference, shift = _difference(equation, found)
+    names = sorted(symbols(difference))
+    if isinstance(difference, int) or len(names) < 2 or any(name in found for name in names):
+        return {}
+    example = _example(difference, names)
+    if example is None:
+        return {}
+    relation = _relation(equation, found)
+    return {
+        name: _Found(size + shift, size + shift, equation.demand.node, equation.fails, 0, relation)
+        for name, size in example.items()
+    }
+
+
+def _relation(equation: _Equation, found: Mapping[str, _Found]) -> str:
+    """An equation for people: `h*w = 36`."""
+    numbers = _numbers(found)
+    difference = _reduced(substitute(equation.left, numbers) - substitute(equation.right, numbers))
+    assert isinstance(difference, Size)
+    if difference.constant > 0:
+        difference = Size(tuple((factors, -k) for factors, k in difference.terms), -difference.constant)
+    factor = math.gcd(difference.constant, *(k for _, k in difference.terms))
+    left = Size(tuple((factors, k // factor) for factors, k in difference.terms), 0)
+    ones = dict.fromkeys(symbols(difference), 1)
+    is_one = equation.demand.or_one and _at_all(difference, ones) - difference.constant == 1
+    return f"{left} = {-difference.constant // factor}{' or 1' * is_one}"
+
+
+def _example(difference: Size, names: Sequence[str]) -> dict[str, int] | None:
+    """Sizes for which a rising difference is 0: all the same if there are such ones, the largest of them."""
+
+    def at(*sizes: int) -> int:
+        return _at_all(difference, dict(zip(names, sizes, strict=True)))
+
+    above = _first(lambda n: at(*[n] * len(names)) > 0)
+    if above is None:
+        return None
+    if above > 1 and at(*[above - 1] * len(names)) == 0:
+        return dict.fromkeys(names, above - 1)
+    if len(names) != 2:
+        return None
+    for step in range(MAX_TRIES):
+        one = above - step
+        if one < 1:
+            break
+        over = _first(lambda n, one=one: at(one, n) > 0)  # type: ignore[misc]
+        if over is not None and over > 1 and at(one, over - 1) == 0:
+            return dict(zip(names, (one, over - 1), strict=True))
+    return None
+
+
+def _difference(equation: _Equation, found: Mapping[str, _Found]) -> tuple[AnySize, int]:
+    """Left less right, with what was found put in, as a size that only grows with its symbols, and a shift of these.
+
+    A symbol stands for its size less the shift: where `h - 2` is a size, `(h - 2)*(w - 2)` grows from 3 on.
+
+    Returns:
+        0 for what is no such size.
+    """
+    numbers = _numbers(found)
+    try:
+        plain = _reduced(substitute(equation.left, numbers) - substitute(equation.right, numbers))
+        for shift in _SHIFTS if len(symbols(plain)) <= MAX_SYMBOLS else ():
+            moved = substitute(plain, {name: Size.symbol(name) + shift for name in symbols(plain)})
+            for difference in (moved, moved * -1):
+                if isinstance(difference, Size) and _is_rising(difference):
+                    return difference, shift
+            if isinstance(plain, int) or not any(len(factors) > 1 for factors, _ in plain.terms):
+                break  # a sum stays what it is
+    except TooComplexError:
+        pass
+    return 0, 0
+
+
+def _numbers(found: Mapping[str, _Found]) -> dict[str, AnySize]:
+    return {name: one.smallest for name, one in found.items() if one.smallest == one.largest and not one.relation}
 
 
 def _reduced(size: AnySize) -> AnySize:
@@ -225,7 +270,11 @@ def _rises_within(factor: Floor) -> bool:
 
 
 def _at(size: AnySize, symbol: str, number: int) -> int:
-    result = substitute(size, {symbol: number})
+    return _at_all(size, {symbol: number})
+
+
+def _at_all(size: AnySize, numbers: Mapping[str, int]) -> int:
+    result = substitute(size, dict(numbers))
     return result if isinstance(result, int) else 0
 
 
@@ -240,153 +289,3 @@ def _first(holds: Callable[[int], bool]) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return low
-
-
-# What operators demand
-
-
-def _reshape(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data, value = s.of(node, 0), s.val(node, 1)
-    if data is None or value is None:
-        return
-    target: list[AnySize] = []
-    copies = not node.attribute("allowzero", 0)
-    for i, number in enumerate(value.numbers):
-        if not isinstance(number, int | Size):
-            return
-        target.append(data[i] if number == 0 and copies else number)
-    known = [number for number in target if number != -1]
-    pairs = tuple(_by_place(data, target))
-    yield Demand(node, product(data), product(known), multiple=len(known) < len(target), pairs=pairs)
-
-
-def _by_place(data: Sequence[AnySize], target: Sequence[AnySize]) -> Iterator[tuple[AnySize, AnySize]]:
-    """Sizes of a Reshape's input and target that stand for each other, where their places say so.
-
-    Equal ends are left out. What is left must be a run of free sizes on the one side and as many numbers on the other,
-    possibly beside numbers of the same product; a `-1` stands for the size in its place.
-    """
-    left, right = list(data), list(target)
-    while left and right and (left[0] == right[0] or (right[0] == -1 and -1 not in right[1:])):
-        del left[0], right[0]
-    while left and right and left[-1] == right[-1]:
-        del left[-1], right[-1]
-    left, right = _without_numbers(left, right)
-    left, right = (part[::-1] for part in _without_numbers(left[::-1], right[::-1]))
-    while len(right) > len(left) and 1 in right:
-        right.remove(1)
-    if len(left) == len(right) and all(isinstance(size, Size) for size in left):
-        yield from ((a, b) for a, b in zip(left, right, strict=True) if isinstance(b, int) and b > 1)
-
-
-def _without_numbers(left: list[AnySize], right: list[AnySize]) -> tuple[list[AnySize], list[AnySize]]:
-    """Both without the numbers that the left begins with and the right splits: 9 against 1, 3, 3."""
-    while left and isinstance(left[0], int):
-        part = used = 1
-        for used, size in enumerate(right, 1):
-            if not isinstance(size, int) or size <= 0 or part == left[0]:
-                used -= 1
-                break
-            part *= size
-        if part != left[0]:
-            break
-        left, right = left[1:], right[used:]
-    return left, right
-
-
-def _broadcast(s: Symbolic, node: Node) -> Iterator[Demand]:
-    shapes = [shape for i in range(len(node.inputs)) if (shape := s.of(node, i)) is not None]
-    if len(shapes) == len(node.inputs) and not node.attribute("broadcast", 0):
-        yield from _meet(node, shapes)
-
-
-def _meet(node: Node, shapes: Iterable[Sizes]) -> Iterator[Demand]:
-    known = list(shapes)
-    for k in range(1, max(map(len, known), default=0) + 1):
-        sizes = list(dict.fromkeys(shape[-k] for shape in known if k <= len(shape) and shape[-k] != 1))
-        for size in sizes[1:]:
-            yield Demand(node, sizes[0], size, or_one=True)
-
-
-def _expand(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data, value = s.of(node, 0), s.val(node, 1)
-    if data is not None and value is not None:
-        sizes = tuple(number for number in value.numbers if isinstance(number, int | Size))
-        if len(sizes) == len(value.numbers):
-            yield from _meet(node, (data, sizes))
-
-
-def _concat(s: Symbolic, node: Node) -> Iterator[Demand]:
-    shapes = [shape for i in range(len(node.inputs)) if (shape := s.of(node, i)) is not None]
-    if not shapes:
-        return
-    joined = node.attribute("axis", 1) % len(shapes[0])
-    for axis, sizes in enumerate(zip(*shapes, strict=True)):
-        if axis != joined:
-            for size in dict.fromkeys(sizes):
-                yield Demand(node, sizes[0], size)
-
-
-def _matmul(s: Symbolic, node: Node) -> Iterator[Demand]:
-    left, right = s.of(node, 0), s.of(node, 3 if node.op == "QLinearMatMul" else 1)
-    if not left or not right:
-        return
-    yield Demand(node, left[-1], right[-1] if len(right) == 1 else right[-2])
-    yield from _meet(node, (left[:-2], right[:-2]))
-
-
-def _gemm(s: Symbolic, node: Node) -> Iterator[Demand]:
-    left, right = s.of(node, 0), s.of(node, 1)
-    if left is not None and right is not None:
-        inner = left[0] if node.attribute("transA", 0) else left[1]
-        yield Demand(node, inner, right[1] if node.attribute("transB", 0) else right[0])
-
-
-def _conv(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data, weight = s.of(node, 0), s.of(node, 3 if node.op == "QLinearConv" else 1)
-    if data is not None and weight is not None:
-        turned = node.op == "ConvTranspose"
-        yield Demand(node, data[1], weight[0] if turned else weight[1] * node.attribute("group", 1))
-
-
-def _channels(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data, scale = s.of(node, 0), s.of(node, 1)
-    if data is not None and scale is not None and len(data) > 1:
-        yield Demand(node, data[1], scale[0])
-
-
-def _recurrent(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data = s.of(node, 0)
-    if data is None:
-        return
-    axis = 0 if node.attribute("layout", 0) else 1
-    lengths = s.of(node, 4)
-    if lengths is not None:
-        yield Demand(node, data[axis], lengths[0])
-    for i in (5, 6):
-        state = s.of(node, i)
-        if state is not None:
-            yield Demand(node, data[axis], state[axis])
-    weight = s.of(node, 1)
-    if weight is not None:
-        yield Demand(node, data[2], weight[2])
-
-
-def _split(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data, parts = s.of(node, 0), s.ints(node, 1, "split")
-    if data is not None and parts is not None:
-        yield Demand(node, data[node.attribute("axis", 0)], sum(parts))
-
-
-_RULES: dict[str, Callable[[Symbolic, Node], Iterator[Demand]]] = {
-    **dict.fromkeys(ELEMENTWISE, _broadcast),
-    **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose", "QLinearConv"), _conv),
-    **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
-    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), _channels),
-    "Concat": _concat,
-    "Expand": _expand,
-    "Gemm": _gemm,
-    "Reshape": _reshape,
-    "Split": _split,
-}

@@ -315,20 +315,45 @@ def _gemm(s: Symbolic, node: Node) -> list[Sizes | None]:
     return [(a[1] if node.attribute("transA", 0) else a[0], b[0] if node.attribute("transB", 0) else b[1])]
 
 
-def _einsum(s: Symbolic, node: Node) -> list[Sizes | None]:
+def einsum_terms(s: Symbolic, node: Node) -> tuple[list[tuple[str, Sizes]], str] | None:
+    """Terms of an Einsum with the sizes that they stand for, and its result; None if a shape is unknown.
+
+    An ellipsis becomes digits that count its axes from the right, so that each axis is one letter.
+    """
     equation = str(node.attribute("equation", "")).replace(" ", "")
-    if "..." in equation or "->" not in equation:
+    left, arrow, right = equation.partition("->")
+    written = left.split(",")
+    terms: list[tuple[str, Sizes]] = []
+    most = 0
+    for i, term in enumerate(written):
+        sizes = s.of(node, i)
+        if sizes is None:
+            return None
+        count = len(sizes) - len(term.replace("...", "", 1))
+        if count < 0 or (count and "..." not in term) or count > 9:
+            return None
+        most = max(most, count)
+        terms.append((term.replace("...", _DIGITS[:count][::-1], 1), sizes))
+    if not arrow:
+        letters = "".join(written).replace(".", "")
+        right = "..." * bool(most) + "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+    return terms, right.replace("...", _DIGITS[:most][::-1], 1)
+
+
+_DIGITS = "012345678"
+
+
+def _einsum(s: Symbolic, node: Node) -> list[Sizes | None]:
+    read = einsum_terms(s, node)
+    if read is None:
         return [None]
-    left, right = equation.split("->")
+    terms, result = read
     known: dict[str, AnySize] = {}
-    for i, term in enumerate(left.split(",")):
-        shape = s.of(node, i)
-        if shape is None or len(shape) != len(term):
-            return [None]
-        for letter, size in zip(term, shape, strict=True):
+    for term, sizes in terms:
+        for letter, size in zip(term, sizes, strict=True):
             if known.get(letter, 1) == 1 or (isinstance(size, int) and size != 1):
                 known[letter] = size
-    return [tuple(known[letter] for letter in right)]
+    return [tuple(known[letter] for letter in result)]
 
 
 def _reduce(s: Symbolic, node: Node) -> list[Sizes | None]:

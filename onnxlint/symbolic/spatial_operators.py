@@ -138,7 +138,7 @@ def _scaled(s: Symbolic, size: AnySize, scale: Number | None) -> AnySize:
 def depth_to_space(s: Symbolic, node: Node) -> list[Sizes | None]:
     """Sizes of DepthToSpace and SpaceToDepth."""
     data, block = s.of(node, 0), node.attribute("blocksize")
-    if data is None or not isinstance(data[1], int):
+    if data is None:
         return [None]
     if node.op == "DepthToSpace":
         return [(data[0], data[1] // block**2, data[2] * block, data[3] * block)]

@@ -85,16 +85,31 @@ def test_heads_of_an_attention_are_told_from_the_batch() -> None:
         ("<int64[1] s = {0}, int64[1] e = {4}, int64[1] a = {1}> { y = Slice (x, s, e, a) }", "cuts axis 1 at 4"),
         ("<float[8,8] w> { y = MatMul (x, w) }", "it sums over W numbers, and its other operand has 8"),
         ("<int64[2] t = {2, 4}> { y = Reshape (x, t) }", "has no constant factor that leaves [2, 4]"),
+        ("<int64[2] t = {2, 4}> { y = Reshape (x, t) }", "--dynamic: axis 1 of 'x' has to stay 8: Reshape y does not allow"),
+        ('<float[8,1] w> { y = Einsum <equation = "ij,jk->ik"> (x, w) }', "only sizes 1 and 8 are accepted: Einsum 'y'"),
+        ("<float[1,8] w, float[1] s> { y = LayerNormalization (x, w) }", "cannot be free: only size 8 is accepted"),
     ],
 )
 def test_what_stands_in_the_way_is_named(body: str, says: str) -> None:
     head, rest = body.split(">", 1)
-    for name, dims in (("float[1,8] w", 8), ("float[8,8] w", 64)):
+    for name, dims in (("float[1,8] w", 8), ("float[8,8] w", 64), ("float[8,1] w", 8), ("float[1] s", 1)):
         head = head.replace(name, f"{name} = {{{', '.join(['0'] * dims)}}}")
     text = f'<ir_version: 8, opset_import: ["": 17]> g (float[1,8] x) => (float[A,B] y) {head}> {rest}'
     with pytest.raises(OnnxlintError) as caught:
         fix(text, dynamic=("x=1,W",))
     assert says in str(caught.value)
+
+
+def test_sizes_that_only_fit_together_cannot_be_free() -> None:
+    """An image that is cut into 3 × 3 parts by numbers, and one that a Gemm reads as a row."""
+    cut = """<ir_version: 8, opset_import: ["": 17]> g (float[1,9,24,20] x) => (y)
+    <int64[6] s = {1, 1, 3, 3, 24, 20}> { y = Reshape (x, s) }"""
+    with pytest.raises(OnnxlintError, match="axis 2 of 'x' has to stay 24 and axis 3 of 'x' has to stay 20: Reshape y"):
+        fix(cut, dynamic=("x=?,?,H,W",))
+    rows = f"""<ir_version: 8, opset_import: ["": 17]> g (float[1,1,2,3] x) => (y)
+    <float[6,1] w = {{{", ".join("1" * 6)}}}> {{ f = Flatten (x) y = Gemm (f, w) }}"""
+    with pytest.raises(OnnxlintError, match=r"axis 2 of 'x' .* it sums over H\*W numbers, and its other operand has 6"):
+        fix(rows, dynamic=("x=?,?,H,W",))
 
 
 FREE = """

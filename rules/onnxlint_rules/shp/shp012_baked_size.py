@@ -8,6 +8,9 @@ from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silen
 from onnxlint.rulekit import BakedSize, baked_sizes
 from onnxlint_rules._graph import advice, label
 
+MAX_RELATION = 120
+"""Characters of a condition on several sizes that a message shows."""
+
 
 class BakedSizeRule(Rule):
     """An input declares a free size, but the graph holds the number that it was exported with.
@@ -15,8 +18,8 @@ class BakedSizeRule(Rule):
     ## What it does
 
     Follows every size of the inputs through the graph, and reports each free axis for which the operators leave one size
-    (or a largest one), with the node that fixes it: a Reshape to constant numbers, a weight or an initial state of constant
-    size that meets a free axis, a Concat or MatMul of both.
+    (or a largest one, or a few together with another axis), with the node that fixes it: a Reshape to constant numbers, a
+    weight or an initial state of constant size that meets a free axis, a Concat or MatMul of both, a Gemm behind a Flatten.
 
     ## Why it hurts
 
@@ -74,7 +77,7 @@ class BakedSizeRule(Rule):
                 y = Reshape (x, target)
             }
             """,
-            says="is declared free (T), but Reshape 'Reshape #0' is written for 6: other sizes run, and move elements",
+            says="is declared free (T), but Reshape 'Reshape #0' is written for 6: other sizes fail, or move elements",
             dims={"T": 6},
         ),
         Example(
@@ -99,6 +102,18 @@ class BakedSizeRule(Rule):
             """.replace("(float[N,T,4] y)", "(float[N,T,4] y, float[N,T,2] z)"),
             says="axis 1 of input 'x' is declared free (T), but only sizes 1 and 3 run: Add",
             dims={"T": 3},
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,1,H,W] x) => (float[N,1] y) <float[4,1] w = {1, 2, 3, 4}> {
+                flat = Flatten (x)
+                y = MatMul (flat, w)
+            }
+            """,
+            says="but only sizes with H*W = 4 (2 for example) run: MatMul 'MatMul #1' fixes it",
+            dims={"H": 2, "W": 2},
+            findings=2,
         ),
     )
     silent = (
@@ -139,23 +154,45 @@ class BakedSizeRule(Rule):
                 view.at(baked.node),
                 f"axis {baked.axis} of input {printable(baked.input)!r} is declared free"
                 f"{f' ({printable(str(declared))})' if declared is not None else ''}, but {_what(baked)}",
+                group=f"axes of inputs are declared free, but {_sizes(baked)}",
                 help=advice(
                     view, self.help, "compute with the sizes of the input in place of numbers, or declare it fixed"
                 ),
                 input=baked.input,
                 axis=baked.axis,
-                sizes=str(baked.smallest) if baked.smallest == baked.largest else f"up to {baked.largest}",
+                sizes=_relation(baked)
+                if baked.relation
+                else (str(baked.smallest) if baked.smallest == baked.largest else f"up to {baked.largest}"),
             )
 
 
 def _what(baked: BakedSize) -> str:
-    node, many = f"{printable(baked.node.op)} {label(baked.node)!r}", baked.smallest != baked.largest
+    node = f"{printable(baked.node.op)} {label(baked.node)!r}"
     if not baked.fails:
-        fits = f"{'up to ' * many}{baked.largest}"
-        return f"{node} is written for {fits}: other sizes run, and move elements to other axes"
-    if many:
+        return f"{node} is written for {_written_for(baked)}: other sizes fail, or move elements to other axes"
+    return f"{_sizes(baked)}: {node} fixes it"
+
+
+def _sizes(baked: BakedSize) -> str:
+    """The sizes that are right, as a clause that ends with its verb."""
+    if not baked.fails:
+        return f"the graph is written for {_written_for(baked)}"
+    if baked.relation:
+        return f"only sizes with {_relation(baked)} run"
+    if baked.smallest != baked.largest:
         # Where a window is larger than what it slides over, runtimes differ: nothing is said of smaller sizes.
-        return f"no size above {baked.largest} runs: {node} fixes it"
-    several = baked.or_one and baked.smallest != 1
-    size = f"sizes 1 and {baked.smallest} run" if several else f"size {baked.smallest} runs"
-    return f"only {size}: {node} fixes it"
+        return f"no size above {max(baked.largest, baked.other)} runs"
+    if baked.other:
+        return f"only sizes {min(baked.other, baked.smallest)} and {max(baked.other, baked.smallest)} run"
+    return f"only size {baked.smallest} runs"
+
+
+def _written_for(baked: BakedSize) -> str:
+    if baked.relation:
+        return f"sizes with {_relation(baked)}"
+    return f"{'up to ' * (baked.smallest != baked.largest)}{baked.largest}"
+
+
+def _relation(baked: BakedSize) -> str:
+    shown = baked.relation if len(baked.relation) <= MAX_RELATION else f"{baked.relation[:MAX_RELATION]}…"
+    return f"{printable(shown)} ({baked.smallest} for example)"

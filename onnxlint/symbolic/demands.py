@@ -1,0 +1,391 @@
+"""What the operators of a model demand of its sizes: two that have to be equal where a node is to run.
+
+A Reshape to constant numbers, a weight that is added or multiplied, an initial state of constants: each makes runtimes fail
+at other sizes, whatever the model declares.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
+from onnxlint.symbolic.inference import exact_sizes
+from onnxlint.symbolic.shape_operators import ELEMENTWISE, einsum_terms
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, product
+from onnxlint.symbolic.spatial_operators import conv
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Two sizes that have to be equal where a node is to run.
+
+    Attributes:
+        node: The node.
+        left, right: The sizes.
+        or_one: Whether it also runs where one of them is 1, which is then repeated.
+        multiple: Whether it is enough that left is a multiple of right.
+        pairs: Sizes that correspond by position in a Reshape that may mix up elements.
+    """
+
+    node: Node
+    left: AnySize
+    right: AnySize
+    or_one: bool = False
+    multiple: bool = False
+    pairs: tuple[tuple[AnySize, AnySize], ...] = ()
+
+
+def demands(view: GraphView) -> tuple[Demand, ...]:
+    """Constraints of the nodes that always run on sizes that do not hold for all inputs."""
+    key = "onnxlint.symbolic.demands"
+    known: tuple[Demand, ...] | None = view.memo.get(key)
+    if known is None:
+        known = view.memo[key] = tuple(_of_graph(exact_sizes(view), view.main))
+    return known
+
+
+def impossible_demands(view: GraphView) -> Iterator[Demand]:
+    """Demands that no input satisfies: 128 elements reshaped to 96, say."""
+    for demand in demands(view):
+        if not (isinstance(demand.left, int) and isinstance(demand.right, int)):
+            continue
+        if demand.or_one and 1 in (demand.left, demand.right):
+            continue
+        if not demand.multiple or not demand.right or demand.left % demand.right:
+            yield demand
+
+
+def _of_graph(symbolic: Symbolic, graph: Graph) -> Iterator[Demand]:
+    bodies: dict[int, list[Graph]] = {}
+    for child in graph.children:
+        bodies.setdefault(id(child.parent_node), []).append(child)
+    for node in graph.nodes:
+        if not _is_used(graph, node):
+            continue  # what no output depends on is left out by runtimes, whatever it demands
+        yield from _of_node(symbolic, node)
+        inner = bodies.get(id(node), ())
+        if inner:
+            yield from _of_bodies(symbolic, node, inner)
+
+
+def _is_used(graph: Graph, node: Node) -> bool:
+    if graph.parent is None:
+        return bool(graph.view.nearest_output(node))
+    return bool(node.consumers()) or any(graph.is_output(name) for name in node.outputs if name)
+
+
+def _of_node(symbolic: Symbolic, node: Node) -> list[Demand]:
+    rule = _RULES.get(node.op)
+    if rule is None:
+        return []
+    try:
+        return [demand for demand in rule(symbolic, node) if demand.left != demand.right]
+    except (TooComplexError, *MISUSE):
+        return []  # an operator used against its specification (SPC001 reports it), or sizes beyond bounds
+
+
+def _of_bodies(symbolic: Symbolic, node: Node, bodies: Sequence[Graph]) -> Iterator[Demand]:
+    """What the bodies of a node demand whenever it runs: of an If with both branches, what both demand."""
+    each = [list(_of_graph(symbolic, body)) for body in bodies]
+    if node.op == "If":
+        condition = node.constant(0)
+        if condition is not None and condition.size == 1:
+            taken = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+            yield from (demand for demand in itertools.chain(*each) if demand.node.graph.path.endswith(f".{taken}"))
+        elif len(each) == 2:
+            others = {replace(demand, node=node) for demand in each[1]}
+            yield from (demand for demand in each[0] if replace(demand, node=node) in others)
+    elif node.op == "Scan" or (node.op == "Loop" and _runs_once(node)):
+        yield from itertools.chain(*each)
+
+
+def _runs_once(loop: Node) -> bool:
+    """Whether a Loop runs its body at least once, whatever its inputs are."""
+    count, condition = loop.constant(0), loop.constant(1)
+    counts = not loop.input(0) or (count is not None and count.size == 1 and int(count.reshape(-1)[0]) > 0)
+    return counts and (not loop.input(1) or (condition is not None and condition.size == 1 and bool(condition.all())))
+
+
+# What operators demand
+
+
+def _reshape(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, value = s.of(node, 0), s.val(node, 1)
+    if data is None or value is None:
+        return
+    target: list[AnySize] = []
+    copies = not node.attribute("allowzero", 0)
+    for i, number in enumerate(value.numbers):
+        if not isinstance(number, int | Size):
+            return
+        target.append(data[i] if number == 0 and copies else number)
+    known = [number for number in target if number != -1]
+    pairs = tuple(_by_place(data, target))
+    yield Demand(node, product(data), product(known), multiple=len(known) < len(target), pairs=pairs)
+
+
+def _by_place(data: Sequence[AnySize], target: Sequence[AnySize]) -> Iterator[tuple[AnySize, AnySize]]:
+    """Sizes of a Reshape's input and target that stand for each other, where their places say so.
+
+    Equal ends are left out. What is left must be a run of free sizes on the one side and as many numbers on the other,
+    possibly beside numbers of the same product; a `-1` stands for the size in its place.
+    """
+    left, right = list(data), list(target)
+    while left and right and (left[0] == right[0] or (right[0] == -1 and -1 not in right[1:])):
+        del left[0], right[0]
+    while left and right and left[-1] == right[-1]:
+        del left[-1], right[-1]
+    if len(right) == 1 and left and isinstance(left[0], int) and isinstance(right[0], int) and right[0] > 1:
+        # A map in one row: `[N, 16, h, w]` to `[-1, 400]`.
+        yield product(left), right[0]
+        return
+    left, right = _without_numbers(left, right)
+    left, right = (part[::-1] for part in _without_numbers(left[::-1], right[::-1]))
+    while len(right) > len(left) and 1 in right:
+        right.remove(1)
+    if len(right) == 2 * len(left) and all(isinstance(size, int) and size > 1 for size in right):
+        right = [a * b for a, b in zip(right[::2], right[1::2], strict=True)]  # windows: `h` to `[h/8, 8]`
+    if len(left) == len(right) and all(isinstance(size, Size) for size in left):
+        yield from ((a, b) for a, b in zip(left, right, strict=True) if isinstance(b, int) and b > 1)
+
+
+def _without_numbers(left: list[AnySize], right: list[AnySize]) -> tuple[list[AnySize], list[AnySize]]:
+    """Both without the numbers that the left begins with and the right splits: 9 against 1, 3, 3."""
+    while left and isinstance(left[0], int):
+        part = used = 1
+        for used, size in enumerate(right, 1):
+            if not isinstance(size, int) or size <= 0 or part == left[0]:
+                used -= 1
+                break
+            part *= size
+        if part != left[0]:
+            break
+        left, right = left[1:], right[used:]
+    return left, right
+
+
+def _broadcast(s: Symbolic, node: Node) -> Iterator[Demand]:
+    shapes = [shape for i in range(len(node.inputs)) if (shape := s.of(node, i)) is not None]
+    if len(shapes) == len(node.inputs) and not node.attribute("broadcast", 0):
+        yield from _meet(node, shapes)
+
+
+def _meet(node: Node, shapes: Iterable[Sizes]) -> Iterator[Demand]:
+    known = list(shapes)
+    for k in range(1, max(map(len, known), default=0) + 1):
+        sizes = list(dict.fromkeys(shape[-k] for shape in known if k <= len(shape) and shape[-k] != 1))
+        for size in sizes[1:]:
+            yield Demand(node, sizes[0], size, or_one=True)
+
+
+def _expand(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, value = s.of(node, 0), s.val(node, 1)
+    if data is not None and value is not None:
+        sizes = tuple(number for number in value.numbers if isinstance(number, int | Size))
+        if len(sizes) == len(value.numbers):
+            yield from _meet(node, (data, sizes))
+
+
+def _concat(s: Symbolic, node: Node) -> Iterator[Demand]:
+    shapes = [shape for i in range(len(node.inputs)) if (shape := s.of(node, i)) is not None]
+    if not shapes:
+        return
+    joined = node.attribute("axis", 1) % len(shapes[0])
+    for axis, sizes in enumerate(zip(*shapes, strict=True)):
+        if axis != joined:
+            for size in dict.fromkeys(sizes):
+                yield Demand(node, sizes[0], size)
+
+
+def _matmul(s: Symbolic, node: Node) -> Iterator[Demand]:
+    left, right = s.of(node, 0), s.of(node, 3 if node.op == "QLinearMatMul" else 1)
+    if not left or not right:
+        return
+    yield Demand(node, left[-1], right[-1] if len(right) == 1 else right[-2])
+    yield from _meet(node, (left[:-2], right[:-2]))
+
+
+def _gemm(s: Symbolic, node: Node) -> Iterator[Demand]:
+    left, right, added = s.of(node, 0), s.of(node, 1), s.of(node, 2)
+    if left is None or right is None:
+        return
+    rows, inner = left[::-1] if node.attribute("transA", 0) else left
+    other, columns = right[::-1] if node.attribute("transB", 0) else right
+    yield Demand(node, inner, other)
+    if added is not None and not node.attribute("broadcast", 0):
+        yield from _fits(node, (rows, columns), added)
+
+
+def _fits(node: Node, whole: Sizes, part: Sizes) -> Iterator[Demand]:
+    """What is broadcast to sizes that it does not change: it has them, or is 1 there."""
+    for size, own in zip(whole[::-1], part[::-1], strict=False):
+        if own != 1:
+            yield Demand(node, size, own, or_one=not isinstance(own, int))
+
+
+def _einsum(s: Symbolic, node: Node) -> Iterator[Demand]:
+    terms = einsum_terms(s, node)
+    if terms is None:
+        return
+    known: dict[str, AnySize] = {}
+    for term, sizes in terms[0]:
+        for letter, size in zip(term, sizes, strict=True):
+            if size != 1 and known.setdefault(letter, size) != size:
+                yield Demand(node, known[letter], size, or_one=True)
+
+
+def _conv(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, weight = s.of(node, 0), s.of(node, 3 if node.op == "QLinearConv" else 1)
+    if data is not None and weight is not None:
+        turned = node.op == "ConvTranspose"
+        yield Demand(node, data[1], weight[0] if turned else weight[1] * node.attribute("group", 1))
+
+
+def _channels(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, scale = s.of(node, 0), s.of(node, 1)
+    if data is not None and scale is not None and len(data) > 1:
+        yield Demand(node, data[1], scale[0])
+
+
+def _norm(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, scale = s.of(node, 0), s.of(node, 1)
+    if data is not None and scale is not None:
+        yield from _fits(node, data, scale)
+
+
+def _groups(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, scale = s.of(node, 0), s.of(node, 1)
+    if data is not None and scale is not None:
+        groups = node.attribute("num_groups", 1)
+        if node.graph.view.opset >= 21:
+            yield Demand(node, data[1], scale[0])
+        elif groups != 1:
+            yield Demand(node, data[1], groups, multiple=True)
+
+
+def _slope(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, slope = s.of(node, 0), s.of(node, 1)
+    if data is not None and slope is not None:
+        yield from _meet(node, (data, slope))
+
+
+def _scale(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, scale = s.of(node, 0), s.of(node, 1)
+    if data is not None and scale is not None and len(scale) == 1 and scale != (1,) and len(data) > 1:
+        yield Demand(node, data[node.attribute("axis", 1)], scale[0])
+
+
+def _squeeze(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, axes = s.of(node, 0), s.ints(node, 1, "axes")
+    if data is not None and axes is not None:
+        yield from (Demand(node, data[axis], 1) for axis in axes)
+
+
+def _grid_sample(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, grid = s.of(node, 0), s.of(node, 1)
+    if data is not None and grid is not None:
+        yield Demand(node, data[0], grid[0])
+
+
+def _affine_grid(s: Symbolic, node: Node) -> Iterator[Demand]:
+    theta, size = s.of(node, 0), s.val(node, 1)
+    if theta is not None and size is not None and isinstance(size.numbers[0], int | Size):
+        yield Demand(node, theta[0], size.numbers[0])
+
+
+def _scatter_nd(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, indices, updates = s.of(node, 0), s.of(node, 1), s.of(node, 2)
+    if data is not None and indices and updates is not None and isinstance(indices[-1], int):
+        wanted = (*indices[:-1], *data[indices[-1] :])
+        yield from (Demand(node, size, own) for size, own in zip(wanted, updates, strict=True))
+
+
+def _reverse_sequence(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, lengths = s.of(node, 0), s.of(node, 1)
+    if data is not None and lengths is not None:
+        yield Demand(node, data[node.attribute("batch_axis", 1)], lengths[0])
+
+
+def _attention(s: Symbolic, node: Node) -> Iterator[Demand]:
+    query, key, value = (s.of(node, i) for i in range(3))
+    if query is None or key is None or value is None:
+        return
+    yield Demand(node, query[0], key[0])
+    yield Demand(node, query[0], value[0])
+    yield Demand(node, key[-2], value[-2])
+    mask = s.of(node, 3)
+    if mask is not None and len(mask) > 1 and isinstance(mask[-2], int) and mask[-2] != 1:
+        yield Demand(node, query[-2], mask[-2])
+    if mask is not None and len(mask) == 4 and isinstance(mask[0], int) and mask[0] != 1:
+        yield Demand(node, query[0], mask[0])
+
+
+def _rotary(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data = s.of(node, 0)
+    for i in (1, 2):
+        cache = s.of(node, i)
+        if data is not None and cache is not None and len(cache) == 3 and not node.input(3):
+            yield Demand(node, data[0], cache[0])
+            yield Demand(node, data[-2], cache[1])
+
+
+def _deform_conv(s: Symbolic, node: Node) -> Iterator[Demand]:
+    yield from _conv(s, node)
+    data, offset = s.of(node, 0), s.of(node, 2)
+    (out,) = conv(s, node)
+    if data is not None and offset is not None and out is not None:
+        yield Demand(node, data[0], offset[0])
+        yield from (Demand(node, size, own) for size, own in zip(out[2:], offset[2:], strict=True))
+
+
+def _recurrent(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data = s.of(node, 0)
+    if data is None:
+        return
+    axis = 0 if node.attribute("layout", 0) else 1
+    lengths = s.of(node, 4)
+    if lengths is not None:
+        yield Demand(node, data[axis], lengths[0])
+    for i in (5, 6):
+        state = s.of(node, i)
+        if state is not None:
+            yield Demand(node, data[axis], state[axis])
+    weight = s.of(node, 1)
+    if weight is not None:
+        yield Demand(node, data[2], weight[2])
+
+
+def _split(s: Symbolic, node: Node) -> Iterator[Demand]:
+    data, parts = s.of(node, 0), s.ints(node, 1, "split")
+    if data is not None and parts is not None:
+        yield Demand(node, data[node.attribute("axis", 0)], sum(parts))
+
+
+_RULES: dict[str, Callable[[Symbolic, Node], Iterator[Demand]]] = {
+    **dict.fromkeys(ELEMENTWISE, _broadcast),
+    **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose", "QLinearConv"), _conv),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
+    **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), _channels),
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _scale),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _norm),
+    "AffineGrid": _affine_grid,
+    "Attention": _attention,
+    "Concat": _concat,
+    "DeformConv": _deform_conv,
+    "Einsum": _einsum,
+    "Expand": _expand,
+    "Gemm": _gemm,
+    "GridSample": _grid_sample,
+    "GroupNormalization": _groups,
+    "PRelu": _slope,
+    "Reshape": _reshape,
+    "ReverseSequence": _reverse_sequence,
+    "RotaryEmbedding": _rotary,
+    "ScatterND": _scatter_nd,
+    "Split": _split,
+    "Squeeze": _squeeze,
+}
