@@ -24,14 +24,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def shortened(text: str, limit: int = 80) -> str:
-    """`printable`, cut after `limit` characters: what a user or a file says can have any length.
+def shortened(text: str, limit: int) -> str:
+    """At most `limit` characters of a text: its start and its end."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 3
+    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
 
-    Args:
-        text: From a file or the command line.
-        limit: Characters of the text that stay, at most; `…` follows where some went.
-    """
-    return printable(text) if len(text) <= limit else f"{printable(text[:limit])}…"
+
+BRIEF = 80
+"""Characters of a word of the user, or of a file, that a message repeats."""
+
+
+def brief(text: str, limit: int = BRIEF) -> str:
+    """A text from a file or the command line, for a message: escaped, and without its middle if it is long."""
+    return printable(shortened(text, limit))
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

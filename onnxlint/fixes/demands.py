@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.constraints import BakedSize, baked_sizes
 from onnxlint.symbolic.demands import Demand, impossible_demands
-from onnxlint.text import printable, shortened
+from onnxlint.text import brief, printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.shapes import WantedDim
@@ -70,7 +70,7 @@ def refuse_baked(view: GraphView, wanted: Mapping[str, Sequence[WantedDim]]) -> 
 
 def _only(baked: BakedSize) -> str:
     if baked.relation:
-        sizes = f"only sizes with {shortened(baked.relation)} ({baked.smallest} for example) are"
+        sizes = f"only sizes with {brief(baked.relation)} ({baked.smallest} for example) are"
     elif baked.smallest != baked.largest:
         # Where a window is larger than what it slides over, runtimes differ: nothing is said of smaller sizes.
         sizes = f"no size above {max(baked.largest, baked.other)} is"

@@ -13,7 +13,7 @@ from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
 from onnxlint.symbolic.inference import OPERATORS
 from onnxlint.symbolic.sizes import AnySize, Size, divide, product, substitute, symbols
-from onnxlint.text import listed, printable, shortened
+from onnxlint.text import brief, listed, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +84,7 @@ class Freeing(Symbolic):
             for axis, size in enumerate(self.shape(main, name) or ()):
                 names = symbols(size)
                 if names and names <= self.values.keys() and (names & known or not known):
-                    stay.append(f"axis {axis} of {shortened(name)!r} has to stay {self.was(size)}")
+                    stay.append(f"axis {axis} of {brief(name)!r} has to stay {self.was(size)}")
         return listed(stay, limit=6)
 
     def widen(self, node: Node, operand: int, axis: int, like: int, like_axis: int) -> bool:

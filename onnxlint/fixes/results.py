@@ -130,7 +130,8 @@ class FixReport(Tabular):
     def headline(self) -> str:
         """The model, how many findings were fixed, and how many are left."""
         verified = self.verification is not None and self.verification.verified
+        shorter = f", shortened {counted(len(self.shortened), 'chain')}" if self.shortened else ""
         return (
-            f"{self.model}: fixed {counted(len(self.applied), 'finding')}, {len(self.left)} left"
+            f"{self.model}: fixed {counted(len(self.applied), 'finding')}{shorter}, {len(self.left)} left"
             f"{', verified' if verified else ''}"
         )

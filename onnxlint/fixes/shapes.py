@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import counted, did_you_mean, listed, printable
+from onnxlint.model.dim_names import is_placeholder
+from onnxlint.text import brief, counted, did_you_mean, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView
@@ -52,6 +53,8 @@ def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[Wante
         is_number = part.isascii() and part.isdigit()
         if is_number and not (len(part) <= len(str(MAX_SIZE)) and 0 < int(part) <= MAX_SIZE):
             raise OnnxlintError(f"{shown}: a size is a number from 1 to {MAX_SIZE}")
+        if not is_number and part != KEPT and _is_name(part) and is_placeholder(part):
+            raise OnnxlintError(f"{shown}: {brief(part)!r} says that a size is unknown; name it, such as H")
         if not is_number and part != KEPT and not _is_name(part):
             raise OnnxlintError(
                 f"{shown}: a size is a number, a name such as H, or {KEPT} for an axis that stays as it is"

@@ -6,18 +6,24 @@ import re
 from functools import lru_cache
 
 _PLACEHOLDER = re.compile(
-    r"""-?\d+                     # a number as a name: -1, 0
-    | [?*_\-.]+\w*               # ?, *, _, and ?3
+    r"""[?*_\-.]+\w*              # ?3, *, _
     | unk_.*                     # tf2onnx, onnx and onnxruntime: unk__12
     | (?:p2o\.)?DynamicDimension # Paddle2ONNX
     | FreeDimension              # CNTK
-    | (?:none|null|nil|nan|unk|unkn|unknown|undef|undefined|unspecified|any|auto|dyn|dynamic|variable|free)
+    | n\W*a                      # N/A, n.a.
+    | (?:none|nonetype|null|nil|nan|inf|void|empty|missing|unset|unk|unkn|unknown|undef|undefined|undetermined|unspecified
+        |any|arbitrary|auto|dyn|dynamic|var|variable|free|flexible|placeholder|tbd|todo)
       (?:_?(?:dim|dims|dimension|shape|size|axis|axes))?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 
 _NUMBERED = re.compile(r"[\s_.:#-]*\d*$")
+_OPERATOR = re.compile(r"[+*/%()]|\s-\s")
+_WORD = re.compile(r"[^\W\d][\w.]*")
+_QUOTIENT = re.compile(r"/\s*[^\W\d]|/\s*\(")
+_NOTHING = re.compile(r"(?<![\w.])0+\s*\*(?!\*)|(?<!\*)\*\s*0+(?![\w.])")
+_AROUND = "<>[](){}\"'`|"
 
 MAX_NAME = 1000
 """Longer names are not looked at: they are taken for names of sizes as they stand."""
@@ -27,16 +33,27 @@ MAX_NAME = 1000
 def is_placeholder(name: str) -> bool:
     """Whether the name of a dimension only says that its size is unknown.
 
-    Exporters write `-1`, `None`, `?`, `unk__12` or nothing for every size that they do not know: two axes that bear such a
-    name need not have one size. Names of the form that our own inference makes (`min(h,512)`, `x[2]`) are none either: they
-    would be taken for its own.
+    Exporters write `-1`, `None`, `?`, `N/A`, `unk__12` or nothing for every size that they do not know: two axes that bear
+    such a name need not have one size. The same goes for expressions of such names (`None + 1`), and for what looks like an
+    expression and is none (`a/b`, `h + 0*w`). Names of the form that our own inference makes (`min(h,512)`, `x[2]`) are
+    none either: they would be taken for its own.
     """
     text = name.strip()
-    if not text or text.startswith("min(") or text.endswith("]"):
+    if not text or text.startswith("min(") or text.endswith("]") or "?" in text:
         return True
     if len(text) > MAX_NAME:
         return False
-    return bool(_PLACEHOLDER.fullmatch(text) or _PLACEHOLDER.fullmatch(_NUMBERED.sub("", text, count=1)))
+    text = text.strip(_AROUND) if text[0] in _AROUND else text
+    words = _WORD.findall(text)
+    if not words or _is_unknown(text.strip()):
+        return True
+    if not _OPERATOR.search(text):
+        return False
+    return any(map(_is_unknown, words)) or bool(_QUOTIENT.search(text) or _NOTHING.search(text))
+
+
+def _is_unknown(word: str) -> bool:
+    return bool(_PLACEHOLDER.fullmatch(word) or _PLACEHOLDER.fullmatch(_NUMBERED.sub("", word, count=1)))
 
 
 def axis_symbol(name: str, value: str, axis: int) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.finding import Applicability, Finding, Fix, Severity
-from onnxlint.text import counted, listed, printable
+from onnxlint.text import counted, listed, printable, shortened
 
 if TYPE_CHECKING:
     from onnxlint.report import Report
@@ -45,14 +45,6 @@ def disarmed(text: str) -> str:
     if not _COMMAND.search(text):
         return text
     return _COMMAND.sub(lambda match: f"\\x{ord(match[0][0]):02x}{match[0][1:]}", text)
-
-
-def shortened(text: str, limit: int) -> str:
-    """At most `limit` characters of a text: its start and its end."""
-    if len(text) <= limit:
-        return text
-    tail = (limit - 1) // 3
-    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from onnxlint.lint.neighbourhood import Box, Neighbourhood
-from onnxlint.report._common import shortened, shown
+from onnxlint.report._common import shown
 from onnxlint.report.page import text
-from onnxlint.text import printable
+from onnxlint.text import printable, shortened
 
 _WIDTH, _HEIGHT = 168, 40
 """Of a box, in pixels."""

@@ -33,13 +33,17 @@ def render_fix(report: FixReport, output: str | None) -> str:
     lines.append(f"  verified {_verified(report)}")
     before, after = report.nodes
     size = f"{counted(before, 'node')} → {after:,}" if before != after else counted(after, "node")
-    done = (
-        f"Fixed {counted(len(report.applied), 'finding')}" if report.applied or report.shortened else "Nothing to fix"
-    )
     tail = f", {len(report.left)} left" if report.left else ""
     wrote = f"; wrote {printable(output)}" if output is not None else ""
-    lines += ["", f"{done}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
+    lines += ["", f"{_done(report)}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
     return disarmed("\n".join(lines) + "\n")
+
+
+def _done(report: FixReport) -> str:
+    shorter = counted(len(report.shortened), "chain")
+    if report.applied:
+        return f"Fixed {counted(len(report.applied), 'finding')}{f', shortened {shorter}' if report.shortened else ''}"
+    return f"Shortened {shorter}" if report.shortened else "Nothing to fix"
 
 
 def _table(report: FixReport) -> Iterator[str]:

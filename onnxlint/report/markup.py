@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from onnxlint.report._common import shortened, shown
+from onnxlint.report._common import shown
+from onnxlint.text import shortened
 
 if TYPE_CHECKING:
     from onnxlint.lint.neighbourhood import Box, Neighbourhood

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, ceil_div, lower_bound
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, ceil_div, lower_bound, symbols
 
 MAX_LENGTH = 256
 """Longer texts are names."""
@@ -41,7 +41,8 @@ def parse_size(text: str) -> AnySize | None:
         parser.end()
     except (_NotAnExpressionError, TooComplexError):
         return None
-    return num if den == 1 and isinstance(num, Size) else None
+    # A symbol that cancels out (`h - h + w`) was not written by an exporter: what the text means cannot be told.
+    return num if den == 1 and isinstance(num, Size) and symbols(num) == parser.names else None
 
 
 def _tokens(text: str) -> list[str]:
@@ -63,6 +64,7 @@ class _Parser:
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
+        self.names: set[str] = set()
         self.place = 0
 
     def peek(self) -> str:
@@ -132,6 +134,7 @@ class _Parser:
         if not token or not (token[0].isalpha() or token[0] == "_"):
             raise _NotAnExpressionError
         if self.peek() != "(":
+            self.names.add(token)
             return Size.symbol(token), 1
         call = _FUNCTIONS.get(token)
         if call is None:

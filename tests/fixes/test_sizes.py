@@ -85,8 +85,14 @@ def test_heads_of_an_attention_are_told_from_the_batch() -> None:
         ("<int64[1] s = {0}, int64[1] e = {4}, int64[1] a = {1}> { y = Slice (x, s, e, a) }", "cuts axis 1 at 4"),
         ("<float[8,8] w> { y = MatMul (x, w) }", "it sums over W numbers, and its other operand has 8"),
         ("<int64[2] t = {2, 4}> { y = Reshape (x, t) }", "has no constant factor that leaves [2, 4]"),
-        ("<int64[2] t = {2, 4}> { y = Reshape (x, t) }", "--dynamic: axis 1 of 'x' has to stay 8: Reshape y does not allow"),
-        ('<float[8,1] w> { y = Einsum <equation = "ij,jk->ik"> (x, w) }', "only sizes 1 and 8 are accepted: Einsum 'y'"),
+        (
+            "<int64[2] t = {2, 4}> { y = Reshape (x, t) }",
+            "--dynamic: axis 1 of 'x' has to stay 8: Reshape y does not allow",
+        ),
+        (
+            '<float[8,1] w> { y = Einsum <equation = "ij,jk->ik"> (x, w) }',
+            "only sizes 1 and 8 are accepted: Einsum 'y'",
+        ),
         ("<float[1,8] w, float[1] s> { y = LayerNormalization (x, w) }", "cannot be free: only size 8 is accepted"),
     ],
 )

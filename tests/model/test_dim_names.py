@@ -13,7 +13,23 @@ from onnxlint.model.dim_names import MAX_NAME, axis_symbol, is_placeholder
         *("", " ", "?", "??", "?3", "*", "_", "-", "-1", "0", "224"),
         *("None", "none", "NONE_1", "null", "nan", "unk", "unk__12", "unk__batch", "unknown", "Unknown_3", "undefined"),
         *("dynamic", "dynamic_axes_1", "dyn", "any", "DynamicDimension.0", "p2o.DynamicDimension.1", "FreeDimension"),
-        *("min(H,512)", "x[2]"),
+        *(
+            "min(H,512)",
+            "x[2]",
+            "N/A",
+            "n/a",
+            "N / A",
+            "n.a.",
+            "na",
+            "−1",
+            "…",
+            "\n",
+            "batch?",
+            "<unk>",
+            "(none)",
+            "'None'",
+        ),
+        *("None + 1", "2*unk__3", "(unknown + 1)//2", "3*4", "h + 0*w", "0*h", "h*0", "a/b", "h//w", "floor(h/w)"),
     ],
 )
 def test_placeholders(name: str) -> None:
@@ -23,7 +39,11 @@ def test_placeholders(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["N", "b", "batch", "batch_size", "h", "height", "s0", "u0", "32*h", "seq-len", "anchors", "nonet", "unkempt"],
+    [
+        *("N", "b", "batch", "batch_size", "h", "height", "s0", "u0", "32*h", "seq-len", "anchors", "nonet", "unkempt"),
+        *("naive", "info", "void_of", "(h + 1)//2", "H/32", "10*h", "h*10", "h**2", "h - 1", "Max(1, s0)", "batch (N)"),
+        *("past_sequence_length + 1", "CeilToInt(IntTrueDiv(h, 2))", "dynamic batch", "any-length", "b:0", "批次"),
+    ],
 )
 def test_names(name: str) -> None:
     assert not is_placeholder(name)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.accuracy.verdict import verdict
-from onnxlint.report._common import disarmed, shortened
+from onnxlint.report._common import disarmed
 from onnxlint.report.compare import tables
-from onnxlint.text import printable
+from onnxlint.text import printable, shortened
 
 _Paint = Callable[[str, str], str]
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from onnxlint.difference.result import Change, Detail, ModelDiff, NodeChange, WeightChange, Weights
 from onnxlint.lint.finding import Finding
-from onnxlint.report._common import shortened
-from onnxlint.text import counted, magnitude, size
+from onnxlint.text import counted, magnitude, shortened, size
 
 SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 

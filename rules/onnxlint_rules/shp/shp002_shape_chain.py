@@ -196,7 +196,7 @@ class ShapeChain(Rule):
         shown = show_numbers(numbers) if numbers is not None and not answer.repeats(numbers) else ""
         strict = fixable or "ncnn" in options.targets
         name, names = operand_name(operand)
-        length = "; it can be shorter" if can_be_shorter else "; no shorter one was found"
+        length = ", and can be shorter" if can_be_shorter else ", in the shortest form found"
         looked = node.op in WHOLE and node.graph is view.main
         # A nameless node goes by what it makes: its position changes where others go.
         return self.found(
