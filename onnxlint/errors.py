@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from onnxlint.text import bounded
 from onnxlint.text import printable as printable
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -31,8 +32,11 @@ class OnnxlintError(Exception):
     """Bad input or an impossible request.
 
     The message is one line that names the file (or option), the problem and the way out. The CLI prints it and
-    exits with code 2; nothing has been written when it is raised.
+    exits with code 2; nothing has been written when it is raised. What it repeats of files and options is bounded.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(bounded(message))
 
 
 def names_arguments(function: _Function) -> _Function:

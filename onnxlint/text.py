@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 UNKNOWN = "–"
@@ -39,6 +40,23 @@ BRIEF = 80
 def brief(text: str, limit: int = BRIEF) -> str:
     """A text from a file or the command line, for a message: escaped, and without its middle if it is long."""
     return printable(shortened(text, limit))
+
+
+MAX_WORD = 300
+"""Characters without a space between that a message repeats of a name or of the user's words; paths are shorter."""
+
+MAX_MESSAGE = 4000
+"""Characters of a message."""
+
+_LONG_WORD = re.compile(rf"\S{{{MAX_WORD + 1},}}")
+
+
+def bounded(message: str) -> str:
+    """A message of bounded length: long words in it lose their middle, and so does all of it."""
+    if len(message) <= MAX_WORD:
+        return message
+    words = _LONG_WORD.sub(lambda match: shortened(match[0], MAX_WORD), shortened(message, 4 * MAX_MESSAGE))
+    return shortened(words, MAX_MESSAGE)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

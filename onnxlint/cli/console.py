@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.text import bounded
 
 PATIENCE = 1.0
 """Seconds of work after which progress is shown."""
@@ -54,13 +55,13 @@ def flush() -> None:
 def errors(messages: Iterable[str]) -> None:
     """Say on stderr why something could not be done."""
     for message in messages:
-        _say(f"error: {message}")
+        _say(f"error: {bounded(message)}")
 
 
 def notes(messages: Iterable[str]) -> None:
     """Say on stderr what the user should know beside the findings."""
     for message in messages:
-        _say(f"note: {message}")
+        _say(f"note: {bounded(message)}")
 
 
 def _say(line: str) -> None:

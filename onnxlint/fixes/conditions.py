@@ -11,7 +11,7 @@ from onnxlint.model.assumptions import MAX_MULTIPLE, read_clause
 from onnxlint.model.metadata import ASSUMES_KEY, metadata
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import listed, printable
+from onnxlint.text import brief, listed
 
 if TYPE_CHECKING:
     import onnx
@@ -75,14 +75,14 @@ def noted_multiples(
     if multiple_of is not None:
         add(sizes.spatial, multiple_of)
     for text in assumptions:
-        shown = f"--assume {printable(text[:MAX_SHOWN])!r}"
+        shown = f"--assume {brief(text, MAX_SHOWN)!r}"
         parsed = read_clause(text)
         if parsed is None:
             raise OnnxlintError(f"{shown}: write it as 'H % 32 == 0', with a number from 1 to {MAX_MULTIPLE}")
         found = sizes.named(parsed[0])
         if not found:
-            there = listed(map(printable, sizes.symbols)) if sizes.symbols else "none"
-            raise OnnxlintError(f"{shown}: no input has a free size {printable(parsed[0])!r}; free sizes: {there}")
+            there = listed(map(brief, sizes.symbols), 12) if sizes.symbols else "none"
+            raise OnnxlintError(f"{shown}: no input has a free size {brief(parsed[0])!r}; free sizes: {there}")
         add(found, parsed[1])
     for text in known.split(" and "):
         parsed = read_clause(text)

@@ -285,10 +285,10 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
     single image. Raises OnnxlintError when there are none."""
     text = os.fspath(source)
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
         return _some(text, found, f"the folder holds no image ({', '.join(sorted(EXTENSIONS))})")
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() in (".npz", ".npy"):
             return ImageSet(text, arrays=_load_arrays(path))
         if path.suffix.lower() in EXTENSIONS:

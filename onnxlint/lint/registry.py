@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -148,7 +149,7 @@ def rules_at(path: Path) -> list[type[Rule]]:
     Raises:
         OnnxlintError: There is no such path, no rule in it, or it cannot be imported.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise OnnxlintError(f"{path}: no such file or folder of rules; check rule-paths")
     files = sorted(f for f in path.rglob("*.py") if not f.name.startswith("_")) if path.is_dir() else [path]
     found: list[type[Rule]] = []

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from onnxlint.fixes.results import FixReport, Left
-from onnxlint.report._common import disarmed
-from onnxlint.text import counted, listed, printable
+from onnxlint.report._common import LIMIT, disarmed
+from onnxlint.text import counted, listed, printable, shortened
 
 
 def render_fix(report: FixReport, output: str | None) -> str:
@@ -36,7 +36,7 @@ def render_fix(report: FixReport, output: str | None) -> str:
     tail = f", {len(report.left)} left" if report.left else ""
     wrote = f"; wrote {printable(output)}" if output is not None else ""
     lines += ["", f"{_done(report)}{tail} ({size}, {report.seconds:.2f} s){wrote}"]
-    return disarmed("\n".join(lines) + "\n")
+    return disarmed("".join(f"{shortened(line, LIMIT)}\n" for line in lines))
 
 
 def _done(report: FixReport) -> str:

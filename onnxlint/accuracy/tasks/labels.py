@@ -306,7 +306,7 @@ def read_classes(path: str) -> ClassLabels:
         OnnxlintError: It is none of these.
     """
     where = Path(path)
-    if where.is_dir():
+    if os.path.isdir(where):
         listed = where / "classes.txt"
         if listed.is_file():
             return _class_folders(str(listed))

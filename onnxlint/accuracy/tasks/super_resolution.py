@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ class _Pictures:
     """True pictures by the stem of their files; `0801x4.png` and `baby_LR.png` are of `0801.png` and `baby_HR.png`."""
 
     def __init__(self, folder: str) -> None:
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise OnnxlintError(
                 f"{printable(folder)}: no such folder; --labels of super-resolution are a folder of images"
             )
