@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import dev
-from fixtures import pictures, pitfalls
+from fixtures import pictures
 from onnxlint.cli.commands import COMMANDS
 from tests.support.command import onnxlint
 
@@ -37,35 +36,29 @@ def without_numbers(text: str) -> str:
     return re.sub(r"[ -]+", " ", re.sub(r"\d[\d.,e-]*( ?[KM]?B\b| ms| s\b| bytes)?", "#", text).replace(" ?", ""))
 
 
-def excerpt(command: str, printed: str) -> str:
-    """What the README shows of it: of a comparison the verdict, the inputs and the summary."""
-    return "\n\n".join(printed.split("\n\n")[:3]) + "\n…\n" if command.startswith("compare") else printed
+def parts(printed: str) -> list[str]:
+    """What the demo prints, a part for each command."""
+    return re.split(r"^(?=\$ onnxlint )", printed, flags=re.MULTILINE)[1:]
 
 
 def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for needed in ("onnxruntime", "ncnn", "pnnx", "PIL"):
+    for needed in ("onnxruntime", "ncnn", "pnnx", "PIL", "pycocotools"):
         pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
-    pitfalls.build(tmp_path / "demo")
-    pictures.build(tmp_path / "demo" / "images", 8, 192, 128)
-    shown = []
-    for words in dev.DEMO:
-        outcome = onnxlint(*shlex.split(words))
-        assert outcome.code == words.startswith("check"), outcome.err
-        shown.append(f"$ onnxlint {words}\n{excerpt(words, outcome.out)}")
+    outcome = onnxlint("demo")
+    assert outcome.code == 0, outcome.err
+    assert "<svg" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     text = README.read_text(encoding="utf-8")
     if os.environ.get("ONNXLINT_UPDATE_README"):
-        block = "```console\n" + "\n".join(shown) + "```\n"
+        block = f"```console\n{outcome.out}```\n"
         README.write_text(_DEMO.sub(lambda match: match[1] + block + match[3], text), encoding="utf-8")
         return
     match = _DEMO.search(text)
     assert match is not None
-    parts = re.split(
-        r"^(?=\$ onnxlint )", match[2].removeprefix("```console\n").removesuffix("```\n"), flags=re.MULTILINE
-    )
-    assert len(parts) == len(shown) + 1
-    for words, there, here in zip(dev.DEMO, parts[1:], shown, strict=True):
-        plain = without_numbers if words.startswith(VARIABLE) else without_times
+    shown = match[2].removeprefix("```console\n").removesuffix("```\n")
+    assert len(parts(shown)) == len(parts(outcome.out)) == 5
+    for there, here in zip(parts(shown), parts(outcome.out), strict=True):
+        plain = without_numbers if here.split()[2] in VARIABLE else without_times
         assert plain(there).strip() == plain(here).strip()
 
 

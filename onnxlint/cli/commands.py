@@ -7,6 +7,7 @@ from typing import NamedTuple
 ERROR = 2
 """Exit code of errors."""
 
+START = "to begin with"
 MODELS = "models"
 LOOK = "a closer look"
 RULES = "rules and configuration"
@@ -29,6 +30,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("onnxlint.cli.demo", "Check, fix, convert and compare a small detector that it brings.", START),
     "export": Command("onnxlint.cli.export", "Export a PyTorch network, run both and check the model.", MODELS),
     "check": Command("onnxlint.cli.check", "Report problems that models will have in deployment.", MODELS),
     "fix": Command("onnxlint.cli.fix", "Apply fixes that are proved, or verified by running both models.", MODELS),

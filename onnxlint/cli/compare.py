@@ -21,7 +21,7 @@ from onnxlint.cli.options import (
     option,
     recipe_of,
 )
-from onnxlint.text import choices, did_you_mean
+from onnxlint.text import choices, did_you_mean, printable
 
 NOTES = "Exit code: 0 no condition of --fail-if holds, 1 one does, 2 error."
 
@@ -86,6 +86,7 @@ def run(options: Options) -> int:
     from onnxlint.model.output import check_writable, write_atomically
     from onnxlint.model.protect import refuse_report
     from onnxlint.report.compare import FORMATS, render
+    from onnxlint.report.compare.text import brief
 
     if options.format not in FORMATS:
         hint = did_you_mean(options.format, FORMATS, choices(FORMATS))
@@ -119,6 +120,8 @@ def run(options: Options) -> int:
     text = render(options.format, report, options.output is None and console.has_color(options.no_color))
     if options.output is not None:
         write_atomically(options.output, text)
+        if not options.quiet:
+            console.write(f"{brief(report, console.has_color(options.no_color))}\nwrote {printable(options.output)}\n")
         console.errors(report.failures)
     else:
         console.write(text)
