@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from onnxlint.cli import console
 from onnxlint.cli.options import argument, number, option
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import printable
+from onnxlint.model.output import MODEL_SUFFIXES
+from onnxlint.text import counted, printable
 
 _HOST = "localhost"
 
@@ -21,6 +22,14 @@ class Options:
     """Arguments and options of the command."""
 
     model: Annotated[str, argument("MODEL", "model that Netron shows")]
+    at: Annotated[
+        str | None,
+        option("--at", metavar="NODE", help="show the neighbourhood of this node, as findings name it"),
+    ] = None
+    steps: Annotated[
+        int,
+        option("--steps", metavar="N", parser=number(0, 50), help="nodes shown before and after --at (default: 4)"),
+    ] = 4
     port: Annotated[
         int | None, option("--port", metavar="N", parser=number(1), help="local port (default: a free one)")
     ] = None
@@ -29,15 +38,18 @@ class Options:
 
 def run(options: Options) -> int:
     """Serve the model to a browser on this machine until ctrl-c; returns the exit code."""
-    _check_model(options.model)
+    if options.at is None:
+        _check_model(options.model)
+    part, about = (b"", "") if options.at is None else _neighbourhood(options.model, options.at, options.steps)
     netron = _netron()
     port = _check_port(options.port)
     # Netron takes any file, and says so on its own log; what is printed here is enough.
     import logging
 
     logging.getLogger("netron").setLevel(logging.WARNING)
-    host, port = netron.start(options.model, (_HOST, port), browse=not options.no_browser)
-    console.write(f"{printable(options.model)}: http://{host}:{port} (ctrl-c ends it)\n")
+    data = bytearray(part) if part else None
+    host, port = netron.serve(options.model, data, (_HOST, port), browse=not options.no_browser)
+    console.write(f"{printable(options.model)}{about}: http://{host}:{port} (ctrl-c ends it)\n")
     netron.wait()
     return 0
 
@@ -56,6 +68,23 @@ def _check_model(path: str) -> None:
     except OSError as e:
         reason = e.strerror or os.strerror(e.errno or 0)
         raise OnnxlintError(f"{printable(path)}: cannot be read: {reason}; give a model") from None
+
+
+def _neighbourhood(path: str, place: str, steps: int) -> tuple[bytes, str]:
+    """The nodes around a place as a model, and a description.
+
+    Raises:
+        OnnxlintError: It is no ONNX model, or has no such node.
+    """
+    from onnxlint.cli.view_part import around, find_node, part_of
+    from onnxlint.model.skeleton import open_model
+    from onnxlint.symbolic.view import make_view
+
+    if not path.endswith(MODEL_SUFFIXES):
+        raise OnnxlintError(f"{printable(path)}: --at shows nodes of ONNX models; leave it out")
+    view = make_view(open_model(path))
+    nodes = around(find_node(view, place), steps)
+    return part_of(view, nodes), f", {counted(len(nodes), 'node')} around {printable(place)}"
 
 
 def _netron() -> Any:
