@@ -14,7 +14,7 @@ import pytest
 
 from onnxlint.accuracy.results import Detection
 from onnxlint.accuracy.tasks import Answer, Task, TaskResult, make_task
-from onnxlint.accuracy.tasks.detection import average_precision, pair_up, to_original
+from onnxlint.accuracy.tasks.detection import average_precision, class_names, pair_up, to_original
 from onnxlint.accuracy.tasks.labels import Boxes
 from onnxlint.errors import OnnxlintError
 from onnxlint.images import recipe as rec
@@ -185,6 +185,34 @@ def test_classes_that_do_not_fit_the_categories(tmp_path: Path) -> None:
         found(labelled(tmp_path, coco()), [0, 0, 10, 10, 0, 0, 0.9])
     with pytest.raises(OnnxlintError, match=r"labels faces, and the model has 3 classes"):
         found(labelled(tmp_path, "1.png\n0\n"), [0, 0, 10, 10, 0, 0, 0.9])
+
+
+@pytest.mark.parametrize(
+    "text", ["cat\ndog\n", "cat\r\n\r\n dog ", "BACKGROUND\ncat\ndog\n", "cat,dog", "cat\ndog\n__background__"]
+)
+def test_a_list_of_classes_names_what_is_found(tmp_path: Path, text: str) -> None:
+    task = labelled(tmp_path, text)
+    answer = found(task, [0, 0, 10, 10, 0, 0.9], [20, 20, 30, 30, 0.8, 0])
+    assert answer.words == "1 × dog, 1 × cat"
+    results = judge(task, "x.png", reference=answer)["reference"]
+    assert (results.truth, results.metrics["found"]) == ("the reference's detections", 2)
+    assert class_names(str(tmp_path / "labels.txt"), 2) == ("cat", "dog")
+
+
+def test_a_list_of_classes_has_to_fit_the_model(tmp_path: Path) -> None:
+    with pytest.raises(OnnxlintError, match=r"labels\.txt: names 2 classes, and the model has 3"):
+        found(labelled(tmp_path, "cat\ndog\n"), [0, 0, 10, 10, 0, 0, 0.9])
+    with pytest.raises(OnnxlintError, match=r"labels\.txt: names class 'cat' twice"):
+        labelled(tmp_path, "cat\ndog\ncat\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [(coco(), ("cat", "dog")), ("1.png\n1\n1 1 5 5\n", ())],
+)
+def test_names_of_classes_in_other_labels(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
+    (tmp_path / "labels.txt").write_text(text)
+    assert class_names(str(tmp_path / "labels.txt"), 2) == names
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,22 @@ def test_what_is_left_out_lies_beside_the_param(folder: Path, capsys: Output) ->
     assert load(folder / "out.param").layer("stem").integer(8)
 
 
+def test_what_int8_costs_is_measured_on_images(folder: Path, capsys: Output) -> None:
+    losses = []
+    for method in ("kl", "eq"):
+        run(["ncnn", "table", "net.param", "images.npz", "--method", method, "-q"])
+        capsys.readouterr()
+        assert run(["ncnn", "quantize", "net.param", "out.param", "net.table", "--images", "images.npz"]) == 0
+        out, err = capsys.readouterr()
+        measured = re.search(r"^mean SNR of the outputs on 4 images: ([\d.]+) dB$", out, re.MULTILINE)
+        assert measured
+        losses.append(float(measured[1]))
+        assert ("--to ncnn-int8' (--method auto) usually loses less" in err) == (losses[-1] < 20)
+    assert losses[0] < losses[1]
+    assert run(["ncnn", "quantize", "net.param", "out.param", "net.table"]) == 0
+    assert "or run 'onnxlint compare net.param out.param --images IMAGES" in capsys.readouterr().err
+
+
 def test_traps_of_an_edited_table_are_printed_with_their_lines(folder: Path, capsys: Output) -> None:
     run(["ncnn", "table", "net.param", "images.npz", "--method", "aciq", "-q"])
     rows = (folder / "net.table").read_text().splitlines()

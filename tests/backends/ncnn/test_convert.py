@@ -243,5 +243,5 @@ def test_an_input_that_gives_a_size_is_to_be_bound(tmp_path: Path) -> None:
     text = """<ir_version: 8, opset_import: ["": 17]> g (float[1,3,8,8] x, float[4] factor) => (float[1,3,h,w] y)
     { y = Resize<mode = "cubic">(x, , factor) }"""
     onnx.save(onnx.parser.parse_model(text), path)
-    with pytest.raises(NotConvertible, match=rf"'onnxlint fix {path} --bind factor=1,1,2,2'"):
+    with pytest.raises(NotConvertible, match=rf"'onnxlint fix {path} --bind factor=1,1,2,2 -o FILE'"):
         convert(str(path), Job(recipe=Recipe()))
