@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from onnxlint.cli import console
-from onnxlint.cli.options import INT8, QuietOption, UsageError, argument, option, split
-from onnxlint.text import printable
+from onnxlint.cli.options import (
+    INT8,
+    QuietOption,
+    RecipeOptions,
+    ThreadsOption,
+    UsageError,
+    argument,
+    option,
+    recipe_of,
+    split,
+)
+from onnxlint.text import counted, printable
+
+if TYPE_CHECKING:
+    from onnxlint.backends.ncnn.backend import Inputs
+    from onnxlint.backends.ncnn.format import Network
 
 _SHOWN = 10
+_LOW = 20.0
+"""dB below which another method is proposed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(QuietOption):
+class Options(QuietOption, RecipeOptions, ThreadsOption):
     """Arguments and options of the command."""
 
     files: Annotated[
@@ -26,18 +42,23 @@ class Options(QuietOption):
 
 
 def run(options: Options) -> int:
-    """Quantize a net with a table and write it; returns the exit code."""
-    from onnxlint.backends.ncnn.backend import kept_layers
+    """Quantize a net with a table and write it, and measure its loss on images; returns the exit code."""
+    from onnxlint.backends.ncnn.backend import Inputs, kept_layers
     from onnxlint.backends.ncnn.format import load, save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import diagnose, load_table
+    from onnxlint.images.recipe import find_images
     from onnxlint.model.protect import refuse_inputs, refuse_model_output
 
     param, weights, out_param, out_weights, table_path = _places(options.files)
     for output in (out_param, out_weights):
         refuse_inputs(output, [param, weights, table_path])
         refuse_model_output(output)
+    chosen = recipe_of(options)
     net, table = load(param, weights), load_table(table_path)
+    inputs = None
+    if chosen.images is not None:
+        inputs = Inputs(net, find_images(chosen.images), chosen.recipe, options.threads)
     made = quantize(net, table, keep=kept_layers(net, split(options.keep)))
     save(made.net, out_param, out_weights)
     console.notes(printable(f"{table_path}: {issue}") for issue in diagnose(table, net))
@@ -49,7 +70,25 @@ def run(options: Options) -> int:
         console.write(f"  {printable(one.layer)} ({printable(one.type)}): {one.state}, {printable(one.why)}\n")
     if len(rest) > _SHOWN:
         console.write(f"  and {len(rest) - _SHOWN} more\n")
+    if inputs is None:
+        line = f"onnxlint compare {param} {out_param} --images IMAGES --mean A,B,C --norm A,B,C"
+        console.notes([f"the loss was not measured: give --images and the recipe here, or run '{printable(line)}'"])
+    else:
+        _report_loss(net, made.net, inputs)
     return 0
+
+
+def _report_loss(net: Network, made: Network, inputs: Inputs) -> None:
+    """Run both nets on the images and print the SNR of the outputs."""
+    from onnxlint.backends.ncnn.backend import JUDGED
+    from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+
+    some = spread(inputs, JUDGED)
+    ratio = Evaluator(net, some, inputs.threads).score(made)
+    console.write(f"mean SNR of the outputs on {counted(len(some), 'image')}: {ratio:.1f} dB\n")
+    console.notes(inputs.notes())
+    if not ratio >= _LOW:  # NaN, too
+        console.notes(["'onnxlint convert MODEL.onnx --to ncnn-int8' (--method auto) usually loses less than a table"])
 
 
 def _places(files: list[str]) -> tuple[str, str, str, str, str]:

@@ -69,7 +69,8 @@ def require_images(
     if images is None:
         raise OnnxlintError(f"{calibrated[0]} is calibrated with images: give --images a folder, a list or an .npz")
     if images.arrays is None or images.arrays.dtype == "uint8":
-        line = f"onnxlint convert {printable(source)} --to {calibrated[0]} --images {printable(images.source)}"
+        names = " ".join(target.name for _, target in wanted)
+        line = f"onnxlint convert {printable(source)} --to {names} --images {printable(images.source)}"
         require_values(printable(source), recipe, line)
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -203,7 +203,7 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
 
     model = open_model(fixed)
     images = options.images
-    classes = _class_names(options.comparing.labels) if options.comparing.task == "classification" else ()
+    classes = _class_names(options.comparing.labels, options.comparing.task)
     photo, x = _first_input(images, recipe, make_view(model), options.shapes)
     if images is None or images.arrays is not None:
         step.lines += (
@@ -247,12 +247,19 @@ def _first_input(
     return "", np.random.default_rng(0).random(shapes.get(name, tuple(shape)), np.float32)
 
 
-def _class_names(labels: str | None) -> tuple[str, ...]:
+def _class_names(labels: str | None, task: str | None) -> Sequence[str] | Callable[[int], Sequence[str]]:
+    """Names of the model's classes, where the labels tell; of a detector once the number of its classes is known."""
     if labels is None:
         return ()
-    from onnxlint.accuracy.tasks.labels import read_classes
+    if task == "detection":
+        from onnxlint.accuracy.tasks.detection import class_names
 
-    return tuple(read_classes(labels).names)
+        return lambda classes: class_names(labels, classes)
+    if task == "classification":
+        from onnxlint.accuracy.tasks.labels import read_classes
+
+        return read_classes(labels).names
+    return ()
 
 
 def _run_sample(step: OpenStep, script: str, photo: str) -> None:

@@ -25,7 +25,7 @@ def render_conversion(done: Conversion) -> str:
 def _lines(done: Conversion) -> Iterator[str]:
     width = max((len(artifact.target) for artifact in done.artifacts), default=0)
     for artifact in done.artifacts:
-        files = ", ".join(f"{printable(file)} ({size(os.path.getsize(file))})" for file in artifact.files)
+        files = ", ".join(f"{_shown(file)} ({size(os.path.getsize(file))})" for file in artifact.files)
         yield f"{artifact.target:<{width}}  {files}"
         summary = _decided(artifact)
         if summary:
@@ -33,7 +33,11 @@ def _lines(done: Conversion) -> Iterator[str]:
         yield from (f"{'':<{width}}  {printable(note)}" for note in artifact.notes)
     yield from (f"note: {note}" for note in map(printable, done.notes))
     if done.manifest:
-        yield f"manifest: {printable(done.manifest)}"
+        yield f"manifest: {_shown(done.manifest)}"
+
+
+def _shown(path: str) -> str:
+    return printable(path.removeprefix(f".{os.sep}"))
 
 
 def _decided(artifact: Artifact) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,15 @@ from onnxlint.accuracy.tasks.base import Answer
 from onnxlint.accuracy.tasks.boxes import overlaps
 from onnxlint.accuracy.tasks.decoder import Decoder, Found, choose, decode
 from onnxlint.accuracy.tasks.detection_table import read_table
-from onnxlint.accuracy.tasks.labels import Boxes, BoxLabels, ByName, match, read_boxes
+from onnxlint.accuracy.tasks.labels import (
+    Boxes,
+    BoxLabels,
+    ByName,
+    match,
+    read_boxes,
+    read_class_list,
+    without_background,
+)
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -72,7 +80,9 @@ class DetectionTask:
         self._notes: tuple[str, ...] = ()
         self._ids: dict[int, int] | None = None
         self.truth = "the reference's detections"
-        if labels is not None:
+        self._list = labels or ""
+        self._listed = read_class_list(labels) if labels is not None else ()
+        if labels is not None and not self._listed:
             self._labels = read_boxes(labels)
             self._by_name = ByName(self._labels.images)
             self._notes = match(self._by_name, images, labels, next(iter(self._labels.images)))
@@ -90,6 +100,9 @@ class DetectionTask:
             self.decoder = choose(outputs, size, heads)
         found = decode(outputs, size, self.decoder, heads, strict=self._strict)
         self._strict = False  # candidates may have lost the reference's names
+        if self._listed and not self.decoder.names and found.classes:
+            names = without_background(self._list, self._listed, found.classes)
+            self.decoder = replace(self.decoder, names=names)
         if self._labels is not None and self._ids is None:
             self._ids = _category_ids(self._labels, self.decoder, found.classes, self.truth)
         sure = int((found.scores >= self.decoder.threshold).sum())
@@ -177,6 +190,25 @@ class DetectionTask:
             }
             out[model] = TaskResult(self.name, metrics, self.truth, notes)
         return out
+
+
+def class_names(labels: str, classes: int) -> tuple[str, ...]:
+    """Names of a model's classes in its order, from a list of classes or a COCO file; empty if these do not tell.
+
+    Args:
+        labels: Path of the labels.
+        classes: Of the model, the background not counted.
+
+    Raises:
+        OnnxlintError: The labels cannot be read, or a list has another number of classes.
+    """
+    if listed := read_class_list(labels):
+        return without_background(labels, listed, classes)
+    known = read_boxes(labels)
+    if not known.categories:
+        return ()
+    ids = _category_ids(known, Decoder(background=0), classes, labels)
+    return tuple(known.categories.get(ids.get(i, -1), f"class {i}") for i in range(classes))
 
 
 def _detection(found: Found, i: int) -> Detection:

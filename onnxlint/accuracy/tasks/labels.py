@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -29,6 +29,12 @@ LARGEST = 1 << 29
 
 MOST_DIGITS = 18
 """Digits of a count or of a class."""
+
+MOST_CLASSES = 100_000
+"""Names in a list of classes."""
+
+BACKGROUND = ("background", "bg", "no-object", "n/a")
+"""What lists call the class that is none."""
 
 MOST_CATEGORIES = 10**9
 """Largest id of a category."""
@@ -194,6 +200,54 @@ def read_boxes(path: str) -> BoxLabels:
     return _read_coco(path, text) if text.lstrip()[:1] in ("{", "[") else _read_wider(path, text)
 
 
+def read_class_list(path: str) -> tuple[str, ...]:
+    """The names in a plain list of classes, one a line or all in one line with commas; empty if it is another file.
+
+    Raises:
+        OnnxlintError: It cannot be read, or names a class twice.
+    """
+    text = _text(path)
+    lines = [line.strip() for line in LINE_ENDS.split(text) if line.strip()]
+    if not lines or text.lstrip()[:1] in ("{", "[") or any(map(is_image, text.split())) or len(lines) > MOST_CLASSES:
+        return ()
+    if any(len(line.split()) >= 4 and _are_numbers(line) for line in lines):  # rows of boxes
+        return ()
+    names = [name.strip() for name in lines[0].split(",") if name.strip()] if len(lines) == 1 else lines
+    if len(set(names)) != len(names):
+        double = next(name for i, name in enumerate(names) if name in names[:i])
+        raise OnnxlintError(f"{printable(path)}: names class {printable(double[:80])!r} twice")
+    return tuple(names)
+
+
+def _are_numbers(line: str) -> bool:
+    try:
+        return bool([float(word) for word in line.split()])
+    except ValueError:
+        return False
+
+
+def without_background(path: str, names: Sequence[str], classes: int) -> tuple[str, ...]:
+    """The names of a model's classes: the background, which some lists begin or end with, left out.
+
+    Args:
+        path: Of the list.
+        names: As the list has them.
+        classes: Of the model, the background not counted.
+
+    Raises:
+        OnnxlintError: There are more or fewer.
+    """
+    if len(names) == classes + 1:
+        named = [name for name in (names[0], names[-1]) if name.strip("_").lower() in BACKGROUND]
+        if named:
+            return tuple(name for name in names if name != named[0])
+    if len(names) != classes:
+        raise OnnxlintError(
+            f"{printable(path)}: names {counted(len(names), 'class', 'classes')}, and the model has {classes}"
+        )
+    return tuple(names)
+
+
 def _read_wider(path: str, text: str) -> BoxLabels:
     # A path, how many boxes, then that many lines `x y w h …`; images without faces have one line of zeros, or none.
     lines = [line.strip() for line in LINE_ENDS.split(text) if line.strip()]
@@ -203,7 +257,7 @@ def _read_wider(path: str, text: str) -> BoxLabels:
         if not is_image(lines[i]) or i + 1 >= len(lines) or not lines[i + 1].isdecimal():
             raise OnnxlintError(
                 f"{printable(path)}: line {printable(lines[i][:60])!r} is not WIDER FACE's format (an image's path,"
-                " a line with the number of boxes, then lines x y w h …), nor is the file COCO's JSON"
+                " a line with the number of boxes, then lines x y w h …), nor is the file COCO's JSON or a list of classes"
             )
         name, count = lines[i], _whole(path, lines[i + 1], "a number of boxes")
         i += 2

@@ -6,7 +6,7 @@ The jinja2 templates are in templates/; `parts` and `plan` find out what they ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Session
@@ -29,7 +29,7 @@ def sample_texts(
     *,
     task: str | None = None,
     detection: Mapping[str, Any] | None = None,
-    classes: Sequence[str] = (),
+    classes: Sequence[str] | Callable[[int], Sequence[str]] = (),
 ) -> dict[str, str]:
     """The samples for an artifact: file name → text. They look for the artifact one folder above their own.
 
@@ -42,7 +42,7 @@ def sample_texts(
         x: An input (1, C, H, W).
         task: One of `onnxlint.accuracy.tasks.TASKS`; None: the sample prints statistics of the outputs.
         detection: The table `[detection]` of the configuration.
-        classes: Names of the classes.
+        classes: Names of the classes, or a function that takes the number of the model's classes and returns them.
 
     Raises:
         OnnxlintError: The model does not take one image, its outputs do not fit the task, or jinja2 is not installed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class DetectionPlan:
         nms: Largest overlap of two kept boxes.
         limit: Most boxes that are kept.
         names: Names of the classes.
+        classes: How many there are, without the background; 0 if the model gives class numbers.
     """
 
     layout: str
@@ -102,6 +103,7 @@ class DetectionPlan:
     nms: float
     limit: int
     names: tuple[str, ...]
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def make_plan(
     *,
     task: str | None,
     detection: Mapping[str, Any],
-    classes: Sequence[str],
+    classes: Sequence[str] | Callable[[int], Sequence[str]],
 ) -> Plan:
     """Run an artifact once and find out what its samples have to do; the arguments are those of `sample_texts`.
 
@@ -203,14 +205,15 @@ def make_plan(
         recipe.size,
         recipe.mean or (0.0,) * recipe.channels,
         recipe.norm or (1.0,) * recipe.channels,
-        classes=tuple(classes),
+        classes=() if callable(classes) else tuple(classes),
     )
     if task is None:
         return plan
     plan = replace(plan, task=task)
     if task == "detection":
         found = plan_detection(plan.parts, outputs, (x.shape[3], x.shape[2]), detection)
-        return replace(plan, d=found, classes=found.names or plan.classes)
+        named = tuple(classes(found.classes)) if callable(classes) and found.classes else plan.classes
+        return replace(plan, d=found, classes=found.names or named)
     if task == "super-resolution":
         return _super_resolution(plan, outputs, recipe)
     return _vector(plan, outputs)
@@ -301,6 +304,7 @@ def plan_detection(
         nms=chosen.nms,
         limit=chosen.limit,
         names=tuple(chosen.names),
+        classes=0 if "labels" in roles else scores.width - has_background,
     )
 
 

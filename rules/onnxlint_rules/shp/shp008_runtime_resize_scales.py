@@ -39,6 +39,7 @@ class RuntimeResizeScales(Rule):
     ## Fix safety
 
     Putting a constant in the input's place removes an input: only the author knows which factor is wanted.
+    `onnxlint fix MODEL -o FILE --bind factor=1,1,3,3` does it, for one factor a file.
 
     ## References
 
@@ -90,9 +91,10 @@ class RuntimeResizeScales(Rule):
                 continue
             fed = [name for name in chain.ends if name in inputs and not (chain.shapes and kind == "sizes")]
             if fed:
+                bind = f"or bind the input: --bind {printable(fed[0])}=VALUES"
                 yield self.found(
                     view.at(node),
                     f"{node.op} {kind} depend on input {printable(fed[0])!r}",
-                    help=advice(view, self.help, "export one model for each factor, with a constant scale"),
+                    help=advice(view, f"{self.help}; {bind}", f"export one model for each factor; {bind}"),
                     operand=node.input(index),
                 )
