@@ -235,7 +235,7 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
     ("words", "message"),
     [
         ("chek bad.onnx", "no such command: chek; did you mean 'check'?"),
-        ("zzz", "no such command: zzz; choose from export, check, "),
+        ("zzz", "no such command: zzz; choose from demo, export, check, "),
         ("bad.onnx", "bad.onnx is not a command; did you mean 'onnxlint check bad.onnx'?"),
         ("nope.onnx -j 2", "nope.onnx is not a command; did you mean 'onnxlint check nope.onnx -j 2'?"),
         ("--select SHP bad.onnx", "--select is not a command; did you mean 'onnxlint check --select SHP bad.onnx'?"),

@@ -73,7 +73,9 @@ def test_a_report_goes_to_a_file(models: tuple[str, str, str], tmp_path: Path) -
     file = tmp_path / "report.json"
     words = ("compare", reference, candidate, "--images", pictures, *RECIPE, "--layers", "--suggest")
     done = onnxlint(*words, "--format", "json", "-o", file)
-    assert (done.code, done.out) == (0, "")
+    assert done.code == 0
+    assert "worse.onnx" in done.out
+    assert done.out.endswith(f"wrote {file}\n")
     report = json.loads(file.read_text())
     text = onnxlint(*words).out
     (one,) = report["candidates"]
