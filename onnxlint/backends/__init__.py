@@ -168,7 +168,10 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """The interface of an entry point of `onnxlint.backends`."""
+    """The interface of an entry point of `onnxlint.backends`.
+
+    It may have a `lint_target`: the target that models are checked for (`check --target`), where that is not its name.
+    """
 
     name: str
     targets: tuple[Target, ...]
@@ -250,7 +253,7 @@ def backends() -> tuple[Backend, ...]:
     return tuple(sorted(found, key=lambda backend: OUR_ORDER.get(backend.name, len(OUR_ORDER))))
 
 
-OUR_ORDER = {"onnxruntime": 0, "ncnn": 1, "openvino": 2}
+OUR_ORDER = {"onnxruntime": 0, "ncnn": 1, "openvino": 2, "tensorrt": 3, "mnn": 4}
 
 
 def targets() -> Iterator[tuple[Backend, Target]]:

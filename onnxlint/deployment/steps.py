@@ -54,7 +54,8 @@ def check_model(path: str, to: Sequence[str], options: Options) -> tuple[Finding
     """
     from onnxlint.lint.session import check_paths
 
-    lint = sorted({backend.name for backend, _ in find_targets(to)} & set(target_names()))
+    own = {getattr(backend, "lint_target", backend.name) for backend, _ in find_targets(to)}
+    lint = sorted(own & set(target_names()))
     run = check_paths([path], options.configs(targets=tuple(lint) or None))
     for result in run.results:
         if result.error is not None:

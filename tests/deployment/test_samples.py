@@ -594,6 +594,31 @@ def test_script_for_openvino(tmp_path: Path) -> None:
     assert '"INFERENCE_PRECISION_HINT": "f32"' in script.read_text()
 
 
+@pytest.mark.parametrize("size", [(32, 24), None])
+def test_script_for_tensorrt(tmp_path: Path, size: tuple[int, int] | None) -> None:
+    recipe = Recipe(size)
+    model = identity_model(tmp_path / "m.onnx", recipe, ("in'; put", "out"))
+    session = backend_for(str(model)).open(str(model))
+    x = np.zeros((1, 3, 24, 32), np.float32)
+    texts = sample_texts("tensorrt-int8", ["a b.onnx"], session, onnx.load(model), recipe, x)
+    assert set(texts) == {"run_tensorrt_int8.py", "run_tensorrt_int8.cpp", "build_tensorrt_int8.sh"}
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("trtexec", "polygraphy"):
+        (tools / name).write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n')
+        (tools / name).chmod(0o755)
+    (tmp_path / "samples").mkdir()
+    script = tmp_path / "samples" / "build.sh"
+    script.write_text(texts["build_tensorrt_int8.sh"])
+    done = subprocess.run(
+        ["sh", str(script)], capture_output=True, text=True, check=True, env={"PATH": f"{tools}:{os.environ['PATH']}"}
+    )
+    words = done.stdout.splitlines()
+    assert words[:3] == [str(tools / "trtexec"), "--onnx=a b.onnx", "--saveEngine=a b.plan"]
+    assert ("--optShapes=in'; put:1x3x24x32" in words) == (size is None)
+    assert words[words.index("--input-shapes") + 1] == "in'; put:[1,3,24,32]"
+
+
 @pytest.mark.slow
 def test_samples_for_openvino_detect_what_the_others_detect(tmp_path: Path) -> None:
     script, recipe, _ = detector(tmp_path, "retinaface")

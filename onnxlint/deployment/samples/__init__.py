@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Session
 from onnxlint.deployment.samples.plan import make_plan
-from onnxlint.deployment.samples.writing import LANGUAGES, render, sample_name
+from onnxlint.deployment.samples.writing import LANGUAGES, render, render_tensorrt, sample_name
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +33,8 @@ def sample_texts(
 ) -> dict[str, str]:
     """The samples for an artifact: file name → text. They look for the artifact one folder above their own.
 
+    For TensorRT there is a shell script besides, with trtexec and polygraphy; the programs run the file in onnxruntime.
+
     Args:
         target: The artifact's target.
         files: Its files, of which the names are used.
@@ -48,4 +50,8 @@ def sample_texts(
         OnnxlintError: The model does not take one image, its outputs do not fit the task, or jinja2 is not installed.
     """
     plan = make_plan(target, files, session, model, recipe, x, task=task, detection=detection or {}, classes=classes)
-    return {f"{sample_name(target)}{ending}": render(language, plan) for language, ending in LANGUAGES.items()}
+    texts = {f"{sample_name(target)}{ending}": render(language, plan) for language, ending in LANGUAGES.items()}
+    if target.startswith("tensorrt"):
+        is_free = None in session.inputs[0].shape
+        texts[f"build_{target.replace('-', '_')}.sh"] = render_tensorrt(plan, x.shape, is_free)
+    return texts

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
@@ -81,6 +83,32 @@ def render(language: str, plan: Plan) -> str:
     )
 
 
+def render_tensorrt(plan: Plan, shape: tuple[int, ...], is_free: bool) -> str:
+    """The script that builds an engine with trtexec and compares it with polygraphy.
+
+    Args:
+        plan: Of the artifact, an ONNX file.
+        shape: Of the input.
+        is_free: Whether some of its sizes are free.
+
+    Raises:
+        OnnxlintError: jinja2 is not installed.
+    """
+    sizes = [str(size) for size in shape]
+    return (
+        _environment("shell")
+        .get_template("shell/tensorrt.sh.jinja")
+        .render(
+            name=f"build_{plan.target.replace('-', '_')}",
+            file=plan.files[0],
+            engine=f"{os.path.splitext(plan.files[0])[0]}.plan",
+            free=is_free,
+            shapes=f"{plan.input}:{'x'.join(sizes)}",
+            profile=f"{plan.input}:[{','.join(sizes)}]",
+        )
+    )
+
+
 def require_jinja() -> None:
     """Raise if the samples cannot be written.
 
@@ -114,6 +142,7 @@ def _environment(language: str) -> Environment:
         "float_literal": _python_float if language == "python" else _cpp_float,
         "number": _number,
         "comment": comment,
+        "quoted": shlex.quote,
         "wrapped": _wrapped,
     }
     return environment
