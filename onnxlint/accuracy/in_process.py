@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.accuracy.comparison import Begin, Comparison
-from onnxlint.accuracy.conditions import parse_conditions
+from onnxlint.accuracy.conditions import Condition, parse_conditions
 from onnxlint.accuracy.inputs import Inputs, make_inputs
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.participants import Participant, find_participants, versions_of
@@ -67,19 +67,22 @@ def compare_here(
     assert first is not None
     judged, comparison, recipe = first
     conditions = parse_conditions(options.fail_if, None)
-    ordered = tuple(reports[model.name] for model in models[1:])
-    failures = tuple(text for report in ordered for one in conditions if (text := one.failure(report)))
+    ordered = tuple(_judged(reports[model.name], conditions) for model in models[1:])
     whole = AccuracyReport(
         reference=judged,
         candidates=ordered,
         inputs=comparison.count,
         source=comparison.inputs.source,
         recipe=describe(recipe) if images is not None else "",
-        failures=failures,
+        failures=tuple(text for report in ordered for text in report.failures),
         versions=versions_of(models),
         notes=tuple(_notes(comparison.inputs, images is not None, judged)),
     )
     return replace(whole, verdict=verdict(whole))
+
+
+def _judged(report: CandidateReport, conditions: Iterable[Condition]) -> CandidateReport:
+    return replace(report, failures=tuple(text for one in conditions if (text := one.failure(report))))
 
 
 def _at_size(report: CandidateReport, recipe: Recipe) -> CandidateReport:

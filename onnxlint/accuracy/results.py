@@ -163,6 +163,7 @@ class CandidateReport:
         suggestions: What would help (`--suggest`).
         worst: The worst images, the worst first.
         notes: What the user should know.
+        failures: Conditions of `--fail-if` that it meets, in words.
     """
 
     name: str
@@ -179,6 +180,7 @@ class CandidateReport:
     suggestions: tuple[Suggestion, ...] = ()
     worst: tuple[ImageAccuracy, ...] = ()
     notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
     @property
     def worst_output(self) -> OutputAccuracy | None:
@@ -248,7 +250,7 @@ class AccuracyReport:
         inputs: How many inputs were compared.
         source: Where they came from.
         recipe: How images became inputs, in the words of the command line.
-        failures: Conditions of `--fail-if` that hold, in words; empty if all is well.
+        failures: Conditions of `--fail-if` that candidates meet, in words; empty if all is well.
         versions: Name → version of the runtimes used.
         notes: Images that could not be read, and the like.
         verdict: What it all comes to.

@@ -74,8 +74,8 @@ def fix_path(
     plan = Plans(configs).of(path)
     if request.opset is not None:
         plan = replace(plan, options=replace(plan.options, min_opset=request.opset))
-    comparer = _comparer(model, options.inputs, request.allow_empty) if options.verify else None
-    proto, report = fix_model(model, plan, request, comparer, progress)
+    compare = comparer(model, options.inputs, request.allow_empty) if options.verify else None
+    proto, report = fix_model(model, plan, request, compare, progress)
     if options.verify and report.changed and not (report.verification and report.verification.verified):
         progress("loading")
         _require_loadable(model, proto, bool(request.dynamic or request.static))
@@ -160,8 +160,14 @@ def _has_external(proto: onnx.ModelProto) -> bool:
     return any(is_external(tensor) for tensor in walk_tensors(proto))
 
 
-def _comparer(model: Model, inputs: str | None, allow_empty: bool) -> Compare:
-    """Runs a reference and a result on the same inputs."""
+def comparer(model: Model, inputs: str | None = None, allow_empty: bool = False) -> Compare:
+    """What runs a reference and a result on the same inputs, in a child process.
+
+    Args:
+        model: The original, whose file the weights are read from.
+        inputs: An .npz of inputs to compare on, too.
+        allow_empty: Whether the result has to accept empty inputs.
+    """
 
     def compare(
         reference: onnx.ModelProto,

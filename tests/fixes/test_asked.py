@@ -149,10 +149,15 @@ def test_a_softmax_behind_a_reshape_is_applied_to_the_output(tmp_path: Path) -> 
 def test_what_is_changed_on_purpose_is_said_not_to_be_compared(tmp_path: Path) -> None:
     text = """
     <ir_version: 8, opset_import: ["": 17]>
-    g (float[N,2,8] x) => (float[A,8] y) <int64[2] shape = {-1, 8}> { y = Reshape (x, shape) }
+    g (float[N,2,H] x) => (float[A,8] y) <int64[2] shape = {-1, 8}> { a = Identity (x) y = Reshape (a, shape) }
     """
-    _, report = fix(saved(tmp_path, text), unsafe=True, select=["SHP"])
-    assert not report.changed or report.not_compared or report.verification is not None
+    path = saved(tmp_path, text)
+    fixed, report = fix(path, unsafe=True, select=["SHP004", "GRF003"])
+    assert [one.finding.code for one in report.applied] == ["SHP004", "GRF003"]
+    assert report.not_compared == ("what --unsafe changed on purpose",)
+    x = np.zeros((3, 2, 8), np.float32)
+    assert run(onnx.load(path), {"x": x})[0].shape == (6, 8)
+    assert run(fixed, {"x": x})[0].shape == (3, 16)
 
 
 # --bind

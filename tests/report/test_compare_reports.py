@@ -151,6 +151,16 @@ def test_junit_fails_what_failed() -> None:
     assert first.get("tests") == str(len(first.findall("testcase")))
 
 
+def test_junit_takes_failures_from_their_candidate() -> None:
+    """Not by the names in their words: `a: b` begins like `a`, and two candidates may have one name."""
+    said = "a: b: snr<50: snr is 41.37 dB"
+    one, other = REPORT.candidates
+    candidates = (replace(other, name="a"), replace(one, name="a: b", failures=(said,)), replace(other, name="a: b"))
+    root = ElementTree.fromstring(render("junit", replace(REPORT, candidates=candidates, failures=(said,))))
+    found = [[failure.get("message") for failure in suite.findall(".//failure")] for suite in root.findall("testsuite")]
+    assert found == [[], [said], []]
+
+
 HOSTILE = "a\x1b[31m|<script>&`]]>\n::error::"
 
 

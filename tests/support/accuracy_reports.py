@@ -67,6 +67,7 @@ REPORT = AccuracyReport(
                 ),
             ),
             notes=("out has no record of its heads",),
+            failures=("net_int8.onnx: snr<50: snr is 41.37 dB",),
         ),
         model("net_fp16.onnx", snr_db=-math.inf, outputs=(replace(output("boxes", -math.inf), nan_share=0.5),)),
     ),

@@ -8,7 +8,7 @@ from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.accuracy.verdict import worst_snr
 from onnxlint.report._common import shown
 from onnxlint.report.compare import tables
-from onnxlint.text import cosine, db, magnitude, printable
+from onnxlint.text import cosine, db, magnitude
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -18,7 +18,7 @@ def render(report: AccuracyReport) -> str:
     """The report as XML in plain ASCII."""
     from xml.etree import ElementTree
 
-    suites = [_suite(report, one) for one in report.candidates]
+    suites = [_suite(one) for one in report.candidates]
     sums = {key: str(sum(int(suite.get(key, "0")) for suite in suites)) for key in ("tests", "failures")}
     root = ElementTree.Element("testsuites", {"name": "onnxlint compare", **sums, "errors": "0"})
     root.extend(suites)
@@ -27,7 +27,7 @@ def render(report: AccuracyReport) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode("ascii", "xmlcharrefreplace").decode()
 
 
-def _suite(report: AccuracyReport, one: CandidateReport) -> Element:
+def _suite(one: CandidateReport) -> Element:
     from xml.etree.ElementTree import Element, SubElement
 
     name = shown(one.name)
@@ -41,7 +41,7 @@ def _suite(report: AccuracyReport, one: CandidateReport) -> Element:
         case = SubElement(suite, "testcase", classname=name, name=f"not compared: {shown(line)}", time="0")
         SubElement(case, "skipped", message=shown(line))
     case = SubElement(suite, "testcase", classname=name, name="accuracy", time="0")
-    failures = [text for text in report.failures if text.startswith(f"{printable(one.name)}: ")]
+    failures = one.failures
     if failures:
         SubElement(case, "failure", message=shown(failures[0]), type="fail-if").text = shown(
             "\n".join(failures), 10_000
