@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,11 @@ from typing import IO
 from onnxlint.accuracy.in_process import compare_here
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.results import AccuracyReport
-from onnxlint.backends import Progress
-from onnxlint.conversion.worker import receive, send
+from onnxlint.backends import Progress, bytes_of
+from onnxlint.conversion.worker import ended, receive, send
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
-from onnxlint.model.limits import die_with_parent, limit_memory
+from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.accuracy.worker import main; main()"
@@ -35,6 +34,7 @@ class _Request:
     candidates: tuple[str, ...]
     inputs: ImageOptions
     options: CompareOptions
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ def in_child(
     """
     # -I: neither the working directory nor PYTHON… variables decide what is imported, but our own path alone.
     command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path), str(os.getpid())]
+    size = sum(bytes_of(path) for path in (reference, *candidates))
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdin is not None
         assert process.stdout is not None
         begun: _Begun | None = None
         try:
-            send(process.stdin, _Request(reference, tuple(candidates), inputs, options))
+            send(process.stdin, _Request(reference, tuple(candidates), inputs, options, size))
             while True:
                 message = receive(process.stdout)
                 if isinstance(message, _Progress):
@@ -88,7 +89,7 @@ def in_child(
                 else:
                     break
         except (EOFError, BrokenPipeError):
-            raise OnnxlintError(_last_words(process.wait(), errors, begun)) from None
+            raise OnnxlintError(_last_words(process.wait(), errors, begun, size)) from None
         finally:
             process.kill()
             process.stdin.close()
@@ -100,19 +101,12 @@ def in_child(
     return message
 
 
-def _last_words(code: int, errors: IO[bytes], begun: _Begun | None) -> str:
+def _last_words(code: int, errors: IO[bytes], begun: _Begun | None, size: int) -> str:
     """How the process ended, doing what, and the last line that it wrote."""
-    errors.seek(0)
-    lines = errors.read(1 << 20).decode("utf-8", "replace").split("\n")
-    how = f"exit code {code}"
-    if code < 0:
-        known = {one.value: one.name for one in signal.Signals}
-        how = known.get(-code, f"signal {-code}")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    said = f"; the last line that it wrote: {printable(last)[:200]}" if last else ""
+    how, said = ended(code, errors)
     if begun is None:
         return f"the process that compares the models ended ({how}){said}"
-    what = f"{begun.backend} crashed ({how}) while {begun.what} it{said}"
+    what = Budget.of(size).overrun(code) or f"{begun.backend} crashed ({how}) while {begun.what} it{said}"
     return f"{printable(begun.path)}: {what}; compare the others without it"
 
 
@@ -123,6 +117,7 @@ def main() -> None:
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     request = receive(requests)
     limit_memory()
+    set_budget(request.bytes)
     try:
         report = compare_here(
             request.reference,

@@ -6,6 +6,7 @@ artifacts for its targets, and opens the files that it can run; it never looks f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -294,6 +295,15 @@ def backend_for(path: str) -> Backend:
     )
 
 
+def bytes_of(path: str) -> int:
+    """Bytes of all files of a model; of those that there are."""
+    try:
+        files = backend_for(path).files(path)
+    except OnnxlintError:  # whoever opens it says what is wrong
+        files = (path,)
+    return sum(os.path.getsize(file) for file in files if os.path.isfile(file))
+
+
 def with_batch(array: Array) -> Array:
     """(C, H, W) → (1, C, H, W)."""
     return np.asarray(array)[None]
@@ -312,6 +322,7 @@ __all__ = [
     "Target",
     "backend_for",
     "backends",
+    "bytes_of",
     "find_target",
     "silent",
     "targets",

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from onnxlint.backends import Artifact, Job, NotConvertible, Progress, Target, backends
+from onnxlint.backends import Artifact, Job, NotConvertible, Progress, Target, backends, bytes_of
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.limits import die_with_parent
+from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.conversion.worker import main; main()"
@@ -32,7 +32,7 @@ _REMOVALS = 20
 
 
 class Crashed(OnnxlintError):  # noqa: N818 - what happened to the child
-    """The process that made a target ended without an answer."""
+    """The process that made a target ended without an answer, or took too long."""
 
 
 @dataclass(frozen=True)
@@ -154,17 +154,28 @@ class Worker:
         errors = os.dup(self._errors.fileno())
         code = self._end()
         with os.fdopen(errors, "rb") as file:
-            file.seek(0)
-            lines = file.read(1 << 20).decode("utf-8", "replace").split("\n")
-        how = f"exit code {code}"
-        if code < 0:
-            known = {one.value: one.name for one in signal.Signals}
-            how = known.get(-code, f"signal {-code}")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        said = f"; the last line that it wrote: {printable(last)[:200]}" if last else ""
-        return (
-            f"{printable(request.source)}: {request.backend} crashed ({how}) while making {request.target.name}{said}"
-        )
+            how, said = ended(code, file)
+        overrun = Budget.of(bytes_of(request.source)).overrun(code)
+        what = f"was stopped, as {overrun}," if overrun else f"crashed ({how})"
+        said = "" if overrun else said
+        return f"{printable(request.source)}: {request.backend} {what} while making {request.target.name}{said}"
+
+
+def ended(code: int, errors: IO[bytes]) -> tuple[str, str]:
+    """How a process ended, as `SIGSEGV` or `exit code 1`, and the last line that it wrote, as the end of a message.
+
+    Args:
+        code: Its exit code; negative for the signal that killed it.
+        errors: What it wrote.
+    """
+    how = f"exit code {code}"
+    if code < 0:
+        known = {one.value: one.name for one in signal.Signals}
+        how = known.get(-code, f"signal {-code}")
+    errors.seek(0)
+    lines = errors.read(1 << 20).decode("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return how, f"; the last line that it wrote: {printable(last)[:200]}" if last else ""
 
 
 def main() -> None:
@@ -172,6 +183,7 @@ def main() -> None:
     die_with_parent(int(sys.argv[2]))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
+    limit_memory()
     while True:
         try:
             request = receive(requests)
@@ -184,12 +196,17 @@ def main() -> None:
 
 def _answer(request: Request, progress: Callable[[str, int, int | None], None]) -> Artifact | _Failed:
     try:
+        set_budget(bytes_of(request.source))
         backend = next(one for one in backends() if one.name == request.backend)
         return backend.make(request.target, request.source, request.files, request.job, progress)
     except NotConvertible as error:
         return _Failed(str(error), False, error.lint_target)
     except OnnxlintError as error:
         return _Failed(str(error))
+    except MemoryError:
+        return _Failed(
+            f"{printable(request.source)}: out of memory while making {request.target.name}; use smaller inputs"
+        )
     except OSError as error:
         return _Failed(
             f"{printable(os.path.dirname(request.files[0]))}: cannot be written to: {error.strerror or error}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlint.backends import Job, Progress, backend_for
+from onnxlint.conversion.child import call_in_child
 from onnxlint.conversion.preflight import require_targets
 from onnxlint.conversion.session import find_targets
 from onnxlint.deployment.options import Options
@@ -54,7 +55,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         raise OnnxlintError(
             f"{calibrated[0]} is calibrated with images: add --images with a folder, a list or an .npz file"
         )
-    task = _task(options)
+    _task(options)
     known = _known_recipe(model, options)
     images = options.images
     recipe = recipe_for(model, known, options.shapes, reads_images=images is not None and images.arrays is None)
@@ -68,7 +69,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     )
     require_targets(targets, path, job)
     progress("a first run", 0, None)
-    _run_once(model, recipe, options, task)
+    call_in_child(path, _run_once, path, recipe, options)
     return recipe
 
 
@@ -112,7 +113,7 @@ def _task(options: Options) -> Task | None:
     )
 
 
-def _run_once(model: Model, recipe: Recipe, options: Options, task: Task | None) -> None:
+def _run_once(path: str, recipe: Recipe, options: Options) -> None:
     """Run the model on one input: a model that does not run, or does not fit the task, need not be converted.
 
     Raises:
@@ -120,14 +121,15 @@ def _run_once(model: Model, recipe: Recipe, options: Options, task: Task | None)
     """
     from onnxlint.accuracy.inputs import make_inputs, renamed_feeds
 
-    session = backend_for(model.path).open(model.path, options.converting.threads)
-    inputs = make_inputs(model.path, session, options.images, recipe, options.shapes, options.converting.threads)
+    session = backend_for(path).open(path, options.converting.threads)
+    inputs = make_inputs(path, session, options.images, recipe, options.shapes, options.converting.threads)
     _, feeds = next(iter(inputs.few(1)))
-    arrays = session.run(renamed_feeds(feeds, session, model.path))
+    arrays = session.run(renamed_feeds(feeds, session, path))
+    task = _task(options)
     if task is not None:
         outputs = {port.name: array for port, array in zip(session.outputs, arrays, strict=True)}
         shape = next(iter(feeds.values())).shape
-        task.read(outputs, (int(shape[-1]), int(shape[-2])), _heads(model))
+        task.read(outputs, (int(shape[-1]), int(shape[-2])), _heads(open_model(path)))
 
 
 def _known_recipe(model: Model, options: Options) -> Recipe:
@@ -145,9 +147,8 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         and not options.comparing.detection
     ):
         known = replace(PRESETS["retinaface"], size=recipe.size or PRESETS["retinaface"].size)
-        if _is_retinaface(
-            model, replace(known, size=None) if recipe.size is None else known, options.converting.threads
-        ):
+        wanted = replace(known, size=None) if recipe.size is None else known
+        if call_in_child(model.path, _is_retinaface, model.path, wanted, options.converting.threads):
             return known if recipe.size is not None else recipe_for(model, replace(known, size=None), {})
     raise OnnxlintError(
         f"{printable(model.path)}: preprocessing unknown; give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
@@ -155,14 +156,15 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
     )
 
 
-def _is_retinaface(model: Model, recipe: Recipe, threads: int) -> bool:
+def _is_retinaface(path: str, recipe: Recipe, threads: int) -> bool:
     """Whether a model takes images and gives as many boxes, classes and landmarks as RetinaFace has priors."""
     from onnxlint.accuracy.tasks.decoder import choose
 
+    model = open_model(path)
     size = recipe_for(model, recipe, {}).size
     if size is None:
         return False
-    session = backend_for(model.path).open(model.path, threads)
+    session = backend_for(path).open(path, threads)
     if len(session.inputs) != 1:
         return False
     arrays = session.run({session.inputs[0].name: np.zeros((1, 3, size[1], size[0]), np.float32)})

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Array, Artifact, Decision, Target, backend_for
+from onnxlint.conversion.child import call_in_child
 from onnxlint.conversion.manifest import read_manifest
 from onnxlint.conversion.session import Failure, convert, find_targets
 from onnxlint.deployment.journal import OpenStep
@@ -200,8 +201,6 @@ def _named(report: AccuracyReport) -> AccuracyReport:
 
 def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, options: Options, step: OpenStep) -> None:
     """Write the samples of all artifacts, and run the Python ones on the first image."""
-    from onnxlint.deployment.samples import sample_texts
-
     model = open_model(fixed)
     images = options.images
     classes = _class_names(options.comparing.labels, options.comparing.task)
@@ -213,18 +212,7 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
     for artifact in artifacts:
         step.progress(f"samples: {artifact.target}")
         try:
-            session = backend_for(artifact.files[0]).open(artifact.files[0], options.converting.threads)
-            texts = sample_texts(
-                artifact.target,
-                artifact.files,
-                session,
-                model.proto,
-                recipe,
-                x,
-                task=options.comparing.task,
-                detection=options.comparing.detection,
-                classes=classes,
-            )
+            texts = call_in_child(artifact.files[0], _texts, artifact, fixed, recipe, options, x, classes)
         except OnnxlintError as error:
             step.lines += (f"{artifact.target}: no sample: {error}",)
             continue
@@ -232,6 +220,25 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
             path = step.write(f"{SAMPLES}/{name}", text)
             if name.endswith(".py") and photo:
                 _run_sample(step, path, photo)
+
+
+def _texts(
+    artifact: Artifact, fixed: str, recipe: Recipe, options: Options, x: Array, classes: tuple[str, ...]
+) -> dict[str, str]:
+    """The samples of an artifact, which is run for them."""
+    from onnxlint.deployment.samples import sample_texts
+
+    return sample_texts(
+        artifact.target,
+        artifact.files,
+        backend_for(artifact.files[0]).open(artifact.files[0], options.converting.threads),
+        open_model(fixed).proto,
+        recipe,
+        x,
+        task=options.comparing.task,
+        detection=options.comparing.detection,
+        classes=classes,
+    )
 
 
 def _first_input(

@@ -1,16 +1,118 @@
-"""Limits of a process of ours: memory beyond which allocations fail, and the process that it must not outlive."""
+"""Limits of a process of ours: memory beyond which allocations fail, CPU time for what native code does with a model, and
+the process that it must not outlive."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from onnxlint.text import size as shown_size
 
 _PR_SET_PDEATHSIG = 1
 """prctl's number for the signal that a process gets when the thread that started it ends."""
 
 AVAILABLE = 0.8
 """Share of the memory that the machine has available which one process may take."""
+
+FOR_THREAD = 80 << 20
+"""Bytes of address space of a thread: its stack, and an arena of the allocator."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a runtime may take for a model, by the bytes of the model's files.
+
+    Attributes:
+        loading: Seconds of CPU time, of all threads, for loading it or preparing its graph.
+        running: Seconds of CPU time for one run of it.
+        memory: Bytes for loading it, beside what the process has.
+    """
+
+    loading: float
+    running: float
+    memory: int
+
+    @classmethod
+    def of(cls, size: int) -> Budget:
+        """The budget of a model of so many bytes."""
+        threads = FOR_THREAD * (os.cpu_count() or 1)
+        return cls(30 + 1e-6 * size, 120 + 1e-5 * size, (1 << 30) + 10 * size + threads)
+
+    def overrun(self, code: int) -> str:
+        """What a process took too much of, by its exit code; empty where it ended otherwise."""
+        if code == -_LOADING:
+            return f"it takes more than {self.loading:.0f} s of CPU time to load"
+        if code == -_RUNNING:
+            return f"one run of it takes more than {self.running:.0f} s of CPU time"
+        return ""
+
+    def memory_overrun(self) -> str:
+        """What a runtime that has no memory left took too much of."""
+        return f"it takes more than {shown_size(self.memory)} of memory to load"
+
+
+_LOADING, _RUNNING = getattr(signal, "SIGPROF", 0), getattr(signal, "SIGVTALRM", 0)
+"""Signals that end a process which takes too long: of the timers of CPU time, each has its own."""
+
+_lock = threading.Lock()
+_budget: Budget | None = None
+_runs = 0
+
+
+def set_budget(size: int) -> None:
+    """From now on, end this process where `loading` or `running` take too much for a model of so many bytes.
+
+    For a process that does nothing else: it is killed by a signal, as native code cannot be interrupted otherwise.
+    """
+    global _budget
+    _budget = Budget.of(size) if hasattr(signal, "setitimer") else None
+
+
+def budget() -> Budget | None:
+    """The budget of this process; None if it has none."""
+    return _budget
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Limit CPU time and memory while a runtime loads a model or prepares its graph, where there is a budget."""
+    if _budget is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    signal.setitimer(signal.ITIMER_PROF, _budget.loading)
+    limit_memory(_budget.memory)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Limit the CPU time of one run of a model, where there is a budget; several threads may run models at once."""
+    global _runs
+    if _budget is None:
+        yield
+        return
+    with _lock:
+        _runs += 1
+        signal.setitimer(signal.ITIMER_VIRTUAL, _budget.running * _runs)
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs -= 1
+            if _runs == 0:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def limit_memory(most: int | None = None) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from onnxlint.model.limits import die_with_parent
 from onnxlint.text import size as shown_size
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ class _Child:
         with warnings.catch_warnings():
             # The child calls one C++ function at a time: locks that other threads hold here do not matter to it.
             warnings.simplefilter("ignore", DeprecationWarning)
+            parent = os.getpid()
             self.process = os.fork()
         if self.process == 0:
-            _serve(calls, send, {send, request})
+            _serve(calls, send, {send, request}, parent)
         os.close(send)
 
     def answer(self, limits: Limits) -> bytes:
@@ -205,7 +207,7 @@ def _too_much_memory(limits: Limits) -> str:
     return f"it takes more than {shown_size(limits.memory)} of memory"
 
 
-def _serve(calls: _Calls, send: int, kept: set[int]) -> NoReturn:
+def _serve(calls: _Calls, send: int, kept: set[int], parent: int) -> NoReturn:
     """The life of the child."""
     import signal
 
@@ -213,6 +215,7 @@ def _serve(calls: _Calls, send: int, kept: set[int]) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too: the parent decides
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with_parent(parent)
         gc.disable()  # collecting would copy the parent's pages
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):

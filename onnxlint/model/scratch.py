@@ -14,7 +14,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -118,20 +119,51 @@ class Terminated(SystemExit):
 
 @contextmanager
 def ending_by_exception() -> Iterator[None]:
-    """Let SIGTERM end the process through all `finally` clauses, with the exit code that a shell expects.
+    """Let SIGTERM end the process through all `finally` clauses, with the exit code that a shell expects; no exception of
+    SIGTERM or SIGINT is raised within an import, as the initialization of native modules aborts on one.
 
-    Where somebody handles the signal already, or outside the main thread, nothing changes.
+    Where somebody handles a signal already, or outside the main thread, nothing changes.
     """
 
     def stop(number: int, _frame: object) -> NoReturn:
         _signals.append(number)
         raise Terminated(128 + number)
 
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, stop)
+    handlers: dict[int, tuple[Any, Callable[[int, FrameType | None], object]]] = {
+        signal.SIGTERM: (signal.SIG_DFL, stop),
+        signal.SIGINT: (signal.default_int_handler, signal.default_int_handler),
+    }
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = {number: pair for number, pair in handlers.items() if in_main and signal.getsignal(number) is pair[0]}
+    for number, (_, handler) in ours.items():
+        signal.signal(number, _after_imports(handler))
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, (before, _) in ours.items():
+            signal.signal(number, before)
+
+
+def _after_imports(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+    """The handler of a signal; within an import it is called again later, until the import has ended."""
+
+    def handle(number: int, frame: FrameType | None, tries: int = _TRIES) -> None:
+        if tries and hasattr(signal, "setitimer") and _is_importing(frame):
+            signal.signal(signal.SIGALRM, lambda _, later: handle(number, later, tries - 1))
+            signal.setitimer(signal.ITIMER_REAL, _PAUSE)
+        else:
+            handler(number, frame)
+
+    return handle
+
+
+_PAUSE, _TRIES = 0.02, 250
+"""Seconds between attempts to end the process, and how many attempts wait for an import."""
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False

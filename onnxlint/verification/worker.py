@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.arrays import read_inputs
-from onnxlint.model.limits import limit_memory
+from onnxlint.model.limits import FOR_THREAD, limit_memory
 from onnxlint.verification.differences import Difference, compare
 from onnxlint.verification.engines import Engine, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
@@ -53,10 +53,6 @@ HELD = 1 << 28
 
 MEMORY = 2 << 30
 """Bytes that the process may allocate, beside four times the weights of a model: inputs are small."""
-
-
-FOR_THREAD = 80 << 20
-"""Bytes of address space of a thread: its stack, and an arena of the allocator."""
 
 
 @dataclass

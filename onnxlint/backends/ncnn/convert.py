@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlint.backends import Array, Job, NotConvertible, Progress, silent
+from onnxlint.backends import Array, Job, NotConvertible, Progress, bytes_of, silent
 from onnxlint.backends.ncnn.format import Layer, Network, load, parse_param, save
 from onnxlint.backends.ncnn.run import wheel
 from onnxlint.backends.ncnn.tools import pnnx_binary, real_tool, require_room, run_tool
 from onnxlint.backends.size_inputs import bind_hint
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import Budget
 from onnxlint.symbolic.batch import input_batch_axes
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
@@ -210,7 +211,8 @@ def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
         command = [onnx2ncnn, "model.onnx", param, "onnx.bin"]
     else:
         raise OnnxlintError("ncnn: models are converted by pnnx; install it with `pip install 'onnxlint[ncnn]'`")
-    code, log = run_tool(command, folder)
+    size = sum(entry.stat().st_size for entry in os.scandir(folder))
+    code, log = run_tool(command, folder, size)
     said = [line.strip() for line in log.splitlines() if line.strip()]
     if code != 0 or not os.path.exists(os.path.join(folder, param)):
         require_room(folder)
@@ -222,7 +224,7 @@ def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     optimize = real_tool(job.tools, "ncnnoptimize")
     if optimize is not None:
         files = [param, param.replace(".param", ".bin"), "optimized.param", "optimized.bin"]
-        code, _ = run_tool([optimize, *files, "0"], folder)
+        code, _ = run_tool([optimize, *files, "0"], folder, size)
         if code == 0 and os.path.exists(os.path.join(folder, "optimized.param")):
             param, made_with = "optimized.param", f"{made_with}, ncnnoptimize"
     return os.path.join(folder, param), made_with, list(dict.fromkeys(line for line in said if LOOK.search(line)))
@@ -524,7 +526,11 @@ def run_in_child(param: str, feeds: Mapping[str, Array], folder: str) -> dict[st
     """All outputs of a net, computed in a process of its own: a wrong net makes ncnn crash. The reason where it fails."""
     asked, answer = os.path.join(folder, "asked.npz"), os.path.join(folder, "answer.npz")
     np.savez(asked, *feeds.values(), names=np.array(list(feeds)))
-    code, log = run_tool([sys.executable, "-m", "onnxlint.backends.ncnn.run", param, asked, answer], folder)
+    size = bytes_of(param)
+    code, log = run_tool([sys.executable, "-m", "onnxlint.backends.ncnn.run", param, asked, answer], folder, size)
+    overrun = Budget.of(size).overrun(code)
+    if overrun:
+        return overrun
     if code != 0:
         said = [line for line in log.splitlines() if line.strip()]
         if code < 0 or not said:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends import Port
+from onnxlint.backends import Port, bytes_of
 from onnxlint.backends.ncnn.format import Network, dump_bin, dump_param, load
 from onnxlint.backends.ncnn.table import source_blobs
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import loading, running, set_budget
 from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
@@ -69,11 +70,14 @@ class Runner:
         self._handle.opt.use_fp16_packed = False  # else an fp32 InnerProduct computes with fp16 weights
         self._handle.opt.use_fp16_storage = False
         self._weights = dump_bin(net) + bytes(64)  # ncnn reads without knowing the length, and refers to the memory
-        if self._handle.load_param_mem(dump_param(net)) != 0:
-            raise OnnxlintError(
-                printable(f"{net.path}: ncnn cannot load the graph; a layer type may be newer than the installed wheel")
-            )
-        self._handle.load_model_mem(self._weights)
+        with loading():
+            if self._handle.load_param_mem(dump_param(net)) != 0:
+                raise OnnxlintError(
+                    printable(
+                        f"{net.path}: ncnn cannot load the graph; a layer type may be newer than the installed wheel"
+                    )
+                )
+            self._handle.load_model_mem(self._weights)
 
     def run(self, x: Floats | Mapping[str, Floats], blobs: Sequence[str]) -> list[Floats]:
         """The named blobs for the input `x` (C, H, W), or given the values of some blobs, from which ncnn computes on.
@@ -90,7 +94,8 @@ class Runner:
             extractor.input(name, mat)
         out: list[Floats] = []
         for name in blobs:
-            code, mat = extractor.extract(name)
+            with running():
+                code, mat = extractor.extract(name)
             array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
             if code != 0 or array.size == 0:
                 raise OnnxlintError(self._cannot(name, arrays.values()))
@@ -112,7 +117,9 @@ class Runner:
         for name in (top for layer in self.net.layers for top in layer.tops if top in blobs):
             blob = self._ncnn.Mat()
             # 1: neither unpacked nor copied.
-            if extractor.extract(name, blob, 1) != 0 or blob.empty():
+            with running():
+                code = extractor.extract(name, blob, 1)
+            if code != 0 or blob.empty():
                 raise OnnxlintError(self._cannot(name, [array]))
             pack = blob.elempack
             if pack > 1:  # NumPy takes single floats only
@@ -144,7 +151,8 @@ class Runner:
             if layer.type != "InnerProduct" or weight is None or layer.bottoms[0] in given:
                 continue
             needed = weight.data.size // max(1, layer.integer(0))
-            code, mat = extractor.extract(layer.bottoms[0])
+            with running():
+                code, mat = extractor.extract(layer.bottoms[0])
             shape = np.asarray(mat).shape if code == 0 else ()
             if math.prod(shape) != needed and shape[-1:] != (needed,):
                 shapes = ", ".join(str(value.shape) for value in arrays.values())
@@ -287,6 +295,7 @@ def main(words: Sequence[str]) -> int:
     """`python -m onnxlint.backends.ncnn.run NET.param ASKED.npz ANSWER.npz`: all outputs for arrays with a batch axis,
     in a process that may crash; `names` says what the arrays are called."""
     param, asked, answer = words
+    set_budget(bytes_of(param))
     try:
         session = NcnnSession(load(param), threads=1)
         with np.load(asked) as loaded:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
-LIMIT = 1800
-"""Seconds after which a program is taken for stuck."""
+LIMIT = 180.0
+"""Seconds after which a program is taken for stuck, beside `LIMIT_PER_BYTE` for the model that it works on."""
+
+LIMIT_PER_BYTE = 2e-5
 
 ROOM = 1 << 20
 """Bytes; with less left, a disk counts as full."""
@@ -47,12 +49,18 @@ def real_tool(folder: str | None, name: str) -> str | None:
     return next((path for end in ("", ".exe") if os.path.isfile(path := os.path.join(folder, name + end))), None)
 
 
-def run_tool(command: Sequence[str], folder: str) -> tuple[int, str]:
+def run_tool(command: Sequence[str], folder: str, size: int) -> tuple[int, str]:
     """Exit code (negative: killed by that signal) and everything that was printed.
+
+    Args:
+        command: The program and its arguments.
+        folder: Where it runs.
+        size: Bytes of the model that it works on.
 
     Raises:
         OnnxlintError: It cannot be started, or does not end.
     """
+    limit = LIMIT + LIMIT_PER_BYTE * size
     try:
         done = subprocess.run(
             command,
@@ -60,10 +68,10 @@ def run_tool(command: Sequence[str], folder: str) -> tuple[int, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=LIMIT,
+            timeout=limit,
         )
     except subprocess.TimeoutExpired:
-        raise OnnxlintError(f"{printable(command[0])}: did not end within {LIMIT // 60} minutes") from None
+        raise OnnxlintError(f"{printable(command[0])}: did not end within {limit:.0f} s") from None
     except OSError as error:
         raise OnnxlintError(f"{printable(command[0])}: cannot be started: {error.strerror or error}") from None
     return done.returncode, _COLOR.sub("", done.stdout.decode("utf-8", "replace"))
@@ -75,7 +83,9 @@ def use_tool(command: Sequence[str], files: Sequence[str]) -> None:
     Raises:
         OnnxlintError: It fails, or does not write them.
     """
-    code, log = run_tool([os.path.abspath(command[0]), *command[1:]], os.getcwd())
+    given = [name for name in command[1:] if name not in files and os.path.isfile(name)]
+    size = sum(map(os.path.getsize, given))
+    code, log = run_tool([os.path.abspath(command[0]), *command[1:]], os.getcwd(), size)
     if code != 0 or not all(os.path.exists(file) and os.path.getsize(file) for file in files):
         said = [line for line in log.splitlines() if line.strip()]
         how = f"signal {-code}" if code < 0 else f"exit code {code}"

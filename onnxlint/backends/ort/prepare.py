@@ -13,6 +13,7 @@ import onnx
 
 from onnxlint.backends.ort.session import first_line, runtime
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import loading
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -67,7 +68,7 @@ def prepare(source: str) -> onnx.ModelProto:
         # Its symbolic shape inference gives up on RetinaFace, and leaves a file in the current folder then. The
         # quantizer needs no more than element types, and these onnxruntime's graph optimizer writes.
         try:
-            with quiet():
+            with quiet(), loading():
                 quant_pre_process(raised, ready, skip_symbolic_shape=True)
         except Exception as error:  # whatever its tools raise
             raise OnnxlintError(f"{shown}: onnxruntime's pre-processing fails: {first_line(error)}") from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxlint.backends import Array, Port
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import budget, loading, running
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -101,10 +102,24 @@ def start(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         source = model if isinstance(model, str) else model.SerializeToString()
-        return module.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        with loading():
+            return module.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes that share none
         shown = printable(name or (model if isinstance(model, str) else "the model"))
-        raise OnnxlintError(f"{shown}: onnxruntime cannot load it: {first_line(error)}") from error
+        raise OnnxlintError(f"{shown}: onnxruntime cannot load it: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """Why a model cannot be loaded: the limit on memory, or the reason that onnxruntime gives."""
+    most = budget()
+    text = str(error)
+    if most is not None and (isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY)):
+        return most.memory_overrun()
+    return first_line(error)
+
+
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
+"""What onnxruntime says where there is no memory left."""
 
 
 def run(session: Any, name: str, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
@@ -114,7 +129,8 @@ def run(session: Any, name: str, feeds: Mapping[str, Array], outputs: Sequence[s
         OnnxlintError: It does not run on these inputs.
     """
     try:
-        return list(session.run(None if outputs is None else list(outputs), dict(feeds)))
+        with running():
+            return list(session.run(None if outputs is None else list(outputs), dict(feeds)))
     except Exception as error:  # as in `start`
         shapes = ", ".join(f"{printable(key)} {list(value.shape)}" for key, value in feeds.items())
         raise OnnxlintError(

@@ -1,0 +1,75 @@
+"""One function call in a process of its own: what it runs may crash, hang or take all memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from onnxlint.backends import bytes_of
+from onnxlint.conversion.worker import ended, receive, send
+from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
+from onnxlint.text import printable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.conversion.child import main; main()"
+
+
+def call_in_child(path: str, function: Callable[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+    """The result of a function that runs a model, called in a process with limits on memory and time.
+
+    Args:
+        path: The model, for limits and messages.
+        function: A function of a module; like its arguments and its result it has to be picklable.
+        arguments, options: What it is called with.
+
+    Raises:
+        OnnxlintError: The function raised it, or the process ended without an answer.
+    """
+    # -I: neither the working directory nor PYTHON… variables decide what is imported, but our own path alone.
+    command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path), str(os.getpid())]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            send(process.stdin, (path, function, arguments, options))
+            is_result, answer = receive(process.stdout)
+        except (EOFError, BrokenPipeError):
+            code = process.wait()
+            how, said = ended(code, errors)
+            why = Budget.of(bytes_of(path)).overrun(code) or f"the runtime crashed on it ({how}){said}"
+            raise OnnxlintError(f"{printable(path)}: {why}") from None
+        finally:
+            process.kill()
+            process.stdin.close()
+            process.stdout.close()
+            process.wait()
+    if is_result:
+        result: R = answer
+        return result
+    raise OnnxlintError(answer)
+
+
+def main() -> None:
+    """Make one call."""
+    die_with_parent(int(sys.argv[2]))
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what native libraries print must not come between the messages
+    path, function, arguments, options = receive(requests)
+    limit_memory()
+    set_budget(bytes_of(path))
+    try:
+        send(answers, (True, function(*arguments, **options)))
+    except OnnxlintError as error:
+        send(answers, (False, str(error)))
+    except MemoryError:
+        send(answers, (False, f"{printable(path)}: out of memory; use smaller inputs"))
+    os._exit(0)  # what libraries do when they are unloaded is nobody's business here
