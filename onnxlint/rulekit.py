@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxlint.lint.targets import names as target_names
     from onnxlint.model.assumptions import assumptions, unusable_assumptions
     from onnxlint.model.external import External, tensor_bytes
-    from onnxlint.model.native import Crashed, in_child
+    from onnxlint.model.native import Crashed, in_child, run_checker, run_node_checker
     from onnxlint.model.skeleton import inline_span, is_external, locate_external
     from onnxlint.surgery.surgeon import AlreadyPatched
     from onnxlint.surgery.wiring import bypass, detach
@@ -85,6 +85,8 @@ __all__ = [
     "operand_origins",
     "ratio_of",
     "reshape_steps",
+    "run_checker",
+    "run_node_checker",
     "shape_chain",
     "sizes_where",
     "small_array",
@@ -107,7 +109,7 @@ _HOMES = {
     "onnxlint.graph.view": ("STANDARD_DOMAINS",),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
     "onnxlint.model.assumptions": ("assumptions", "unusable_assumptions"),
-    "onnxlint.model.native": ("Crashed", "in_child"),
+    "onnxlint.model.native": ("Crashed", "in_child", "run_checker", "run_node_checker"),
     "onnxlint.model.external": ("External", "tensor_bytes"),
     "onnxlint.model.skeleton": ("inline_span", "is_external", "locate_external"),
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),

@@ -1,4 +1,4 @@
-"""Run native code on untrusted files, without trusting it with this process.
+"""Run native code on untrusted files, without trusting it with this process: onnx's shape inference, checker and parser.
 
 onnx's shape inference aborts on some malformed models (an assertion of the C++ library, a wild index), and takes memory
 and time without bound on others. In a forked child with limits, that ends the child, and the check goes on. One child
@@ -9,6 +9,7 @@ made in this process, without limits.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import select
 import struct
@@ -83,11 +84,33 @@ def infer_shapes(data: bytes, *, check_type: bool = True, strict: bool = True, d
         Crashed: The child did not survive it.
         RuntimeError: Inference refuses the model; the message is onnx's.
     """
-    flags = check_type | strict << 1 | data_prop << 2
+    return _ask(check_type | strict << 1 | data_prop << 2, data)
+
+
+def run_checker(data: bytes) -> None:
+    """onnx's checker on a serialized model, in the same child.
+
+    Raises:
+        OutOfLimits, Crashed: As for `infer_shapes`.
+        RuntimeError: The checker refuses the model; the message is onnx's.
+    """
+    _ask(_CHECK, data)
+
+
+def run_node_checker(data: bytes) -> dict[int, str]:
+    """onnx's checker on the nodes of a serialized model, each alone, in the same child: index → why it is refused.
+
+    Raises:
+        OutOfLimits, Crashed: As for `infer_shapes`.
+    """
+    return {int(index): said for index, said in json.loads(_ask(_CHECK_NODES, data)).items()}
+
+
+def _ask(what: int, data: bytes) -> bytes:
     if not hasattr(os, "fork"):
-        return _infer(flags, data)
+        return _answered(what, data)
     with _server.lock:
-        return _server.ask(flags, data)
+        return _server.ask(what, data)
 
 
 def in_child(call: Callable[[], bytes], limits: Limits | None = None) -> bytes:
@@ -111,6 +134,46 @@ def in_child(call: Callable[[], bytes], limits: Limits | None = None) -> bytes:
         child.end()
 
 
+_CHECK, _CHECK_NODES = 8, 16
+"""Requests for the checker; smaller numbers are flags of shape inference."""
+
+
+def _answered(what: int, data: bytes) -> bytes:
+    if what == _CHECK:
+        return _check(data)
+    return _check_nodes(data) if what == _CHECK_NODES else _infer(what, data)
+
+
+def _check(data: bytes) -> bytes:
+    from onnx.onnx_cpp2py_export import checker  # takes bytes
+
+    try:
+        checker.check_model(data, False, False, False)
+    except Exception as error:
+        raise RuntimeError(str(error) or "onnx.checker refuses the model without saying why") from error
+    return b""
+
+
+def _check_nodes(data: bytes) -> bytes:
+    from onnx import ModelProto
+    from onnx.onnx_cpp2py_export import checker
+
+    model = ModelProto.FromString(data)
+    context = checker.CheckerContext()
+    found: dict[int, str] = {}
+    try:
+        context.ir_version = model.ir_version
+        context.opset_imports = {entry.domain: entry.version for entry in model.opset_import}
+    except (TypeError, ValueError):
+        return b"{}"  # versions that are no versions
+    for i, node in enumerate(model.graph.node):
+        try:
+            checker.check_node(node.SerializeToString(), context, checker.LexicalScopeContext())
+        except Exception as error:  # noqa: BLE001 - a class of the extension, and what else it raises
+            found[i] = str(error)
+    return json.dumps(found).encode()
+
+
 def _infer(flags: int, data: bytes) -> bytes:
     from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
 
@@ -125,7 +188,7 @@ def _infer(flags: int, data: bytes) -> bytes:
 
 # The child
 
-_REQUEST = struct.Struct("<BQ")  # flags, bytes of the model
+_REQUEST = struct.Struct("<BQ")  # what to do, bytes of the model
 _ANSWER = struct.Struct("<cQ")  # kind, bytes that follow
 _DONE, _RAISED, _NO_MEMORY = b"+", b"-", b"m"
 _NO_LAST_WORDS = 97
@@ -310,19 +373,19 @@ def _write(pipe: int, data: bytes) -> None:
 
 
 class _Server:
-    """Keeps one child for shape inference, and starts another when it is gone."""
+    """Keeps one child for shape inference and the checker, and starts another when it is gone."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._child: _Child | None = None
         self._request = -1
 
-    def ask(self, flags: int, data: bytes) -> bytes:
+    def ask(self, what: int, data: bytes) -> bytes:
         limits = Limits.of(len(data))
         for _ in range(2):
             child = self._child or self._start()
             try:
-                _write(self._request, _REQUEST.pack(flags, len(data)) + data)
+                _write(self._request, _REQUEST.pack(what, len(data)) + data)
             except BrokenPipeError:  # it had grown, and left after its last answer
                 self._stop()
                 continue
@@ -367,9 +430,9 @@ def _requests(request: int) -> Iterator[tuple[Limits, Callable[[], bytes]]]:
         head = _read_all(request, _REQUEST.size)
         if not head:
             return
-        flags, length = _REQUEST.unpack(head)
+        what, length = _REQUEST.unpack(head)
         data = _read_all(request, length)
-        yield Limits.of(length), partial(_infer, flags, data)
+        yield Limits.of(length), partial(_answered, what, data)
         if _resident() > most:
             return
 

@@ -205,18 +205,24 @@ def _parse_text(shown: str, name: str, data: Buffer) -> onnx.ModelProto:
 
     import onnx
 
-    kind = _TEXT_SUFFIXES.get(os.path.splitext(name)[1].lower(), "onnxtxt")
-    try:
-        serializer = onnx.serialization.registry.get(kind)
+    from onnxlint.model.native import Crashed, Limits, in_child
+
+    serializer = onnx.serialization.registry.get(
+        _TEXT_SUFFIXES.get(os.path.splitext(name)[1].lower(), "onnxtxt"),
+    )
+
+    def parse() -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # onnx calls the text format experimental, each time
-            proto = serializer.deserialize_proto(bytes(data), onnx.ModelProto())
-    except RecursionError:
-        raise OnnxlintError(f"{shown}: nested too deeply to be a model") from None
-    except Exception as error:  # noqa: BLE001 - three parsers, each with exception classes of its own
+            return serializer.deserialize_proto(bytes(data), onnx.ModelProto()).SerializePartialToString()
+
+    try:
+        return onnx.ModelProto.FromString(in_child(parse, Limits.of(len(data))))
+    except Crashed as error:
+        raise OnnxlintError(f"{shown}: onnx cannot parse it: {error}") from None
+    except RuntimeError as error:  # three parsers, each with exception classes of its own
         reason = " ".join(_clean_parse_error(str(error)).split())
         raise OnnxlintError(f"{shown}: not a textual ONNX model: {printable(reason)[:300]}") from None
-    return proto
 
 
 def _clean_parse_error(text: str) -> str:

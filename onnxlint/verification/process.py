@@ -86,7 +86,7 @@ def write_model(model: Model, skeleton: onnx.ModelProto, path: str) -> Written:
 
 _CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
-    "from onnxlint.verification.worker import main; main(sys.argv[1])"
+    "from onnxlint.verification.worker import main; main(sys.argv[1], int(sys.argv[3]))"
 )
 _LOAD_CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
@@ -196,7 +196,7 @@ class _Reader(threading.Thread):
 def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
     """The output of the other process, and how it died (empty if it did not)."""
     Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
-    command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path)]
+    command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path), str(os.getpid())]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         reader = _Reader(process)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.arrays import read_inputs
-from onnxlint.model.limits import FOR_THREAD, limit_memory
+from onnxlint.model.limits import FOR_THREAD, die_with_parent, limit_memory
 from onnxlint.verification.differences import Difference, compare
 from onnxlint.verification.engines import Engine, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
@@ -250,8 +250,9 @@ def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
     return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
 
 
-def main(path: str) -> None:
-    """Run a task file; messages go to standard output."""
+def main(path: str, parent: int) -> None:
+    """Run a task file for a process; messages go to standard output."""
+    die_with_parent(parent)
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}

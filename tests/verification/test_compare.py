@@ -339,7 +339,7 @@ def _dying(body: str) -> str:
         f"    {body}\n"
         "    return real(self, feeds)\n"
         "engines.OrtSession.__call__ = call\n"
-        "trials.main(sys.argv[1])\n"
+        "trials.main(sys.argv[1], int(sys.argv[3]))\n"
     )
 
 

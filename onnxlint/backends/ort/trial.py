@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from onnxlint.backends import Array
+from onnxlint.backends import Array, bytes_of
+from onnxlint.model.limits import Budget, die_with_parent, set_budget
 
 SECONDS = 600
 """After which a trial is ended."""
@@ -33,7 +34,17 @@ def crashes(path: str, feeds: Mapping[str, Array], threads: int = 2) -> str:
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
         arrays = os.path.join(folder, "feeds.npz")
         np.savez(arrays, *feeds.values(), names=np.array(list(feeds)))
-        command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path), path, arrays, str(threads)]
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            _START,
+            json.dumps(sys.path),
+            path,
+            arrays,
+            str(threads),
+            str(os.getpid()),
+        ]
         try:
             code = subprocess.run(
                 command,
@@ -47,6 +58,9 @@ def crashes(path: str, feeds: Mapping[str, Array], threads: int = 2) -> str:
             return f"no end within {SECONDS} s"
     if code == 0:
         return ""
+    overrun = Budget.of(bytes_of(path)).overrun(code)
+    if overrun:
+        return overrun
     names = {one.value: one.name for one in Signals}
     return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
@@ -87,7 +101,9 @@ def main() -> None:
     from onnxlint.backends.ort.session import OrtSession
     from onnxlint.errors import OnnxlintError
 
-    path, arrays, threads = sys.argv[2:]
+    path, arrays, threads, parent = sys.argv[2:]
+    die_with_parent(int(parent))
+    set_budget(bytes_of(path))
     try:
         with np.load(arrays) as loaded:
             feeds = {str(name): loaded[f"arr_{i}"] for i, name in enumerate(loaded["names"])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import GraphView
@@ -97,28 +97,27 @@ class Copy:
         text = re.sub(rf"\s*\(?(node name|name|Name): {_LABEL.pattern}[,)]?", "", text)
         return re.sub(rf"\s*\(?{_LABEL.pattern}\)?", "", text)
 
-    def refusal(self, node: Node) -> str:
-        """The checker's error for a node alone; empty for nodes with bodies."""
-        from onnx import checker
-        from onnx.onnx_cpp2py_export import checker as binding
+    def refusals(self, nodes: Sequence[Node]) -> dict[int, str]:
+        """The checker's errors for nodes of one graph, each alone, by the id of the node; none for nodes with bodies."""
+        from onnx import ModelProto
 
-        own = self.node(node)
-        if any(attribute.HasField("g") or attribute.graphs for attribute in own.attribute):
-            return ""
-        top = node.graph
+        from onnxlint.rulekit import Crashed, run_node_checker
+
+        pairs = [(node, self.node(node)) for node in nodes]
+        plain = [(node, own) for node, own in pairs if not any(a.HasField("g") or a.graphs for a in own.attribute)]
+        if not plain:
+            return {}
+        top = nodes[0].graph
         while top.parent is not None:
             top = top.parent
         imports = self.graph(top).opset_import if top.is_function else self.proto.opset_import
-        context = binding.CheckerContext()
+        alone = ModelProto(ir_version=self.proto.ir_version, opset_import=imports)
+        alone.graph.node.extend(own for _, own in plain)
         try:
-            context.ir_version = self.proto.ir_version
-            context.opset_imports = {entry.domain: entry.version for entry in imports}
-            checker.check_node(own, context)
-        except checker.ValidationError as error:
-            return str(error)
-        except (TypeError, ValueError):
-            return ""  # versions that are no versions
-        return ""
+            found = run_node_checker(alone.SerializeToString())
+        except Crashed:
+            return {}
+        return {id(plain[i][0]): said for i, said in found.items()}
 
     def skip_node(self, node: Node) -> None:
         """Make the checker pass over one node: an operator of a domain of its own, without attributes."""

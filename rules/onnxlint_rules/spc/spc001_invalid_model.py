@@ -285,12 +285,14 @@ class _Fault:
 
 def _refusal(copy: Copy) -> str:
     """Why the checker refuses the copy; empty if it does not."""
-    from onnx import checker
+    from onnxlint.rulekit import Crashed, run_checker
 
     try:
-        checker.check_model(copy.proto)
-    except (checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
-        return str(error) or "onnx.checker refuses the model without saying why"
+        run_checker(copy.proto.SerializeToString())
+    except Crashed as error:
+        return f"onnx's checker does not survive this model: {error}"
+    except (RuntimeError, ValueError) as error:
+        return str(error)
     return ""
 
 
@@ -415,8 +417,9 @@ def _failing(copy: Copy, graphs: list[Graph], said: str) -> Node | None:
     """The first node of these graphs of which the checker, shown it alone, says the same."""
     wanted = copy.without_labels(said)
     for graph in graphs:
+        refusals = copy.refusals(graph.nodes)
         for node in graph.nodes:
-            refusal = copy.refusal(node)
+            refusal = refusals.get(id(node))
             if refusal and copy.without_labels(refusal).strip() == wanted:
                 return node
     return None

@@ -197,7 +197,7 @@ def _refused(view: GraphView) -> Iterator[tuple[Node, str]]:
     copy = Copy(view, view.without_claims())
     copy.label()
     for said, node in _conflicts(copy):
-        if node is not None and not copy.refusal(node) and not type_conflict(node):
+        if node is not None and not copy.refusals([node]) and not type_conflict(node):
             yield node, f"{said}{_operands(node)}"
 
 
