@@ -31,7 +31,7 @@ from onnxlint.images.recipe import ImageSet, Recipe, find_images
 from onnxlint.images.sizes import recipe_for
 from onnxlint.lint.finding import Applicability
 from onnxlint.model.protect import refuse_inputs, refuse_model_output
-from onnxlint.model.scratch import work_folder
+from onnxlint.model.scratch import undisturbed, work_folder
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.tabular import Tabular
 from onnxlint.text import printable
@@ -331,6 +331,11 @@ def _move_together(moves: Sequence[tuple[str, str]], before: str) -> None:
         moves: (from, to).
         before: Folder to create on the same disk, for the earlier files.
     """
+    with undisturbed():
+        _move_all(moves, before)
+
+
+def _move_all(moves: Sequence[tuple[str, str]], before: str) -> None:
     os.mkdir(before)
     done: list[tuple[str, str]] = []  # (where it is now, where it was kept; empty: nothing was there)
     try:

@@ -21,7 +21,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.model.external import External, open_located
 from onnxlint.model.output import is_stream, replace, write_atomically
 from onnxlint.model.protect import holds_weights, identity, note_of, refuse_external_data, refuse_model_output
-from onnxlint.model.scratch import clear_left, prefix
+from onnxlint.model.scratch import clear_left, prefix, undisturbed
 from onnxlint.model.skeleton import STDIN, Model, inline_span, is_external, locate_external, walk_tensors
 from onnxlint.model.wire import (
     CHILDREN,
@@ -331,9 +331,10 @@ class _Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for temporary in (*(held for held, _ in self._files), *([self._second] if self._second else ())):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with undisturbed():
+            for temporary in (*(held for held, _ in self._files), *([self._second] if self._second else ())):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
 
     @contextlib.contextmanager
     def open(self, destination: str) -> Iterator[BinaryIO]:
@@ -345,8 +346,9 @@ class _Scratch:
                 return
             # A link stays a link: what it leads to is replaced.
             destination = os.path.realpath(destination)
-            handle, temporary = tempfile.mkstemp(prefix=prefix(), dir=os.path.dirname(destination))
-            self._files.append((temporary, destination))
+            with undisturbed():
+                handle, temporary = tempfile.mkstemp(prefix=prefix(), dir=os.path.dirname(destination))
+                self._files.append((temporary, destination))
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
@@ -383,6 +385,10 @@ class _Scratch:
 
     def commit(self) -> None:
         """Move everything in place, in the order of writing."""
+        with undisturbed():
+            self._move()
+
+    def _move(self) -> None:
         for temporary, destination in self._files:
             if destination == self._data:
                 # Before anything moves: from the first move on, no model may refer to the data that is there.

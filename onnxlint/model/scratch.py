@@ -47,21 +47,23 @@ def work_folder(folder: str) -> Iterator[str]:
     Raises:
         OnnxlintError: It cannot be made.
     """
+    import secrets
     import shutil
-    import tempfile
 
     clear_left(folder)
+    made = os.path.join(folder, f"{prefix()}{secrets.token_hex(8)}")
     try:
-        made = tempfile.mkdtemp(prefix=prefix(), dir=folder)
-    except OSError as error:
-        raise OnnxlintError(
-            f"{printable(folder)}: cannot be written to: {error.strerror or error}; choose another folder"
-        ) from None
-    try:
+        try:
+            os.mkdir(made, 0o700)
+        except OSError as error:
+            raise OnnxlintError(
+                f"{printable(folder)}: cannot be written to: {error.strerror or error}; choose another folder"
+            ) from None
         with ending_by_exception():
             yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def clear_left(folder: str, is_needed: Callable[[str], bool] = lambda path: True) -> None:
@@ -144,11 +146,24 @@ def ending_by_exception() -> Iterator[None]:
             signal.signal(number, before)
 
 
+_undisturbed: list[bool] = []
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A short piece of work that no exception of SIGTERM or SIGINT interrupts: it comes afterwards."""
+    _undisturbed.append(True)
+    try:
+        yield
+    finally:
+        _undisturbed.pop()
+
+
 def _after_imports(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
-    """The handler of a signal; within an import it is called again later, until the import has ended."""
+    """The handler of a signal; within an import and where it must not disturb, it is called again later."""
 
     def handle(number: int, frame: FrameType | None, tries: int = _TRIES) -> None:
-        if tries and hasattr(signal, "setitimer") and _is_importing(frame):
+        if tries and hasattr(signal, "setitimer") and (_undisturbed or _is_importing(frame)):
             signal.signal(signal.SIGALRM, lambda _, later: handle(number, later, tries - 1))
             signal.setitimer(signal.ITIMER_REAL, _PAUSE)
         else:
@@ -158,7 +173,7 @@ def _after_imports(handler: Callable[[int, FrameType | None], object]) -> Callab
 
 
 _PAUSE, _TRIES = 0.02, 250
-"""Seconds between attempts to end the process, and how many attempts wait for an import."""
+"""Seconds between attempts to end the process, and after how many it ends whatever is under way."""
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from onnxlint.model.limits import Budget
+
 CODE = """
 import sys
 from onnxlint.model.limits import limit_memory
@@ -23,3 +25,47 @@ except MemoryError:
 def test_more_than_the_limit_is_refused() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"
+
+
+BUDGET = """
+from onnxlint.model import limits
+limits._budget = limits.Budget(0.2, 0.3, 64 << 20)
+{}
+print("not reached")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such timers")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("with limits.loading():\n    while True: pass", "it takes more than 0 s of CPU time to load"),
+        ("with limits.running():\n    while True: pass", "one run of it takes more than 0 s of CPU time"),
+        (
+            "with limits.running():\n    with limits.running(): pass\n    while True: pass",
+            "one run of it takes more than 0 s of CPU time",
+        ),
+    ],
+)
+def test_what_takes_longer_than_its_budget_ends_the_process(code: str, said: str) -> None:
+    done = subprocess.run([sys.executable, "-c", BUDGET.format(code)], capture_output=True, timeout=60, check=False)
+    assert done.returncode < 0
+    assert done.stdout == b""
+    assert Budget(0.2, 0.3, 0).overrun(done.returncode) == said
+    assert Budget(0.2, 0.3, 0).overrun(-11) == Budget(0.2, 0.3, 0).overrun(1) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone limits address space as we need it")
+def test_the_budget_ends_with_what_it_is_for() -> None:
+    code = """
+for limited in (limits.loading, limits.running):
+    with limited(): pass
+try:
+    with limits.loading(): bytearray(256 << 20)
+except MemoryError: print("too much")
+bytearray(256 << 20)
+import time
+while time.process_time() < 1: pass
+"""
+    done = subprocess.run([sys.executable, "-c", BUDGET.format(code)], capture_output=True, timeout=60, check=False)
+    assert done.stdout.split() == [b"too", b"much", b"not", b"reached"], done.stderr

@@ -140,3 +140,56 @@ with ending_by_exception(), mock.patch("onnxlint.cli.parsing.run_command", wrapp
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
+
+
+IMPORTS = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from onnxlint.model.scratch import ending_by_exception
+number = signal.Signals[sys.argv[2]]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with ending_by_exception():
+        import native
+        print("imported", flush=True)
+        while True:
+            signal.pause()
+except (SystemExit, KeyboardInterrupt) as error:
+    print(type(error).__name__, native.was_whole)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("name", "kind"), [("SIGTERM", "Terminated"), ("SIGINT", "KeyboardInterrupt")])
+def test_nothing_is_raised_within_an_import(tmp_path: Path, name: str, kind: str) -> None:
+    """The initialization of a native module aborts the process, with a message in C++, when a call back raises."""
+    (tmp_path / "native.py").write_text(
+        "import os, signal, time\n"
+        "was_whole = False\n"
+        f"os.kill(os.getpid(), signal.{name})\n"
+        "time.sleep(0.1)\n"
+        "was_whole = True\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, str(tmp_path), name], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["imported", kind, "True"], done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_what_must_be_whole_is_not_interrupted(tmp_path: Path) -> None:
+    code = """
+import os, signal, time
+from onnxlint.model.scratch import Terminated, ending_by_exception, undisturbed
+try:
+    with ending_by_exception():
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            print("whole", flush=True)
+        signal.pause()
+except Terminated as error:
+    print(error.code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["whole", "143"], done.stderr
