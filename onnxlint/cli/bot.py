@@ -155,11 +155,11 @@ def _collect(options: Options) -> Entries:
 
 def _read(path: str) -> Entries:
     from onnxlint.bot.entries import MOST_BYTES, from_json
+    from onnxlint.model.reading import read_small
     from onnxlint.text import printable
 
     try:
-        with open(path, "rb") as file:
-            return from_json(file.read(MOST_BYTES + 1), path)
+        return from_json(read_small(path, MOST_BYTES), path)
     except OSError as error:
         raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
 
@@ -183,13 +183,14 @@ def _post(entries: Entries, forge: Forge | None) -> None:
 
 
 def _event() -> dict[str, Any]:
+    from onnxlint.model.reading import read_small
+
     path = os.environ.get("GITHUB_EVENT_PATH")
     if not path:
         return {}
     try:
-        with open(path, "rb") as file:
-            document = json.loads(file.read(16 << 20))
-    except (OSError, ValueError) as error:
+        document = json.loads(read_small(path, 16 << 20))
+    except (OSError, ValueError, RecursionError) as error:
         raise OnnxlintError(f"GITHUB_EVENT_PATH: cannot be read ({type(error).__name__})") from None
     return document if isinstance(document, dict) else {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import stat
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -61,13 +62,15 @@ def _check_model(path: str) -> None:
 
         open_model(path)
         return
-    try:
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise OnnxlintError(f"{printable(path)}: is empty; give a model")
-    except OSError as e:
-        reason = e.strerror or os.strerror(e.errno or 0)
-        raise OnnxlintError(f"{printable(path)}: cannot be read: {reason}; give a model") from None
+    from onnxlint.model.reading import open_file
+
+    handle = open_file(path)
+    status = os.fstat(handle)
+    os.close(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise OnnxlintError(f"{printable(path)}: is not a regular file; give a model")
+    if not status.st_size:
+        raise OnnxlintError(f"{printable(path)}: is empty; give a model")
 
 
 def _neighbourhood(path: str, place: str, steps: int) -> tuple[bytes, str]:

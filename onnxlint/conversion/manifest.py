@@ -16,6 +16,7 @@ from typing import Any
 from onnxlint.backends import Artifact, Job, find_target
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Pixel, Recipe, Resize, find_images
+from onnxlint.model.reading import read_regular
 from onnxlint.model.skeleton import Model, is_external, locate_external, walk_tensors
 from onnxlint.text import printable
 from onnxlint.version import __version__
@@ -111,12 +112,9 @@ def read_manifest(path: str) -> dict[str, Any]:
     """
     shown = printable(path)
     try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_regular(path, LARGEST)
     except OSError as error:
         raise OnnxlintError(f"{shown}: cannot be read: {error.strerror or error}") from None
-    if len(data) > LARGEST:
-        raise OnnxlintError(f"{shown}: is larger than {LARGEST >> 20} MiB, so not a manifest of onnxlint")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

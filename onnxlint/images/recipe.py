@@ -34,6 +34,10 @@ Resize = Literal["stretch", "letterbox", "center-crop"]
 
 EXTENSIONS = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Their formats, as Pillow calls them. What a file's bytes are counts, not its name: of others, Pillow would hand some to
+other programs (EPS to Ghostscript)."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -326,7 +330,7 @@ def decode(path: str) -> Bytes:
     image_module = importlib.import_module("PIL.Image")
     with warnings.catch_warnings():
         warnings.simplefilter("error", image_module.DecompressionBombWarning)
-        with image_module.open(path) as image:
+        with image_module.open(path, formats=FORMATS) as image:
             return np.asarray(image.convert("RGB"))
 
 

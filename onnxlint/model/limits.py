@@ -41,7 +41,7 @@ class Budget:
     def of(cls, size: int) -> Budget:
         """The budget of a model of so many bytes."""
         threads = FOR_THREAD * (os.cpu_count() or 1)
-        return cls(30 + 1e-6 * size, 120 + 1e-5 * size, (1 << 30) + 10 * size + threads)
+        return cls(30 + 1e-6 * size, 60 + 1e-5 * size, (1 << 30) + 10 * size + threads)
 
     def overrun(self, code: int) -> str:
         """What a process took too much of, by its exit code; empty where it ended otherwise."""
@@ -56,7 +56,7 @@ class Budget:
         return f"it takes more than {shown_size(self.memory)} of memory to load"
 
 
-_LOADING, _RUNNING = getattr(signal, "SIGPROF", 0), getattr(signal, "SIGVTALRM", 0)
+_LOADING, _RUNNING = getattr(signal, "SIGVTALRM", 0), getattr(signal, "SIGPROF", 0)
 """Signals that end a process which takes too long: of the timers of CPU time, each has its own."""
 
 _lock = threading.Lock()
@@ -87,12 +87,12 @@ def loading() -> Iterator[None]:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)
-    signal.setitimer(signal.ITIMER_PROF, _budget.loading)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _budget.loading)
     limit_memory(_budget.memory)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
@@ -105,14 +105,14 @@ def running() -> Iterator[None]:
         return
     with _lock:
         _runs += 1
-        signal.setitimer(signal.ITIMER_VIRTUAL, _budget.running * _runs)
+        signal.setitimer(signal.ITIMER_PROF, _budget.running * _runs)
     try:
         yield
     finally:
         with _lock:
             _runs -= 1
             if _runs == 0:
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def limit_memory(most: int | None = None) -> None:

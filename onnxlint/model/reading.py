@@ -19,7 +19,7 @@ WRITER_SECONDS = 5.0
 
 _PIECE = 1 << 20
 _NAMES = 10_000
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """Opening a pipe that nobody writes to does not block."""
 
 
@@ -31,7 +31,7 @@ def open_file(path: str) -> int:
     """
     shown = printable(path)
     try:
-        handle = os.open(path, os.O_RDONLY | _NO_WAIT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(path, _FLAGS)
     except FileNotFoundError:
         raise OnnxlintError(f"{shown}: no such file; {_similar(path) or 'check the path'}") from None
     except IsADirectoryError:
@@ -106,13 +106,34 @@ def read_small(path: str, limit: int) -> bytes:
         OnnxlintError: It is a folder or a device, or has more than `limit` bytes.
     """
     shown = printable(path)
-    handle = os.open(path, os.O_RDONLY | _NO_WAIT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, _FLAGS)
     try:
         if stat.S_ISDIR(os.fstat(handle).st_mode):
             raise OnnxlintError(f"{shown}: is a folder; name a file in it")
         return b"".join(_bounded(handle, shown, limit))
     finally:
         os.close(handle)
+
+
+def read_regular(path: str, limit: int) -> bytes:
+    """All of a regular file; what else there may be is neither waited for nor read.
+
+    Args:
+        path: The file.
+        limit: Bytes that it may have.
+
+    Raises:
+        OSError: It cannot be opened or read.
+        OnnxlintError: It is a folder, a pipe or a device, or has more than `limit` bytes.
+    """
+    shown = printable(path)
+    with os.fdopen(os.open(path, _FLAGS), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OnnxlintError(f"{shown}: is not a regular file; name a file")
+        if status.st_size > limit:
+            raise _too_large(shown, limit)
+        return file.read(status.st_size)
 
 
 def _bounded(handle: int, shown: str, limit: int, check: bool = False) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ def take_all() -> None:
 
 
 def stop() -> None:
-    os.kill(os.getpid(), signal.SIGPROF)
+    os.kill(os.getpid(), signal.SIGVTALRM)
 
 
 def test_a_result(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from onnxlint.accuracy.tasks.labels import (
 )
 from onnxlint.accuracy.tasks.optional import optional
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.recipe import FORMATS
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -273,7 +275,9 @@ def image_size(path: str) -> tuple[int, int]:
     """
     module = optional("PIL.Image")
     try:
-        with module.open(path) as image:
+        if not os.path.isfile(path):
+            raise OSError("it is not a regular file")
+        with module.open(path, formats=FORMATS) as image:
             width, height = image.size
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything over a broken file
         raise OnnxlintError(f"{printable(path)}: its size cannot be read ({printable(str(error))})") from None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, silent
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.output import write_atomically
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import did_you_mean, listed, printable
 
@@ -277,7 +278,7 @@ def int8(
     from onnxlint.backends.ncnn.auto import auto, choose_float_layers
     from onnxlint.backends.ncnn.calibrate import Method, make_table
     from onnxlint.backends.ncnn.evaluate import spread
-    from onnxlint.backends.ncnn.format import save, write_atomically
+    from onnxlint.backends.ncnn.format import save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import AUTO, dump_table
 
@@ -299,7 +300,7 @@ def int8(
             )
         quantized = quantize(net, table, keep=keep | {step.layer for step in steps})
     save(quantized.net, files[0], files[1])
-    write_atomically(files[2], (head + dump_table(table)).encode())
+    write_atomically(files[2], head + dump_table(table))
     return quantized, steps, details
 
 

@@ -7,7 +7,6 @@ a file of the real tools gives the same bytes.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.output import write_atomically
+from onnxlint.model.reading import read_regular
 from onnxlint.text import printable
 
 MAGIC = 7767517
@@ -518,6 +519,10 @@ def blob_bytes(blob: Blob) -> bytes:
 # ---------------------------------------------------------------- files
 
 
+LARGEST = 1 << 36
+"""Bytes that a file of a net may have."""
+
+
 def load(param: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Network:
     """Read `NAME.param` and `NAME.bin` (or `weights`). Raises OnnxlintError."""
     net = parse_param(_read(param), str(param))
@@ -527,7 +532,7 @@ def load(param: str | os.PathLike[str], weights: str | os.PathLike[str] | None =
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(os.fspath(path), LARGEST)
     except OSError as e:
         raise _error(f"{path}: cannot be read ({e.strerror}); check the path") from None
 
@@ -538,27 +543,9 @@ def save(
     """Write `NAME.param` and `NAME.bin`, each atomically. Returns their paths. Raises OnnxlintError."""
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
-    write_atomically(weights, dump_bin(net))
-    write_atomically(param, dump_param(net).encode())
+    write_atomically(str(weights), dump_bin(net))
+    write_atomically(str(param), dump_param(net))
     return param, weights
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that either the old or the whole new one exists. Raises OnnxlintError."""
-    path = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as e:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise _error(f"{path}: cannot be written ({e.strerror}); nothing was changed") from None
 
 
 # ---------------------------------------------------------------- fp16

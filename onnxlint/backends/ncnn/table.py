@@ -10,13 +10,14 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.ncnn.format import Layer, Network, write_atomically
+from onnxlint.backends.ncnn.format import Layer, Network
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.output import write_atomically
+from onnxlint.model.reading import read_regular
 from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
@@ -118,10 +119,14 @@ def parse_table(text: str, path: str = "<memory>") -> Table:
     return Table(weights, inputs, lines, tuple(issues), path)
 
 
+LARGEST = 64 << 20
+"""Bytes that a table may have: a number takes ten, and a large net has some ten thousand."""
+
+
 def load_table(path: str | os.PathLike[str]) -> Table:
     """Read a table file. Raises OnnxlintError when it cannot be read or is not a table at all."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_regular(os.fspath(path), LARGEST).decode()
     except OSError as e:
         raise OnnxlintError(printable(f"{path}: cannot be read ({e.strerror}); check the path")) from None
     except UnicodeDecodeError:
@@ -143,7 +148,7 @@ def dump_table(table: Table) -> str:
 
 def save_table(table: Table, path: str | os.PathLike[str]) -> None:
     """Write the table atomically. Raises OnnxlintError."""
-    write_atomically(path, dump_table(table).encode())
+    write_atomically(os.fspath(path), dump_table(table))
 
 
 def weight_groups(layer: Layer) -> int:

@@ -124,7 +124,7 @@ def test_nothing_is_left_where_the_disk_is_full(folder: Path, capsys: Output) ->
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        assert "out.bin: cannot be written (File too large)" in error(capsys, "quantize", "net.param", "out.param")
+        assert "out.bin: cannot be written: File too large" in error(capsys, "quantize", "net.param", "out.param")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(path.name for path in folder.iterdir()) == before
