@@ -119,7 +119,7 @@ def test_names_from_files_are_never_echoed_raw() -> None:
 def test_missing_and_unwritable_files(tmp_path: Path) -> None:
     with pytest.raises(OnnxlintError, match="cannot be read"):
         fmt.load(tmp_path / "none.param")
-    with pytest.raises(OnnxlintError, match="nothing was changed"):
+    with pytest.raises(OnnxlintError, match="cannot be written"):
         fmt.save(small(), tmp_path / "no" / "folder.param")
 
 
