@@ -229,7 +229,9 @@ def test_killed_at_random_moments(tmp_path: Path, words: tuple[str, ...], number
         for path in tmp_path.rglob("*.json"):
             json.loads(path.read_text())
         if number == signal.SIGTERM:
-            assert process.returncode in (0, 1, 128 + number, -number), said  # -number: before there is anything to clean
+            assert process.returncode in (0, 1, 128 + number, -number), (
+                said
+            )  # -number: before there is anything to clean
             assert not [path for path in tmp_path.rglob(".onnxlint-*") if path.suffix not in (".data", ".note")]
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
     assert again.returncode in (0, 1), again.stderr
