@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onnxlint.fixes.trace import Untraceable, activations_behind
 from onnxlint.model.metadata import DROPPED_KEY, metadata
 
 if TYPE_CHECKING:
@@ -18,10 +19,25 @@ def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> 
     """Let an activation go; what it made, its input's maker makes."""
     take_over(surgeon, node)
     dropped = json.loads(surgeon.metadata.get(DROPPED_KEY) or metadata(surgeon.view.proto).get(DROPPED_KEY) or "{}")
-    axis = node.attrs.get("axis")
     for output in outputs:
+        axis = _axis(surgeon, node, output)
         dropped[output] = {"op": node.op, **({"axis": axis} if axis is not None else {})}
     surgeon.metadata[DROPPED_KEY] = json.dumps(dropped)
+
+
+def _axis(surgeon: Surgeon, node: gs.Node, output: str) -> int | None:
+    """The axis of the output that an activation computes along; that of its own output where it cannot be followed."""
+    if node.op == "Sigmoid":
+        return None
+    try:
+        axes = {one.axis for one in activations_behind(surgeon.view, output) if one.op == node.op}
+    except Untraceable:
+        axes = set()
+    own: int | None = node.attrs.get("axis")
+    if len(axes) != 1:
+        return own
+    rank = len(surgeon.view.main.shape(output) or ())
+    return axes.pop() - (rank if own is not None and own < 0 else 0)
 
 
 def take_over(surgeon: Surgeon, node: gs.Node) -> None:

@@ -15,7 +15,7 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
     """Whether a fix took it that sizes are at least 1.
 
     Runtimes refuse a Reshape target with a -1 where another of its numbers is 0: they could not tell what -1 stands for.
-    Without `allowzero`, a computed 0 copies a size.
+    Without `allowzero`, a computed 0 copies a size. They also refuse to pool an empty map, even one that is padded.
 
     Args:
         result: The fixed model, in a view that allows empty inputs.
@@ -25,7 +25,11 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
     lost = {node.output() for node in original.nodes("Reshape") if node.attribute("allowzero", 0)}
     if any(node.output() in lost and _may_hold_zero(result, node) for node in result.nodes("Reshape")):
         return True
-    return any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape"))
+    if any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape")):
+        return True
+    pools = {(node.input(0), node.output()) for node in original.nodes("AveragePool")}
+    pads = (node for node in result.nodes("AveragePool") if (node.input(0), node.output()) not in pools)
+    return any(node.attribute("pads") and _reads_empty(result, node) for node in pads)
 
 
 def _target(node: Node) -> list[int] | None:
@@ -42,6 +46,12 @@ def _may_be_empty(view: GraphView, node: Node) -> bool:
     sizes = symbolic.shape(node.graph, node.input(0)) or ()
     copied = [sizes[i] if i < len(sizes) else None for i, number in enumerate(target) if number == 0]
     return not all(size is not None and symbolic.is_never_empty(size) for size in copied)
+
+
+def _reads_empty(view: GraphView, node: Node) -> bool:
+    """Whether a map that is pooled may be empty."""
+    symbolic = exact_sizes(view)
+    return not all(map(symbolic.is_never_empty, (symbolic.of(node, 0) or ())[2:]))
 
 
 def _may_hold_zero(view: GraphView, node: Node) -> bool:

@@ -18,9 +18,10 @@ from onnxlint.fixes.demands import refuse_impossible
 from onnxlint.fixes.edits import Edited, apply_edits, edits_of
 from onnxlint.fixes.empty import needs_elements
 from onnxlint.fixes.heads import HeadsError
-from onnxlint.fixes.interface import Untraceable, interface_of
+from onnxlint.fixes.interface import interface_of
 from onnxlint.fixes.results import Applied, FixReport, Key, Left, Simplified
 from onnxlint.fixes.rounds import Job, Run, is_allowed, resume_rounds, run_rounds
+from onnxlint.fixes.trace import Untraceable
 from onnxlint.lint.engine import Plan
 from onnxlint.lint.finding import Applicability, Consent, Finding, Fix
 from onnxlint.lint.rule import Request

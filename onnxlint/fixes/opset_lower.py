@@ -342,7 +342,7 @@ def _require_valid(node: Node, message: onnx.NodeProto, old: onnx.defs.OpSchema,
     """
     unknown = [attribute.name for attribute in message.attribute if attribute.name not in old.attributes]
     if unknown:
-        raise fail(f"its {printable(unknown[0])} is new since")
+        raise fail(f"its attribute {printable(unknown[0])!r} came later")
     inputs, outputs = list(message.input), list(message.output)
     while inputs and not inputs[-1]:
         inputs.pop()

@@ -63,8 +63,8 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
             elif axis < len(given) and isinstance(wanted_size := given[axis], int):
                 size.dim_value = wanted_size
     after = make_view(replace(view.model, proto=model))
-    _refuse_contradictions(view, after)
     refuse_impossible(after, view, "--static")
+    _refuse_contradictions(view, after)
     for graph in after.graphs:
         if not graph.is_function:
             declare(graph, lambda name, graph=graph: graph.shape(name), bound)  # type: ignore[misc]

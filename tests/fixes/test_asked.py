@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import onnxlint
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.results import FixReport
 from onnxlint.fixes.rule_tests import run
+from onnxlint.model.metadata import DROPPED_KEY
+from tests.support import zoo
 
 pytest.importorskip("onnxruntime")
 
@@ -146,6 +149,47 @@ def test_a_softmax_behind_a_reshape_is_applied_to_the_output(tmp_path: Path) -> 
     assert not report.not_compared
 
 
+@pytest.mark.parametrize(
+    ("opset", "attributes", "shape", "turn", "record"),
+    [
+        (13, "<axis = 1>", "[N,2,3]", "<perm = [0, 2, 1]>", {"op": "Softmax", "axis": 2}),
+        (13, "<axis = -2>", "[N,2,3]", "<perm = [0, 2, 1]>", {"op": "Softmax", "axis": -1}),
+        (13, "<axis = -1>", "[N,2,3]", "<perm = [0, 1, 2]>", {"op": "Softmax", "axis": -1}),
+        (11, "", "[N,2,1]", "<perm = [0, 2, 1]>", {"op": "Softmax", "axis": 2}),
+    ],
+)
+def test_the_record_of_a_dropped_softmax_has_the_axis_of_the_output(
+    tmp_path: Path, opset: int, attributes: str, shape: str, turn: str, record: dict[str, Any]
+) -> None:
+    text = f"""
+    <ir_version: 7, opset_import: ["": {opset}]>
+    g (float{shape} x) => (float[N,A,B] y) {{
+        logits = Neg (x)
+        chosen = Softmax {attributes} (logits)
+        y = Transpose {turn} (chosen)
+    }}
+    """
+    fixed, report = fix(saved(tmp_path, text), drop_output_activations=True, select=["OUT002"])
+    assert report.verification is not None
+    assert report.verification.verified
+    (entry,) = (entry for entry in fixed.metadata_props if entry.key == DROPPED_KEY)
+    assert json.loads(entry.value) == {"y": record}
+    x = np.random.default_rng(0).standard_normal((2, 2, 3 if opset == 13 else 1)).astype(np.float32)
+    numbers = np.exp(zoo.session(fixed).run(None, {"x": x})[0])
+    wanted = numbers / numbers.sum(record["axis"], keepdims=True)
+    np.testing.assert_allclose(wanted, zoo.session(zoo.parse(text)).run(None, {"x": x})[0], rtol=1e-6)
+
+
+def test_a_softmax_over_several_axes_stays(tmp_path: Path) -> None:
+    """Before opset 13, one over classes and places: callers have none that does the same."""
+    text = """
+    <ir_version: 7, opset_import: ["": 11]>
+    g (float[N,2,3] x) => (float[N,2,3] y) { logits = Neg (x) y = Softmax <axis = 1> (logits) }
+    """
+    _, report = fix(saved(tmp_path, text), drop_output_activations=True, select=["OUT002"])
+    assert not report.changed
+
+
 def test_what_is_changed_on_purpose_is_said_not_to_be_compared(tmp_path: Path) -> None:
     text = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -269,6 +313,22 @@ def test_that_sizes_have_to_be_at_least_one_is_said_once_and_recorded(tmp_path: 
     assert MIN_SIZE_KEY not in metadata(kept)
     x = np.zeros((0, 4, 2, 3), np.float32)
     assert run(kept, {"x": x})[0].shape == (0, 4, 6)
+
+
+def test_a_padded_map_that_is_empty_is_not_pooled(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N,3,H,W] x) => (float[N,3,A,B] y) <int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}> {
+        padded = Pad (x, pads)
+        y = AveragePool <kernel_shape = [2, 2]> (padded)
+    }
+    """
+    path = saved(tmp_path, text)
+    _, report = fix(path, select=["GRF009"])
+    assert report.changed
+    assert report.has_minimum
+    _, report = fix(path, select=["GRF009"], allow_empty=True)
+    assert not report.changed
 
 
 def test_a_minimum_that_the_original_has_is_none_of_ours(tmp_path: Path) -> None:

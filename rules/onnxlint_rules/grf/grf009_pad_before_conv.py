@@ -20,6 +20,7 @@ from onnxlint import (
     Unfixable,
     counted,
 )
+from onnxlint.rulekit import exact_sizes
 from onnxlint_rules._graph import constant_integers, constant_reals, integer, integers, label, names_shown
 from onnxlint_rules._patching import UNHELD, each, is_held
 
@@ -223,6 +224,10 @@ def _merged(user: Node, name: str, pads: list[int]) -> list[int] | None:
             return None
         if any(pad >= size for pad, size in zip(total, kernel * 2, strict=True)):
             return None
+        symbolic, pad = exact_sizes(user.graph.view), user.producer(0)
+        sizes = symbolic.of(pad, 0) if pad is not None else None
+        if user.graph.view.allow_empty and not all(map(symbolic.is_positive, (sizes or (0,) * 3)[2:])):
+            return None  # runtimes pool no empty map, and pad one
     return total
 
 

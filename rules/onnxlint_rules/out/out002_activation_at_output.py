@@ -244,6 +244,18 @@ class ActivationAtOutput(Rule):
             """,
             why="dense masks: every pixel is used",
         ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 11]>
+            g (float[N,3,P] x) => (float[N,2,P] scores, float[N,4,P] boxes) <float[2,3,1] w = {1, 2, 3, 4, 5, 6},
+                float[4,3,1] v = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}> {
+                logits = Conv (x, w)
+                scores = Softmax <axis = 1> (logits)
+                boxes = Conv (x, v)
+            }
+            """,
+            why="before opset 13 that is one Softmax over classes and places, which callers do not have",
+        ),
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
@@ -302,7 +314,7 @@ def _activations(graph: Graph, output: str) -> _Found:
         if not alone or (name == output and graph.consumers(name)):
             continue
         if node.op in ACTIVATIONS:
-            if node.producer(0) is not None:
+            if node.producer(0) is not None and not _is_over_several_axes(node):
                 found.append(node)
         elif node.op in LAYOUT:
             pending.append(node.input(0))
@@ -312,6 +324,14 @@ def _activations(graph: Graph, output: str) -> _Found:
         else:
             others = True
     return _Found(sorted(found, key=lambda node: node.index), joined, joined and others)
+
+
+def _is_over_several_axes(node: Node) -> bool:
+    """Whether a Softmax computes along all axes from one on, as before opset 13: callers have none that does."""
+    if node.op == "Sigmoid" or node.graph.view.opset >= 13:
+        return False
+    shape = node.shape(0)
+    return shape is None or any(size != 1 for size in shape[int(node.attribute("axis", 1)) % len(shape) + 1 :])
 
 
 def _is_beside_others(graph: Graph, name: str) -> bool:

@@ -154,7 +154,8 @@ class BakedSizeRule(Rule):
                 view.at(baked.node),
                 f"axis {baked.axis} of input {printable(baked.input)!r} is declared free"
                 f"{f' ({printable(str(declared))})' if declared is not None else ''}, but {_what(baked)}",
-                group=f"axes of inputs are declared free, but {_sizes(baked)}",
+                group=f"axes of {f'input {printable(baked.input)!r}' if baked.relation else 'inputs'} are declared free, "
+                f"but {_sizes(baked)}",
                 help=advice(
                     view, self.help, "compute with the sizes of the input in place of numbers, or declare it fixed"
                 ),
