@@ -8,7 +8,7 @@ that cannot be done, the error names the node and the reason.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,14 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.demands import refuse_baked
 from onnxlint.fixes.freeing import Freeing
 from onnxlint.fixes.freeing_checks import CHECKS
-from onnxlint.fixes.shapes import parse_shape
+from onnxlint.fixes.shapes import WantedDim, parse_shape
 from onnxlint.fixes.static_sizes import copied, declare
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import GraphView
 from onnxlint.model.assumptions import note_assumptions
 from onnxlint.symbolic.engine import Sizes
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import printable
+from onnxlint.text import brief, listed, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,19 +64,16 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
                     )
             elif now is not None:
                 renamed[now] = dim
-    model = copied(view)
-    for value in model.graph.input:
-        given = wanted.get(value.name, ())
-        for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if axis < len(given) and isinstance(symbol := given[axis], str):
-                size.dim_param = symbol
-            elif size.dim_param in renamed:
-                size.dim_param = renamed[size.dim_param]
+    model = _with_sizes(view, wanted, renamed)
     after = make_view(replace(view.model, proto=model))
     if not freed:
         refuse_baked(after, wanted)
         return model, ()
-    found = Freeing(after, view, freed, CHECKS)
+    try:
+        found = Freeing(after, view, freed, CHECKS)
+    except OnnxlintError as error:
+        said = str(error).removeprefix("--dynamic: ")
+        raise OnnxlintError(f"--dynamic: {_what_stays(view, wanted, freed)}: {said}") from None
     _write(after, found)
     needed = tuple(f"{symbol} % {number} == 0" for symbol, number in found.needed.items())
     if needed:
@@ -86,6 +83,43 @@ def make_dynamic(view: GraphView, shapes: Sequence[str]) -> tuple[onnx.ModelProt
             declare(graph, lambda name, graph=graph: _known(found.shape(graph, name)), {})  # type: ignore[misc]
     refuse_baked(make_view(replace(view.model, proto=model)), wanted)
     return model, needed
+
+
+def _with_sizes(
+    view: GraphView, wanted: Mapping[str, Sequence[WantedDim]], renamed: Mapping[str, str]
+) -> onnx.ModelProto:
+    """A copy of the skeleton whose inputs have the sizes that are wanted."""
+    model = copied(view)
+    for value in model.graph.input:
+        given = wanted.get(value.name, ())
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if axis < len(given) and isinstance(symbol := given[axis], str):
+                size.dim_param = symbol
+            elif size.dim_param in renamed:
+                size.dim_param = renamed[size.dim_param]
+    return model
+
+
+def _what_stays(view: GraphView, wanted: Mapping[str, Sequence[WantedDim]], freed: Mapping[str, int]) -> str:
+    """The axes that cannot be free even alone, with their sizes; those that cannot be free together if there are none."""
+
+    def fails(symbol: str) -> bool:
+        alone = {name: tuple(dim if dim == symbol else None for dim in dims) for name, dims in wanted.items()}
+        after = make_view(replace(view.model, proto=_with_sizes(view, alone, {})))
+        try:
+            Freeing(after, view, {symbol: freed[symbol]}, CHECKS)
+        except OnnxlintError:
+            return True
+        return False
+
+    stay = [symbol for symbol in freed if len(freed) == 1 or fails(symbol)]
+    axes = [
+        f"axis {axis} of {brief(name)!r} {'has to stay' if stay else 'of size'} {freed[str(dim)]}"
+        for name, dims in wanted.items()
+        for axis, dim in enumerate(dims)
+        if dim in (stay or freed)
+    ]
+    return listed(axes, limit=6) + ("" if stay else " cannot be free together")
 
 
 def _known(sizes: Sizes | None) -> Shape | None:

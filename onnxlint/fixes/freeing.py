@@ -12,8 +12,8 @@ from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
 from onnxlint.symbolic.inference import OPERATORS
-from onnxlint.symbolic.sizes import AnySize, Size, divide, product, substitute, symbols
-from onnxlint.text import brief, listed, printable
+from onnxlint.symbolic.sizes import AnySize, Size, divide, product, substitute
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,24 +68,7 @@ class Freeing(Symbolic):
         label = printable(node.name or node.output() or f"#{node.index}")
         scope = self.view.sources.scope(node.proto)
         place = f" (in {printable(scope)})" if scope and scope not in label else ""
-        return OnnxlintError(f"--dynamic: {self._what_stays(node)}: {node.op} {label}{place} does not allow it: {why}")
-
-    def _what_stays(self, node: Node) -> str:
-        """The axes that a node's operands depend on, and their old sizes; all that were to be free where that is unknown."""
-        known: set[str] = set()
-        for i in range(len(node.inputs)):
-            value = self.val(node, i)
-            numbers = () if value is None else value.numbers
-            sizes = (*(self.of(node, i) or ()), *(one for one in numbers if isinstance(one, Size)))
-            known |= {name for size in sizes for name in symbols(size)}
-        known &= self.values.keys()
-        main, stay = self.view.main, []
-        for name in main.data_inputs:
-            for axis, size in enumerate(self.shape(main, name) or ()):
-                names = symbols(size)
-                if names and names <= self.values.keys() and (names & known or not known):
-                    stay.append(f"axis {axis} of {brief(name)!r} has to stay {self.was(size)}")
-        return listed(stay, limit=6)
+        return OnnxlintError(f"--dynamic: {node.op} {label}{place} does not allow it: {why}")
 
     def widen(self, node: Node, operand: int, axis: int, like: int, like_axis: int) -> bool:
         """Have a constant part of a batch of 1 repeated for each of the batch; False if it is not such a constant."""

@@ -110,12 +110,18 @@ def test_sizes_that_only_fit_together_cannot_be_free() -> None:
     """An image that is cut into 3 × 3 parts by numbers, and one that a Gemm reads as a row."""
     cut = """<ir_version: 8, opset_import: ["": 17]> g (float[1,9,24,20] x) => (y)
     <int64[6] s = {1, 1, 3, 3, 24, 20}> { y = Reshape (x, s) }"""
-    with pytest.raises(OnnxlintError, match="axis 2 of 'x' has to stay 24 and axis 3 of 'x' has to stay 20: Reshape y"):
+    together = (
+        "axis 2 of 'x' of size 24 and axis 3 of 'x' of size 20 cannot be free together: Reshape y does not allow it"
+    )
+    with pytest.raises(OnnxlintError, match=together):
         fix(cut, dynamic=("x=?,?,H,W",))
+    fix(cut, dynamic=("x=?,?,H,?",))
     rows = f"""<ir_version: 8, opset_import: ["": 17]> g (float[1,1,2,3] x) => (y)
     <float[6,1] w = {{{", ".join("1" * 6)}}}> {{ f = Flatten (x) y = Gemm (f, w) }}"""
     with pytest.raises(OnnxlintError, match=r"axis 2 of 'x' .* it sums over H\*W numbers, and its other operand has 6"):
         fix(rows, dynamic=("x=?,?,H,W",))
+    with pytest.raises(OnnxlintError, match=r"--dynamic: axis 2 of 'x' has to stay 2: Gemm y"):
+        fix(rows, dynamic=("x=N,?,H,?",))  # a batch that is free is none of that
 
 
 FREE = """
