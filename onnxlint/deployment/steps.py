@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -223,7 +224,12 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
 
 
 def _texts(
-    artifact: Artifact, fixed: str, recipe: Recipe, options: Options, x: Array, classes: tuple[str, ...]
+    artifact: Artifact,
+    fixed: str,
+    recipe: Recipe,
+    options: Options,
+    x: Array,
+    classes: Sequence[str] | Callable[[int], Sequence[str]],
 ) -> dict[str, str]:
     """The samples of an artifact, which is run for them."""
     from onnxlint.deployment.samples import sample_texts
@@ -262,7 +268,7 @@ def _class_names(labels: str | None, task: str | None) -> Sequence[str] | Callab
     if task == "detection":
         from onnxlint.accuracy.tasks.detection import class_names
 
-        return lambda classes: class_names(labels, classes)
+        return partial(class_names, labels)  # it goes to another process, as no lambda does
     if task == "classification":
         from onnxlint.accuracy.tasks.labels import read_classes
 
