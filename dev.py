@@ -81,14 +81,15 @@ def dist(arguments: list[str]) -> int:
 
 
 def lowest(arguments: list[str]) -> int:
-    """Run the tests with the lowest versions of dependencies that pyproject.toml admits, on the oldest Python."""
+    """Run the tests with the lowest versions of dependencies that pyproject.toml admits."""
     python = environment(ROOT / ".venv", "dev")
     folder = ROOT / ".venv-lowest"
-    run([python, "-m", "uv", "venv", "--clear", "--python", ".".join(map(str, OLDEST)), str(folder)])
-    oldest = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", str(oldest)]
-    run([*install, "--resolution", "lowest-direct", "--editable", ".[test]"])
-    return run([str(oldest), "-m", "pytest", *_processes(arguments), *arguments], expected=range(256))
+    run([python, "-m", "uv", "venv", "--clear", "--python", sys.executable, str(folder)])
+    lowest = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", str(lowest)]
+    links = [f"--find-links={where}" for where in os.environ.get("PIP_FIND_LINKS", "").split()]  # uv reads none of pip's
+    run([*install, *links, "--resolution", "lowest-direct", "--editable", ".[test]"])
+    return run([str(lowest), "-m", "pytest", *_processes(arguments), *arguments], expected=range(256))
 
 
 def ci(arguments: list[str]) -> int:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from fixtures import pictures
-from onnxlint.cli.commands import COMMANDS
 from tests.support.command import onnxlint
+from tests.support.documents import block_lines, check_options, commands, make_place, run_as_printed
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -65,64 +63,33 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, monkeypatch: pyte
 # Everything else that the README tells to type
 
 
-def lines(kind: str) -> list[str]:
-    """The lines of the README's blocks of a kind, but for what the demo prints; commands without `$` and comments."""
-    text = _DEMO.sub("", README.read_text(encoding="utf-8"))
-    blocks = re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
-
-
-def commands() -> list[list[str]]:
-    """Each `$ onnxlint …` line in words."""
-    return [shlex.split(line, comments=True)[2:] for line in lines("console") if line.startswith("$ onnxlint ")]
+def rest() -> str:
+    """The README, but for what the demo prints."""
+    return _DEMO.sub("", README.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the README's lines name: a narrow RetinaFace, images, a list of them, labels."""
-    for needed in ("torch", "onnxruntime", "ncnn", "pnnx", "PIL", "pycocotools", "jinja2"):
-        pytest.importorskip(needed)
-    from fixtures.retinaface import build
-
+    """A folder with what the README's lines name."""
     folder = tmp_path_factory.mktemp("readme")
-    build(folder / "built", size=640, only=["op11_dyn"], width=32)
-    model = folder / "built" / "original_op11_dyn.onnx"
-    for copy in ("model.onnx", "old.onnx", "new.onnx", "exports/one.onnx", "models/deep/one.onnx"):
-        (folder / copy).parent.mkdir(parents=True, exist_ok=True)
-        (folder / copy).write_bytes(model.read_bytes())
-    pictures.build(folder / "calibration", 3, 640, 640)
-    photos = pictures.build(folder / "photos", 2, 640, 640)
-    names = sorted(path.name for path in (folder / "photos").iterdir())
-    assert names, photos
-    (folder / "imagelist.txt").write_text(
-        "".join(f"calibration/{path.name}\n" for path in (folder / "calibration").iterdir())
-    )
-    (folder / "wider.txt").write_text("".join(f"{name}\n1\n10 10 100 100 0 0 0 0 0 0\n" for name in names))
+    make_place(folder)
     return folder
 
 
 def test_every_line_of_the_readme_is_understood() -> None:
-    assert len(commands()) > 20
-    for words in commands():
-        outcome = onnxlint(*words[: 2 if words[0] == "ncnn" else 1], "--help")
-        assert outcome.code == 0
-        for word in words:
-            if word.startswith("--") and words[0] in COMMANDS:
-                assert f"{word} " in f"{outcome.out} ".replace("\n", " "), f"{words[0]} has no {word}"
+    assert len(commands(rest())) > 20
+    for words in commands(rest()):
+        check_options(words)
 
 
 @pytest.mark.slow
 def test_the_lines_of_the_readme_run_as_printed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    for words in commands():
-        if words[0].startswith("-"):  # --install-completion changes the user's shell
-            continue
-        outcome = onnxlint(*words)
-        assert outcome.code in (0, 1), f"{shlex.join(words)}\n{outcome.out}\n{outcome.err}"
-        assert "Traceback" not in outcome.err
+    for words in commands(rest()):
+        run_as_printed(words)
 
 
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    exec(compile("\n".join(lines("python")), "README.md", "exec"), {})
+    exec(compile("\n".join(block_lines(rest(), "python")), "README.md", "exec"), {})
