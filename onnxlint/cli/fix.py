@@ -298,11 +298,6 @@ def missing_value(option: str, words: Sequence[str]) -> str:
         if word.lower().endswith((".onnx", ".onnxtxt", ".onnxtext")):
             with suppress(OnnxlintError):
                 view = make_view(open_model(word))
-                shown = example_shape(view) if view.main.data_inputs else shown
+                shown = example_shape(view, option) if view.main.data_inputs else shown
                 break
-    if option == "--static":
-        name, _, sizes = shown.rpartition("=")
-        numbers = {"N": "1", "C": "3"}
-        fixed = (size if size.isdigit() else numbers.get(size, "640") for size in sizes.split(","))
-        shown = f"{name}={','.join(fixed)}"
     return f", such as '{shown}'"

@@ -27,7 +27,7 @@ def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[Wante
     Args:
         view: The model.
         flag: The option, for messages.
-        text: `image=N,3,?,W`.
+        text: `image=N,3,?,W`; the sizes alone where the model has one input.
 
     Raises:
         OnnxlintError: It is malformed, or does not fit an input of the model.
@@ -36,10 +36,14 @@ def parse_shape(view: GraphView, flag: str, text: str) -> tuple[str, tuple[Wante
     parts = [part.strip() for part in sizes.split(",")]
     shown = f"{flag} {printable(text[:80])!r}"
     inputs = view.main.data_inputs
-    example = f"{flag} '{example_shape(view)}'" if inputs else ""
+    example = f"{flag} '{example_shape(view, flag)}'" if inputs else ""
     if not equals and text and all(part.lower() in _AXES for part in parts):
         return _named_axes(view, flag, parts)
-    if not equals or not all(parts):
+    if not equals and len(inputs) == 1 and len(parts) > 1:
+        name = inputs[0]
+    elif not equals or not all(parts):
+        raise OnnxlintError(f"{shown}: write it as {example}")
+    if not all(parts):
         raise OnnxlintError(f"{shown}: write it as {example}")
     shape = view.main.shape(require_input(view, flag, name))
     if shape is None or len(shape) != len(parts):
@@ -71,7 +75,7 @@ def _named_axes(view: GraphView, flag: str, words: list[str]) -> tuple[str, tupl
     """`height,width`: these axes of the image that the model takes."""
     images = [name for name in view.main.data_inputs if len(view.main.shape(name) or ()) == 4]
     if len(images) != 1 or flag != "--dynamic":
-        example = f"{flag} '{example_shape(view)}'" if view.main.data_inputs else f"{flag} 'input=…'"
+        example = f"{flag} '{example_shape(view, flag)}'" if view.main.data_inputs else f"{flag} 'input=…'"
         raise OnnxlintError(f"{flag} {','.join(words)}: name the input, such as {example}")
     dims: list[WantedDim] = [None] * 4
     for word in words:
@@ -96,10 +100,13 @@ def require_input(view: GraphView, flag: str, name: str) -> str:
     return name
 
 
-def example_shape(view: GraphView) -> str:
-    """How a shape of the model's first input is written."""
+def example_shape(view: GraphView, flag: str) -> str:
+    """How a shape of the model's first input is written, for `--dynamic` with letters and for `--static` with numbers."""
     name = next(iter(view.main.data_inputs))
     shape = view.main.shape(name) or (1, 3, 640, 640)
     letters = "NCHW" if len(shape) == 4 else "NABDEFGH"
-    dims = [str(dim) if isinstance(dim, int) else letters[i : i + 1] or f"X{i}" for i, dim in enumerate(shape)]
+    free = [letters[i : i + 1] or f"X{i}" for i in range(len(shape))]
+    if flag == "--static":
+        free = [{"N": "1", "C": "3"}.get(letter, "640") for letter in free]
+    dims = [str(dim) if isinstance(dim, int) else free[i] for i, dim in enumerate(shape)]
     return f"{printable(name)}={','.join(dims)}"

@@ -138,6 +138,13 @@ g (float[N,3,H,W] x, float[N,2] z) => (float[N,A] y, float[N,2] w)
 """
 
 
+def test_the_name_may_be_left_out_for_the_only_input() -> None:
+    assert shape(fix(BAKED, static=("2,4,6",)).graph.input[0]) == [2, 4, 6]
+    assert shape(fix(BAKED, static=("2,?,?",)).graph.input[0]) == [2, 4, "H"]
+    with pytest.raises(OnnxlintError, match="--static '1,3,4,4': write it as --static 'x=1,3,640,640'"):
+        fix(FREE, static=("1,3,4,4",))
+
+
 def test_a_dynamic_model_becomes_static() -> None:
     fixed = fix(FREE, static=("x=1,3,4,4",))
     assert [shape(value) for value in fixed.graph.input] == [[1, 3, 4, 4], [1, 2]]
