@@ -87,7 +87,8 @@ def lowest(arguments: list[str]) -> int:
     run([python, "-m", "uv", "venv", "--clear", "--python", sys.executable, str(folder)])
     lowest = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     install = [python, "-m", "uv", "pip", "install", "--quiet", "--python", str(lowest)]
-    links = [f"--find-links={where}" for where in os.environ.get("PIP_FIND_LINKS", "").split()]  # uv reads none of pip's
+    # uv reads none of pip's settings.
+    links = [f"--find-links={where}" for where in os.environ.get("PIP_FIND_LINKS", "").split()]
     run([*install, *links, "--resolution", "lowest-direct", "--editable", ".[test]"])
     return run([str(lowest), "-m", "pytest", *_processes(arguments), *arguments], expected=range(256))
 
