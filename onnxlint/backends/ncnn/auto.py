@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.backends.ncnn.centre import centre
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
 from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, spread
@@ -104,7 +105,8 @@ def _auto(
 ) -> AutoResult:
     channels, peaks = channel_peaks(net, some, threads, progress)
     even, factors = equalize(net, channels, peaks)
-    scales = input_scales(even, {name: peak / factors[name] for name, peak in peaks.items()})
+    even, peaks = centre(even, {name: peak / factors[name] for name, peak in peaks.items()})
+    scales = input_scales(even, peaks)
     steps: tuple[Step, ...] = ()
     if mixed:
         free = {name: scale for name, scale in scales.items() if name not in keep}

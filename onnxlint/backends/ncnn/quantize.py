@@ -125,7 +125,15 @@ def _why_not(layer: Layer, table: Table, keep: Collection[str]) -> str | None:
     ]
     if missing:
         return f"the table has no row {' and none '.join(missing)}"
+    if layer.type != "InnerProduct" and pad_value(layer, float(table.inputs[layer.name][0])) < 0:
+        return "ncnn pads int8 wrongly with a number below 0"
     return None
+
+
+def pad_value(layer: Layer, scale: float) -> int:
+    """The integer that stands for what a convolution is padded with; ncnn pads after it has quantized."""
+    value = np.asarray(layer.numbers(18)[:1] or (0.0,), np.float32) * np.float32(scale)
+    return int(np.clip(round_half_away(value), -127, 127)[0])
 
 
 def _int8_layer(layer: Layer, table: Table, given: npt.NDArray[np.int8] | None) -> Layer:
@@ -138,6 +146,8 @@ def _int8_layer(layer: Layer, table: Table, given: npt.NDArray[np.int8] | None) 
             printable(f"{table.path}: layer '{layer.name}' got {q.size} int8 weights for {weight.data.size}")
         )
     term = "1" if layer.type == "ConvolutionDepthWise" else "2"
+    if layer.type != "InnerProduct" and any(layer.numbers(18)):
+        layer = layer.with_param(18, f"{pad_value(layer, float(table.inputs[layer.name][0])):.1f}")
     return layer.with_param(8, term).with_blobs(
         Blob("weight", q, TAG_INT8),
         Blob("weight_scales", scales),

@@ -42,7 +42,7 @@ LARGEST_SUM = (2**31 - 1) // 576
 """Where the sums of ncnn's int8 winograd overflow (it computes 576 times the sum in 32 bits; measured in the wheel).
 ncnn2table stays away with 6-bit weights for every 3×3 convolution; we only where sums come within half of it."""
 
-GEOMETRY = (1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16, 18)
+GEOMETRY = (1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16)
 """The parameters that say which inputs an output of a convolution reads."""
 
 
@@ -103,7 +103,7 @@ class _State:
         state = self
         for layer in readers:
             quantized = layer.name not in self.keep
-            key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY))
+            key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY), layer.numbers(18))
             if key not in known:
                 known[key] = moments(layer, pairs, scale if quantized else None, threads=threads)
             levels = LEVELS
