@@ -7,6 +7,8 @@ are right for every size of the answer, however rare.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +26,12 @@ LARGEST_SCALE = 1.25
 
 TOUCHES = 3
 """Bins that need values: on fewer, a line is guesswork."""
+
+
+def mirrored(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An image (…, C, H, W) turned left to right, anything else as it is: an input that is as likely, and that the layers
+    were not refitted for. On inputs that they were, the error is smaller than elsewhere."""
+    return np.ascontiguousarray(x[..., ::-1]) if x.ndim >= 3 else x
 
 
 def correction(reference: Floats, found: Floats) -> tuple[Doubles, Doubles]:

@@ -26,6 +26,7 @@ from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
+from onnxlint.backends.outputs import mirrored
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -113,7 +114,7 @@ def _auto(
         steps = choose_float_layers(even, free, some, budget=budget, threads=threads, progress=progress)
     keep |= {step.layer for step in steps}
     rounded = reconstruct(even, scales, some, keep=keep, threads=threads, progress=progress)
-    rounded = corrected(net, rounded, some, keep, threads)
+    rounded = corrected(net, rounded, [mirrored(x) for x in some], keep, threads)
     quantized = quantize(rounded.net, rounded.table, keep=keep, weights=rounded.weights)
     return AutoResult(quantized, rounded, steps, Evaluator(net, some, threads).score(quantized.net))
 

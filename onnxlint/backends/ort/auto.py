@@ -23,6 +23,7 @@ from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Judge, computer
 from onnxlint.backends.ort.qdq import LEVELS, activations, layers, quantize
 from onnxlint.backends.ort.reconstruct import reconstruct
+from onnxlint.backends.outputs import mirrored
 
 IMAGES = 16
 """Calibration images that choices are made on and weights are rounded by: they are held in memory, evenly taken from all."""
@@ -151,7 +152,8 @@ def _rounded(
     reconstructed = reconstruct(
         base, candidates, inputs, name=plan.name, keep=kept, levels=levels, threads=threads, progress=progress
     )
-    last = corrected(base, reconstructed, inputs, name=plan.name, keep=kept, levels=levels, threads=threads)
+    others = [{key: mirrored(value) for key, value in feeds.items()} for feeds in inputs]
+    last = corrected(base, reconstructed, others, name=plan.name, keep=kept, levels=levels, threads=threads)
     made, best = plain, trials.get("rounded to the nearest, mixed", trials["rounded to the nearest"])
     for label, one in (("rounded against each layer's output", reconstructed), ("last layers corrected", last)):
         trial = quantize(one.model, one.ranges, keep, one.weights, plan.levels)
