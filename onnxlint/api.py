@@ -287,6 +287,10 @@ def convert(
     threads: int = 2,
     tools: _Path | None = None,
     weight_bits: int = 8,
+    task: str | None = None,
+    detection: Mapping[str, Any] | None = None,
+    max_drop: str | Iterable[str] = (),
+    holdout: float = 0.0,
     out_dir: _Path | None = None,
     progress: _Progress | None = None,
 ) -> Conversion:
@@ -311,6 +315,12 @@ def convert(
         tools: Folder with the real tools of ncnn, to be used in place of ours.
         weight_bits: Of `onnx-int8-static`, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
             overflowing.
+        task: What outputs are used for, which `mixed` and `max_drop` count by: `detection`, `classification`,
+            `verification`; None: detection where the outputs are RetinaFace's or an SSD's.
+        detection: How outputs become boxes: the table `[detection]` of the configuration.
+        max_drop: What int8 files have to keep on images that nothing is calibrated on: `found>=0.99`, `top1>=0.995`. The
+            cheapest file that does is made, mixed up to `budget`.
+        holdout: Part of the images that is held out for that; 0: 0.3.
         out_dir: Output folder; None for the model's folder.
         progress: Called with the current action, the number of steps done, and their total.
 
@@ -318,6 +328,7 @@ def convert(
         OnnxlintError: A target, the model, the images or the recipe is wrong. A target that cannot be made is not an error
             here but a `Failure` in the result.
     """
+    from onnxlint.accuracy.loss import loss_for
     from onnxlint.backends import silent
     from onnxlint.backends.options import ConvertOptions
     from onnxlint.conversion import session
@@ -326,7 +337,18 @@ def convert(
         path,
         _names(to),
         _image_options(images, recipe, shapes),
-        ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools), weight_bits),
+        ConvertOptions(
+            method,
+            mixed,
+            budget,
+            _names(keep),
+            threads,
+            _text(tools),
+            weight_bits,
+            loss_for(os.fspath(path), task, detection) if images is not None else None,
+            _names(max_drop),
+            holdout,
+        ),
         out_dir=_text(out_dir),
         progress=progress or silent,
     )

@@ -19,6 +19,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
+    from onnxlint.backends.task import TaskLoss
     from onnxlint.images.recipe import ImageSet, Recipe
 
 Array = npt.NDArray[Any]
@@ -100,6 +101,7 @@ class Job:
         keep: Layers or nodes that stay in floating point.
         weight_bits: Of int8 weights in ONNX models: 7 keeps the 16-bit sums of x86 processors without VNNI from
             overflowing.
+        task: What outputs are used for; None: nothing is known.
     """
 
     recipe: Recipe
@@ -112,6 +114,7 @@ class Job:
     tools: str | None = None
     keep: tuple[str, ...] = ()
     weight_bits: int = 8
+    task: TaskLoss | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxlint.backends.task import TaskLoss
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class ConvertOptions:
         tools: Folder with the real tools of ncnn, used in place of ours.
         weight_bits: Of int8 weights in ONNX models, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
             overflowing.
+        task: What outputs are used for, which `mixed` and `max_drop` count by; None: nothing is known.
+        max_drop: Conditions on the images that are held out (`found>=0.99`): the cheapest file is made that keeps them.
+        holdout: Part of the images, from 0 to 1, that nothing is calibrated on; 0: none.
     """
 
     method: str = "auto"
@@ -28,3 +35,6 @@ class ConvertOptions:
     threads: int = 2
     tools: str | None = None
     weight_bits: int = 8
+    task: TaskLoss | None = None
+    max_drop: tuple[str, ...] = ()
+    holdout: float = 0.0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from onnxlint.cli import completion, console
 from onnxlint.cli.options import (
+    INT8,
     OUTPUT,
     CalibrationOptions,
     InputShapeOption,
@@ -45,6 +46,16 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
         ),
     ] = None
     list_targets: Annotated[bool, option("--list", help="list the targets", panel=OUTPUT)] = False
+    task: Annotated[
+        str | None,
+        option(
+            "--task",
+            metavar="NAME",
+            help="what outputs are used for, for --mixed and --max-drop: detection, classification, verification",
+            panel=INT8,
+            complete=completion.tasks,
+        ),
+    ] = None
     out_dir: Annotated[
         str | None, option("--out-dir", metavar="DIR", help="output folder (default: the model's)", panel=OUTPUT)
     ] = None
@@ -87,6 +98,7 @@ def run(options: Options) -> int:
 
 
 def _converted(options: Options, progress: Progress) -> Conversion:
+    from onnxlint.accuracy.loss import loss_for
     from onnxlint.backends.options import ConvertOptions
     from onnxlint.conversion.session import convert, repeat
     from onnxlint.images.options import ImageOptions
@@ -97,11 +109,13 @@ def _converted(options: Options, progress: Progress) -> Conversion:
             threads=options.threads,
             tools=options.ncnn_tools,
             out_dir=options.out_dir,
+            task=lambda path, entry: loss_for(path, entry.get("task"), entry.get("detection")),
             progress=progress,
         )
     chosen = recipe_of(options)
     if not options.quiet:
         console.notes(chosen.notes(options.model or ""))
+    task = options.task if options.task is not None else chosen.task
     return convert(
         options.model or "",
         split(options.to),
@@ -114,6 +128,9 @@ def _converted(options: Options, progress: Progress) -> Conversion:
             options.threads,
             options.ncnn_tools,
             options.weight_bits,
+            loss_for(options.model or "", task, chosen.detection) if chosen.images is not None else None,
+            split(options.max_drop),
+            options.holdout or 0.0,
         ),
         out_dir=options.out_dir,
         progress=progress,

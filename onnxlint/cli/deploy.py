@@ -157,6 +157,8 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
             options.threads,
             options.ncnn_tools,
             options.weight_bits,
+            max_drop=split(options.max_drop),
+            holdout=options.holdout or 0.0,
         ),
         CompareOptions(
             task,

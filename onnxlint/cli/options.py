@@ -129,6 +129,17 @@ def percentage(text: Any) -> float:
     return value
 
 
+def fraction(text: Any) -> float:
+    """The parser of a part from 0 to 1, both excluded."""
+    try:
+        value = float(str(text))
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{_shown(text)} is not a part between 0 and 1, such as 0.3")
+    return value
+
+
 def one_of(*names: str) -> Callable[[Any], str]:
     """The parser of a value that is one of some names."""
 
@@ -334,6 +345,25 @@ class CalibrationOptions:
             panel=INT8,
         ),
     ] = 8
+    max_drop: Annotated[
+        list[str] | None,
+        option(
+            "--max-drop",
+            metavar="METRIC>=N",
+            help="make the cheapest int8 file that keeps this on held-out images: found>=0.99, top1>=0.995",
+            panel=INT8,
+        ),
+    ] = None
+    holdout: Annotated[
+        float | None,
+        option(
+            "--holdout",
+            metavar="PART",
+            parser=fraction,
+            help="part of the images held out for --max-drop (default: 0.3)",
+            panel=INT8,
+        ),
+    ] = None
     ncnn_tools: Annotated[
         str | None,
         option("--ncnn-tools", metavar="DIR", help="use ncnn's own tools in this folder", panel=WORK),

@@ -61,23 +61,23 @@ _SCHEMA: dict[str, Any] = {
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def manifest_text(path: str, model: Model, job: Job, artifacts: Sequence[Artifact], folder: str) -> str:
+def manifest_text(path: str, model: Model, jobs: Mapping[str, Job], artifacts: Sequence[Artifact], folder: str) -> str:
     """The contents of the manifest at `path` after a conversion; entries of other targets of the same model stay.
 
     Args:
         path: Destination; paths in the manifest are relative to its folder.
         model: The ONNX model.
-        job: How the artifacts were made.
+        jobs: Target → how it was made.
         artifacts: With the paths that their files have now.
         folder: Where these files will be.
     """
     home = os.path.dirname(path) or "."
     subject = _model_entry(model, home)
     before = _previous(path, subject)
-    images = _images_entry(job.images, home)
+    images = {target: _images_entry(job.images, home) for target, job in jobs.items()}
     entries: dict[str, Any] = {
         artifact.target: {
-            "job": _job_entry(job, images, artifact),
+            "job": _job_entry(jobs[artifact.target], images[artifact.target], artifact),
             "files": [
                 {**_file_entry(file, home), "path": _relative(os.path.join(folder, os.path.basename(file)), home)}
                 for file in artifact.files
@@ -97,7 +97,7 @@ def manifest_text(path: str, model: Model, job: Job, artifacts: Sequence[Artifac
         "model": subject,
         "versions": versions(),
         "targets": {**before.get("targets", {}), **entries},
-        "images": {**before.get("images", {}), **({} if images is None else {images["sha256"]: images})},
+        "images": {**before.get("images", {}), **{one["sha256"]: one for one in images.values() if one is not None}},
     }
     used = {entry["job"].get("images") for entry in document["targets"].values()}
     document["images"] = {key: entry for key, entry in document["images"].items() if key in used}
@@ -292,6 +292,8 @@ def _job_entry(job: Job, images: Mapping[str, Any] | None, artifact: Artifact) -
         "weight_bits": job.weight_bits,
         "keep": list(job.keep),
     }
+    if job.task is not None and calibrates and job.mixed:
+        entry["task"] = dict(job.task.record())
     if images is not None and (calibrates or artifact.target.endswith("fp16")):
         entry["images"] = images["sha256"]
     return entry

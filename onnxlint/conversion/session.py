@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
 from onnxlint.backends.options import ConvertOptions
+from onnxlint.backends.task import TaskLoss
+from onnxlint.conversion.goal import Goal, Held, candidates, distance, goal_of
 from onnxlint.conversion.manifest import (
     ENDING,
     differences,
@@ -146,7 +148,9 @@ def convert(
         options.tools,
         options.keep,
         options.weight_bits,
+        options.task,
     )
+    job, goal = goal_of(model.path, job, options)
     failures: dict[str, OnnxlintError] = {}
     if any(name.lower() == ALL for name in to):
         failures = {one.target: OnnxlintError(one.message) for one in obstacles(wanted, model.path, job)}
@@ -155,7 +159,7 @@ def convert(
     folder = out_dir if out_dir is not None else os.path.dirname(model.path) or "."
     _refuse_losses(model, wanted, folder)
     with _work_folder(folder, make=out_dir is not None) as scratch, Worker() as worker:
-        done = _Work(model, job, folder, scratch, worker, progress, failures).all(wanted)
+        done = _Work(model, job, folder, scratch, worker, progress, failures, goal).all(wanted)
     return replace(done, notes=_left_out(to, wanted))
 
 
@@ -232,7 +236,10 @@ class _Work:
         worker: Worker,
         progress: Progress,
         failures: Mapping[str, OnnxlintError],
+        goal: Goal | None = None,
     ) -> None:
+        self.goal = goal
+        self.jobs: dict[str, Job] = {}
         self.model = model
         self.job = job
         self.folder = folder
@@ -269,18 +276,57 @@ class _Work:
                 if not isinstance(needed, Artifact):
                     raise needed
                 source = needed.files[0]
-            place = os.path.join(self.scratch, target.name)
-            os.mkdir(place)
-            files = tuple(os.path.join(place, self.stem + ending) for ending in target.files)
             self.progress(target.name, 0, None)
-            request = Request(backend.name, target, source, files, self.job)
-            made: Artifact | OnnxlintError = self.worker.make(request, self.progress)
+            made: Artifact | OnnxlintError
+            if self.goal is not None and target.calibrates:
+                made = self._cheapest(backend, target, source, self.goal)
+            else:
+                made = self._once(backend, target, source, self.job, target.name)
         except OnnxlintError as error:
             made = self._in_final_folder(error, target)
         except OSError as error:
             made = OnnxlintError(f"{printable(self.folder)}: cannot be written to: {error.strerror or error}")
         self._made[target.name] = made
         return made
+
+    def _once(
+        self, backend: Backend, target: Target, source: str, job: Job, name: str, held: Held | None = None
+    ) -> Artifact:
+        """Make a target in a folder of this name, and measure it on images that are held out."""
+        place = os.path.join(self.scratch, name)
+        os.mkdir(place)
+        files = tuple(os.path.join(place, self.stem + ending) for ending in target.files)
+        self.jobs[target.name] = job
+        return self.worker.make(Request(backend.name, target, source, files, job, held), self.progress)
+
+    def _cheapest(self, backend: Backend, target: Target, source: str, goal: Goal) -> Artifact:
+        """The first of some files, the cheapest first, that keeps what is asked for.
+
+        Raises:
+            OnnxlintError: None does.
+        """
+        tried: list[tuple[float, str]] = []
+        for i, job in enumerate(candidates(self.job)):
+            how = f"mixed with a budget of {100 * job.budget:g} %" if job.mixed else "all int8"
+            made = self._once(backend, target, source, job, f"{target.name}-{i}" if i else target.name, goal.held)
+            values = made.details["held_out"]
+            far = distance(goal.bounds, values)
+            reached = ", ".join(f"{bound.metric} {values[bound.metric]:.4g}" for bound in goal.bounds)
+            if far == 0:
+                facts = {
+                    "asked": [bound.text for bound in goal.bounds],
+                    "images": len(goal.held.images),
+                    **values,
+                }
+                note = f"{how}: {reached} on {len(goal.held.images)} images that are held out"
+                return replace(made, details={**made.details, "held_out": facts}, notes=(*made.notes, note))
+            size = sum(os.path.getsize(file) for file in backend.files(made.files[0]))
+            tried.append((far, f"{how}, has {reached} ({size:,} bytes)"))
+        asked = " and ".join(bound.text for bound in goal.bounds)
+        raise OnnxlintError(
+            f"{printable(source)}: no file keeps {asked} on the {len(goal.held.images)} images that are held out; the "
+            f"best, {min(tried, key=lambda one: one[0])[1]}; give a larger --budget or more images, or take fp16"
+        )
 
     def _in_final_folder(self, error: OnnxlintError, target: Target) -> OnnxlintError:
         """The error, with the names that files would have had in place of those in the scratch folder."""
@@ -303,7 +349,7 @@ class _Work:
         draft = os.path.join(self.scratch, "manifest")
         try:
             with open(draft, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(manifest_text(manifest, self.model, self.job, written, self.folder))
+                file.write(manifest_text(manifest, self.model, self.jobs, written, self.folder))
             moves = [(file, os.path.join(self.folder, os.path.basename(file))) for one in written for file in one.files]
             _move_together([*moves, (draft, manifest)], os.path.join(self.scratch, "before"))
         except OSError as error:
@@ -378,9 +424,23 @@ def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
 
 
 def repeat(
-    path: str, *, threads: int = 2, tools: str | None = None, out_dir: str | None = None, progress: Progress = silent
+    path: str,
+    *,
+    threads: int = 2,
+    tools: str | None = None,
+    out_dir: str | None = None,
+    task: Callable[[str, Mapping[str, Any]], TaskLoss] | None = None,
+    progress: Progress = silent,
 ) -> Conversion:
     """Repeat the conversion of a manifest, from the same model and images.
+
+    Args:
+        path: The manifest.
+        threads: How many to use.
+        tools: Folder with the real tools of ncnn.
+        out_dir: Output folder; None for that of the manifest.
+        task: Makes the task that a model was judged by of its path and what the manifest records.
+        progress: Called with the current action.
 
     Raises:
         OnnxlintError: The manifest cannot be read, or the model or an image is not what it was.
@@ -410,6 +470,7 @@ def repeat(
                 threads=threads,
                 tools=tools,
                 weight_bits=int(job.get("weight_bits", 8)),
+                task=task(model.path, job["task"]) if task is not None and job.get("task") else None,
             ),
             out_dir=out_dir if out_dir is not None else folder,
             progress=progress,

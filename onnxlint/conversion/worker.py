@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from onnxlint.backends import Artifact, Job, NotConvertible, Progress, Target, backends, bytes_of
+from onnxlint.conversion.goal import Held, measured
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
 from onnxlint.text import printable
@@ -37,13 +38,14 @@ class Crashed(OnnxlintError):  # noqa: N818 - what happened to the child
 
 @dataclass(frozen=True)
 class Request:
-    """The job: see `Backend.make`."""
+    """The job: see `Backend.make`. With `held`, the result is measured on images, and its details have `held_out`."""
 
     backend: str
     target: Target
     source: str
     files: tuple[str, ...]
     job: Job
+    held: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,12 @@ def _answer(request: Request, progress: Callable[[str, int, int | None], None]) 
     try:
         set_budget(bytes_of(request.source))
         backend = next(one for one in backends() if one.name == request.backend)
-        return backend.make(request.target, request.source, request.files, request.job, progress)
+        made = backend.make(request.target, request.source, request.files, request.job, progress)
+        if request.held is None:
+            return made
+        progress("measuring on the images that are held out", 0, None)
+        values = measured(backend, made, request.held, request.job)
+        return replace(made, details={**made.details, "held_out": values})
     except NotConvertible as error:
         return _Failed(str(error), False, error.lint_target)
     except OnnxlintError as error:

@@ -39,7 +39,7 @@ from onnxlint.model.scratch import clear_left
 from onnxlint.model.skeleton import open_model
 from onnxlint.text import printable
 
-_CALIBRATION = ("method", "mixed", "budget", "keep")
+_CALIBRATION = ("method", "mixed", "budget", "keep", "weight_bits", "max_drop", "holdout")
 
 
 def deploy(
@@ -173,6 +173,7 @@ class _Pipeline:
             key: dict[str, Any] = {**job, "model": source, "tools": self.options.converting.tools}
             if any(target.calibrates for target in targets):
                 key |= {name: steps.plain(getattr(self.options.converting, name)) for name in _CALIBRATION}
+                key |= {"task": self.options.comparing.task, "detection": steps.plain(self.options.comparing.detection)}
             with self.journal.step(f"convert {', '.join(names)}", key) as step:
                 if step.todo:
                     failures += steps.convert_model(self.fixed, self.folder, names, self.recipe, self.options, step)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxlint.accuracy.loss import loss_for
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Array, Artifact, Decision, Target, backend_for
 from onnxlint.conversion.child import call_in_child
@@ -130,7 +131,9 @@ def convert_model(
 ) -> tuple[Failure, ...]:
     """Make the files of some targets; returns those that failed."""
     inputs = ImageOptions(options.images, recipe, options.shapes)
-    made = convert(fixed, names, inputs, options.converting, out_dir=folder, progress=step.journal.progress)
+    task = loss_for(fixed, options.comparing.task, options.comparing.detection) if options.images is not None else None
+    how = replace(options.converting, task=task)
+    made = convert(fixed, names, inputs, how, out_dir=folder, progress=step.journal.progress)
     for failure in made.failures:
         step.fail(f"{failure.target}: {failure.message}")
     for artifact in made.artifacts:

@@ -16,18 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.ncnn.centre import centre
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
+from onnxlint.backends.ncnn.centre import centre
 from onnxlint.backends.ncnn.equalize import equalize
-from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+from onnxlint.backends.ncnn.evaluate import Answers, Evaluator, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
 from onnxlint.backends.ncnn.heads import corrected
 from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
-from onnxlint.backends.outputs import mirrored
+from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, mirrored, near_outputs
 from onnxlint.backends.rounding import TINY, one_blas_thread
+from onnxlint.backends.task import Loss, TaskLoss, least_loss
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -58,12 +59,14 @@ class Step:
 @dataclass(frozen=True)
 class AutoResult:
     """The int8 net with its decisions; the rescaled float net, table and int8 weights it was made from; the layers
-    kept in fp16, in the order chosen; and the mean SNR of the outputs in dB on the calibration images."""
+    kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; and what numbers of
+    layers in fp16 lose for the task, where one is known."""
 
     quantized: Quantized
     rounded: Rounded
     steps: tuple[Step, ...]
     snr_db: float
+    tried: tuple[tuple[int, Loss], ...] = ()
 
     @property
     def table(self) -> Table:
@@ -79,12 +82,14 @@ def auto(
     budget: float = 0.08,
     keep: Collection[str] = (),
     threads: int = 2,
+    task: TaskLoss | None = None,
     progress: Progress = silent,
 ) -> AutoResult:
     """Quantize a float net. `images` are inputs (C, H, W), iterated once.
 
     `mixed` allows layers in fp16 as long as the `.bin` grows by no more than `budget` (a fraction) over pure int8; those
-    in `keep` stay in fp16 whatever they cost.
+    in `keep` stay in fp16 whatever they cost. With a `task`, of several numbers of layers the one is taken that loses
+    least of its answers on the calibration images and their mirror images.
     Raises OnnxlintError.
     """
     if not any(quantizable(layer) for layer in net.layers):
@@ -92,7 +97,7 @@ def auto(
     some = spread(images, IMAGES)
     check_inputs(some)
     with one_blas_thread():
-        return _auto(net, some, mixed, budget, frozenset(keep), threads, progress)
+        return _auto(net, some, mixed, budget, frozenset(keep), threads, task, progress)
 
 
 def _auto(
@@ -102,9 +107,12 @@ def _auto(
     budget: float,
     keep: frozenset[str],
     threads: int,
+    task: TaskLoss | None,
     progress: Progress,
 ) -> AutoResult:
     channels, peaks = channel_peaks(net, some, threads, progress)
+    near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
+    peaks |= {name: peaks[name] * np.float32(HEADROOM) for name in near & peaks.keys()}
     even, factors = equalize(net, channels, peaks)
     even, peaks = centre(even, {name: peak / factors[name] for name, peak in peaks.items()})
     scales = input_scales(even, peaks)
@@ -112,11 +120,31 @@ def _auto(
     if mixed:
         free = {name: scale for name, scale in scales.items() if name not in keep}
         steps = choose_float_layers(even, free, some, budget=budget, threads=threads, progress=progress)
-    keep |= {step.layer for step in steps}
-    rounded = reconstruct(even, scales, some, keep=keep, threads=threads, progress=progress)
-    rounded = corrected(net, rounded, [mirrored(x) for x in some], keep, threads)
-    quantized = quantize(rounded.net, rounded.table, keep=keep, weights=rounded.weights)
-    return AutoResult(quantized, rounded, steps, Evaluator(net, some, threads).score(quantized.net))
+    judge = Evaluator(net, some, threads)
+
+    def made(count: int) -> tuple[Quantized, Rounded]:
+        kept = keep | {step.layer for step in steps[:count]}
+        rounded = reconstruct(even, scales, some, keep=kept, threads=threads, progress=progress)
+        quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
+        last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
+        better = quantize(last.net, last.table, keep=kept, weights=last.weights)
+        if judge.score(better.net) < judge.score(quantized.net) - CORRECTION_COST:
+            return quantized, rounded
+        return better, last
+
+    tried: list[tuple[int, Loss]] = []
+    answers = Answers(net, [*some, *map(mirrored, some)], task, threads) if task is not None and steps else None
+    if answers is None or not answers.are_known:
+        quantized, rounded = made(len(steps))
+    else:
+
+        def measured(count: int) -> tuple[tuple[Quantized, Rounded], Loss]:
+            one = made(count)
+            return one, answers.loss(one[0].net)
+
+        count, (quantized, rounded), tried = least_loss(len(steps), measured)
+        steps = steps[:count]
+    return AutoResult(quantized, rounded, steps, judge.score(quantized.net), tuple(tried))
 
 
 def channel_peaks(

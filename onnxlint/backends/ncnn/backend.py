@@ -281,15 +281,27 @@ def int8(
     from onnxlint.backends.ncnn.format import save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import AUTO, dump_table
+    from onnxlint.backends.task import facts_of
 
     steps: tuple[Step, ...] = ()
     details: dict[str, Any] = {}
     head = ""
     if method == "auto":
-        made = auto(net, inputs, mixed=job.mixed, budget=job.budget, keep=keep, threads=job.threads, progress=progress)
+        made = auto(
+            net,
+            inputs,
+            mixed=job.mixed,
+            budget=job.budget,
+            keep=keep,
+            threads=job.threads,
+            task=job.task,
+            progress=progress,
+        )
         quantized, steps, table = made.quantized, made.steps, made.table
         head = f"{AUTO}\n"
         details["table"] = "of the rescaled net, not of the float one"
+        if candidates := facts_of(made.tried):
+            details["candidates"] = candidates
     else:
         table = make_table(net, inputs, cast("Method", method), threads=job.threads, progress=progress)
         if job.mixed:

@@ -42,13 +42,12 @@ def centre(net: Network, peaks: Mapping[str, Floats]) -> tuple[Network, dict[str
             for name in layer.bottoms:
                 readers.setdefault(source[name], []).append(layer)
     outputs = {source[name] for name in net.outputs()}
-    layers = {layer.name: layer for layer in net.layers}
+    layers = {layer.tops[0]: layer for layer in net.layers if layer.tops}  # names need not be unique
     found = dict(peaks)
-    for old in net.layers:
-        makers = _makers(net, layers[old.name], readers, outputs)
-        blob = old.tops[0] if old.tops else ""
+    for blob in list(layers):
+        makers = _makers(net, layers[blob], readers, outputs)
         reads = readers.get(blob, [])
-        if not makers or not reads or blob in outputs or not all(_can_read(layers[one.name]) for one in reads):
+        if not makers or not reads or blob in outputs or not all(_can_read(layers[one.tops[0]]) for one in reads):
             continue
         names = {one.bottoms[0] for one in reads}
         largest = max(float(peaks[name].max()) for name in names)
@@ -56,12 +55,13 @@ def centre(net: Network, peaks: Mapping[str, Floats]) -> tuple[Network, dict[str
             continue
         middle = largest / 2
         for one in makers:
-            layers[one.name] = _negated(layers[one.name], middle)
-        layers[old.name] = _clipping(layers[old.name], middle)
+            layers[one.tops[0]] = _negated(layers[one.tops[0]], middle)
+        layers[blob] = _clipping(layers[blob], middle)
         for one in reads:
-            layers[one.name] = _reading(layers[one.name], middle)
+            layers[one.tops[0]] = _reading(layers[one.tops[0]], middle)
         found.update({name: np.full_like(peaks[name], middle) for name in names})
-    return net.with_layers(layers), found
+    new = tuple(layers[layer.tops[0]] if layer.tops else layer for layer in net.layers)
+    return replace(net, layers=new), found
 
 
 def _makers(net: Network, layer: Layer, readers: Mapping[str, Sequence[Layer]], outputs: set[str]) -> list[Layer]:
@@ -82,7 +82,7 @@ def _makers(net: Network, layer: Layer, readers: Mapping[str, Sequence[Layer]], 
         one.type in QUANTIZABLE and _has_weights(one) and not one.integer(9) and _is_only(one, readers, outputs)
         for one in before
     )
-    return before if fits and len({one.name for one in before}) == len(before) else []
+    return before if fits and len({one.tops[0] for one in before}) == len(before) else []
 
 
 def _clips(kind: int, limits: Sequence[float]) -> bool:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.task import Loss, TaskLoss, size_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,11 +29,15 @@ def spread(images: Iterable[Floats], count: int) -> list[Floats]:
 
 
 def heads(net: Network) -> list[str]:
-    """The blobs to compare: the outputs and, if an output is a Concat, its inputs."""
+    """The blobs to compare: the outputs and, if an output is a Concat, its inputs; of probabilities what a Softmax or
+    Sigmoid makes them of, as the few that are not sure would decide alone."""
     made = net.producers()
     out: list[str] = []
     for name in net.outputs():
         layer = net.layers[made[name]]
+        if layer.type in ("Softmax", "Sigmoid") and net.layers[made[layer.bottoms[0]]].type != "Split":
+            name = layer.bottoms[0]
+            layer = net.layers[made[name]]
         out += layer.bottoms if layer.type == "Concat" else [name]
     return out
 
@@ -65,6 +70,37 @@ class Evaluator:
     def score(self, candidate: Network, images: int | None = None) -> float:
         """The mean SNR of the heads, dB."""
         return float(self.snr(candidate, images).mean())
+
+
+class Answers:
+    """Measures what nets lose of a task's answers on inputs (C, H, W) that are held in memory, beside `net`."""
+
+    def __init__(self, net: Network, images: Sequence[Floats], task: TaskLoss, threads: int = 2) -> None:
+        self._images = list(images)
+        self._task = task
+        self._threads = threads
+        self._truth = self._outputs(net)
+
+    def _outputs(self, net: Network) -> list[dict[str, Floats]]:
+        names = net.outputs()
+        runner = Runner(net, threads=1, light=True)
+        return [
+            {name: np.array(y)[None] for name, y in zip(names, ys, strict=True)}
+            for ys in runner.map(self._images, names, self._threads)
+        ]
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the outputs are those of the task."""
+        return bool(self._measured(self._truth).rank)
+
+    def loss(self, candidate: Network) -> Loss:
+        """What a net of the same outputs loses."""
+        return self._measured(self._outputs(candidate))
+
+    def _measured(self, found: Sequence[dict[str, Floats]]) -> Loss:
+        sizes = [size_of(x.shape) for x in self._images]
+        return self._task.measure(zip(self._truth, found, sizes, strict=True))
 
 
 def _power(x: Floats) -> float:

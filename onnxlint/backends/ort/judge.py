@@ -1,4 +1,8 @@
-"""How close quantized models come to the float model: SNR of the outputs, computed by onnxruntime."""
+"""How close quantized models come to the float model: SNR of the outputs, computed by onnxruntime.
+
+Probabilities are judged by what they are made of: behind a Softmax that is sure of nearly all inputs, the few others would
+decide alone.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,12 @@ import onnx
 
 from onnxlint.backends import Array
 from onnxlint.backends.ort.session import part, run, start
+from onnxlint.backends.task import Loss, TaskLoss, size_of
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
+
+SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+"""Operators at outputs whose input is judged."""
 
 
 @dataclass
@@ -21,27 +29,34 @@ class Judge:
 
     Attributes:
         inputs: Sets of inputs.
-        truth: Outputs of the float model for each.
-        parts: (output, axis, from, to): an output that joins several is judged by each of them.
+        names: Values that are judged: the outputs, or what a Softmax or Sigmoid makes them of.
+        truth: These values of the float model for each.
+        parts: (value, axis, from, to): an output that joins several is judged by each of them.
     """
 
     name: str
     inputs: Sequence[Mapping[str, Array]]
     threads: int
+    names: list[str] = field(default_factory=list)
     truth: list[list[Array]] = field(default_factory=list)
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     @classmethod
     def of(cls, name: str, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], threads: int) -> Judge:
         """A judge by a float model."""
-        judge = cls(name, inputs, threads)
+        makers = {out: node for node in model.graph.node for out in node.output}
+        found: dict[str, None] = {}
+        for value in model.graph.output:
+            node = makers.get(value.name)
+            found[node.input[0] if node is not None and node.op_type in SATURATING else value.name] = None
+        judge = cls(name, inputs, threads, list(found))
         judge.truth = judge._outputs(model, inputs)
-        judge.parts = _parts(model, name, inputs[0], judge.truth[0])
+        judge.parts = _parts(model, name, judge.names, inputs[0], judge.truth[0])
         return judge
 
     def _outputs(self, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
-        session = start(model, name=self.name, threads=self.threads)
-        return [run(session, self.name, feeds) for feeds in inputs]
+        compute = computer(model, self.names, self.name, self.threads)
+        return [compute(feeds) for feeds in inputs]
 
     def snr(self, model: onnx.ModelProto, count: int | None = None) -> npt.NDArray[np.float64]:
         """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite."""
@@ -65,15 +80,53 @@ class Judge:
         return float(self.snr(model, count).mean())
 
 
+class Answers:
+    """Measures what quantized models lose of a task's answers on inputs held in memory."""
+
+    def __init__(self, name: str, inputs: Sequence[Mapping[str, Array]], task: TaskLoss, threads: int) -> None:
+        self._name = name
+        self._inputs = inputs
+        self._task = task
+        self._threads = threads
+        self._truth: list[dict[str, Array]] = []
+
+    @classmethod
+    def of(
+        cls, name: str, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], task: TaskLoss, threads: int
+    ) -> Answers:
+        """Measures beside a float model."""
+        answers = cls(name, inputs, task, threads)
+        answers._truth = answers._outputs(model)
+        return answers
+
+    def _outputs(self, model: onnx.ModelProto) -> list[dict[str, Array]]:
+        session = start(model, name=self._name, threads=self._threads)
+        names = [value.name for value in model.graph.output]
+        return [dict(zip(names, run(session, self._name, feeds), strict=True)) for feeds in self._inputs]
+
+    @property
+    def are_known(self) -> bool:
+        """Whether the outputs are those of the task."""
+        return bool(self._measured(self._truth).rank)
+
+    def loss(self, model: onnx.ModelProto) -> Loss:
+        """What a model of the same outputs loses."""
+        return self._measured(self._outputs(model))
+
+    def _measured(self, found: Sequence[dict[str, Array]]) -> Loss:
+        sizes = [size_of(next(iter(feeds.values())).shape) for feeds in self._inputs]
+        return self._task.measure(zip(self._truth, found, sizes, strict=True))
+
+
 def _parts(
-    model: onnx.ModelProto, name: str, feeds: Mapping[str, Array], truth: list[Array]
+    model: onnx.ModelProto, name: str, judged: Sequence[str], feeds: Mapping[str, Array], truth: list[Array]
 ) -> list[tuple[int, int, int, int]]:
     makers = {out: node for node in model.graph.node for out in node.output}
     found: list[tuple[int, int, int, int]] = []
-    for i, (value, array) in enumerate(zip(model.graph.output, truth, strict=True)):
+    for i, (value, array) in enumerate(zip(judged, truth, strict=True)):
         if np.asarray(array).dtype.kind != "f":
             continue
-        node = makers.get(value.name)
+        node = makers.get(value)
         if node is None or node.op_type != "Concat":
             found.append((i, 0, 0, 0))
             continue

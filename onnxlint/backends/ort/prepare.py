@@ -73,8 +73,20 @@ def prepare(source: str) -> onnx.ModelProto:
         except Exception as error:  # whatever its tools raise
             raise OnnxlintError(f"{shown}: onnxruntime's pre-processing fails: {first_line(error)}") from error
         model = onnx.load(ready)
+    drop_defaults(model)
     name_nodes(model)
     return model
+
+
+def drop_defaults(model: onnx.ModelProto) -> None:
+    """Weights that are listed among the inputs, as files of IR version 3 have them all, are weights and no inputs."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) < len(model.graph.input):
+        copies = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in inputs]
+        del model.graph.input[:]
+        model.graph.input.extend(copies)
+        model.ir_version = max(model.ir_version, 4)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:

@@ -69,7 +69,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         return calibrate.histograms(stream(), compute, names, ranges, told)
 
     levels = LEVELS[job.weight_bits]
-    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, levels, job.threads)
+    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, levels, job.threads, job.task)
     made = (
         auto.auto(model, some, seen, plan, progress)
         if method == "auto"

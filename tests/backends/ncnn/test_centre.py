@@ -34,7 +34,7 @@ Convolution              six    1 1 9 out0 0=4 1=1 5=1 6=2*C*4
 def chain(channels: int) -> Network:
     """Layers of all kinds whose ReLU can be stored around zero, padded ones among them."""
     words = [
-        f"{left}={eval(right, {'C': channels})}" if "C" in right else word  # noqa: S307 - written above
+        f"{left}={eval(right, {'C': channels})}" if "C" in right else word
         for line in CHAIN.split("\n")
         for word in (*line.split(" "), "\n")
         for left, _, right in [word.partition("=")]

@@ -1,0 +1,180 @@
+"""int8 of several nets by all methods: `python benchmarks/int8_nets.py NETS.toml`, a Markdown table.
+
+NETS.toml has a table for each net, with paths relative to it; `images` calibrate, `photos` judge, and must be others:
+
+    [nudenet]
+    model = "320n.onnx"
+    images = "photos/design"
+    photos = "photos/held-back"
+    recipe = { mean = [0, 0, 0], norm = [0.00392157, 0.00392157, 0.00392157], pixel = "RGB", shape = [320, 320, 3] }
+
+Each output's SNR, over all photos together, is against the ONNX model in onnxruntime; the table has the mean over the
+outputs, the worst output, bytes and CPU seconds. `--nncf PYTHON` names an interpreter that has nncf, onnx and onnxruntime:
+its default quantization of the ONNX model is another row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from benchmarks.convert import cpu_seconds
+from onnxlint.accuracy.metrics import Ratio, mean_db
+from onnxlint.api import convert
+from onnxlint.backends import backend_for
+from onnxlint.backends.ort.prepare import prepare
+from onnxlint.images.recipe import Recipe, find_images, make_recipe, tensors
+
+Floats = npt.NDArray[np.float32]
+
+METHODS = {
+    "onnx-int8-static": ("auto", "percentile", "minmax", "mse", "entropy"),
+    "ncnn-int8": ("auto", "kl", "aciq"),
+}
+"""Target → methods."""
+
+NNCF = """
+import sys
+import numpy as np, onnx, nncf
+source, arrays, out = sys.argv[1:]
+model = onnx.load(source)
+with np.load(arrays) as loaded:
+    inputs = [{str(loaded["name"]): x[None]} for x in loaded["inputs"]]
+onnx.save(nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs)), out)
+"""
+"""Run by another interpreter: NNCF's default for ONNX."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net, what it is calibrated with, and what it is judged on."""
+
+    name: str
+    model: str
+    images: str
+    photos: str
+    recipe: Recipe
+
+
+def read_nets(path: str) -> list[Net]:
+    """The nets of a file."""
+    home = Path(path).parent
+    with open(path, "rb") as file:
+        tables = tomllib.load(file)
+    return [
+        Net(
+            name,
+            str(home / table["model"]),
+            str(home / table["images"]),
+            str(home / table["photos"]),
+            make_recipe(**{key: _words(value) for key, value in table["recipe"].items()}),
+        )
+        for name, table in tables.items()
+    ]
+
+
+def _words(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def outputs(path: str, inputs: Iterable[Floats]) -> list[list[npt.NDArray[Any]]]:
+    """All outputs of a model for inputs (C, H, W)."""
+    session = backend_for(path).open(path)
+    return [session.run({session.inputs[0].name: x[None]}) for x in inputs]
+
+
+def ratios(truth: list[list[npt.NDArray[Any]]], found: list[list[npt.NDArray[Any]]]) -> list[float]:
+    """SNR of each output in dB."""
+    meters = [Ratio() for _ in truth[0]]
+    for one, other in zip(truth, found, strict=True):
+        for meter, a, b in zip(meters, one, other, strict=True):
+            meter.add(np.asarray(a), np.asarray(b).reshape(np.shape(a)))
+    return [meter.snr_db for meter in meters]
+
+
+def by_nncf(python: str, net: Net, inputs: list[Floats], folder: str) -> str:
+    """The model that NNCF makes."""
+    session = backend_for(net.model).open(net.model)
+    arrays, source, made = (os.path.join(folder, name) for name in ("inputs.npz", "source.onnx", "nncf.onnx"))
+    onnx.save(prepare(net.model), source)  # it takes no operator sets as old as some nets have
+    np.savez(arrays, name=np.array(session.inputs[0].name), inputs=np.stack(inputs))
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", NNCF, source, arrays, made], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1][:100])
+    return made
+
+
+def rows(net: Net, nncf: str | None, only: Mapping[str, tuple[str, ...]]) -> Iterable[str]:
+    """The table's lines for a net."""
+    judged = [x for _, x in tensors(find_images(net.photos), net.recipe)]
+    truth = outputs(net.model, judged)
+    calibration = [x for _, x in tensors(find_images(net.images), net.recipe)]
+    kinds = [(target, method) for target, methods in only.items() for method in methods]
+    if nncf:
+        kinds.append(("NNCF", "default"))
+    with tempfile.TemporaryDirectory() as folder:
+        for target, method in kinds:
+            start = cpu_seconds()
+            try:
+                if target == "NNCF":
+                    path = by_nncf(str(nncf), net, calibration, folder)
+                else:
+                    done = convert(
+                        net.model, [target], images=net.images, recipe=net.recipe, method=method, out_dir=folder
+                    )
+                    if done.failures:
+                        raise RuntimeError(done.failures[0].message[:100])
+                    path = done.artifacts[0].files[0]
+                seconds = cpu_seconds() - start
+                snr = ratios(truth, outputs(path, judged))
+            except Exception as error:  # a row says what went wrong, and the others are measured
+                yield f"| {net.name} | {target} {method} | {error} | | | |"
+                continue
+            size = sum(os.path.getsize(file) for file in backend_for(path).files(path) if not file.endswith(".param"))
+            yield f"| {net.name} | {target} {method} | {mean_db(snr):.1f} | {min(snr):.1f} | {size:,} | {seconds:.1f} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", help="NETS.toml")
+    parser.add_argument("--only", help="nets, separated by commas")
+    parser.add_argument("--targets", default=",".join(METHODS), help="separated by commas")
+    parser.add_argument("--methods", help="separated by commas")
+    parser.add_argument("--nncf", metavar="PYTHON", help="an interpreter that has nncf")
+    args = parser.parse_args()
+    wanted = {
+        target: tuple(one for one in methods if not args.methods or one in args.methods.split(","))
+        for target, methods in METHODS.items()
+        if target in args.targets.split(",")
+    }
+    print(
+        "| net | method | mean dB | worst output dB | bytes | CPU s |\n| --- | --- | --- | --- | --- | --- |",
+        flush=True,
+    )
+    for net in read_nets(args.nets):
+        if not args.only or net.name in args.only.split(","):
+            for row in rows(net, args.nncf, wanted):
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
