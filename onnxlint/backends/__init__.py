@@ -294,7 +294,7 @@ def backend_for(path: str) -> Backend:
         if backend.opens(path):
             return backend
     raise OnnxlintError(
-        f"{printable(path)}: no backend runs such a file; give a .onnx model, an ncnn .param or an OpenVINO .xml"
+        f"{printable(path)}: no backend runs such a file; give a .onnx model, an ncnn .param, an OpenVINO .xml or an .mnn"
     )
 
 

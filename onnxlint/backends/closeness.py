@@ -11,6 +11,9 @@ from onnxlint.backends import Array, Session
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
+WRONG_DB = 10.0
+"""SNR below which an output of a float model is not inexact but wrong."""
+
 EXACT_DB = 300.0
 """SNR of what is equal."""
 
@@ -48,6 +51,25 @@ def closeness(reference: Session, made: Session, inputs: Iterable[Mapping[str, A
             signal, noise = sums.get(port.name, (0.0, 0.0))
             sums[port.name] = signal + float(x @ x), noise + float((x - y) @ (x - y))
     return {name: _db(signal, noise) for name, (signal, noise) in sums.items()}
+
+
+def require_close(found: Mapping[str, float], name: str, runtime: str) -> None:
+    """Raise if a float model computes something else than the model that it was made from.
+
+    Args:
+        found: SNR of its outputs.
+        name: Of the converted model.
+        runtime: That runs it.
+
+    Raises:
+        OnnxlintError: It does.
+    """
+    for output, ratio in found.items():
+        if ratio < WRONG_DB:
+            raise OnnxlintError(
+                f"{printable(name)}: {runtime} computes something else: its output {printable(output)!r} has "
+                f"{ratio:.1f} dB SNR against onnxruntime; not every operator of the model works there"
+            )
 
 
 def _db(signal: float, noise: float) -> float:

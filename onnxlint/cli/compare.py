@@ -31,7 +31,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, ThreadsOption):
     """Arguments and options of the command."""
 
     reference: Annotated[str, argument("REFERENCE", "reference model")]
-    candidates: Annotated[list[str], argument("CANDIDATE", ".onnx, ncnn .param or OpenVINO .xml files")]
+    candidates: Annotated[list[str], argument("CANDIDATE", ".onnx, ncnn .param, OpenVINO .xml or .mnn files")]
     task: Annotated[
         str | None,
         option(

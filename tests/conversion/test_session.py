@@ -30,6 +30,8 @@ ALL_FILES = {
     "ncnn-int8": ["m_int8.param", "m_int8.bin", "m.table"],
     "tensorrt-fp16": ["m_tensorrt_fp16.onnx"],
     "tensorrt-int8": ["m_tensorrt_int8.onnx"],
+    "mnn": ["m.mnn"],
+    "mnn-fp16": ["m_fp16.mnn"],
     "openvino": ["m_openvino.xml", "m_openvino.bin"],
     "openvino-fp16": ["m_openvino_fp16.xml", "m_openvino_fp16.bin"],
     "openvino-int8": ["m_openvino_int8.xml", "m_openvino_int8.bin"],

@@ -107,7 +107,7 @@ def write(model: Path, recipe: Recipe, artifact: Path | None = None, **options: 
     files = backend_for(str(artifact)).files(str(artifact))
     folder = artifact.parent / "samples"
     folder.mkdir(exist_ok=True)
-    target = {".param": "ncnn", ".xml": "openvino"}.get(artifact.suffix, "onnx-fp16")
+    target = {".mnn": "mnn", ".param": "ncnn", ".xml": "openvino"}.get(artifact.suffix, "onnx-fp16")
     session = backend_for(str(artifact)).open(str(artifact))
     x = preprocess(PHOTO, recipe)[None]
     texts = sample_texts(target, files, session, onnx.load(model), recipe, x, **options)
@@ -592,6 +592,19 @@ def test_script_for_openvino(tmp_path: Path) -> None:
     same = [line.partition(": ")[2] for line in printed(write(model, recipe), photo(tmp_path))]
     assert [line.partition(": ")[2] for line in printed(script, photo(tmp_path))] == same
     assert '"INFERENCE_PRECISION_HINT": "f32"' in script.read_text()
+
+
+def test_script_for_mnn(tmp_path: Path) -> None:
+    pytest.importorskip("_mnncengine")
+    recipe = RESIZES[0]
+    model = constant_model(tmp_path / "m.onnx", {"y": RNG.normal(0, 2, (1, 9))}, recipe.size)
+    backend, target = find_target("mnn")
+    artifact = tmp_path / "m.mnn"
+    backend.make(target, str(model), (str(artifact),), Job(recipe))
+    same = [line.partition(": ")[2] for line in printed(write(model, recipe), photo(tmp_path))]
+    lines = printed(write(model, recipe, artifact), photo(tmp_path))
+    assert [line.partition(": ")[2] for line in lines if "y" in line] == same
+    assert not (tmp_path / "samples" / "run_mnn.cpp").exists()
 
 
 @pytest.mark.parametrize("size", [(32, 24), None])

@@ -157,7 +157,7 @@ def _checked(
     Raises:
         OnnxlintError: It does not load or run, or gives something else.
     """
-    from onnxlint.backends.closeness import closeness, worst
+    from onnxlint.backends.closeness import closeness, require_close, worst
     from onnxlint.backends.openvino.graph import nodes
     from onnxlint.backends.openvino.runtime import HINT
     from onnxlint.backends.openvino.session import OpenVinoSession
@@ -168,6 +168,8 @@ def _checked(
         shown = ", ".join(printable(port.name) for port in made.outputs)
         raise OnnxlintError(f"{printable(session.path)}: OpenVINO gives its outputs other names: {shown}; report this")
     ratios = closeness(session, made, inputs[:COMPARED], files[0])
+    if not target.calibrates:
+        require_close(ratios, files[0], "OpenVINO")
     why = {"int8": "weights and what it reads", "fp16": "weights in float16", "fp32": "as converted"}
     decisions = tuple(
         Decision(node.name, node.type, node.state, why[node.state]) for node in nodes(made.model) if node.state

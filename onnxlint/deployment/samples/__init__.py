@@ -33,7 +33,8 @@ def sample_texts(
 ) -> dict[str, str]:
     """The samples for an artifact: file name → text. They look for the artifact one folder above their own.
 
-    For TensorRT there is a shell script besides, with trtexec and polygraphy; the programs run the file in onnxruntime.
+    For MNN there is the Python script alone. For TensorRT there is a shell script besides, with trtexec and polygraphy; the
+    programs run the file in onnxruntime.
 
     Args:
         target: The artifact's target.
@@ -50,7 +51,11 @@ def sample_texts(
         OnnxlintError: The model does not take one image, its outputs do not fit the task, or jinja2 is not installed.
     """
     plan = make_plan(target, files, session, model, recipe, x, task=task, detection=detection or {}, classes=classes)
-    texts = {f"{sample_name(target)}{ending}": render(language, plan) for language, ending in LANGUAGES.items()}
+    texts = {
+        f"{sample_name(target)}{ending}": render(language, plan)
+        for language, ending in LANGUAGES.items()
+        if language == "python" or plan.runtime != "mnn"  # MNN's wheel has no headers to compile a C++ program with
+    }
     if target.startswith("tensorrt"):
         is_free = None in session.inputs[0].shape
         texts[f"build_{target.replace('-', '_')}.sh"] = render_tensorrt(plan, x.shape, is_free)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ROLE_SLICE = re.compile(r"(.+?)\[(?:\s*\.\.\.\s*,|\s*:\s*,)*\s*(-?\d*)\s*:\s*(-?\d*)\s*\]")
 
-RUNTIMES = {".param": "ncnn", ".xml": "openvino"}
+RUNTIMES = {".mnn": "mnn", ".param": "ncnn", ".xml": "openvino"}
 """Ending of an artifact's first file → what its samples run it with; any other: onnxruntime."""
 
 
@@ -113,7 +113,7 @@ class Plan:
     Attributes:
         target: The artifact's target.
         files: Names of its files.
-        runtime: `ncnn`, `openvino` or `onnxruntime`.
+        runtime: `mnn`, `ncnn`, `openvino` or `onnxruntime`.
         input: Name of its input.
         dtype: Element type of its input.
         outputs: Names of its outputs.

@@ -1,0 +1,85 @@
+"""Run a `.mnn` file on the CPU, in 32-bit arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxlint.backends import Array, Port
+from onnxlint.backends.mnn.runtime import quiet, runtime
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
+
+
+class MnnSession:
+    """A loaded model. Its inner values are out of reach."""
+
+    def __init__(self, path: str, threads: int = 2) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
+        self._mnn = runtime()
+        settings = {"backend": "CPU", "precision": "high", "numThread": threads}
+        with quiet():
+            self._manager = self._mnn.nn.create_runtime_manager((settings,))
+            names = self._load([], []).get_info()
+            self._module = self._load(names["inputNames"], names["outputNames"])
+            held = self._module.get_info()["inputs"]
+        self.inputs = tuple(self._port(name, value) for name, value in zip(names["inputNames"], held, strict=True))
+        self.outputs = tuple(Port(name) for name in names["outputNames"])
+
+    def _load(self, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+        try:
+            return self._mnn.nn.load_module_from_file(
+                self.path, list(inputs), list(outputs), runtime_manager=self._manager
+            )
+        except SystemError:  # what its binding makes of a file that it refuses
+            raise OnnxlintError(
+                f"{printable(self.path)}: MNN cannot load it; it is damaged, or no .mnn model"
+            ) from None
+
+    def _port(self, name: str, value: Any) -> Port:
+        shape = tuple(None if size < 0 else int(size) for size in value.shape)
+        return Port(name, shape, "float32" if value.dtype == self._mnn.expr.float else "int32")
+
+    def tensors(self) -> tuple[tuple[str, str], ...]:
+        """Nothing."""
+        return ()
+
+    def run(self, feeds: Mapping[str, Array], names: Sequence[str] | None = None) -> list[Array]:
+        """The outputs for one set of inputs.
+
+        Raises:
+            OnnxlintError: A name is unknown, an input is missing, or MNN cannot run it.
+        """
+        known = [port.name for port in self.inputs]
+        missing = [name for name in known if name not in feeds]
+        if missing:
+            shown = ", ".join(map(printable, known))
+            raise OnnxlintError(
+                f"{printable(self.path)}: input {printable(missing[0])!r} is not given (it takes {shown})"
+            )
+        own = [port.name for port in self.outputs]
+        wanted = own if names is None else list(names)
+        for name in (*wanted, *feeds):
+            if name not in own and name not in known:
+                raise OnnxlintError(f"{printable(self.path)}: MNN gives no inner values, such as {printable(name)!r}")
+        f = self._mnn.expr
+        given = []
+        for port in self.inputs:
+            value = np.ascontiguousarray(feeds[port.name], port.dtype)
+            kind = f.float if port.dtype == "float32" else f.int
+            given.append(f.const(value, list(value.shape), f.NCHW, kind))
+        results = self._module.forward(given)
+        results = list(results) if isinstance(results, list | tuple) else [results]
+        if len(results) != len(own) or any(one is None for one in results):
+            shapes = ", ".join(str(list(np.shape(feeds[name]))) for name in known)
+            raise OnnxlintError(f"{printable(self.path)}: MNN cannot run it on {shapes}")
+        arrays = [np.array(f.convert(one, f.NCHW).read()) for one in results]
+        values = dict(zip(own, arrays, strict=True)) | {name: np.asarray(feeds[name]) for name in known}
+        return [values[name] for name in wanted]
