@@ -33,7 +33,7 @@ def test_the_example_is_short_and_works(tmp_path: Path) -> None:
     (info / "entry_points.txt").write_text(f"[onnxlint.backends]\n{name} = {point}\n")
     conv_net(tmp_path / "model.onnx")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *sys.path])}
-    for words in re.findall(r"^\$ onnxlint (.*)$", PAGE, re.MULTILINE):
+    for words in re.findall(r"^onnxlint (.*)$", PAGE, re.MULTILINE):
         done = subprocess.run(
             [sys.executable, "-m", "onnxlint", *words.split()],
             cwd=tmp_path,
