@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from onnxlint.cli import completion, console
 from onnxlint.cli.options import (
@@ -23,6 +24,10 @@ from onnxlint.cli.options import (
     split,
 )
 
+if TYPE_CHECKING:
+    from onnxlint.lint.configuration import Config
+    from onnxlint.lint.session import Check
+
 NOTES = "Exit code: 0 nothing that fails, 1 findings, 2 error, or a model that could not be checked."
 
 
@@ -30,7 +35,9 @@ NOTES = "Exit code: 0 nothing that fails, 1 findings, 2 error, or a model that c
 class Options(ConfigOptions, RuleOptions):
     """Arguments and options of the command."""
 
-    paths: Annotated[list[str] | None, argument("PATH", "model, folder, glob, or - for stdin (default: .)")] = None
+    paths: Annotated[
+        list[str] | None, argument("PATH", "model, folder, glob, s3://… or https://…, or - for stdin (default: .)")
+    ] = None
     min_opset: Annotated[
         int | None,
         option("--min-opset", metavar="N", parser=number(1), help="oldest opset to accept (default: 11)", panel=RULES),
@@ -49,7 +56,7 @@ class Options(ConfigOptions, RuleOptions):
         option(
             "--format",
             metavar="FORMAT",
-            help="text (default), json, sarif, github, gitlab, rdjson, junit, markdown or html",
+            help="text (default), json, jsonl, sarif, github, gitlab, rdjson, junit, markdown or html",
             panel=REPORT,
             complete=completion.check_formats,
         ),
@@ -91,6 +98,20 @@ class Options(ConfigOptions, RuleOptions):
             "-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK
         ),
     ] = None
+    engine: Annotated[
+        str,
+        option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK),
+    ] = "local"
+    cache_dir: Annotated[
+        str | None,
+        option(
+            "--cache-dir",
+            metavar="DIR",
+            help="keep results here, and check only what changed (default: $ONNXLINT_CACHE_DIR, else none)",
+            panel=WORK,
+        ),
+    ] = None
+    no_cache: Annotated[bool, option("--no-cache", help="neither use nor keep results", panel=WORK)] = False
     force_exclude: Annotated[
         bool, option("--force-exclude", help="apply 'exclude' to models named here too", panel=WORK)
     ] = False
@@ -98,12 +119,11 @@ class Options(ConfigOptions, RuleOptions):
 
 def run(options: Options) -> int:
     """Check models and report the findings; returns the exit code."""
-    from onnxlint.graph.source import Sources
     from onnxlint.lint.configuration import parse_severities
-    from onnxlint.lint.session import check_paths, fail_level
-    from onnxlint.model.output import check_writable, write_atomically
+    from onnxlint.lint.session import Check, Execution
+    from onnxlint.model.output import check_writable
     from onnxlint.model.protect import refuse_report
-    from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS, Report, render
+    from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS
 
     command = replace(
         rule_settings(options),
@@ -117,21 +137,38 @@ def run(options: Options) -> int:
     )
     configs = configs_of(options, command)
     here = configs.of_folder(".")
-    to_file = options.output is not None
     if options.output is not None:
         check_writable(options.output)
         inputs = (*(options.paths or ()), options.config, here.baseline)
         refuse_report(options.output, [path for path in inputs if path is not None and os.path.isfile(path)])
+    cache = "" if options.no_cache else options.cache_dir or os.environ.get("ONNXLINT_CACHE_DIR", "")
+    check = Check(
+        options.paths or ["."],
+        configs,
+        force_exclude=options.force_exclude,
+        write_baseline=options.write_baseline,
+        neighbourhoods=here.format in NEEDS_NEIGHBOURHOODS,
+        fixes=here.format in NEEDS_FIXES,
+        execution=Execution(engine=options.engine, cache=cache),
+    )
+    with ExitStack() as stack:
+        if options.engine != "local":  # Ray prints there what its workers died of
+            stack.enter_context(console.own_stdout())
+        if here.format == "jsonl":
+            return _stream(check, options)
+        return _report(check, options, here)
+
+
+def _report(check: Check, options: Options, here: Config) -> int:
+    """Check all models, and write one report on them."""
+    from onnxlint.graph.source import Sources
+    from onnxlint.lint.session import fail_level
+    from onnxlint.model.output import write_atomically
+    from onnxlint.report import Report, render
+
+    to_file = options.output is not None
     with console.progress("Checking models", options.quiet) as progress:
-        run = check_paths(
-            options.paths or ["."],
-            configs,
-            force_exclude=options.force_exclude,
-            write_baseline=options.write_baseline,
-            neighbourhoods=here.format in NEEDS_NEIGHBOURHOODS,
-            fixes=here.format in NEEDS_FIXES,
-            progress=progress,
-        )
+        run = check.run(progress)
     report = Report(
         run.results,
         run.rules,
@@ -152,3 +189,20 @@ def run(options: Options) -> int:
     if not options.quiet:
         console.notes(run.notes)
     return 0 if options.exit_zero and run.exit_code == 1 else run.exit_code
+
+
+def _stream(check: Check, options: Options) -> int:
+    """Write the line of each model as it comes; results are not kept in memory."""
+    from onnxlint.model.output import writing
+    from onnxlint.report.check.jsonl import render_one
+
+    with console.progress("Checking models", options.quiet) as progress, ExitStack() as stack:
+        write = console.write if options.output is None else stack.enter_context(writing(options.output))
+        for done, result in enumerate(check.results(), 1):
+            write(render_one(result))
+            if result.error is not None:
+                console.errors([result.error.message])
+            progress(done, check.total)
+    if not options.quiet:
+        console.notes(check.notes)
+    return 0 if options.exit_zero and check.exit_code == 1 else check.exit_code

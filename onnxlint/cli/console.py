@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
 from onnxlint.errors import OnnxlintError
@@ -25,21 +25,38 @@ def use_safe_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
+_results: TextIO | None = None
+"""Where results go while libraries print to stdout, too."""
+
+
+@contextmanager
+def own_stdout() -> Iterator[None]:
+    """Keep stdout for results: what a library prints there meanwhile goes to stderr."""
+    global _results
+    _results = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results = None
+
+
 def write(text: str) -> None:
     """Write to stdout. A reader that went away (`| head`) is not an error.
 
     Raises:
         OnnxlintError: It cannot be written, as on a full disk.
     """
-    if sys.stdout is None:  # closed by whoever started us
+    stream = _results or sys.stdout
+    if stream is None:  # closed by whoever started us
         return
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
     except BrokenPipeError:
         # What is left in the buffer would fail again.
         with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            os.dup2(nowhere.fileno(), stream.fileno())
     except OSError as error:
         raise OnnxlintError(f"standard output cannot be written: {error.strerror or error}") from None
 
@@ -76,12 +93,12 @@ def has_color(no_color: bool = False) -> bool:
     """Whether stdout takes colors: a terminal, and neither NO_COLOR nor the user objects."""
     if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return bool(os.environ.get("FORCE_COLOR")) or _is_terminal(sys.stdout)
+    return bool(os.environ.get("FORCE_COLOR")) or _is_terminal(_results or sys.stdout)
 
 
 def width() -> int | None:
     """Columns of the terminal on stdout; None for files and pipes, which are not wrapped."""
-    if not _is_terminal(sys.stdout):
+    if not _is_terminal(_results or sys.stdout):
         return None
     import shutil
 

@@ -412,9 +412,9 @@ def explain(path: str, target: str) -> tuple[tuple[str, ...], str | None]:
     """What `onnxlint check --target` finds in a model, a line for each finding; and the options with which `onnxlint fix`
     can do something about it, None if it cannot."""
     from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.session import check_paths
+    from onnxlint.lint.session import Check
 
-    run = check_paths([path], Configs(Settings(targets=(target,) if target else None)))
+    run = Check([path], Configs(Settings(targets=(target,) if target else None))).run()
     findings = [finding for result in run.results for finding in result.findings if finding.severity.rank >= 1]
     lines = tuple(f"{finding.code} {printable(finding.location.place)}: {finding.message}" for finding in findings)
     fixes = {finding.fix.applicability for finding in findings if finding.fix is not None}

@@ -55,11 +55,11 @@ def check_model(path: str, to: Sequence[str], options: Options) -> tuple[Finding
     Raises:
         OnnxlintError: It cannot be checked.
     """
-    from onnxlint.lint.session import check_paths
+    from onnxlint.lint.session import Check
 
     own = {getattr(backend, "lint_target", backend.name) for backend, _ in find_targets(to)}
     lint = sorted(own & set(target_names()))
-    run = check_paths([path], options.configs(targets=tuple(lint) or None))
+    run = Check([path], options.configs(targets=tuple(lint) or None)).run()
     for result in run.results:
         if result.error is not None:
             raise OnnxlintError(result.error.message)

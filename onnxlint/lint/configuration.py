@@ -18,6 +18,7 @@ from onnxlint.lint.finding import Severity
 from onnxlint.lint.formats import FORMATS, unknown_format
 from onnxlint.lint.globs import LONGEST, matches_any
 from onnxlint.model.reading import read_small
+from onnxlint.store.urls import is_remote
 from onnxlint.text import choices, did_you_mean, printable
 
 FAIL_ON = ("error", "warning", "info", "never")
@@ -243,12 +244,13 @@ class Configs:
         self._by_path: dict[str | None, Config] = {None: Config(Settings(), command)}
 
     def of(self, model: str) -> Config:
-        """The configuration of a model; of the working directory for `-`.
+        """The configuration of a model; of the working directory for `-` and for remote models.
 
         Raises:
             OnnxlintError: The configuration file is wrong.
         """
-        return self.of_folder("." if model == STDIN else os.path.dirname(model) or ".")
+        is_here = model == STDIN or is_remote(model)
+        return self.of_folder("." if is_here else os.path.dirname(model) or ".")
 
     def of_folder(self, folder: str) -> Config:
         """The configuration that holds for models in a folder."""

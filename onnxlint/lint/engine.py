@@ -1,10 +1,10 @@
-"""Rules over one model, and models over workers."""
+"""Rules over one model."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +16,8 @@ from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
 from onnxlint.model.metadata import IGNORE_KEY
+from onnxlint.model.skeleton import is_external, open_model, walk_tensors
+from onnxlint.store.urls import without_secrets
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -36,6 +38,7 @@ class Plan:
         neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
         fixes: Whether they also get what their fix makes of that.
         ignorable: Severities of findings that the model's own metadata may keep silent.
+        cached: Whether results are kept, so that it matters which may be.
     """
 
     rules: tuple[type[Rule], ...]
@@ -45,6 +48,7 @@ class Plan:
     neighbourhoods: bool = False
     fixes: bool = False
     ignorable: tuple[Severity, ...] = (Severity.WARNING, Severity.INFO)
+    cached: bool = False
 
     def __reduce__(self) -> tuple[object, ...]:
         # Classes of local rule files cannot be imported by name in a worker: send codes, and load them there.
@@ -57,6 +61,7 @@ class Plan:
             self.neighbourhoods,
             self.fixes,
             self.ignorable,
+            self.cached,
         )
 
 
@@ -68,10 +73,11 @@ def _rebuild_plan(
     neighbourhoods: bool,
     fixes: bool,
     ignorable: tuple[Severity, ...],
+    cached: bool,
 ) -> Plan:
     registry = load_registry(rule_paths)
     rules = tuple(registry.rules[code] for code in codes)
-    return Plan(rules, options, severities, rule_paths, neighbourhoods, fixes, ignorable)
+    return Plan(rules, options, severities, rule_paths, neighbourhoods, fixes, ignorable, cached)
 
 
 class Checked(NamedTuple):
@@ -136,18 +142,19 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
         len(suppressed),
         tuple(sorted(set(suppressed))),
         time.perf_counter() - started,
+        (model.note,) if model.note else (),
+        plan.cached and not any(map(is_external, walk_tensors(model.proto))),
     )
 
 
 def check_file(path: str, plan: Plan) -> CheckResult:
     """Open a model and run the plan's rules over it; a file that cannot be opened is a result too."""
-    from onnxlint.model.skeleton import open_model
-
     started = time.perf_counter()
     try:
-        model = open_model(path)
+        model = open_model(path, remote=True)
     except (OnnxlintError, MemoryError, RecursionError) as error:
-        return CheckResult(path, error=FileError(path, _error_text(error, path)))
+        name = without_secrets(path)
+        return CheckResult(name, error=FileError(name, _error_text(error, name)))
     return replace(check_model(model, plan), seconds=time.perf_counter() - started)
 
 
@@ -159,76 +166,6 @@ def _error_text(error: BaseException, path: str) -> str:
         return f"{printable(path)}: nested too deeply to be checked"
     said = str(error)
     return said if said.startswith(printable(path)) else f"{printable(path)}: {said}"
-
-
-def check_files(jobs: Sequence[tuple[str, Plan]], workers: int = 1) -> Iterator[CheckResult]:
-    """Check models, in worker processes where that pays, and yield results in the order of `jobs`.
-
-    Args:
-        jobs: (path, plan) pairs.
-        workers: Processes at most; 0 means one for each core.
-    """
-    workers = min(workers or usable_cores(), len(jobs))
-    if workers <= 1 or any(path == "-" for path, _ in jobs):
-        yield from (check_file(path, plan) for path, plan in jobs)
-        return
-    from concurrent.futures import Future, ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children
-
-    others = set(active_children())
-    pool = ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
-    try:
-        pending: list[Future[CheckResult] | None] = []
-        for path, plan in jobs:
-            try:
-                pending.append(pool.submit(check_file, path, plan))
-            except BrokenProcessPool:  # a worker has died already
-                pending.append(None)
-        for (path, plan), future in zip(jobs, pending, strict=True):
-            try:
-                result = future.result() if future is not None else _check_alone(path, plan)
-            except BrokenProcessPool:
-                # A model that kills its worker breaks the pool for all the others: give each a process of its own.
-                result = _check_alone(path, plan)
-            yield result
-    except BaseException:
-        # Ctrl-C, or a caller that wants no more: do not wait for models that are half checked.
-        pool.shutdown(wait=False, cancel_futures=True)
-        workers_left = set(active_children()) - others
-        for process in workers_left:
-            process.terminate()
-        for process in workers_left:
-            process.join(timeout=1)
-        raise
-    pool.shutdown()
-
-
-def _ignore_interrupts() -> None:
-    # Ctrl-C reaches the workers too, which would each print a traceback: the parent alone answers it.
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's may raise, which the pool would hand on as a result
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_alone(path: str, plan: Plan) -> CheckResult:
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    with ProcessPoolExecutor(1, initializer=_ignore_interrupts) as pool:
-        try:
-            return pool.submit(check_file, path, plan).result()
-        except BrokenProcessPool:
-            message = f"{printable(path)}: checking it killed the worker process; please report this model"
-            return CheckResult(path, error=FileError(path, message))
 
 
 ALWAYS_REPORTED = ("SEC", "SPC")

@@ -6,9 +6,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from onnxlint.errors import OnnxlintError
 from onnxlint.lint.finding import FileError
 from onnxlint.model.output import MODEL_SUFFIXES, is_stream
 from onnxlint.model.skeleton import STDIN as STDIN
+from onnxlint.store.urls import is_remote, shown, without_secrets
 from onnxlint.text import printable
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -19,15 +21,17 @@ def find_models(
     excluded: Callable[[str], bool] | None = None,
     force_exclude: bool = False,
     note: Callable[[str], None] | None = None,
+    identities: dict[str, str] | None = None,
 ) -> Iterator[str | FileError]:
     """Models that `paths` name, each once, in the order of `paths`; those of a folder or glob sorted.
 
     Args:
         paths: Files, folders (searched recursively, hidden ones and virtual environments left out), globs that the
-            shell did not expand, `-` for standard input.
+            shell did not expand, addresses of remote files, folders and globs (`s3://…`), `-` for standard input.
         excluded: Whether a path found in a folder or by a glob is to be left out.
         force_exclude: Whether `excluded` decides on files that are named themselves too.
         note: Called with one line about each pipe or device that was found in a folder or by a glob, and skipped.
+        identities: Gets what stores call the content of remote files that were found, by path.
 
     Yields:
         Paths, as the user wrote them or below what the user wrote; a FileError for a folder or glob without models.
@@ -35,6 +39,12 @@ def find_models(
     """
     seen: set[str] = set()
     for path in paths:
+        if is_remote(path) and not os.path.lexists(path):
+            for found in _in_store(path, excluded or _nothing, force_exclude, {} if identities is None else identities):
+                if isinstance(found, FileError) or found not in seen:
+                    yield found
+                    seen.add(found if isinstance(found, str) else "")
+            continue
         for found in _expand(path, excluded or _nothing, force_exclude):
             if isinstance(found, str) and found != path and found != STDIN and is_stream(found):
                 if note is not None:
@@ -62,6 +72,28 @@ def _expand(path: str, excluded: Callable[[str], bool], force_exclude: bool) -> 
         yield from _by_glob(path, excluded)
     elif not (force_exclude and excluded(path)):
         yield path
+
+
+def _in_store(
+    url: str, excluded: Callable[[str], bool], force_exclude: bool, identities: dict[str, str]
+) -> Iterator[str | FileError]:
+    from onnxlint.store.opening import find_remote
+
+    left_out = 0
+    any_found = False
+    try:
+        for found, identity in find_remote(url, MODEL_SUFFIXES):
+            if (found != url or force_exclude) and excluded(found):
+                left_out += 1
+                continue
+            identities[found] = identity
+            any_found = True
+            yield found
+    except OnnxlintError as error:
+        yield FileError(without_secrets(url), str(error))
+        return
+    if not any_found and (left_out == 0 or not force_exclude):
+        yield FileError(without_secrets(url), f"{shown(url)}: no models here{_why_none(left_out)}")
 
 
 def _in_folder(folder: str, excluded: Callable[[str], bool]) -> Iterator[str | FileError]:

@@ -132,6 +132,9 @@ class CheckResult(Tabular):
         error: Why the model could not be checked, or only in part.
         suppressed: Findings silenced by a baseline, by the configuration or inside the model.
         seconds: Wall time.
+        notes: What the user should know about how it was read; one line each.
+        cacheable: Whether the result depends on the model's own bytes, the rules and the configuration alone; known
+            where results are kept.
     """
 
     model: str
@@ -140,6 +143,8 @@ class CheckResult(Tabular):
     suppressed: int = 0  # by the baseline or inside the model
     suppressed_codes: tuple[str, ...] = ()  # theirs, each once
     seconds: float = field(default=0.0, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    cacheable: bool = field(default=False, compare=False)
 
     def entries(self) -> tuple[Finding, ...]:
         """The findings."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import choices, did_you_mean, printable
 
-FORMATS: tuple[str, ...] = ("text", "json", "sarif", "github", "gitlab", "rdjson", "junit", "markdown", "html")
+FORMATS: tuple[str, ...] = ("text", "json", "jsonl", "sarif", "github", "gitlab", "rdjson", "junit", "markdown", "html")
 """Each is the name of a module in `onnxlint.report.check`."""
 
 

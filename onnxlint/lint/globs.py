@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from onnxlint.model.skeleton import STDIN
+from onnxlint.store.urls import is_remote
 
 LONGEST = 4096
 """Characters that a glob can have: as many as a path."""
@@ -25,12 +26,12 @@ def matches_any(patterns: Iterable[str], path: str, root: str) -> bool:
         patterns: As in .gitignore: one with a slash inside is relative to `root`; one without matches a file or folder
             of that name at any depth. `*` and `?` stop at slashes, `**` does not. A match of a folder holds for all
             that is in it.
-        path: Relative to the working directory, or absolute.
+        path: Relative to the working directory, or absolute; of an address, what follows `s3://` counts.
         root: Folder of the configuration file.
     """
     if path == STDIN:
         return STDIN in patterns
-    relative = _relative(path, root)
+    relative = path.partition("://")[2] if is_remote(path) else _relative(path, root)
     return any(_matches(_compiled(pattern), relative) for pattern in patterns)
 
 

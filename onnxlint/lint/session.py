@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint import baseline as baselines
 from onnxlint.lint.baseline import Baseline
 from onnxlint.lint.configuration import Config, Configs
-from onnxlint.lint.engine import Plan, check_files, usable_cores
-from onnxlint.lint.files import find_models
+from onnxlint.lint.engine import Plan
+from onnxlint.lint.engines import make_engine
+from onnxlint.lint.files import STDIN, find_models
 from onnxlint.lint.finding import CheckResult, FileError, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Rule
 from onnxlint.lint.selection import Selection, check_selectors, ignored_rules, select
+from onnxlint.lint.workers import Job, usable_cores
+from onnxlint.store.urls import without_secrets
 from onnxlint.text import counted, printable
+
+if TYPE_CHECKING:
+    from onnxlint.lint.cache import Known, ResultCache
 
 FILES_PER_WORKER = 8
 """Starting a worker costs as much CPU as checking about this many models of ordinary size."""
@@ -50,10 +58,14 @@ class Plans:
         configs: Where the configuration of each model comes from.
         neighbourhoods: Whether findings get what is around them in the graph, for reports that draw it.
         fixes: Whether they also get what their fix makes of that.
+        cached: Whether results are kept (`Plan.cached`).
     """
 
-    def __init__(self, configs: Configs, neighbourhoods: bool = False, fixes: bool = False) -> None:
+    def __init__(
+        self, configs: Configs, neighbourhoods: bool = False, fixes: bool = False, cached: bool = False
+    ) -> None:
         self.configs = configs
+        self.cached = cached
         self.neighbourhoods = neighbourhoods
         self.fixes = fixes
         self._selections: dict[Config, Selection] = {}
@@ -90,6 +102,7 @@ class Plans:
                 self.neighbourhoods,
                 self.fixes,
                 config.ignorable,
+                self.cached,
             )
         return self._plans[key]
 
@@ -101,57 +114,172 @@ class Plans:
         yield from dict.fromkeys([*withheld, *chosen])
 
 
-def check_paths(
-    paths: Sequence[str],
-    configs: Configs,
-    *,
-    force_exclude: bool = False,
-    write_baseline: str | None = None,
-    neighbourhoods: bool = False,
-    fixes: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Run:
-    """Check all models that `paths` name.
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How models are checked; it does not change the results.
+
+    Attributes:
+        engine: `local` (processes of this machine), or `ray`, with the address of a cluster or without.
+        cache: Folder of results of earlier runs; empty: none.
+    """
+
+    engine: str = "local"
+    cache: str = ""
+
+
+class Check:
+    """A check of all models that paths name, whose results come one by one.
 
     Args:
-        paths: Files, folders, globs, `-`.
+        paths: Files, folders, globs, addresses of remote files, `-`.
         configs: Where the configuration of each model comes from.
         force_exclude: Whether `exclude` holds for files that are named themselves too.
         write_baseline: A file to write all findings to, as known from now on; empty for the configured file. None
             writes nothing.
         neighbourhoods: See `Plans`.
         fixes: See `Plans`.
-        progress: Called with (models done, models in all) after each model.
+        execution: Where models are checked, and what is remembered.
+
+    Attributes:
+        rules: Those that run on any of the models.
+        total: Number of results that will come.
+        failing: Whether a finding of the results so far reaches the `fail-on` of its model.
+        failed: Whether a model could not be checked so far.
 
     Raises:
         OnnxlintError: A configuration or a baseline is wrong.
     """
-    plans = Plans(configs, neighbourhoods, fixes)
-    skipped: list[str] = []
-    found = list(find_models(paths, lambda path: configs.of(path).excludes(path), force_exclude, skipped.append))
-    jobs = [(path, plans.of(path)) for path in found if isinstance(path, str)]
-    if not jobs:
-        plans.selection(configs.of_folder("."))  # a wrong --select is an error even where there is nothing to check
-    ledger = Ledger(configs, write_baseline)
-    for path, _ in jobs:
-        ledger.open(path)
-    ran = dict.fromkeys(rule for _, plan in jobs for rule in plan.rules)
-    checked = check_files(jobs, _workers(configs, len(jobs)))
-    codes = {path: frozenset(rule.code for rule in plan.rules) for path, plan in jobs}
-    results: list[CheckResult] = []
-    for item in found:
-        if isinstance(item, FileError):
-            results.append(CheckResult(item.model, error=item))
-        else:
-            result = next(checked)
-            ledger.add(result, codes[item])
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        configs: Configs,
+        *,
+        force_exclude: bool = False,
+        write_baseline: str | None = None,
+        neighbourhoods: bool = False,
+        fixes: bool = False,
+        execution: Execution | None = None,
+    ) -> None:
+        self._configs = configs
+        self._execution = execution or Execution()
+        # Drawings are not kept: they are large, and made for reports that people look at.
+        kept = bool(self._execution.cache) and not neighbourhoods
+        self._plans = Plans(configs, neighbourhoods, fixes, kept)
+        self._skipped: list[str] = []
+        self._identities: dict[str, str] = {}
+        self._noted: dict[str, None] = {}
+        excluded = lambda path: configs.of(path).excludes(path)  # noqa: E731
+        self._found = list(find_models(paths, excluded, force_exclude, self._skipped.append, self._identities))
+        models = [path for path in self._found if isinstance(path, str)]
+        if not models:
+            # A wrong --select is an error even where there is nothing to check.
+            self._plans.selection(configs.of_folder("."))
+        self._write_baseline = write_baseline
+        self._ledger = Ledger(configs, write_baseline)
+        rules: dict[type[Rule], None] = {}
+        for path in models:
+            self._ledger.open(without_secrets(path))
+            rules.update(dict.fromkeys(self._plans.of(path).rules))
+        self._models = len(models)
+        self._cache = _cache(self._execution.cache) if kept and models else None
+        self.rules = tuple(rules)
+        self.total = len(self._found)
+        self.failing = False
+        self.failed = False
+
+    def results(self) -> Iterator[CheckResult]:
+        """Results in the order in which the models are named, known findings left out.
+
+        They come as models are checked; where a baseline is written, after all of them, since it holds all of their
+        findings.
+
+        Raises:
+            OnnxlintError: A baseline cannot be written, or the engine cannot be used.
+        """
+        if self._write_baseline is None:
+            yield from map(self._shown, self._checked())
+            self._ledger.close()
+            return
+        all_of_them = list(self._checked())
+        self._ledger.close()
+        yield from map(self._shown, all_of_them)
+
+    def _shown(self, result: CheckResult) -> CheckResult:
+        shown = self._ledger.without_known(result)
+        self.failing |= _reaches(fail_level(self._configs.of(result.model)), shown)
+        self.failed |= result.error is not None
+        return shown
+
+    def _checked(self) -> Iterator[CheckResult]:
+        known: deque[Known | None] = deque()
+        engine = make_engine(self._execution.engine, _workers(self._configs, self._models), "-" in self._found)
+        try:
+            for item, result in zip(self._found, engine.check(self._jobs(known)), strict=True):
+                entry = known.popleft()
+                if entry is not None and self._cache is not None:
+                    self._cache.put(entry, result)
+                self._noted.update(dict.fromkeys(result.notes))
+                if isinstance(item, str):
+                    self._ledger.add(result, frozenset(rule.code for rule in self._plans.of(item).rules))
+                yield result
+        finally:
+            if self._cache is not None:
+                self._cache.close()
+
+    def _jobs(self, known: deque[Known | None]) -> Iterator[Job]:
+        """What to check; what is known already comes as it is. `known` gets what to keep each result under."""
+        for item in self._found:
+            entry: Known | None = None
+            if isinstance(item, FileError):
+                known.append(None)
+                yield CheckResult(item.model, error=item)
+                continue
+            plan = self._plans.of(item)
+            if self._cache is not None and item != STDIN:
+                entry = self._cache.find(item, plan, self._identities.get(item, ""))
+                result = self._cache.get(entry) if entry is not None else None
+                if result is not None:
+                    known.append(None)
+                    yield result
+                    continue
+            known.append(entry)
+            yield item, plan
+
+    def run(self, progress: Callable[[int, int], None] | None = None) -> Run:
+        """All results.
+
+        Args:
+            progress: Called with (models done, models in all) after each model.
+
+        Raises:
+            OnnxlintError: See `results`.
+        """
+        results: list[CheckResult] = []
+        for result in self.results():
             results.append(result)
-        if progress is not None:
-            progress(len(results), len(found))
-    ledger.close()
-    shown = tuple(ledger.without_known(result) for result in results)
-    failing = any(_reaches(fail_level(configs.of(result.model)), result) for result in shown)
-    return Run(shown, tuple(ran), (*skipped, *plans.notes, *ledger.notes), failing)
+            if progress is not None:
+                progress(len(results), self.total)
+        return Run(tuple(results), self.rules, self.notes, self.failing)
+
+    @property
+    def exit_code(self) -> int:
+        """2 where something could not be checked so far, else 1 for failing findings, else 0."""
+        return 2 if self.failed else int(self.failing)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know beside the findings; one line each."""
+        reused = self._cache.hits if self._cache is not None else 0
+        cached = [f"{counted(reused, 'result')} of {self._models:,} from the cache"] if reused else []
+        return (*self._skipped, *self._noted, *self._plans.notes, *self._ledger.notes, *cached)
+
+
+def _cache(folder: str) -> ResultCache:
+    from onnxlint.graph.source import Sources
+    from onnxlint.lint.cache import ResultCache
+
+    return ResultCache(folder, Sources().root)
 
 
 class Ledger:

@@ -99,7 +99,7 @@ class External:
         length: In bytes.
         kind: Empty if the data can be read, else the fault: `escapes` (see `escape_problem`), `numbers` (offset or
             length is not a number, or negative), `missing`, `irregular` (a folder, a device), `short`, `mismatch`
-            (length against dims and type).
+            (length against dims and type), `remote` (beside a remote model: not looked for).
         problem: One line about it; empty if the data can be read.
         home: The folder that it lies in.
         inner: The file's path below `home`, without links.
@@ -164,6 +164,16 @@ def locate(tensor: onnx.TensorProto, base_dir: str, folders: tuple[Folder, ...])
     return found
 
 
+def locate_remote(tensor: onnx.TensorProto) -> External:
+    """Find what can be said about a remote model's external data by its name alone: the data is not looked for."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    problem = _textual_problem(location)
+    if problem:
+        return External(location, kind="escapes", problem=problem)
+    shown = printable(location)
+    return External(location, kind="remote", problem=f"its external data {shown!r} is not read from a store")
+
+
 def _numbers(entries: Mapping[str, str]) -> tuple[int, int | None] | None:
     """(offset, length or None) of an external-data reference; None if one is not a number."""
     texts = [entries[key] for key in ("offset", "length") if key in entries]
@@ -187,22 +197,30 @@ def escape_problem(location: str, base_dir: str, folders: tuple[Folder, ...]) ->
 
 def _place(location: str, base_dir: str, folders: tuple[Folder, ...]) -> tuple[str, Folder | None, str]:
     """(why a location must not be followed or nothing, the folder that it lies in, its path below that)."""
-    shown = printable(location)
-    if not location:
-        return "its external data has no location", None, ""
-    if "\0" in location:
-        return f"its external data location {shown!r} holds a null byte", None, ""
-    normal = location.replace("\\", "/")
-    if os.path.isabs(location) or normal.startswith("/") or (len(normal) > 1 and normal[1] == ":"):
-        return f"its external data location {shown!r} is an absolute path", None, ""
-    if posixpath.normpath(normal).split("/")[0] == "..":
-        return f"its external data location {shown!r} leaves the model's folder", None, ""
+    problem = _textual_problem(location)
+    if problem:
+        return problem, None, ""
     real = os.path.realpath(os.path.join(base_dir, os.path.normpath(location)))
     for home in folders:
         start = f"{home.path.rstrip(os.sep)}{os.sep}"
         if f"{real}{os.sep}".startswith(start):
             return "", home, real[len(start) :]
-    return f"its external data location {shown!r} is a link that leaves the model's folder", None, ""
+    return f"its external data location {printable(location)!r} is a link that leaves the model's folder", None, ""
+
+
+def _textual_problem(location: str) -> str:
+    """Why a location must not be followed, whatever is there; empty if nothing speaks against it."""
+    shown = printable(location)
+    if not location:
+        return "its external data has no location"
+    if "\0" in location:
+        return f"its external data location {shown!r} holds a null byte"
+    normal = location.replace("\\", "/")
+    if os.path.isabs(location) or normal.startswith("/") or (len(normal) > 1 and normal[1] == ":"):
+        return f"its external data location {shown!r} is an absolute path"
+    if posixpath.normpath(normal).split("/")[0] == "..":
+        return f"its external data location {shown!r} leaves the model's folder"
+    return ""
 
 
 @contextmanager

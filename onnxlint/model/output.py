@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.scratch import prefix
@@ -18,19 +20,45 @@ def write_atomically(path: str, content: str | bytes) -> None:
     Raises:
         OnnxlintError: It cannot be written; the earlier file is unchanged.
     """
+    with writing(path) as write:
+        write(content)
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[Callable[[str | bytes], None]]:
+    """Write a file in pieces, as `write_atomically` does: it is in its place when the context ends without an error.
+
+    Yields:
+        A function that takes the next piece (text as UTF-8).
+
+    Raises:
+        OnnxlintError: It cannot be written; the earlier file is unchanged.
+    """
     import tempfile
 
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    def writer(file: BinaryIO) -> Callable[[str | bytes], None]:
+        def write(content: str | bytes) -> None:
+            try:
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+            except OSError as error:
+                raise failed(error) from None
+
+        return write
+
+    def failed(error: OSError) -> OnnxlintError:
+        reason = error.strerror or str(error)
+        return OnnxlintError(f"{printable(path)}: cannot be written: {reason}; choose another place")
+
     try:
         if is_stream(path) or os.path.isdir(path):
             with open(path, "wb") as device:
-                device.write(data)
+                yield writer(device)
             return
         target = os.path.realpath(path)
         handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=prefix())
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield writer(file)
                 file.flush()
             replace(temporary, target)
         except BaseException:
@@ -38,8 +66,7 @@ def write_atomically(path: str, content: str | bytes) -> None:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OnnxlintError(f"{printable(path)}: cannot be written: {reason}; choose another place") from None
+        raise failed(error) from None
 
 
 def replace(temporary: str, destination: str) -> None:

@@ -35,6 +35,7 @@ from onnxlint.model.wire import (
     key_bytes,
     read_varint,
 )
+from onnxlint.store.ranges import RemoteBytes
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def _align(out: BinaryIO, position: int) -> int:
 
 
 def _stream(out: BinaryIO, data: Buffer, offset: int, length: int) -> None:
-    view = memoryview(data)
+    view = data if isinstance(data, RemoteBytes) else memoryview(data)
     for start in range(offset, offset + length, _PIECE):
         end = min(start + _PIECE, offset + length)
         out.write(view[start:end])

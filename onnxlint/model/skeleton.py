@@ -10,15 +10,30 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.external import External, Folder, folders_of, locate, open_located
+from onnxlint.model.external import External, Folder, folders_of, locate, locate_remote, open_located
 from onnxlint.model.reading import foreign, open_file, read_model_file, read_stdin
-from onnxlint.model.wire import DATA_NUMBERS, LARGE, MARK, Buffer, Span, WireError, key_bytes, slim
+from onnxlint.model.wire import (
+    DATA_NUMBERS,
+    FILE_LIMIT,
+    LARGE,
+    MARK,
+    Buffer,
+    LocalBytes,
+    Span,
+    WireError,
+    key_bytes,
+    slim,
+)
+from onnxlint.store.ranges import RemoteBytes
+from onnxlint.store.urls import is_remote, without_secrets
+from onnxlint.store.urls import shown as shown_url
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -39,9 +54,10 @@ class Model:
         path: The file as the user named it; `-` for standard input.
         proto: The skeleton: the whole model but the data of large tensors.
         size: Bytes of the file.
-        base_dir: Folder that external-data locations are relative to.
+        base_dir: Folder that external-data locations are relative to; an address for a remote model.
         buffer: The file's bytes (memory-mapped where it is a file), for reading weights on demand.
         folders: The folders that external data may lie in, as they were when the file was opened.
+        note: What opening it cost beyond what it should; empty if nothing.
     """
 
     path: str
@@ -50,6 +66,7 @@ class Model:
     base_dir: str = "."
     buffer: Buffer | None = field(default=None, repr=False)
     folders: tuple[Folder, ...] = ()
+    note: str = ""
 
     def array(self, tensor: onnx.TensorProto) -> npt.NDArray[np.generic]:
         """Values of a tensor of this model, read through the memory map where they lie in the file.
@@ -69,10 +86,16 @@ class Model:
                 raise OnnxlintError(
                     f"{printable(self.path)}: the file behind tensor {printable(tensor.name)!r} is closed"
                 )
-            mapped = _mapped(tensor, span, self.buffer)
+            buffer: LocalBytes
+            if isinstance(self.buffer, RemoteBytes):
+                buffer = self.buffer[span.offset : span.offset + span.length]
+                span = replace(span, offset=0)
+            else:
+                buffer = self.buffer
+            mapped = _mapped(tensor, span, buffer)
             if mapped is not None:
                 return mapped
-            plain = _with_data(tensor, span.field, self.buffer[span.offset : span.offset + span.length])
+            plain = _with_data(tensor, span.field, buffer[span.offset : span.offset + span.length])
         elif is_external(tensor):
             external = self._external_data(tensor)
             mapped = _mapped(tensor, Span("raw_data", 0, len(external)), external)
@@ -100,17 +123,22 @@ class Model:
             return data[found.offset : found.offset + found.length]
 
 
-def open_model(path: str | os.PathLike[str]) -> Model:
+def open_model(path: str | os.PathLike[str], remote: bool = False) -> Model:
     """Open an ONNX model without its weights.
 
     Args:
-        path: A binary ONNX file, a textual one (`.onnxtxt`, `.onnxtext`, `.textproto`, `.json`, …), or `-` for
-            standard input.
+        path: A binary ONNX file, a textual one (`.onnxtxt`, `.onnxtext`, `.textproto`, `.json`, …), `-` for
+            standard input, or the address of a remote file (`s3://…`, `https://…`).
+        remote: Whether remote files are opened, too.
 
     Raises:
         OnnxlintError: The file cannot be read or is not an ONNX model.
     """
     name = os.fspath(path)
+    if is_remote(name) and not os.path.lexists(name):
+        if not remote:
+            raise OnnxlintError(f"{shown_url(name)}: only 'onnxlint check' reads remote models; download it first")
+        return _open_remote(name)
     shown = printable(name)
     base_dir = "." if name == STDIN else os.path.dirname(name) or "."
     if name == STDIN:
@@ -123,12 +151,28 @@ def open_model(path: str | os.PathLike[str]) -> Model:
             folders = folders_of(name, base_dir, handle)
         finally:
             os.close(handle)
+    proto = _parse(shown, name, data)
+    return Model(path=name, proto=proto, size=len(data), base_dir=base_dir, buffer=data, folders=folders)
+
+
+def _open_remote(url: str) -> Model:
+    from onnxlint.store.opening import RemoteFile
+
+    name = without_secrets(url)
+    file = RemoteFile(url, FILE_LIMIT)
+    if len(file.data) == 0:
+        raise OnnxlintError(f"{printable(name)}: empty file; export or download the model again")
+    proto = _parse(printable(name), name.partition("?")[0], file.data)
+    return Model(name, proto, len(file.data), posixpath.dirname(name), file.data, note=file.note)
+
+
+def _parse(shown: str, name: str, data: Buffer) -> onnx.ModelProto:
     proto = _parse_text(shown, name, data) if _is_text(name, data) else _parse_binary(shown, data)
     if not proto.HasField("graph") and not proto.functions:
         raise OnnxlintError(
             f"{shown}: not an ONNX model: it holds neither a graph nor functions; export or download it again"
         )
-    return Model(path=name, proto=proto, size=len(data), base_dir=base_dir, buffer=data, folders=folders)
+    return proto
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -150,6 +194,8 @@ def inline_span(tensor: onnx.TensorProto) -> Span | None:
 
 def locate_external(model: Model, tensor: onnx.TensorProto) -> External:
     """Find a tensor's external data, without reading it."""
+    if is_remote(model.base_dir):
+        return locate_remote(tensor)
     folders = model.folders or folders_of(model.path, model.base_dir, None)
     return locate(tensor, model.base_dir, folders)
 
@@ -214,7 +260,7 @@ def _parse_text(shown: str, name: str, data: Buffer) -> onnx.ModelProto:
     def parse() -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # onnx calls the text format experimental, each time
-            return serializer.deserialize_proto(bytes(data), onnx.ModelProto()).SerializePartialToString()
+            return serializer.deserialize_proto(bytes(data[:]), onnx.ModelProto()).SerializePartialToString()
 
     try:
         return onnx.ModelProto.FromString(in_child(parse, Limits.of(len(data))))
@@ -293,7 +339,7 @@ _PLAIN = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?",
 """Element types whose raw data is what NumPy holds in memory on a little-endian machine."""
 
 
-def _mapped(tensor: onnx.TensorProto, span: Span, buffer: Buffer | memoryview) -> npt.NDArray[np.generic] | None:
+def _mapped(tensor: onnx.TensorProto, span: Span, buffer: LocalBytes | memoryview) -> npt.NDArray[np.generic] | None:
     """A read-only view into the file's bytes, without a copy; None if the data has to be decoded or does not fit."""
     import numpy as np
 

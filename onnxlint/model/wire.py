@@ -7,7 +7,11 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
-Buffer = mmap.mmap | bytes
+from onnxlint.store.ranges import RemoteBytes
+
+LocalBytes = mmap.mmap | bytes
+Buffer = LocalBytes | RemoteBytes
+"""The bytes of a model: mapped, read, or fetched from a store as they are asked for."""
 
 FILE_LIMIT = 2**31 - 1
 """Bytes that a protobuf message, and so an ONNX file, can have."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -236,6 +235,8 @@ def most_severe(findings: Sequence[Finding], most: int) -> list[Finding]:
 
 def identity(seen: Counter[str], *parts: str) -> str:
     """A digest that stays the same from run to run for the same parts; equal ones are numbered."""
+    import hashlib  # OpenSSL takes as long to load as ten of our modules, and few formats need it
+
     key = "\0".join(parts)
     seen[key] += 1
     return f"{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}:{seen[key]}"

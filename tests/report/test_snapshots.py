@@ -20,6 +20,7 @@ from tests.support.report_samples import detector, fixes
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SUFFIXES = {
     "json": "json",
+    "jsonl": "jsonl",
     "sarif": "json",
     "gitlab": "json",
     "rdjson": "json",

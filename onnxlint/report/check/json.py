@@ -23,7 +23,7 @@ def render(report: Report) -> str:
             "tool": {"name": "onnxlint", "version": __version__},
             "rules": [rule.code for rule in report.rules],
             "files": [_file(result) for result in report.results],
-            "findings": [_finding(finding) for result in report.results for finding in result.findings],
+            "findings": [finding_fields(finding) for result in report.results for finding in result.findings],
             "errors": [
                 {"model": result.error.model, "message": result.error.message}
                 for result in report.results
@@ -43,7 +43,8 @@ def _file(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_fields(finding: Finding) -> dict[str, Any]:
+    """A finding as the document has it."""
     return {
         "code": finding.code,
         "name": finding.name,

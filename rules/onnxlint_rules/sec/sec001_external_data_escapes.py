@@ -113,7 +113,7 @@ class ExternalDataEscapes(Rule):
                     file=printable(location),
                     count=len(group),
                 )
-            elif place.kind != "missing":
+            elif place.kind not in ("missing", "remote"):
                 problem = _linked(view, place)
                 if problem:
                     yield self.found(

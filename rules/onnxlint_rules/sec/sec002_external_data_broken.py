@@ -96,7 +96,7 @@ class ExternalDataBroken(Rule):
             if stored.inline:
                 continue
             place = locate_external(view.model, stored.tensor)
-            if place.kind == "escapes":
+            if place.kind in ("escapes", "remote"):
                 continue
             if place.kind:
                 broken.setdefault((place.location, place.kind), []).append((stored, place))

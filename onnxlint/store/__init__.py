@@ -1,0 +1,1 @@
+"""Models on object stores and web servers: found, and read in ranges."""

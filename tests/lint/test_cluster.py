@@ -1,0 +1,96 @@
+"""Models over a real Ray cluster of several nodes: the same bytes as on one machine, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import BAD, CLEAN, save
+
+pytestmark = pytest.mark.slow
+
+MODELS = 120
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes with one core each."""
+    pytest.importorskip("ray", reason="needs onnxlint[ray]")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    started.add_node(num_cpus=1)
+    yield started
+    started.shutdown()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for i in range(MODELS):
+        save(folder / f"m{i:03}.onnx", BAD if i % 3 else CLEAN, f"part{i}")
+    (folder / "broken.onnx").write_bytes(b"\x08\x07broken")
+    return folder
+
+
+def deadly_rule(folder: Path, deed: str) -> str:
+    """The configuration of a rule that finds nothing, and does a deed for each model first."""
+    from tests.lint.test_configuration import TEAM_RULE
+
+    head, _, _ = TEAM_RULE.partition("        for node in view.nodes")
+    body = f"import os\n        path = view.model.path\n        {deed}\n        yield from ()\n"
+    (folder / "team.py").write_text(f"{head}        {body}")
+    (folder / "onnxlint.toml").write_text(f'rule-paths = ["{folder}/team.py"]')
+    return str(folder / "onnxlint.toml")
+
+
+def run(cluster: Any, *words: str) -> tuple[str, str]:
+    """(stdout, stderr) of a check whose cluster, if it uses one, is this."""
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-m", "onnxlint", "check", "--format", "jsonl", *words]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return outcome.stdout, outcome.stderr
+
+
+def test_results_are_those_of_the_local_engine_byte_for_byte(cluster: Any, models: Path) -> None:
+    local = run(cluster, str(models), "--isolated", "-j", "1")
+    assert len(local[0].splitlines()) == MODELS + 1
+    assert run(cluster, str(models), "--isolated", "--engine", "ray") == local
+
+
+def test_a_killed_worker_costs_no_result(cluster: Any, models: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "was-killed"
+    once = f"path.endswith('m040.onnx') and not os.path.exists({str(marker)!r})"
+    deed = f"if {once}: open({str(marker)!r}, 'w').close(); os.kill(os.getpid(), 9)"
+    config = deadly_rule(tmp_path, deed)
+    out, _ = run(cluster, str(models), "--engine", "ray", "--config", config)  # Ray tells of the death on stderr
+    assert marker.exists()
+    assert out == run(cluster, str(models), "--config", config, "-j", "1")[0]
+
+
+def test_a_model_that_kills_every_worker_stops_nobody_else(cluster: Any, models: Path, tmp_path: Path) -> None:
+    config = deadly_rule(tmp_path, "if path.endswith('m007.onnx'): os.kill(os.getpid(), 9)")
+    out, err = run(cluster, str(models), "--engine", "ray", "--config", config)
+    assert len(out.splitlines()) == MODELS + 1
+    failed = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(failed) == 2  # and broken.onnx
+    assert any("m007.onnx: checking it killed the worker process" in line for line in failed)
+    assert run(cluster, str(models), "--config", config, "-j", "2")[0] == out
+
+
+def test_a_cluster_that_is_not_there_is_one_line(models: Path) -> None:
+    pytest.importorskip("ray", reason="needs onnxlint[ray]")
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:9"}
+    command = [sys.executable, "-m", "onnxlint", "check", str(models), "--isolated", "--engine", "ray"]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("error: --engine: no Ray cluster at 127.0.0.1:9")
+    assert outcome.stderr.count("\n") == 1

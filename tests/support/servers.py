@@ -1,0 +1,111 @@
+"""A web server on loopback that serves files with ranges, or with the faults that servers have; it counts what it sends."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+
+
+@dataclass
+class Site:
+    """What a server does, and what it did.
+
+    Attributes:
+        files: Path → file.
+        url: Its address, without a slash at the end.
+        ranges: Whether it serves ranges.
+        redirects: Path → location.
+        fault: `endless` (sends on and on), `short` (ends early), `changes` (another ETag each time), `elsewhere` (another
+            range), `compressed`, `denied`, or empty.
+        etag: Whether it names versions.
+        sent: Bytes of bodies that it sent.
+        requests: Requests that it got.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    url: str = ""
+    ranges: bool = True
+    redirects: dict[str, str] = field(default_factory=dict)
+    fault: str = ""
+    etag: bool = True
+    sent: int = 0
+    requests: int = 0
+
+
+@contextlib.contextmanager
+def serving(site: Site) -> Iterator[Site]:
+    """Serve a site on loopback while the context lasts."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            site.requests += 1
+            path = self.path.partition("?")[0]
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if path in site.redirects:
+                    self._answer(302, b"", Location=site.redirects[path])
+                elif site.fault == "denied":
+                    self._answer(403, b"")
+                elif path not in site.files:
+                    self._answer(404, b"nothing here")
+                else:
+                    self._serve(site.files[path])
+
+        def _serve(self, file: Path) -> None:
+            size = file.stat().st_size
+            headers = {"ETag": f'"{size}-{site.requests if site.fault == "changes" else 0}"'} if site.etag else {}
+            match = _RANGE.fullmatch(self.headers.get("Range", ""))
+            start, end = (int(match[1]), min(int(match[2]) + 1, size)) if match and site.ranges else (0, size)
+            with open(file, "rb") as opened:
+                opened.seek(start)
+                data = opened.read(end - start)
+            if not match or not site.ranges:
+                return self._answer(200, data, **headers)
+            if site.fault == "elsewhere":
+                start += 1
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            if site.fault == "compressed":
+                headers["Content-Encoding"] = "gzip"
+            if site.fault == "endless":
+                return self._pour(headers)
+            return self._answer(206, data[:-1] if site.fault == "short" and len(data) > 1 else data, **headers)
+
+        def _answer(self, status: int, body: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            site.sent += len(body)
+
+        def _pour(self, headers: dict[str, str]) -> None:
+            self.send_response(206)
+            for name, value in {"Transfer-Encoding": "chunked", **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            for _ in range(4096):  # 256 MB: far more than anybody asks for
+                self.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+                site.sent += 1 << 16
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
