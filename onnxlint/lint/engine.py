@@ -131,10 +131,15 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
     """Run the plan's rules over an opened model."""
 
     started = time.perf_counter()
+    view: GraphView | None = None
     try:
-        findings, suppressed, failures = check_view(make_view(model), plan)
+        view = make_view(model)
+        findings, suppressed, failures = check_view(view, plan)
     except (OnnxlintError, MemoryError, RecursionError) as error:
         return CheckResult(model.path, error=FileError(model.path, _error_text(error, model.path)))
+    finally:
+        if view is not None:
+            _release(view)
     return CheckResult(
         model.path,
         tuple(findings),
@@ -145,6 +150,13 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
         (model.note,) if model.note else (),
         plan.cached and not any(map(is_external, walk_tensors(model.proto))),
     )
+
+
+def _release(view: GraphView) -> None:
+    """Free a view that nobody reads any more at once: its nodes and graphs refer to each other in circles."""
+    for graph in view.graphs:
+        graph.__dict__.clear()
+    view.__dict__.clear()
 
 
 def check_file(path: str, plan: Plan) -> CheckResult:
