@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ from onnxlint.cli.options import (
     EXIT,
     OUTPUT,
     VERIFICATION,
+    WORK,
     ConfigOptions,
     QuietOption,
     RuleOptions,
@@ -154,6 +155,10 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     fail_on_change: Annotated[
         bool, option("--fail-on-change", help="exit with 1 if a model changed, as pre-commit expects", panel=EXIT)
     ] = False
+    engine: Annotated[
+        str,
+        option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK),
+    ] = "local"
 
 
 def run(options: Options) -> int:
@@ -162,18 +167,22 @@ def run(options: Options) -> int:
     from onnxlint.fixes.options import FixOptions
 
     _require_output(options)
+    _require_local(options)
     configs = configs_of(options, _settings(options))
     wanted = FixOptions(
         _request(options), split(options.assume), options.multiple_of, not options.no_verify, options.inputs
     )
     shows_only = options.diff or options.dry_run
     results: list[Result] = []
-    with console.status(options.quiet) as progress:
+    with ExitStack() as stack:
+        if options.engine != "local":  # Ray prints there what its workers died of
+            stack.enter_context(console.own_stdout())
+        progress = stack.enter_context(console.status(options.quiet))
         if options.output is not None and not shows_only:
             results.append(_fix_one(options, configs, wanted, progress))
         else:
             goes = Destination() if shows_only else _destination(options)
-            results += fix_many(options.models, configs, wanted, goes, progress)
+            results += fix_many(options.models, configs, wanted, goes, progress, options.engine)
     for result in results:
         _show(result, options)
     if not options.quiet:
@@ -214,6 +223,12 @@ def _require_output(options: Options) -> None:
         first, last = printable(options.models[0]), printable(options.models[-1])
         asked = f"; did you mean 'onnxlint fix {first} -o {last}'?" if several else ""
         raise UsageError(f"no output given: use -o FILE, --in-place, --out-dir DIR or --diff{asked}")
+
+
+def _require_local(options: Options) -> None:
+    """Raise where an engine other than this process is asked for what only this one can show or write."""
+    if options.engine != "local" and (options.diff or options.output is not None):
+        raise UsageError(f"--engine {options.engine} fixes several models: use --in-place, --out-dir DIR or --dry-run")
 
 
 def _destination(options: Options) -> Destination:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.session import Fixed, fix_path, write
+from onnxlint.lint.engines import check_engine
 from onnxlint.lint.files import STDIN, find_models
+from onnxlint.lint.finding import FileError
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def fix_many(
     options: FixOptions,
     destination: Destination,
     progress: Callable[[str], None] = lambda text: None,
+    engine: str = "local",
 ) -> Iterator[Result]:
     """Fix all models that `paths` name, and write the results.
 
@@ -76,16 +79,22 @@ def fix_many(
         options: Changes to make, assumptions, and how to verify.
         destination: Where results are written; nothing is written if it names neither.
         progress: Called with the current action.
+        engine: Where models are fixed: `local`: here, one after the other; `ray`: see `onnxlint.lint.engines`.
 
     Yields:
         A result for each model, in the order in which they are named.
 
     Raises:
-        OnnxlintError: Before anything is done: two results would be the same file, or the folder cannot be made.
+        OnnxlintError: Before anything is done: two results would be the same file, the folder cannot be made, or the
+            engine cannot be used.
     """
+    check_engine(engine)
     found = list(find_models(paths, lambda path: configs.of(path).excludes(path)))
     models = [one for one in found if isinstance(one, str)]
     outputs = _outputs(models, destination)
+    if engine != "local":
+        yield from _on_cluster(engine, found, outputs, configs, options, destination, progress)
+        return
     for number, one in enumerate(found, 1):
         if not isinstance(one, str):
             yield Result(one.model, error=one.message)
@@ -94,15 +103,68 @@ def fix_many(
         def report_step(what: str, one: str = one, number: int = number) -> None:
             progress(f"{number} of {len(found)} {printable(os.path.basename(one))}: {what}" if len(found) > 1 else what)
 
-        try:
-            fixed = fix_path(one, configs, options, report_step)
-            output = outputs.get(one)
-            if output is not None and (fixed.report.changed or not destination.in_place):
-                report_step("writing")
-                write(fixed, output, destination.external_data, destination.inline)
-            yield Result(one, fixed, output if fixed.report.changed or not destination.in_place else None)
-        except OnnxlintError as error:
-            yield Result(one, error=str(error))
+        yield _fix_one(configs, options, destination, one, outputs.get(one), report_step)
+
+
+def _fix_one(
+    configs: Configs,
+    options: FixOptions,
+    destination: Destination,
+    path: str,
+    output: str | None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Result:
+    try:
+        fixed = fix_path(path, configs, options, progress)
+        if output is not None and (fixed.report.changed or not destination.in_place):
+            progress("writing")
+            write(fixed, output, destination.external_data, destination.inline)
+        return Result(path, fixed, output if fixed.report.changed or not destination.in_place else None)
+    except OnnxlintError as error:
+        return Result(path, error=str(error))
+
+
+def _fix_remotely(
+    folder: str, configs: Configs, options: FixOptions, destination: Destination, path: str, output: str | None
+) -> Result:
+    """As `_fix_one`, in another process: what it found, without the graphs, which mean something there only."""
+    from onnxlint.lint.cluster import enter
+
+    enter(folder, [path])
+    result = _fix_one(configs, options, destination, path, output)
+    if result.fixed is None:
+        return result
+    bare = replace(result.fixed.model, proto=type(result.fixed.proto)(), buffer=None)
+    return replace(result, fixed=replace(result.fixed, model=bare, proto=bare.proto))
+
+
+def _on_cluster(
+    engine: str,
+    found: Sequence[str | FileError],
+    outputs: Mapping[str, str],
+    configs: Configs,
+    options: FixOptions,
+    destination: Destination,
+    progress: Callable[[str], None],
+) -> Iterator[Result]:
+    """Models are fixed, and written, by tasks of a Ray cluster. A task that is started again writes the same file."""
+    from onnxlint.lint.cluster import Cluster
+
+    models = [one for one in found if isinstance(one, str)]
+    if STDIN in models:
+        raise OnnxlintError("--engine ray cannot fix standard input; name a file")
+    jobs = [(one, outputs.get(one)) for one in models]
+    answers = Cluster(engine).each(_fix_remotely, jobs, os.getcwd(), configs, options, destination)
+    for number, one in enumerate(found, 1):
+        if not isinstance(one, str):
+            yield Result(one.model, error=one.message)
+            continue
+        progress(f"{number} of {len(found)} {printable(os.path.basename(one))}")
+        result = next(answers)
+        if result is None:
+            yield Result(one, error=f"{printable(one)}: fixing it killed the worker process; please report this model")
+        else:
+            yield result
 
 
 def exit_code(results: Sequence[Result], *, exit_zero: bool = False, on_change: bool = False) -> int:

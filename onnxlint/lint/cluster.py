@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engine import Plan, check_file
 from onnxlint.lint.finding import CheckResult
 from onnxlint.lint.workers import Job, killed
+from onnxlint.store.urls import is_remote
 from onnxlint.text import printable
+
+Answer = TypeVar("Answer")
 
 BATCH = 16
 """Models of a task: starting one costs about a millisecond."""
@@ -49,6 +52,7 @@ class Cluster:
         pending: deque[CheckResult | tuple[list[tuple[str, Plan]], Any]] = deque()
         plans: dict[int, tuple[Plan, Any]] = {}
         batch: list[tuple[str, Plan]] = []
+        here = os.getcwd()
 
         def shared(plan: Plan) -> Any:
             if id(plan) not in plans:
@@ -56,7 +60,7 @@ class Cluster:
             return plans[id(plan)][1]
 
         def started(task: Any, models: list[tuple[str, Plan]]) -> Any:
-            return task.remote([path for path, _ in models], shared(models[0][1]))
+            return task.remote(here, [path for path, _ in models], shared(models[0][1]))
 
         def send() -> None:
             if batch:
@@ -71,6 +75,8 @@ class Cluster:
             models, reference = one
             try:
                 yield from ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, OnnxlintError) else error from None
             except ray.exceptions.RayError:
                 # One of them ends its process again and again: each has to stand for itself.
                 singles = [(path, started(alone, [(path, plan)])) for path, plan in models]
@@ -98,8 +104,60 @@ class Cluster:
         while pending:
             yield from answers()
 
+    def each(
+        self, call: Callable[..., Answer], jobs: Iterable[tuple[Any, ...]], *common: Any
+    ) -> Iterator[Answer | None]:
+        """Results of a call for each job, in the order of the jobs; None where it ended its process again and again.
 
-def _check_batch(paths: list[str], plan: Plan) -> list[CheckResult]:
+        Args:
+            call: A function of a module; called with what is in common, and the job.
+            jobs: Arguments; taken as they are needed.
+            common: Arguments that are sent once.
+
+        Raises:
+            Exception: What a call raised.
+        """
+        ray = self._ray
+        task = ray.remote(num_cpus=1, max_retries=TRIES)(call)
+        sent = [ray.put(one) for one in common]
+        ahead = _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        pending: deque[Any] = deque()
+
+        def answer() -> Answer | None:
+            try:
+                found: Answer = ray.get(pending.popleft())
+                return found
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, Exception) else error from None
+            except ray.exceptions.RayError:
+                return None
+
+        for job in jobs:
+            pending.append(task.remote(*sent, *job))
+            if len(pending) >= ahead:
+                yield answer()
+        while pending:
+            yield answer()
+
+
+def enter(folder: str, paths: Iterable[str]) -> None:
+    """Work in the folder of the program that asked, so that paths and source lines mean the same.
+
+    Raises:
+        OnnxlintError: A path is that of a file, and this node has no such folder.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        if not all(map(is_remote, paths)):
+            raise OnnxlintError(
+                f"{printable(folder)}: a node of the cluster cannot use this folder ({error.strerror}); nodes must "
+                "reach the models: use a shared folder or a store"
+            ) from None
+
+
+def _check_batch(folder: str, paths: list[str], plan: Plan) -> list[CheckResult]:
+    enter(folder, paths)
     return [check_file(path, plan) for path in paths]
 
 

@@ -18,12 +18,17 @@ def make_engine(name: str, workers: int, in_process: bool = False) -> Engine:
     Raises:
         OnnxlintError: There is no such engine.
     """
-    if name.partition("://")[0] == "ray":
+    check_engine(name)
+    if name != "local":
         if in_process:
             raise OnnxlintError("--engine ray cannot check standard input; name a file")
         from onnxlint.lint.cluster import Cluster
 
         return Cluster(name)
-    if name != "local":
-        raise OnnxlintError(f"--engine: no such engine: {printable(name)!r}; it is local, ray or ray://HOST:PORT")
     return InProcess() if workers <= 1 or in_process else Processes(workers)
+
+
+def check_engine(name: str) -> None:
+    """Raise OnnxlintError unless a name is that of an engine."""
+    if name not in ("local", "ray") and not name.startswith("ray://"):
+        raise OnnxlintError(f"--engine: no such engine: {printable(name)!r}; it is local, ray or ray://HOST:PORT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,3 +95,38 @@ def test_a_cluster_that_is_not_there_is_one_line(models: Path) -> None:
     assert outcome.returncode == 2
     assert outcome.stderr.startswith("error: --engine: no Ray cluster at 127.0.0.1:9")
     assert outcome.stderr.count("\n") == 1
+
+
+def test_paths_are_relative_to_where_the_command_runs(cluster: Any, models: Path) -> None:
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-m", "onnxlint", "check", "m001.onnx", "m003.onnx", "--isolated", "--format", "jsonl"]
+    said = [
+        subprocess.run([*command, *more], capture_output=True, text=True, env=environment, cwd=models, timeout=300)
+        for more in ((), ("--engine", "ray"))
+    ]
+    assert said[0].stdout.count('"error":null') == 2
+    assert said[1].stdout == said[0].stdout
+
+
+def test_models_are_fixed_as_they_are_here_byte_for_byte(cluster: Any, models: Path) -> None:
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    names = ["m001.onnx", "broken.onnx", "m003.onnx", "m004.onnx"]
+    command = [sys.executable, "-m", "onnxlint", "fix", *names, "--isolated", "--no-verify"]
+    said = []
+    for folder, more in (("here", ()), ("there", ("--engine", "ray"))):
+        outcome = subprocess.run(
+            [*command, "--out-dir", folder, *more],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=models,
+            timeout=300,
+        )
+        assert outcome.returncode == 2  # broken.onnx
+        said.append(re.sub(r"[0-9.]+ s", "… s", outcome.stdout.replace(folder, "…")))
+    assert said[1] == said[0]
+    made = sorted(path.name for path in (models / "here").iterdir())
+    assert made == ["m001.onnx", "m003.onnx", "m004.onnx"]
+    assert [(models / "there" / name).read_bytes() for name in made] == [
+        (models / "here" / name).read_bytes() for name in made
+    ]

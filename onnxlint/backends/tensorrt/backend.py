@@ -113,9 +113,9 @@ BACKEND = TensorRtBackend()
 def _refused(path: str) -> Iterator[str]:
     """What TensorRT's parser does not take of the file that was made, or needs with it, a line each."""
     from onnxlint.lint.configuration import Configs, Settings
-    from onnxlint.lint.session import check_paths
+    from onnxlint.lint.session import Check
 
-    run = check_paths([path], Configs(Settings(targets=(LINT_TARGET,), select=("TGT",))))
+    run = Check([path], Configs(Settings(targets=(LINT_TARGET,), select=("TGT",)))).run()
     found = [finding for result in run.results for finding in result.findings]
     for finding in found[:3]:
         yield f"check --target {LINT_TARGET}: {finding.code} {printable(finding.location.place)}: {finding.message}"
