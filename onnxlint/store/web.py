@@ -52,6 +52,11 @@ class WebFile:
         self._spool: BinaryIO | None = None
         self.size, self.identity = self._ask()
 
+    def __del__(self) -> None:
+        spool = getattr(self, "_spool", None)
+        if spool is not None:
+            spool.close()
+
     def fetch(self, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`."""
         if self._spool is None:
