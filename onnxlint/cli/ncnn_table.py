@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,6 +15,7 @@ from onnxlint.cli.options import (
     INT8,
     MAX_THREADS,
     OUTPUT,
+    WORK,
     QuietOption,
     RecipeOptions,
     UsageError,
@@ -58,6 +60,10 @@ class Options(QuietOption, RecipeOptions):
             "--threads", metavar="N", parser=number(1, MAX_THREADS), help="number of threads (default: 2)", panel=INT8
         ),
     ] = None
+    engine: Annotated[
+        str,
+        option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK),
+    ] = "local"
 
 
 def run(options: Options) -> int:
@@ -67,6 +73,7 @@ def run(options: Options) -> int:
     from onnxlint.backends.ncnn.format import load
     from onnxlint.backends.ncnn.table import save_table
     from onnxlint.images.recipe import find_images
+    from onnxlint.lint.engines import check_engine
     from onnxlint.model.protect import refuse_report
 
     options, files = _with_own_words(options)
@@ -77,8 +84,16 @@ def run(options: Options) -> int:
     threads = options.threads or 2
     net = load(param, weights)
     inputs = Inputs(net, find_images(images), chosen.recipe, threads)
-    with console.steps(options.quiet) as progress:
-        made = make_table(net, inputs, cast("Method", method), threads=threads, progress=progress)
+    with ExitStack() as stack:
+        cluster = None
+        check_engine(options.engine)
+        if options.engine != "local":
+            from onnxlint.lint.cluster import Cluster
+
+            stack.enter_context(console.own_stdout())  # Ray prints there what its workers died of
+            cluster = Cluster(options.engine)
+        progress = stack.enter_context(console.steps(options.quiet))
+        made = make_table(net, inputs, cast("Method", method), threads=threads, progress=progress, spread=cluster)
     save_table(made, table)
     if not options.quiet:
         console.write(f"{printable(table)}: {len(made.inputs)} layers, {method}, {len(inputs.images)} images\n")

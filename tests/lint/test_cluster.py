@@ -130,3 +130,25 @@ def test_models_are_fixed_as_they_are_here_byte_for_byte(cluster: Any, models: P
     assert [(models / "there" / name).read_bytes() for name in made] == [
         (models / "here" / name).read_bytes() for name in made
     ]
+
+
+@pytest.mark.parametrize("method", ["kl", "aciq"])
+def test_a_net_is_calibrated_as_it_is_here_bit_for_bit(
+    cluster: Any, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ncnn", reason="needs onnxlint[ncnn]")
+    import numpy as np
+
+    from onnxlint.backends.ncnn.format import save
+    from tests.support.ncnn_nets import inputs, small
+
+    save(small(), str(tmp_path / "net.param"), str(tmp_path / "net.bin"))
+    np.savez(tmp_path / "images.npz", np.stack(inputs(9)))
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-m", "onnxlint", "ncnn", "table", "net.param", "images.npz", "--method", method]
+    for name, more in (("here", ("--threads", "3")), ("there", ("--engine", "ray"))):
+        done = subprocess.run(
+            [*command, "-o", name, *more], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()

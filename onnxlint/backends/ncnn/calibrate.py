@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -83,32 +84,23 @@ def activation_stats(
     histograms: bool,
     threads: int = 2,
     progress: Progress = silent,
+    spread: Spread | None = None,
 ) -> dict[str, BlobStats]:
     """Statistics of every blob that a quantizable layer reads, over inputs (C, H, W).
 
-    `images` is iterated once, or twice for histograms; it is streamed. Raises OnnxlintError for inputs that cannot
-    calibrate anything: none, NaN, or all of one colour.
+    `images` is iterated once, or twice for histograms; it is streamed, and merged in its order by maxima and sums of whole
+    numbers, so that the result does not depend on who computes it: `threads` here, or the tasks of `spread`. Raises
+    OnnxlintError for inputs that cannot calibrate anything: none, NaN, or all of one colour.
     """
     blobs = list(dict.fromkeys(calibrated_blobs(net).values()))
     if not blobs:
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
-    runner = Runner(net, threads=1, light=True)
-    wanted = frozenset(blobs)
+    work = _Work(net, frozenset(blobs))
     peaks: dict[str, float] = dict.fromkeys(blobs, 0.0)
     sizes: dict[str, int] = {}
     varied = False
     done = 0
-
-    def extremes(x: Floats) -> tuple[bool, dict[str, tuple[float, int]]]:
-        found: dict[str, tuple[float, int]] = {}
-
-        def look(name: str, blob: Floats) -> None:
-            found[name] = max(float(blob.max()), -float(blob.min())), blob.size
-
-        runner.visit(x, wanted, look)
-        return varied or _varied(x), found
-
-    for some, found in _parallel(extremes, images, threads):
+    for some, found in _parallel(_extremes, work, images, threads, spread):
         varied = varied or some
         for name, (peak, size) in found.items():
             if not math.isfinite(peak):
@@ -128,33 +120,84 @@ def activation_stats(
     if not histograms:
         return {name: BlobStats(peaks[name], sizes[name]) for name in blobs}
     counts = {name: np.zeros(BINS, np.int64) for name in blobs}
-
-    def count(x: Floats) -> dict[str, npt.NDArray[np.int64]]:
-        found: dict[str, npt.NDArray[np.int64]] = {}
-
-        def look(name: str, blob: Floats) -> None:
-            found[name] = _histogram(blob, peaks[name])
-
-        runner.visit(x, wanted, look)
-        return found
-
-    for i, some_counts in enumerate(_parallel(count, images, threads), 1):
+    work = _Work(net, work.wanted, peaks)
+    for i, some_counts in enumerate(_parallel(_counts, work, images, threads, spread), 1):
         for name, c in some_counts.items():
             counts[name] += c
         progress("activation histograms", i, done)
     return {name: BlobStats(peaks[name], sizes[name], counts[name]) for name in blobs}
 
 
-def _parallel(work: Callable[[Floats], T], images: Iterable[Floats], threads: int) -> Iterator[T]:
-    """work(image) for a stream of images, `threads` at a time, in order."""
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        pending: list[Future[T]] = []
-        for x in images:
-            pending.append(pool.submit(work, x))
-            if len(pending) > threads:
+class Spread(Protocol):
+    """Computes elsewhere, such as on a cluster."""
+
+    def each(self, call: Callable[..., T], jobs: Iterable[tuple[Any, ...]], *common: Any) -> Iterator[T | None]:
+        """Results in the order of the jobs; None where computing one ended its process again and again."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is computed of each image: `peaks` of the `wanted` blobs, or, where they are known, histograms."""
+
+    net: Network
+    wanted: frozenset[str]
+    peaks: Mapping[str, float] | None = None
+    token: str = field(default_factory=lambda: os.urandom(8).hex())
+
+    def runner(self) -> Runner:
+        """The net, loaded once in a process."""
+        if _loaded.get(self.token) is None:
+            _loaded.clear()
+            _loaded[self.token] = Runner(self.net, threads=1, light=True)
+        return _loaded[self.token]
+
+
+_loaded: dict[str, Runner] = {}
+
+
+def _extremes(work: _Work, x: Floats) -> tuple[bool, dict[str, tuple[float, int]]]:
+    found: dict[str, tuple[float, int]] = {}
+
+    def look(name: str, blob: Floats) -> None:
+        found[name] = max(float(blob.max()), -float(blob.min())), blob.size
+
+    work.runner().visit(x, work.wanted, look)
+    return _varied(x), found
+
+
+def _counts(work: _Work, x: Floats) -> dict[str, npt.NDArray[np.int64]]:
+    assert work.peaks is not None
+    peaks, found = work.peaks, dict[str, npt.NDArray[np.int64]]()
+
+    def look(name: str, blob: Floats) -> None:
+        found[name] = _histogram(blob, peaks[name])
+
+    work.runner().visit(x, work.wanted, look)
+    return found
+
+
+def _parallel(
+    call: Callable[[_Work, Floats], T], work: _Work, images: Iterable[Floats], threads: int, spread: Spread | None
+) -> Iterator[T]:
+    """call(work, image) for a stream of images, in order: `threads` at a time, or elsewhere."""
+    if spread is not None:
+        for i, found in enumerate(spread.each(call, ((np.ascontiguousarray(x),) for x in images), work), 1):
+            if found is None:
+                raise OnnxlintError(f"--images: running the net on image {i} ended its process again and again")
+            yield found
+        return
+    work.runner()
+    try:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            pending: list[Future[T]] = []
+            for x in images:
+                pending.append(pool.submit(call, work, x))
+                if len(pending) > threads:
+                    yield pending.pop(0).result()
+            while pending:
                 yield pending.pop(0).result()
-        while pending:
-            yield pending.pop(0).result()
+    finally:
+        _loaded.pop(work.token, None)
 
 
 def _histogram(blob: Floats, peak: float) -> npt.NDArray[np.int64]:
@@ -273,13 +316,16 @@ def make_table(
     *,
     threads: int = 2,
     progress: Progress = silent,
+    spread: Spread | None = None,
 ) -> Table:
     """The calibration table of a float net.
 
-    `images` are inputs (C, H, W) float32, iterated up to three times; any object that streams them anew will do.
+    `images` are inputs (C, H, W) float32, iterated up to three times; any object that streams them anew will do. Statistics
+    of images are computed by `threads` here, or by the tasks of `spread`.
     Raises OnnxlintError.
     """
-    stats = activation_stats(net, images, histograms=method != "aciq", threads=threads, progress=progress)
+    wants = method != "aciq"
+    stats = activation_stats(net, images, histograms=wants, threads=threads, progress=progress, spread=spread)
     if method == "aciq":
         thresholds = {name: _gaussian_threshold(s.peak, s.size) for name, s in stats.items()}
     else:
