@@ -14,6 +14,7 @@ from onnxlint.lint.finding import CheckResult, Severity
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from onnxlint.accuracy.results import AccuracyReport
     from onnxlint.conversion.session import Conversion
@@ -409,9 +410,12 @@ def compare(
 
 @names_arguments
 def deploy(
-    path: _Path,
-    to: str | Iterable[str],
+    path: _Path | torch.nn.Module,
+    to: str | Iterable[str] = (),
     *,
+    weights: _Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    trust: bool = False,
     images: _Path | ImageSet | None = None,
     recipe: Recipe | Mapping[str, Any] | str | None = None,
     shapes: Mapping[str, Iterable[int]] | None = None,
@@ -442,13 +446,14 @@ def deploy(
         print(done.report.candidates[-1].snr_db)
 
     Args:
-        path: The ONNX model; it is not touched.
-        to: Targets, or `all`.
+        path: The ONNX model, which is not touched; or a PyTorch network, as for `export`, which is exported first.
+        to: Targets, or `all`; empty: the fixed model and a sample for it.
+        weights, arguments, trust: Of a network, as for `export`.
         images: What to calibrate with, and to compare on.
         shapes: As for `convert`.
         recipe: As for `convert`. For a RetinaFace (`task="detection"`) its own recipe is known.
-        task: How the outputs are evaluated, as for `compare`.
-        labels: As for `compare`.
+        task: How the outputs are evaluated, as for `compare`; None with labels: the outputs tell.
+        labels: As for `compare`; a list of classes also gives the samples their names.
         detection: As for `compare`.
         multiple_of: Height and width of images are multiples of this, as far as the recipe's size is; None: assume
             nothing.
@@ -477,6 +482,7 @@ def deploy(
     from onnxlint.backends import silent
     from onnxlint.backends.options import ConvertOptions
     from onnxlint.deployment import pipeline
+    from onnxlint.exporting.options import ExportOptions
     from onnxlint.fixes.options import FixOptions
     from onnxlint.lint.rule import Request
 
@@ -489,6 +495,7 @@ def deploy(
         FixOptions(request, multiple_of=multiple_of),
         ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools)),
         CompareOptions(task, _text(labels), detection or {}, layers, suggest, _names(fail_if), threads),
+        ExportOptions(weights=_text(weights), arguments=dict(arguments or {}), trust=trust),
         out_dir=_text(out_dir),
         resume=resume,
         config=_text(config),

@@ -10,6 +10,7 @@ from onnxlint.cli.options import (
     CHANGES,
     EXIT,
     MEASURE,
+    NETWORK,
     OUTPUT,
     TASK,
     CalibrationOptions,
@@ -39,13 +40,25 @@ NOTES = "Exit code: 0 no condition of --fail-if holds, 1 one does, 2 error (a ta
 class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption):
     """Arguments and options of the command."""
 
-    model: Annotated[str, argument("MODEL", "the exported model; it is not changed")]
+    model: Annotated[
+        str, argument("MODEL", "the exported model, which is not changed; or a network, as 'onnxlint export' takes it")
+    ]
+    weights: Annotated[
+        str | None, option("--weights", metavar="FILE", help="checkpoint to load into a network", panel=NETWORK)
+    ] = None
+    arg: Annotated[
+        list[str] | None,
+        option("--arg", metavar="NAME=VALUE", help="argument of the network's factory; may be repeated", panel=NETWORK),
+    ] = None
+    trust: Annotated[
+        bool, option("--trust", help="load network files that can run code (pickled modules, .pt2)", panel=NETWORK)
+    ] = False
     to: Annotated[
         list[str] | None,
         option(
             "--to",
             metavar="TARGETS",
-            help="targets to make, or all; 'onnxlint convert --list' shows them",
+            help="targets to make, or all; 'onnxlint convert --list' shows them (default: the fixed model only)",
             panel=OUTPUT,
             complete=completion.conversions,
         ),
@@ -73,7 +86,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
     ] = None
     labels: Annotated[
         str | None,
-        option("--labels", metavar="FILE", help="ground-truth labels (default: the model's answers)", panel=TASK),
+        option("--labels", metavar="FILE", help="names of the classes, or ground-truth labels", panel=TASK),
     ] = None
     multiple_of: Annotated[
         int,
@@ -105,8 +118,8 @@ def run(options: Options) -> int:
     """Deploy a model and print the results; returns the exit code."""
     from onnxlint.deployment.results import StepError
 
-    if not options.to:
-        raise UsageError("missing --to (for example --to ncnn-int8); 'onnxlint convert --list' shows all targets")
+    if options.to is not None and not split(options.to):
+        raise UsageError("--to: no target given; 'onnxlint convert --list' shows all targets")
     try:
         with console.steps(options.quiet) as progress:
             done = _deployed(options, progress)
@@ -132,6 +145,8 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
     from onnxlint.accuracy.options import CompareOptions
     from onnxlint.backends.options import ConvertOptions
     from onnxlint.deployment.pipeline import deploy
+    from onnxlint.exporting.options import ExportOptions
+    from onnxlint.exporting.parsing import parse_arguments
     from onnxlint.fixes.options import FixOptions
     from onnxlint.images.options import ImageOptions
     from onnxlint.lint.rule import Request
@@ -169,6 +184,7 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
             tuple(options.fail_if or ()),
             options.threads,
         ),
+        ExportOptions(weights=options.weights, arguments=parse_arguments(options.arg or ()), trust=options.trust),
         out_dir=options.out_dir,
         resume=options.resume,
         config=options.config,

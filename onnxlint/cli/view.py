@@ -6,6 +6,7 @@ import importlib
 import os
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -50,8 +51,9 @@ def run(options: Options) -> int:
     logging.getLogger("netron").setLevel(logging.WARNING)
     data = bytearray(part) if part else None
     host, port = netron.serve(options.model, data, (_HOST, port), browse=not options.no_browser)
-    console.write(f"{printable(options.model)}{about}: http://{host}:{port} (ctrl-c ends it)\n")
-    netron.wait()
+    with suppress(KeyboardInterrupt):  # before `wait` catches it
+        console.write(f"{printable(options.model)}{about}: http://{host}:{port} (ctrl-c ends it)\n")
+        netron.wait()
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnxlint.accuracy.options import CompareOptions
@@ -41,6 +41,10 @@ class Options:
     comparing: CompareOptions = field(default_factory=CompareOptions)
     config: str | os.PathLike[str] | None = None
     isolated: bool = False
+
+    def evaluated(self) -> CompareOptions:
+        """What is compared: tasks need images."""
+        return self.comparing if self.images is not None else replace(self.comparing, task=None, labels=None)
 
     def configs(self, **settings: Any) -> Configs:
         """The configurations of models, with settings of the command line in front."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Artifact, Progress, silent
 from onnxlint.backends.options import ConvertOptions
-from onnxlint.conversion.session import Failure, find_targets
+from onnxlint.conversion.session import Failure
 from onnxlint.deployment import steps
 from onnxlint.deployment.journal import (
     Journal,
@@ -26,10 +26,12 @@ from onnxlint.deployment.journal import (
     model_digest,
     read_json,
 )
+from onnxlint.deployment.network import FromNetwork, export_first, is_network, name_of
 from onnxlint.deployment.options import FIXING, Options
-from onnxlint.deployment.preflight import places, preflight, shared_multiple
+from onnxlint.deployment.preflight import places, preflight, preflight_network, shared_multiple, with_task
 from onnxlint.deployment.results import Deployment, Step, StepError
 from onnxlint.errors import OnnxlintError
+from onnxlint.exporting.options import ExportOptions
 from onnxlint.fixes.options import FixOptions
 from onnxlint.images.noted import completed
 from onnxlint.images.options import ImageOptions
@@ -43,12 +45,13 @@ _CALIBRATION = ("method", "mixed", "budget", "keep", "weight_bits", "max_drop", 
 
 
 def deploy(
-    path: str | os.PathLike[str],
-    to: Sequence[str],
+    path: Any,
+    to: Sequence[str] = (),
     inputs: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
     fixing: FixOptions = FIXING,
     converting: ConvertOptions = ConvertOptions(),  # noqa: B008 - frozen
     comparing: CompareOptions = CompareOptions(),  # noqa: B008 - frozen
+    exporting: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
     *,
     out_dir: str | None = None,
     resume: bool = False,
@@ -62,12 +65,15 @@ def deploy(
         print(done.report.candidates[-1].snr_db)
 
     Args:
-        path: The ONNX model; it is not changed.
-        to: Names of targets, or `all`.
+        path: The ONNX model, which is not changed; or a PyTorch network, which is exported first: a module,
+            `package.module:factory`, or a file that torch wrote.
+        to: Names of targets, or `all`; empty: the fixed model and a sample for it.
         inputs: What to calibrate with and to compare on, and how images become the input. For a RetinaFace (task
             detection) its own recipe is known.
-        fixing, converting, comparing: How; see `onnxlint.deployment.options.Options`.
-        out_dir: Output folder; None for `NAME_deploy` beside the model.
+        fixing, converting, comparing: How; see `onnxlint.deployment.options.Options`. Labels without a task: the outputs
+            tell whether it is classification or detection.
+        exporting: How a network is exported.
+        out_dir: Output folder; None for `NAME_deploy` beside the model, or in the working directory for a network.
         resume: Whether steps are skipped whose inputs are unchanged.
         config, isolated: As for `onnxlint.check`.
         progress: Called with the step under way.
@@ -76,15 +82,26 @@ def deploy(
         StepError: A step failed, and the deployment cannot continue.
         OnnxlintError: An argument, the model or the images are wrong. Files of earlier steps stay.
     """
-    path = os.fspath(path)
-    if path == "-":
+    if isinstance(path, str | os.PathLike) and os.fspath(path) == "-":
         raise OnnxlintError("deploy names its files after the model: name a file, not stdin")
     images = inputs.images
     found = images if images is None or isinstance(images, ImageSet) else find_images(images)
     recipe = inputs.recipe or Recipe()
-    if found is not None:
-        recipe = completed(recipe, inputs, open_model(path))
     asked = Options(found, recipe, inputs.shapes, fixing, converting, comparing, config, isolated)
+    exported = None
+    if is_network(path):
+        preflight_network(path, to, asked)
+        out_dir = out_dir if out_dir is not None else f"{name_of(path)}_deploy"
+        exported = export_first(path, out_dir, asked, exporting, progress)
+        path = exported.report.output
+    elif exporting != ExportOptions():
+        raise OnnxlintError(
+            f"{printable(os.fspath(path))}: is no network: weights and arguments are those of a factory"
+        )
+    path = os.fspath(path)
+    if found is not None:
+        asked = replace(asked, recipe=completed(recipe, inputs, open_model(path)))
+    asked = with_task(path, asked)
     known = preflight(path, out_dir, to, asked, progress)
     folder, fixed = places(path, out_dir)
     try:
@@ -93,7 +110,7 @@ def deploy(
         raise OnnxlintError(f"{printable(folder)}: cannot be written to: {error.strerror or error}") from None
     clear_left(folder)
     clear_left(os.path.join(folder, steps.SAMPLES))
-    return _Pipeline(path, tuple(to), folder, fixed, asked, known, Journal(folder, resume, progress)).run()
+    return _Pipeline(path, tuple(to), folder, fixed, asked, known, Journal(folder, resume, progress), exported).run()
 
 
 @dataclass(frozen=True)
@@ -107,9 +124,11 @@ class _Pipeline:
     options: Options
     recipe: Recipe
     journal: Journal
+    exported: FromNetwork | None = None
 
     def run(self) -> Deployment:
         """All steps, in order."""
+        self._export()
         findings = self._check()
         said = tuple(map(steps.finding_line, findings))
         self._fix(findings, said)
@@ -120,9 +139,9 @@ class _Pipeline:
         }
         failures = self._convert(job)
         failed = {failure.target for failure in failures}
-        wanted = [target.name for _, target in find_targets(self.to)]
+        wanted = [target.name for _, target in steps.targets_of(self.to)]
         artifacts = steps.read_artifacts(self.folder, self.fixed, [name for name in wanted if name not in failed])
-        if not artifacts:
+        if failures and not artifacts:
             first = failures[0]
             raise StepError(
                 f"{printable(self.path)}: no target could be made: {first.target}: {first.message}",
@@ -135,9 +154,23 @@ class _Pipeline:
         report = self._compare(job, artifacts)
         with self.journal.step("samples", job) as step:
             if step.todo:
-                steps.write_samples(artifacts, self.fixed, self.recipe, self.options, step)
+                steps.write_samples(self._to_sample(artifacts), self.fixed, self.recipe, self.options, step)
         done = tuple(self.journal.steps)
         return Deployment(self.path, self.folder, self.fixed, self.recipe, done, artifacts, failures, report)
+
+    def _to_sample(self, artifacts: Sequence[Artifact]) -> Sequence[Artifact]:
+        """What samples are written for: the targets, or the fixed model where none was asked for."""
+        return artifacts or [Artifact("onnx", (self.fixed,), (), (), {})]
+
+    def _export(self) -> None:
+        from onnxlint.report.export import render_export
+
+        if self.exported is None:
+            return
+        with self.journal.step("export") as step:
+            step.started = self.exported.started
+            step.files += (self.path,)
+            step.lines += tuple(line.strip() for line in render_export(self.exported.report).splitlines())
 
     def _check(self) -> tuple[Finding, ...]:
         with self.journal.step("check") as step:
@@ -180,7 +213,7 @@ class _Pipeline:
         return failures
 
     def _compare(self, job: Mapping[str, Any], artifacts: Sequence[Artifact]) -> AccuracyReport:
-        comparing = self.options.comparing
+        comparing = self.options.evaluated()
         candidates = [self.fixed, *(artifact.files[0] for artifact in artifacts)]
         key = {
             **job,

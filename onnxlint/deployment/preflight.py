@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlint.backends import Job, Progress, backend_for
+from onnxlint.backends import Job, Progress, Target, backend_for
 from onnxlint.conversion.child import call_in_child
 from onnxlint.conversion.preflight import require_targets
-from onnxlint.conversion.session import find_targets
 from onnxlint.deployment.options import Options
 from onnxlint.deployment.samples.writing import require_jinja
+from onnxlint.deployment.steps import targets_of
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, Recipe
 from onnxlint.images.sizes import recipe_for
 from onnxlint.model.skeleton import Model, open_model
+from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     Raises:
         OnnxlintError: The first thing that is wrong.
     """
-    targets = find_targets(to)
+    targets = targets_of(to)
     require_jinja()
     model = open_model(path)
     _, fixed = places(path, folder)
@@ -50,11 +51,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         raise OnnxlintError(
             f"--out-dir {printable(os.path.dirname(fixed))}: the fixed model would replace the original; choose another"
         )
-    calibrated = [target.name for _, target in targets if target.calibrates]
-    if calibrated and options.images is None:
-        raise OnnxlintError(
-            f"{calibrated[0]} is calibrated with images: add --images with a folder, a list or an .npz file"
-        )
+    _require_images(targets, options)
     _task(options)
     known = _known_recipe(model, options)
     images = options.images
@@ -67,10 +64,84 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
         threads=options.converting.threads,
         tools=options.converting.tools,
     )
-    require_targets(targets, path, job)
+    if targets:
+        require_targets(targets, path, job)
     progress("a first run", 0, None)
     call_in_child(path, _run_once, path, recipe, options)
     return recipe
+
+
+def preflight_network(network: Any, to: Sequence[str], options: Options) -> None:
+    """Find out what would fail after the export of a network, as far as that can be known before.
+
+    Raises:
+        OnnxlintError: The first thing that is wrong.
+    """
+    targets = targets_of(to)
+    require_jinja()
+    _require_images(targets, options)
+    recipe, images = options.recipe, options.images
+    if (
+        images is not None
+        and images.arrays is None
+        and not (recipe.mean or recipe.norm)
+        and options.comparing.task != "detection"
+    ):
+        raise _unknown(network if isinstance(network, str) else type(network).__name__)
+    if options.comparing.task is not None:
+        _task(options)
+
+
+def with_task(path: str, options: Options) -> Options:
+    """The options with the task that the outputs tell, where labels were given and no task.
+
+    Raises:
+        OnnxlintError: The model does not run, or its outputs do not tell.
+    """
+    if options.comparing.labels is None or options.comparing.task is not None:
+        return options
+    task = call_in_child(path, _task_told_by, path, options)
+    if task is None:
+        raise OnnxlintError("--labels needs --task: classification or detection")
+    return replace(options, comparing=replace(options.comparing, task=task))
+
+
+def _task_told_by(path: str, options: Options) -> str | None:
+    """Run a model on one random image; whether it gives a score for each class, or what a known detector gives."""
+    from onnxlint.accuracy.tasks.decoder import choose
+    from onnxlint.accuracy.tasks.labels import read_class_list, read_classes
+
+    labels = options.comparing.labels or ""
+    model = open_model(path)
+    view = make_view(model)
+    inputs = view.main.data_inputs
+    recipe = recipe_for(model, options.recipe, options.shapes)
+    shape = list(options.shapes.get(inputs[0], view.main.shape(inputs[0]) or ())) if len(inputs) == 1 else []
+    if len(shape) != 4:
+        return None
+    if recipe.size is not None:
+        shape = [1, shape[1] if isinstance(shape[1], int) else recipe.channels, *recipe.size[::-1]]
+    sizes = [one if isinstance(one, int) else 1 for one in shape]
+    session = backend_for(path).open(path, options.converting.threads)
+    x = np.random.default_rng(0).random(sizes, np.float32)
+    outputs = {port.name: array for port, array in zip(session.outputs, session.run({inputs[0]: x}), strict=True)}
+    count = len(read_classes(labels).names) if os.path.isdir(labels) else len(read_class_list(labels))
+    flat = [array for array in outputs.values() if array.ndim == 2 and array.shape[0] == 1 and array.shape[1] > 1]
+    if len(flat) == len(outputs) and any(count in (0, array.shape[1]) for array in flat):
+        return "classification"
+    try:
+        choose(outputs, (sizes[3], sizes[2]), _heads(model))
+    except OnnxlintError:  # no decoder fits the outputs
+        return None
+    return "detection"
+
+
+def _require_images(targets: Sequence[tuple[Any, Target]], options: Options) -> None:
+    calibrated = [target.name for _, target in targets if target.calibrates]
+    if calibrated and options.images is None:
+        raise OnnxlintError(
+            f"{calibrated[0]} is calibrated with images: add --images with a folder, a list or an .npz file"
+        )
 
 
 def places(path: str, folder: str | None) -> tuple[str, str]:
@@ -99,11 +170,9 @@ def _task(options: Options) -> Task | None:
 
     parse_conditions(options.comparing.fail_if, None if options.comparing.task else ())
     if options.comparing.task is None:
-        if options.comparing.labels is not None:
-            raise OnnxlintError("--labels needs --task")
         return None
-    if options.images is None:
-        raise OnnxlintError("--task needs --images")
+    if options.images is None and options.comparing.labels is not None and not _is_list(options.comparing.labels):
+        raise OnnxlintError("--task with labels of images needs --images")
     return make_task(
         options.comparing.task,
         recipe=options.recipe,
@@ -111,6 +180,13 @@ def _task(options: Options) -> Task | None:
         labels=options.comparing.labels,
         detection=options.comparing.detection,
     )
+
+
+def _is_list(labels: str) -> bool:
+    """Whether labels are no more than the names of classes."""
+    from onnxlint.accuracy.tasks.labels import read_class_list
+
+    return not os.path.isdir(labels) and bool(read_class_list(labels))
 
 
 def _run_once(path: str, recipe: Recipe, options: Options) -> None:
@@ -150,8 +226,12 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         wanted = replace(known, size=None) if recipe.size is None else known
         if call_in_child(model.path, _is_retinaface, model.path, wanted, options.converting.threads):
             return known if recipe.size is not None else recipe_for(model, replace(known, size=None), {})
-    raise OnnxlintError(
-        f"{printable(model.path)}: preprocessing unknown; give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
+    raise _unknown(model.path)
+
+
+def _unknown(name: str) -> OnnxlintError:
+    return OnnxlintError(
+        f"{printable(name)}: preprocessing unknown; give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
         "--norm (--mean 0,0,0 for raw pixels)"
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxlint.accuracy.loss import loss_for
 from onnxlint.accuracy.results import AccuracyReport
-from onnxlint.backends import Array, Artifact, Decision, Target, backend_for
+from onnxlint.backends import Array, Artifact, Backend, Decision, Target, backend_for
 from onnxlint.conversion.child import call_in_child
 from onnxlint.conversion.manifest import read_manifest
 from onnxlint.conversion.session import Failure, convert, find_targets
@@ -35,13 +35,23 @@ from onnxlint.text import counted, printable, size
 SAMPLES = "samples"
 """Name of the folder of samples."""
 
+_Classes = Sequence[str] | Callable[[int], Sequence[str]]
+
+CLASSES = "classes.txt"
+"""Name of the list of classes."""
+
 _SAMPLE_SECONDS = 300
+
+
+def targets_of(to: Sequence[str]) -> list[tuple[Backend, Target]]:
+    """Backends and targets by name; none where none is named."""
+    return find_targets(to) if to else []
 
 
 def by_backend(to: Sequence[str]) -> list[list[Target]]:
     """The targets of each backend: what several of them need is made once."""
     groups: dict[str, list[Target]] = {}
-    for backend, target in find_targets(to):
+    for backend, target in targets_of(to):
         groups.setdefault(backend.name, []).append(target)
     return list(groups.values())
 
@@ -57,7 +67,7 @@ def check_model(path: str, to: Sequence[str], options: Options) -> tuple[Finding
     """
     from onnxlint.lint.session import Check
 
-    own = {getattr(backend, "lint_target", backend.name) for backend, _ in find_targets(to)}
+    own = {getattr(backend, "lint_target", backend.name) for backend, _ in targets_of(to)}
     lint = sorted(own & set(target_names()))
     run = Check([path], options.configs(targets=tuple(lint) or None)).run()
     for result in run.results:
@@ -182,7 +192,10 @@ def compare_artifacts(
     from onnxlint.report.compare import render
 
     inputs = ImageOptions(options.images, recipe, options.shapes)
-    report = _named(compare(path, candidates, inputs, options.comparing, step.journal.progress))
+    comparing = options.evaluated()
+    if comparing != options.comparing:
+        step.lines += (f"task {options.comparing.task}: not evaluated, because no images were given",)
+    report = _named(compare(path, candidates, inputs, comparing, step.journal.progress))
     for format in ("json", "html"):
         step.write(f"report.{format}", render(format, report))
     return report
@@ -208,6 +221,8 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
     model = open_model(fixed)
     images = options.images
     classes = _class_names(options.comparing.labels, options.comparing.task)
+    if listed := _class_list(options.comparing.labels, options.comparing.task):
+        step.write(CLASSES, "".join(f"{name}\n" for name in listed))
     photo, x = _first_input(images, recipe, make_view(model), options.shapes)
     if images is None or images.arrays is not None:
         step.lines += (
@@ -227,12 +242,7 @@ def write_samples(artifacts: Sequence[Artifact], fixed: str, recipe: Recipe, opt
 
 
 def _texts(
-    artifact: Artifact,
-    fixed: str,
-    recipe: Recipe,
-    options: Options,
-    x: Array,
-    classes: Sequence[str] | Callable[[int], Sequence[str]],
+    artifact: Artifact, fixed: str, recipe: Recipe, options: Options, x: Array, classes: _Classes
 ) -> dict[str, str]:
     """The samples of an artifact, which is run for them."""
     from onnxlint.deployment.samples import sample_texts
@@ -264,19 +274,31 @@ def _first_input(
     return "", np.random.default_rng(0).random(shapes.get(name, tuple(shape)), np.float32)
 
 
-def _class_names(labels: str | None, task: str | None) -> Sequence[str] | Callable[[int], Sequence[str]]:
+def _class_names(labels: str | None, task: str | None) -> _Classes:
     """Names of the model's classes, where the labels tell; of a detector once the number of its classes is known."""
     if labels is None:
         return ()
     if task == "detection":
         from onnxlint.accuracy.tasks.detection import class_names
 
-        return partial(class_names, labels)  # it goes to another process, as no lambda does
+        return partial(class_names, labels)  # picklable, for the child
     if task == "classification":
         from onnxlint.accuracy.tasks.labels import read_classes
 
         return read_classes(labels).names
     return ()
+
+
+def _class_list(labels: str | None, task: str | None) -> tuple[str, ...]:
+    """The names that a list of classes or a COCO file gives, the background left out."""
+    from onnxlint.accuracy.tasks.labels import BACKGROUND, read_boxes, read_class_list, read_classes
+
+    if labels is None or task not in ("classification", "detection"):
+        return ()
+    if task == "classification":
+        return read_classes(labels).names
+    names = read_class_list(labels) or tuple(read_boxes(labels).categories.values())
+    return tuple(name for name in names if name.strip("_").lower() not in BACKGROUND)
 
 
 def _run_sample(step: OpenStep, script: str, photo: str) -> None:
