@@ -150,7 +150,11 @@ class _Pipeline:
         job["files"] = {
             name: digest_of(os.path.join(self.folder, name)) for name in self.journal.files_of(("fix", "convert"))
         }
-        job |= {"task": self.options.comparing.task, "detection": steps.plain(self.options.comparing.detection)}
+        job |= {
+            "task": self.options.comparing.task,
+            "detection": steps.plain(self.options.comparing.detection),
+            "labels": labels_digest(self.options.comparing.labels),
+        }
         report = self._compare(job, artifacts)
         with self.journal.step("samples", job) as step:
             if step.todo:
@@ -218,7 +222,6 @@ class _Pipeline:
         key = {
             **job,
             "reference": self._source_digest(),
-            "labels": labels_digest(comparing.labels),
             "asked": [comparing.layers, comparing.suggest, list(comparing.fail_if)],
         }
         with self.journal.step("compare", key) as step:
