@@ -61,6 +61,7 @@ class References:
         for sizes in _variations(_sizes(network)):
             if len(self.trials) >= ENOUGH:
                 break
+            # An input without free sizes keeps its value: it may be a factor, which is no random number.
             args = tuple(
                 random(
                     [
@@ -70,6 +71,8 @@ class References:
                     str(one.example.dtype).removeprefix("torch."),
                     generator,
                 )
+                if one.free
+                else one.example
                 for one in network.inputs
             )
             try:
