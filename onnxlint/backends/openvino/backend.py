@@ -123,24 +123,65 @@ class OpenVinoBackend:
 BACKEND = OpenVinoBackend()
 
 
-def _int8(
-    session: OrtSession, job: Job, progress: Progress
-) -> tuple[Any, frozenset[str], tuple[str, ...], dict[str, Any]]:
-    """The int8 model, its names, notes and facts."""
-    from onnxlint.backends.openvino.int8 import HELD, IMAGES, NNCF, by_nncf, by_qdq, require_method
-    from onnxlint.backends.ort.feeds import from_images, image_port, spread
+Made = tuple[Any, frozenset[str], tuple[str, ...], dict[str, Any]]
+"""An int8 model, the names of the ONNX model, notes and facts."""
+
+
+def _int8(session: OrtSession, job: Job, progress: Progress) -> Made:
+    from onnxlint.backends.openvino.int8 import NNCF, by_qdq, require_method
+    from onnxlint.backends.ort.feeds import image_port
 
     require_method(job)
     if job.images is None:
         raise OnnxlintError(f"{printable(session.path)}: {INT8.name} is calibrated on images; give some with --images")
     image_port(session.path, session.inputs)
-    if job.method != NNCF:
-        return by_qdq(session.path, job, progress)
+    if job.method == NNCF:
+        return _by_nncf(session, job, progress)
+    made = by_qdq(session.path, job, progress)
+    return _better(made, session, job, progress) if job.method == "auto" and not job.mixed else made
+
+
+def _by_nncf(session: OrtSession, job: Job, progress: Progress) -> Made:
+    from onnxlint.backends.openvino.int8 import HELD, IMAGES, NNCF, by_nncf
+    from onnxlint.backends.ort.feeds import from_images, spread
+
+    assert job.images is not None
     first = next(from_images(session.path, session.inputs, job, spread(job.images, 1)))
     count = max(1, min(IMAGES, HELD // sum(value.nbytes for value in first.values())))
     inputs = list(from_images(session.path, session.inputs, job, spread(job.images, count)))
     model, names = by_nncf(session, inputs, job, progress)
     return model, names, (), {"method": NNCF, "images": len(inputs), "weight_bits": job.weight_bits}
+
+
+def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Made:
+    """The model, or NNCF's where that loses less of the task; the model itself without a task, or without NNCF."""
+    from importlib.util import find_spec
+
+    from onnxlint.backends.openvino.better import JUDGED, loss_of, shown
+    from onnxlint.backends.ort.feeds import from_images, spread
+
+    if job.task is None or job.images is None or find_spec("nncf") is None:
+        return made
+    inputs = list(from_images(session.path, session.inputs, job, spread(job.images, JUDGED)))
+    first = loss_of(made[0], made[1], session, inputs, job)
+    if not first.rank:  # the outputs are not those of the task
+        return made
+    try:
+        other = _by_nncf(session, job, progress)
+    except OnnxlintError as error:
+        return (*made[:2], (*made[2], f"NNCF was not tried: {error}"), made[3])
+    second = loss_of(other[0], other[1], session, inputs, job)
+    is_better = bool(second.rank) and second.rank < first.rank
+    names = ("NNCF's", "that of onnx-int8-static") if is_better else ("that of onnx-int8-static", "NNCF's")
+    losses = (second, first) if is_better else (first, second)
+    note = f"{names[0]} is taken ({shown(losses[0])}); {names[1]}: {shown(losses[1])}"
+    model, known, notes, facts = other if is_better else made
+    return (
+        model,
+        known,
+        (*notes, note),
+        {**facts, "method": "auto", "made_by": "nncf" if is_better else "onnx-int8-static"},
+    )
 
 
 def _checked(

@@ -156,7 +156,7 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
         found = calibrate.histograms(stream(), compute, names, ranges, told)
         return symmetric.mirrored(found, symmetric.groups(one, names))
 
-    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads)
+    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads, job.task)
     made = auto.auto(model, some, seen, plan, progress) if method == "auto" else _plain(model, some, seen, plan, method)
     wanted = symmetric.shortcuts(made.model)
     read = {made.model.graph.node[i].input[operand] for i, operand in wanted.items()}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
 from onnxlint.backends.openvino.runtime import default_precision
+from onnxlint.backends.task import Loss
 from onnxlint.conversion.session import repeat
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
@@ -92,6 +94,37 @@ def computed_in(path: str) -> dict[str, set[str]]:
         info = op.get_rt_info()
         found.setdefault(info["layerType"].astype(str), set()).add(info["runtimePrecision"].astype(str))
     return found
+
+
+@dataclass(frozen=True)
+class Prefers:
+    """A task that counts the first or the second candidate that it is shown as the better one."""
+
+    seen: list[int]
+    best: int
+
+    def measure(self, pairs: Any) -> Loss:
+        assert all(set(one) == set(other) == {"boxes", "scores"} for one, other, _ in pairs)
+        self.seen.append(1)
+        return Loss((0.0 if len(self.seen) == self.best else 1.0,), {"found": float(len(self.seen))})
+
+    def record(self) -> dict[str, object]:
+        return {}
+
+
+@pytest.mark.parametrize(("best", "by"), [(1, "onnx-int8-static"), (2, "nncf")])
+def test_the_better_of_the_two_by_the_task(tmp_path: Path, best: int, by: str) -> None:
+    pytest.importorskip("nncf")
+    source = conv_net(tmp_path / "m.onnx")
+    task = Prefers([], best)
+    made = make(source, "openvino-int8", tmp_path, images=IMAGES, recipe=RECIPE, task=task)
+    assert len(task.seen) == 2
+    assert made.details["made_by"] == by
+    assert any(note.endswith(f": found {3 - best}") and f"(found {best})" in note for note in made.notes)
+    other = tmp_path / "other"
+    other.mkdir()
+    method = "nncf" if by == "nncf" else "auto"
+    assert digests(made) == digests(make(source, "openvino-int8", other, images=IMAGES, recipe=RECIPE, method=method))
 
 
 @pytest.mark.parametrize("method", ["minmax", pytest.param("nncf", marks=pytest.mark.slow)])

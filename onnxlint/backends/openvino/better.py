@@ -1,0 +1,62 @@
+"""Of two int8 models, that of onnx-int8-static and NNCF's, the one that answers better: by what the outputs are used for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.backends import Array, Job
+from onnxlint.backends.openvino.convert import save
+from onnxlint.backends.openvino.session import OpenVinoSession
+from onnxlint.backends.task import Loss, size_of
+
+if TYPE_CHECKING:
+    from onnxlint.backends.ort.session import OrtSession
+    from onnxlint.backends.task import Pairs
+
+JUDGED = 16
+"""Calibration images, evenly from all, on which the two are compared."""
+
+
+def loss_of(
+    model: Any, known: frozenset[str], session: OrtSession, inputs: Sequence[Mapping[str, Array]], job: Job
+) -> Loss:
+    """What an int8 model loses of the task, run in OpenVINO.
+
+    Args:
+        model: An `openvino.Model`.
+        known: Names of the ONNX model.
+        session: That in onnxruntime.
+        inputs: On which they are compared.
+        job: With the task.
+
+    Raises:
+        OnnxlintError: It does not run, or its outputs are not those of the task.
+    """
+    assert job.task is not None
+    with tempfile.TemporaryDirectory() as folder:
+        files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
+        save(model.clone(), files, known, half=False, source=session.path)
+        made = OpenVinoSession(files[0], job.threads)
+
+        def pairs() -> Pairs:
+            names = [port.name for port in session.outputs]
+            return _pairs(session, made, names, inputs)
+
+        return job.task.measure(pairs())
+
+
+def _pairs(
+    session: OrtSession, made: OpenVinoSession, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]
+) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], tuple[int, int]]]:
+    for feeds in inputs:
+        shape = next(iter(feeds.values())).shape
+        reference = dict(zip(names, session.run(feeds), strict=True))
+        yield reference, dict(zip(names, made.run(feeds), strict=True)), size_of(shape)
+
+
+def shown(loss: Loss) -> str:
+    """The metrics of a loss, in words."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in list(loss.values.items())[:4]) or "nothing measured"
