@@ -50,18 +50,50 @@ class Tabular:
         return f"<{type(self).__name__} {printable(self.headline())}>"
 
     def _repr_html_(self) -> str:
-        """A table for notebooks; every value is escaped."""
-        from html import escape
-
+        """A table for notebooks, in their light and dark themes; every value is escaped."""
         rows = self.rows()
         keys = [key for key in (rows[0] if rows else {}) if any(row[key] not in (None, "") for row in rows)]
-        head = "".join(f"<th>{escape(key)}</th>" for key in keys)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(_cell(row[key]))}</td>' for key in keys)}</tr>" for row in rows[:MAX_ROWS]
-        )
-        more = f"<p>and {len(rows) - MAX_ROWS:,} more</p>" if len(rows) > MAX_ROWS else ""
-        caption = escape(printable(self.headline()))
-        return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>{more}"
+        caption = printable(self.headline())
+        models = {str(row["model"]) for row in rows} if "model" in keys else set()
+        if len(models) == 1 and len(keys) > 1:  # said once, above
+            keys.remove("model")
+            caption += f" · {printable(models.pop())}"
+        return html_table(caption, keys, rows)
+
+
+def html_table(caption: str, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for notebooks with a caption, columns and at most `MAX_ROWS` rows; every value is escaped."""
+    from html import escape
+
+    head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in keys)
+    body = "".join(f"<tr>{''.join(_data(key, row.get(key)) for key in keys)}</tr>" for row in rows[:MAX_ROWS])
+    more = f"<p>and {len(rows) - MAX_ROWS:,} more</p>" if len(rows) > MAX_ROWS else ""
+    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>" if rows else ""
+    return f'{_STYLE}<table class="onnxlint"><caption>{escape(caption)}</caption>{table}</table>{more}'
+
+
+_STYLE = """<style>
+table.onnxlint {border-collapse: collapse; max-width: 100%}
+table.onnxlint caption {caption-side: top; text-align: left; font-weight: bold; padding: .3em 0}
+table.onnxlint th, table.onnxlint td {text-align: left; vertical-align: top; padding: .3em .6em; white-space: normal;
+  overflow-wrap: anywhere; min-width: 4em; max-width: 32em; border-bottom: 1px solid rgba(128, 128, 128, .3)}
+table.onnxlint td.number {text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap}
+table.onnxlint td.code {font-family: monospace}
+table.onnxlint td.error {color: #d33; font-weight: bold}
+table.onnxlint td.warning {color: #b70; font-weight: bold}
+</style>"""
+
+_IN_CODE = frozenset(("code", "place", "source", "output", "file"))
+"""Columns that hold names from a model or a program."""
+
+
+def _data(key: str, value: Any) -> str:
+    """One cell."""
+    from html import escape
+
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    kind = "number" if is_number else "code" if key in _IN_CODE else value if value in ("error", "warning") else ""
+    return f'<td class="{kind}">{escape(_cell(value))}</td>' if kind else f"<td>{escape(_cell(value))}</td>"
 
 
 def _cell(value: Any) -> str:

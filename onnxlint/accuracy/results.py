@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
+from onnxlint.tabular import html_table
 from onnxlint.text import counted, db, listed, printable
 
 
@@ -290,16 +290,9 @@ class AccuracyReport:
         """A table for notebooks."""
         rows = self.rows()
         columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("path", "backend")))
-        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-        body = "".join(f"<tr>{''.join(f'<td>{_cell(row.get(name))}</td>' for name in columns)}</tr>" for row in rows)
-        sentence = "" if self.verdict is None else f"<p>{escape(self.verdict.sentence)}</p>"
-        return f"{sentence}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return escape(f"{value:.5g}" if isinstance(value, float) else printable(str(value)))
+        columns = [name for name in columns if any(row.get(name) not in (None, "") for row in rows)]
+        caption = f"Compared on {counted(self.inputs, 'input')}" if self.verdict is None else self.verdict.sentence
+        return html_table(printable(caption), columns, rows)
 
 
 ROUNDING_DB = 100.0

@@ -146,6 +146,7 @@ class Rule(ABC):
         default: Whether the rule runs when nothing is selected.
         needs_weights: Whether it reads weights, and so runs only with `--weights`.
         fix: Applicability of this rule's fixes in general; each finding carries its own.
+        apart: Whether reports for people show each finding by itself, because the messages differ in more than the place.
         arithmetic: Whether its patch changes arithmetic, so that results are equal only within rounding.
     """
 
@@ -163,6 +164,7 @@ class Rule(ABC):
     needs_weights: ClassVar[bool] = False
     fix: ClassVar[Fix | None] = None
     arithmetic: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
@@ -230,7 +232,7 @@ class Rule(ABC):
             evidence=tuple((key, str(value)) for key, value in facts.items()),
             fix=fix,
             actionable=actionable,
-            group=printable(group),
+            group=printable(message if self.apart else group),
             covers=covers,
         )
 

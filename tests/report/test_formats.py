@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from onnxlint import Severity
+from onnxlint import Rule, Severity
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location, SourceLine
 from onnxlint.lint.engine import Plan, check_file
@@ -495,7 +495,8 @@ def test_junit_fails_where_the_exit_code_does(fail_on: Severity | None, failures
 def test_a_comment_never_gets_too_long(tmp_path: Path) -> None:
     (found, *_) = fixes().results[0].findings
     for number in (60, 300, 3000):
-        results = tuple(CheckResult(f"m{i}.onnx", (found,) * (number // 10)) for i in range(10))
+        kinds = tuple(replace(found, help=f"advice {k}") for k in range(number // 10))
+        results = tuple(CheckResult(f"m{i}.onnx", kinds) for i in range(10))
         text = render("markdown", Report(results, rules("SHP001")))
         assert len(text) <= 65_000
         assert text.count("<details>") == text.count("</details>")
@@ -552,3 +553,37 @@ class TestRetinaFace:
             for one in found:
                 assert one.code in text
                 assert one.location.node in text.replace("&#45;", "-")
+
+
+def test_markdown_has_one_entry_for_findings_of_a_kind() -> None:
+    findings = (
+        finding(
+            "SHP002",
+            message=f"Reshape target [{i}] is computed",
+            location=Location("m.onnx", node=f"r{i}", op_type="Reshape", index=i),
+        )
+        for i in range(60)
+    )
+    grouped = tuple(replace(one, group="Reshape targets are computed") for one in findings)
+    report = render("markdown", Report((CheckResult("m.onnx", grouped),), rules("SHP002")))
+    assert report.count("<details>") == 1
+    assert "Reshape targets are computed (60 places) — <code>r0</code> and 59 more" in report
+    assert "also at `r1`, `r2`, " in report
+    assert "`r30` and 29 more" in report
+
+
+def test_what_differs_in_more_than_the_place_is_not_put_together() -> None:
+    """Each operator that a target lacks is its own line."""
+
+    class Apart(Rule):
+        code = "ZZZ001"
+        name = "apart"
+        apart = True
+
+        def check(self, view: Any, options: Any) -> Any:
+            yield from ()
+
+    findings = tuple(Apart().found(Location("m.onnx", node=op), f"no {op}") for op in ("Shape", "If"))
+    text = render("text", Report((CheckResult("m.onnx", findings),), rules("SHP002")))
+    assert "no Shape\n" in text
+    assert "no If\n" in text

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from onnxlint.fixes.conditions import strictest
 from onnxlint.lint.finding import Applicability, CheckResult, Finding, Fix
 from onnxlint.report._common import shown
 from onnxlint.text import counted, listed
@@ -35,12 +36,17 @@ class Group:
         return self.findings[0]
 
     @property
+    def places(self) -> int:
+        """How many places they are about."""
+        return sum(map(_places, self.findings))
+
+    @property
     def message(self) -> str:
         """What they say: the message of one; of several the sentence that their rule has for all, or the first's."""
         if len(self.findings) == 1:
             return self.first.message
         messages = {finding.message for finding in self.findings}
-        number = f"{len(self.findings):,}"
+        number = f"{self.places:,}"
         if len(messages) == 1:
             return f"{self.first.message} ({number} places)"
         if self.first.group:
@@ -49,9 +55,22 @@ class Group:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Under which conditions the fixes hold, each once."""
+        """Under which condition the fixes hold: one, or none; conditions of several fixes are combined."""
         fixes = [finding.fix for finding in self.findings if finding.fix is not None]
-        return tuple(dict.fromkeys(fix.condition for fix in fixes if fix.condition))
+        conditions = dict.fromkeys(fix.condition for fix in fixes if fix.condition)
+        if len(conditions) < 2:
+            return tuple(conditions)
+        return (" and ".join(strictest(clause for one in conditions for clause in one.split(" and "))),)
+
+
+def _places(finding: Finding) -> int:
+    """How many places a finding is about: rules that report nodes of a kind together say how many these are."""
+    count = dict(finding.evidence).get("count", "")
+    return int(count) if count.isdecimal() and len(count) < _DIGITS else 1
+
+
+_DIGITS = 10
+"""Of a number of places at most: a team's own rules may call something else a count."""
 
 
 def grouped(findings: Iterable[Finding]) -> list[Group]:
@@ -69,13 +88,14 @@ def split(result: CheckResult) -> tuple[list[Finding], list[Finding]]:
     return some, [finding for finding in result.findings if not finding.actionable]
 
 
-def unactionable(findings: Sequence[Finding]) -> str:
-    """The others in one sentence; empty if there are none."""
+def unactionable(findings: Sequence[Finding], listed_by: str = "-v") -> str:
+    """The others in one sentence, with what lists them; empty if there are none."""
     if not findings:
         return ""
     codes = Counter(finding.code for finding in findings)
     shown_codes = listed(f"{code} ×{number}" if number > 1 else code for code, number in codes.items())
-    return f"{counted(len(findings), 'finding')} that no fix and no other export would remove ({shown_codes}); -v lists them"
+    many = counted(len(findings), "finding")
+    return f"{many} that no fix and no other export would remove ({shown_codes}); {listed_by} lists them"
 
 
 def fix_hint(results: Sequence[CheckResult]) -> str:

@@ -1,7 +1,8 @@
 """Markdown as GitHub and GitLab show it: for comments on pull requests and for the summary of a job.
 
-Every finding folds, and shows a Mermaid picture of its neighbourhood in the graph. A comment of GitHub holds 65,536
-characters: what does not fit loses its picture first, then the rest of its text, and is counted at the end.
+Every kind of finding folds, and shows a Mermaid picture of the neighbourhood of the first one in the graph. A comment of
+GitHub holds 65,536 characters: what does not fit loses its picture first, then the rest of its text, and is counted at the
+end. Findings that nothing removes are counted, as in the text report.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from onnxlint.lint.finding import Finding, Severity
 from onnxlint.report import Report
 from onnxlint.report._common import Totals, fix_terms, headline, totals
+from onnxlint.report.check.groups import Group, grouped, split, unactionable
 from onnxlint.report.markup import code, html, picture, prose
+from onnxlint.text import listed
 
 MOST = 65_000
 """Characters of a report at most."""
@@ -34,7 +37,10 @@ def render(report: Report) -> str:
             entries.append((f"❌ {prose(result.error.message)}\n\n",))
         if result.findings and not report.statistics:
             entries.append((f"### {code(result.model)}\n\n",))
-            entries += [_finding(finding) for finding in result.findings]
+            some, others = split(result)
+            entries += [_group(group) for group in grouped(some)]
+            if others:
+                entries.append((f"{prose(unactionable(others, 'the JSON report'))}\n\n",))
     parts, left_out = _fitted(entries, MOST - _RESERVED - len(head))
     if left_out:
         parts.append(f"… and {left_out} more, left out for length.\n")
@@ -84,13 +90,15 @@ def _table(report: Report) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def _finding(finding: Finding) -> _Entry:
+def _group(group: Group) -> _Entry:
     """With picture, without, and in one line."""
+    finding = group.first
+    more = f" and {group.places - 1:,} more" if group.places > 1 else ""
     summary = (
-        f"{_SIGNS[finding.severity]} <b>{html(finding.code)}</b> {html(finding.message)} "
-        f"— <code>{html(finding.location.place)}</code>"
+        f"{_SIGNS[finding.severity]} <b>{html(finding.code)}</b> {html(group.message)} "
+        f"— <code>{html(finding.location.place)}</code>{more}"
     )
-    facts = "\n".join(f"- {fact}" for fact in _facts(finding))
+    facts = "\n".join(f"- {fact}" for fact in _facts(group))
     start, end = f"<details>\n<summary>{summary}</summary>\n\n{facts}\n", "\n</details>\n\n"
     line = f"- {summary}\n\n"
     if finding.neighbourhood is None:
@@ -98,7 +106,18 @@ def _finding(finding: Finding) -> _Entry:
     return f"{start}{picture(finding.neighbourhood)}{end}", f"{start}{end}", line
 
 
-def _facts(finding: Finding) -> Iterator[str]:
+_MOST_PLACES = 30
+"""Places of one kind that are named beside the first."""
+
+
+def _place(finding: Finding) -> str:
+    """A place, with the line of Python that it comes from."""
+    lines = finding.location.source[-1:]
+    return " ".join([code(finding.location.place), *(code(f"{line.path}:{line.line}") for line in lines)])
+
+
+def _facts(group: Group) -> Iterator[str]:
+    finding = group.first
     place = finding.location
     yield f"**{finding.severity.value}** {prose(finding.name)}, at {code(place.place)}"
     for line in reversed(place.source):
@@ -107,7 +126,11 @@ def _facts(finding: Finding) -> Iterator[str]:
         yield f"module {code(place.scope)}"
     if place.near:
         yield f"near output {code(place.near)}"
+    if others := [_place(one) for one in group.findings[1 : _MOST_PLACES + 1]]:
+        left = len(group.findings) - 1 - len(others)
+        yield f"also at {', '.join(others)}" + (f" and {left:,} more" if left else "")
     if finding.help:
         yield f"**help** {prose(finding.help)}"
     if finding.fix:
-        yield f"**fix** {prose(fix_terms(finding.fix))}"
+        terms = [fix_terms(one.fix) for one in group.findings if one.fix is not None]
+        yield f"**fix** {prose(listed(dict.fromkeys(terms), 3))}"

@@ -126,9 +126,10 @@ class _Writer:
             by_origin.setdefault(where, []).append(shown(finding.location.place))
         room = _SHORT if self.room is None else self.room
         lines = list(by_origin.items())
-        left = sum(len(names) for _, names in lines[_PLACES:])
+        last = min(len(lines), _PLACES) - 1
+        left = sum(len(names) for _, names in lines[_PLACES:]) + group.places - len(group.findings)
         for number, (where, names) in enumerate(lines[:_PLACES]):
-            more = left if number == _PLACES - 1 else 0
+            more = left if number == last else 0
             start = f"{where}  " if where else ""
             text = self._few(names, room - self.measure(start), more)
             arrow = self.paint("arrow", "-->") + " " if not number else "    "

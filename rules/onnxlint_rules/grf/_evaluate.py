@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint import GraphView, Node, Unfixable, printable
 from onnxlint_rules._graph import fixed_tensor
+from onnxlint_rules.grf._folding import known_sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ _KINDS = "biufc"
 
 
 def evaluate(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
-    """Values that nodes compute from constants alone.
+    """Values that nodes compute from constants and fixed sizes alone.
 
     Args:
         nodes: Nodes of one graph, in topological order.
@@ -47,11 +48,14 @@ def evaluate(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) -> d
 
 
 def _small_model(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) -> onnx.ModelProto:
+    import numpy as np
     import onnx
     from onnx import numpy_helper
 
     pending, known = list(nodes), {id(node) for node in nodes}
     for node in pending:  # a ConstantOfShape is nobody's member, and still read
+        if _sizes(node) is not None:
+            continue
         for i in range(len(node.inputs)):
             producer = node.producer(i)
             if producer is not None and id(producer) not in known and producer.op not in ("Constant", "Identity"):
@@ -67,6 +71,11 @@ def _small_model(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) 
     graph.name = "constants"
     made: set[str] = set()
     for node in nodes:
+        sizes = _sizes(node)
+        if sizes is not None:
+            made.update(node.outputs)
+            graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), node.output()))
+            continue
         for name in node.inputs:
             if name and name not in made:
                 made.add(name)
@@ -80,6 +89,11 @@ def _small_model(view: GraphView, nodes: Sequence[Node], wanted: Sequence[str]) 
     for name in wanted:
         graph.output.append(onnx.ValueInfoProto(name=name))
     return model
+
+
+def _sizes(node: Node) -> list[int] | None:
+    """What a Shape of fixed sizes gives, whatever the data are; None for all other nodes."""
+    return known_sizes(node) if node.op == "Shape" else None
 
 
 def _onnxruntime(model: onnx.ModelProto) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Which nodes compute the same value at every run, because all that they read is constant."""
+"""Which nodes compute the same value at every run, because all that they read is constant, or a fixed size."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class Region(NamedTuple):
 
 
 def foldable_nodes(view: GraphView) -> dict[int, Node]:
-    """Id → node, for every node whose inputs are all constants or computed from constants; Constant itself left out."""
+    """Id → node, for every node that computes the same at every run; Constant itself left out.
+
+    These are those whose inputs are all constants or computed from constants, and Shapes of fixed sizes.
+    """
     key = "onnxlint_rules.foldable_nodes"
     known: dict[int, Node] | None = view.memo.get(key)
     if known is None:
@@ -68,6 +71,10 @@ def _fold(graph: Graph, constants: dict[int, set[str]], found: dict[int, Node]) 
                 names.update(node.outputs)
             continue
         # Nearly all nodes read data first: one look is enough for them.
+        if node.op == "Shape" and known_sizes(node) is not None:
+            names.update(node.outputs)
+            found[id(node)] = node
+            continue
         if inputs[0] not in names and not _is_outer_constant(graph, inputs[0], constants):
             continue
         if node.op in _NEVER or "::" in node.op:
@@ -77,6 +84,17 @@ def _fold(graph: Graph, constants: dict[int, set[str]], found: dict[int, Node]) 
             found[id(node)] = node
     names.discard("")
     return names
+
+
+def known_sizes(node: Node) -> list[int] | None:
+    """What a Shape gives where all these sizes are numbers; None if one is free."""
+    shape = node.shape(0)
+    if shape is None:
+        return None
+    end = node.attribute("end")
+    sizes = shape[int(node.attribute("start", 0)) : None if end is None else int(end)]
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return numbers if len(numbers) == len(sizes) else None
 
 
 def _is_outer_constant(graph: Graph, name: str, constants: dict[int, set[str]]) -> bool:

@@ -67,6 +67,7 @@ class DeadNode(Rule):
 
     code = "GRF002"
     name = "dead-node"
+    apart = True
     severity = Severity.INFO
     help = "remove it, or add it to the outputs if it should be one"
     examples = (

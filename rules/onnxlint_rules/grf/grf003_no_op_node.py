@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent
+from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, listed
 from onnxlint_rules._graph import constant_reals, fixed_tensor, hides, integer, integers, is_fixed, label, names_shown
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules._tensors import read_inline
@@ -198,6 +198,7 @@ class NoOpNode(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
+        kinds = listed(dict.fromkeys(op for op, _, hidden in _groups(view) if not hidden))
         for (op, reason, hidden), nodes in _groups(view).items():
             many = len(nodes) > 1
             subject = f"{len(nodes):,} {op} nodes do" if many else f"{op} does"
@@ -210,6 +211,8 @@ class NoOpNode(Rule):
                 nodes=names_shown(map(label, nodes), 10),
                 count=len(nodes),
                 fix=SAFE if any(is_held(node.graph) for node in nodes) else None,
+                group="Nodes do nothing"
+                + (", but hide values from quantizers and converters" if hidden else f": {kinds}"),
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

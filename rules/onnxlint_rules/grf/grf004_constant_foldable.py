@@ -39,7 +39,7 @@ class ConstantFoldable(Rule):
 
     ## What it does
 
-    Reports connected nodes all of whose inputs are initializers or Constant nodes; groups of the same operators once,
+    Reports connected nodes all of whose inputs are initializers, Constant nodes, or sizes that the model fixes; groups of the same operators once,
     with their number, at the node where the first one ends. Left out: QuantizeLinear and DequantizeLinear, random
     operators and control flow; shape computations (SHP002); ConstantOfShape and Identity by themselves; and results that
     would make the file more than 1 MB larger, such as masks and weights that are widened at start.
@@ -142,6 +142,25 @@ class ConstantFoldable(Rule):
             """,
             says="2 nodes (Sqrt → Reciprocal) compute the same value at every run",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[4,6] x) => (float[4,6] y) <int64 last = {1}, int64[6] places = {0, 1, 2, 3, 4, 5}, int64 two = {2}> {
+                shape = Shape (x)
+                width = Gather (shape, last)
+                border = Sub (width, two)
+                inside = Less (places, border)
+                mask = Cast <to = 1> (inside)
+                y = Mul (x, mask)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[4,6] x) => (float[4,6] y) <float[6] mask = {1, 1, 1, 1, 0, 0}> {
+                y = Mul (x, mask)
+            }
+            """,
+        ),
     )
     silent = (
         Silent(
@@ -173,6 +192,17 @@ class ConstantFoldable(Rule):
         Silent(
             """
             <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,2] x) => (float[N,2] y) {
+                shape = Shape (x)
+                sizes = Cast <to = 1> (shape)
+                y = Mul (x, sizes)
+            }
+            """,
+            why="a size is free",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
             g (float[2000,2000] x) => (float[2000,2000] y) <int64[2] size = {2000, 2000}, float two = {2}> {
                 ones = ConstantOfShape (size)
                 mask = Add (ones, two)
@@ -198,6 +228,7 @@ class ConstantFoldable(Rule):
             first = same[0]
             nodes = [node for region in same for node in region.nodes]
             fixable = any(is_held(node.graph) for node in nodes)
+            what = "parameters" if first.hides else "the same values"
             yield self.found(
                 view.at(first.ends[-1]),
                 _message(first, len(same)),
@@ -206,6 +237,7 @@ class ConstantFoldable(Rule):
                 count=len(same),
                 fix=SAFE if fixable else None,
                 not_fixed="" if fixable else UNHELD,
+                group=f"Groups of nodes compute {what} from constants at every run",
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

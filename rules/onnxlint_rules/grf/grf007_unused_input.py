@@ -50,6 +50,7 @@ class UnusedInput(Rule):
 
     code = "GRF007"
     name = "unused-input"
+    apart = True
     help = "remove the input, or find out why the model ignores it"
     examples = (
         Example(

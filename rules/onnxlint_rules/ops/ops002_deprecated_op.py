@@ -84,6 +84,7 @@ class DeprecatedOp(Rule):
 
     code = "OPS002"
     name = "deprecated-op"
+    apart = True
     severity = Severity.ERROR
     help = "convert the model with 'onnxlint fix --opset N', or export it again"
     examples = (

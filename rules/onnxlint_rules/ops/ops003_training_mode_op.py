@@ -89,6 +89,7 @@ class TrainingModeOp(Rule):
 
     code = "OPS003"
     name = "training-mode-op"
+    apart = True
     help = "call model.eval(), and export without training=…"
     examples = (
         Example(

@@ -67,6 +67,7 @@ class ForeignOp(Rule):
 
     code = "OPS004"
     name = "foreign-op"
+    apart = True
     help = "replace it with standard operators, or choose a target that supports it (--target)"
     examples = (
         Example(

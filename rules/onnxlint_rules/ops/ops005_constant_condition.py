@@ -172,6 +172,7 @@ class ConstantCondition(Rule):
                     fix=SAFE if held else None,
                     covers=whole_graphs(view, _never_run(node)),
                     not_fixed="" if held else UNHELD,
+                    group="Ifs and Loops always do the same: their conditions follow from fixed sizes or constants",
                 )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

@@ -90,6 +90,7 @@ class Float64(Rule):
 
     code = "OPS006"
     name = "float64"
+    apart = True
     help = "convert to float32 where float64 enters"
     examples = (
         Example(

@@ -142,7 +142,7 @@ class ImplicitResizeMode(Rule):
         for node in view.nodes("Resize"):
             text = _implicit(node)
             if text:
-                yield self.found(view.at(node), text, fix=SAFE)
+                yield self.found(view.at(node), text, fix=SAFE, group="Resizes leave how pixels map to the default")
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         held = surgeon.node(view.find(finding.location))

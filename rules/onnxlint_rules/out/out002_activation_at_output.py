@@ -86,6 +86,7 @@ class ActivationAtOutput(Rule):
 
     code = "OUT002"
     name = "activation-at-output"
+    apart = True
     severity = Severity.INFO
     help = "return logits, and apply the activation to the values that pass the threshold"
     examples = (

@@ -162,6 +162,7 @@ class GeneratedIoNames(Rule):
                     names=_list(made_up),
                     proposal=" ".join(f"--rename '{printable(old)}={new}'" for old, new in better.items()),
                     fix=Fix(Applicability.UNSAFE, flag="--rename OLD=NEW"),
+                    group="inputs and outputs have names that the exporter generated",
                 )
 
 

@@ -67,6 +67,7 @@ class PassthroughOutput(Rule):
 
     code = "OUT005"
     name = "passthrough-output"
+    apart = True
     help = "do not return inputs and constants from forward()"
     examples = (
         Example(

@@ -113,6 +113,7 @@ class Fp16Range(Rule):
 
     code = "QNT001"
     name = "fp16-range"
+    apart = True
     needs_weights = True
     help = "scale the weights down, and their inputs up by the same factor"
     examples = (

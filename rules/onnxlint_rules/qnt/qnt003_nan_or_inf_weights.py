@@ -54,6 +54,7 @@ class NanOrInfWeights(Rule):
 
     code = "QNT003"
     name = "nan-or-inf-weights"
+    apart = True
     severity = Severity.ERROR
     help = "export a checkpoint whose weights are all finite"
     examples = (

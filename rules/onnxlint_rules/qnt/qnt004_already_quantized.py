@@ -53,6 +53,7 @@ class AlreadyQuantized(Rule):
 
     code = "QNT004"
     name = "already-quantized"
+    apart = True
     severity = Severity.INFO
     help = "to convert or quantize further, start from the float32 export"
     examples = (

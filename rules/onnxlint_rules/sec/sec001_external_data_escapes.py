@@ -53,6 +53,7 @@ class ExternalDataEscapes(Rule):
 
     code = "SEC001"
     name = "external-data-escapes"
+    apart = True
     severity = Severity.ERROR
     help = "do not load a model like this from a source that you do not trust; save it with the weights in its folder"
     examples = (

@@ -48,6 +48,7 @@ class ExternalDataBroken(Rule):
 
     code = "SEC002"
     name = "external-data-broken"
+    apart = True
     severity = Severity.ERROR
     help = "put the complete file beside the model, under the name that the model gives it"
     examples = (

@@ -56,6 +56,7 @@ class UnprintableName(Rule):
 
     code = "SEC003"
     name = "unprintable-name"
+    apart = True
     help = "rename it; do not print the names of a model like this to a terminal with other tools"
     examples = (
         Example(

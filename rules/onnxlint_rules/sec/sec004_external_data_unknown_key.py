@@ -45,6 +45,7 @@ class ExternalDataUnknownKey(Rule):
 
     code = "SEC004"
     name = "external-data-unknown-key"
+    apart = True
     help = "save the model again with onnx; do not load the file with onnx before 1.21"
     examples = (
         Example(

@@ -114,6 +114,7 @@ class ReshapeSpillsIntoBatch(Rule):
                 "input's inner sizes are free: other input sizes give a wrong batch",
                 fix=Fix(Applicability.UNSAFE, flag="--unsafe"),
                 target=elements,
+                group="Reshape targets fix the sizes of an entry: other input sizes give a wrong batch",
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

@@ -107,6 +107,7 @@ class ExpandByShape(Rule):
                     f"Expand to the shape of {printable(operand.chain.shapes[0].input(0))!r} is not needed: "
                     f"the {reader} after it broadcasts",
                     fix=SAFE,
+                    group="Expands to the shape of another value are not needed: what reads them broadcasts",
                 )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

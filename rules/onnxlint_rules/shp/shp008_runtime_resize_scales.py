@@ -97,4 +97,5 @@ class RuntimeResizeScales(Rule):
                     f"{node.op} {kind} depend on input {printable(fed[0])!r}",
                     help=advice(view, f"{self.help}; {bind}", f"export one model for each factor; {bind}"),
                     operand=node.input(index),
+                    group="Resize sizes or scales depend on inputs",
                 )

@@ -113,6 +113,7 @@ class WrongDeclaredShape(Rule):
                         f"{what} {printable(name)!r} is declared {_show(kind, shape, true_kind)}, "
                         f"but is {_show(true_kind, true_shape, kind)}",
                         fix=SAFE if what == "value" and graph is view.main else None,
+                        group=f"declared shapes or types of {what}s are wrong",
                     )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

@@ -96,7 +96,12 @@ class UnknownShape(Rule):
                 continue
             if all(graph.shape(operand) is not None for operand in node.inputs if operand):
                 reported = node.index
-                yield self.found(view.at(node, value=name), f"rank of {printable(name)!r} cannot be inferred")
+                yield self.found(
+                    view.at(node, value=name), f"rank of {printable(name)!r} cannot be inferred", group=_GROUP
+                )
+
+
+_GROUP = "ranks cannot be inferred"
 
 
 def _is_squeeze(node: Node) -> bool:

@@ -45,6 +45,7 @@ class BrokenAssumption(Rule):
 
     code = "SHP011"
     name = "broken-assumption"
+    apart = True
     severity = Severity.ERROR
     help = "choose a size that fits, or fix the original at this size"
     examples = (

@@ -50,6 +50,7 @@ class BakedSizeRule(Rule):
 
     code = "SHP012"
     name = "baked-size"
+    apart = True
     severity = Severity.WARNING
     help = "compute with x.shape or flatten/unflatten in place of numbers, or declare the size fixed"
     since = "0.2.0"

@@ -141,6 +141,7 @@ class SqueezeWithoutAxes(Rule):
                 help=advice(view, self.help, "name the axes that are 1"),
                 fix=self.fix if fixable else None,
                 not_fixed="" if fixable else "no axis is known to be 1" if not axes else UNHELD,
+                group="Squeezes name no axes: where a free size is 1, that axis goes, too",
             )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:

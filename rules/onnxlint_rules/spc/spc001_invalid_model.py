@@ -77,6 +77,7 @@ class InvalidModel(Rule):
 
     code = "SPC001"
     name = "invalid-model"
+    apart = True
     severity = Severity.ERROR
     help = "repair the program that wrote the model, or export it again"
     examples = (

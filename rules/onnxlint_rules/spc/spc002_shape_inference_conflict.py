@@ -64,6 +64,7 @@ class ShapeInferenceConflict(Rule):
 
     code = "SPC002"
     name = "shape-inference-conflict"
+    apart = True
     severity = Severity.ERROR
     help = "make the operands agree; onnx.checker.check_model(model, full_check=True) reports whether they do"
     examples = (

@@ -52,6 +52,7 @@ class TypeConflict(Rule):
 
     code = "SPC003"
     name = "type-conflict"
+    apart = True
     severity = Severity.ERROR
     help = "give both operands one type at the source, or put a Cast in front of the odd one"
     examples = (

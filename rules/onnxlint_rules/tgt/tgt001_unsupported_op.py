@@ -55,6 +55,7 @@ class UnsupportedOp(Rule):
 
     code = "TGT001"
     name = "unsupported-op"
+    apart = True
     severity = Severity.ERROR
     help = "replace it with operators that the target supports, or move it out of the model"
     targets = frozenset(target_names())

@@ -50,6 +50,7 @@ class DynamicShapeUnsupported(Rule):
 
     code = "TGT002"
     name = "dynamic-shape-unsupported"
+    apart = True
     help = "export with the size that the device runs"
     targets = frozenset(target_names())
     examples = (

@@ -63,6 +63,7 @@ class Int64Truncation(Rule):
 
     code = "TGT003"
     name = "int64-truncation"
+    apart = True
     help = "keep integers within 32 bits, or compute with them outside the model"
     targets = frozenset(target_names())
     examples = (

@@ -51,6 +51,7 @@ class TargetLimit(Rule):
 
     code = "TGT004"
     name = "target-limit"
+    apart = True
     severity = Severity.ERROR
     help = "stay within the limits of the target, or use another operator"
     targets = frozenset(target_names())

@@ -70,6 +70,7 @@ class BatchAxis(Rule):
 
     code = "TGT005"
     name = "batch-axis"
+    apart = True
     severity = Severity.ERROR
     help = "run one sample at a time, and combine samples outside the model"
     targets = frozenset(target_names())

@@ -46,6 +46,7 @@ class TargetOpset(Rule):
 
     code = "TGT006"
     name = "target-opset"
+    apart = True
     severity = Severity.ERROR
     help = "export with an opset_version that the target reads, or use a newer version of the target"
     targets = frozenset(target_names())
