@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from onnxlint.fixes.conditions import strictest
 from onnxlint.lint.finding import Applicability, CheckResult, Finding, Fix
 from onnxlint.report._common import shown
 from onnxlint.text import counted, listed
@@ -60,6 +59,8 @@ class Group:
         conditions = dict.fromkeys(fix.condition for fix in fixes if fix.condition)
         if len(conditions) < 2:
             return tuple(conditions)
+        from onnxlint.fixes.conditions import strictest
+
         return (" and ".join(strictest(clause for one in conditions for clause in one.split(" and "))),)
 
 
