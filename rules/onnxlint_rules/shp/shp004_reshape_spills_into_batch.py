@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from onnxlint import Applicability, Example, Finding, Fix, GraphView, Node, Options, Request, Rule, Severity, Silent
-from onnxlint.rulekit import batch_axis
+from onnxlint.rulekit import batch_axis, exact_sizes, substitute, symbols
 from onnxlint_rules._graph import constant_integers
 
 if TYPE_CHECKING:
@@ -83,6 +84,16 @@ class ReshapeSpillsIntoBatch(Rule):
         Silent(
             """
             <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,8,H,W] x) => (float[M,8] y) <int64[2] target = {-1, 8}> {
+                one = AveragePool <kernel_shape = [9999, 9999], strides = [9999, 9999], ceil_mode = 1> (x)
+                y = Reshape (one, target)
+            }
+            """,
+            why="a pool that is larger than any image leaves one element (EfficientNet of transformers)",
+        ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
             g (float[N,S,16] x, float[16,8] w) => (float[N,S,8] y)
             <int64[2] flat = {-1, 16}, int64[1] eight = {8}, int64[1] first = {0}, int64[1] second = {2}> {
                 rows = Reshape (x, flat)
@@ -107,6 +118,8 @@ class ReshapeSpillsIntoBatch(Rule):
             shape = node.shape(0)
             if shape is None or all(isinstance(dim, int) for dim in shape[1:]) or not _reaches_output(node):
                 continue
+            if _fits_usual_sizes(node, math.prod(elements[1:])):
+                continue
             inner = "×".join(map(str, elements[1:]))
             yield self.found(
                 view.at(node),
@@ -126,6 +139,21 @@ class ReshapeSpillsIntoBatch(Rule):
         target = np.array([0, -1, *elements[2:]], np.int64)
         held.attrs.pop("allowzero", None)
         held.inputs[1] = surgeon.constant(f"{node.name or node.output()}_target", target)
+
+
+_USUAL = (32, 224, 1024, 4096)
+"""Sizes of images."""
+
+
+def _fits_usual_sizes(node: Node, elements: int) -> bool:
+    """Whether each entry has just as many elements at all usual sizes: maps that a large pool made 1×1."""
+    sizes = exact_sizes(node.graph.view).shape(node.graph, node.input(0))
+    if sizes is None:
+        return False
+    names = set().union(*map(symbols, sizes[1:]))
+    return bool(names) and all(
+        math.prod(substitute(size, dict.fromkeys(names, usual)) for size in sizes[1:]) == elements for usual in _USUAL
+    )
 
 
 def _reaches_output(node: Node) -> bool:
