@@ -511,8 +511,9 @@ SHAPE_OPERATORS.update(
         """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast CastLike Ceil Celu Clip Cos Cosh CumSum DequantizeLinear
         DynamicQuantizeLinear Elu Erf Exp EyeLike Floor Gelu GroupNormalization HardSigmoid HardSwish Hardmax Identity
         InstanceNormalization IsInf IsNaN LRN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish
-        Neg Not PRelu QuantizeLinear RMSNormalization Reciprocal Relu ReverseSequence Round ScatterElements ScatterND
-        Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu""".split(),
+        Neg Not PRelu QuantizeLinear RMSNormalization Reciprocal Relu ReverseSequence RotaryEmbedding Round ScatterElements
+        ScatterND Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh TensorScatter
+        ThresholdedRelu Trilu""".split(),
         _first_only,
     )
 )

@@ -258,3 +258,17 @@ def test_refusals_say_what_is_not_known(op: str, attributes: dict[str, Any], dim
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     with pytest.raises(OnnxlintError, match=f"m.onnx: {op} 'node' cannot be lowered to opset 13: {why}"):
         lowered(proto, 13)
+
+
+def test_heads_are_known_behind_a_rotary_embedding() -> None:
+    nodes = [
+        helper.make_node("RotaryEmbedding", ["x", "cos", "sin"], ["turned"], "rotary"),
+        helper.make_node("Attention", ["turned", "turned", "x"], ["y"], "attention", is_causal=1),
+    ]
+    dims = {"x": ["b", 3, "s", 8], "cos": ["b", "s", 4], "sin": ["b", "s", 4]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in dims.items()]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 3, "s", 8])
+    graph = helper.make_graph(nodes, "g", inputs, [output])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    feeds = CACHE | {"x": normal(2, 3, 4, 8)}
+    close(run(proto, feeds), run(lowered(proto, 17), feeds))
