@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -219,9 +220,10 @@ def _require_output(options: Options) -> None:
             f"-o names one file, and {len(options.models)} models are given: use --out-dir DIR or --in-place"
         )
     if not outputs and not options.diff and not options.dry_run:
-        several = len(options.models) == 2 and all(word.endswith(".onnx") for word in options.models)
+        two = len(options.models) == 2 and all(word.endswith(".onnx") for word in options.models)
         first, last = printable(options.models[0]), printable(options.models[-1])
-        asked = f"; did you mean 'onnxlint fix {first} -o {last}'?" if several else ""
+        is_new = two and not os.path.exists(options.models[-1])  # no hint tells anybody to overwrite a model
+        asked = f"; did you mean 'onnxlint fix {first} -o {last}'?" if is_new else ""
         raise UsageError(f"no output given: use -o FILE, --in-place, --out-dir DIR or --diff{asked}")
 
 

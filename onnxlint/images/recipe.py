@@ -25,6 +25,7 @@ import numpy.typing as npt
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.lists import read_list
 from onnxlint.model.arrays import read_arrays
+from onnxlint.model.reading import similar_file
 from onnxlint.text import choices, did_you_mean, printable
 
 Floats = npt.NDArray[np.float32]
@@ -301,7 +302,8 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
     if any(c in text for c in "*?["):
         found = sorted(p for p in glob.glob(text, recursive=True) if Path(p).suffix.lower() in EXTENSIONS)
         return _some(text, found, "the pattern matches no image")
-    raise OnnxlintError(printable(f"{text}: no such file or folder; give --images a folder, a pattern, a list or .npz"))
+    way = similar_file(text) or "give --images a folder, a pattern, a list or .npz"
+    raise OnnxlintError(f"{printable(text)}: no such file or folder; {way}")
 
 
 def _some(source: str, paths: list[str], problem: str) -> ImageSet:

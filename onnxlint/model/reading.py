@@ -33,7 +33,7 @@ def open_file(path: str) -> int:
     try:
         handle = os.open(path, _FLAGS)
     except FileNotFoundError:
-        raise OnnxlintError(f"{shown}: no such file; {_similar(path) or 'check the path'}") from None
+        raise OnnxlintError(f"{shown}: no such file; {similar_file(path) or 'check the path'}") from None
     except IsADirectoryError:
         raise _is_a_folder(shown) from None
     except (OSError, ValueError) as error:
@@ -221,7 +221,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _similar(path: str) -> str:
+def similar_file(path: str) -> str:
     """`did you mean 'x.onnx'?` where a file of a similar name is in the same folder."""
     try:
         names = os.listdir(os.path.dirname(path) or ".")

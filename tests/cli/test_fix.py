@@ -88,3 +88,12 @@ def test_heads_and_flags_together(here: Path) -> None:
     assert old.code == 0
     assert (here / "x.onnx").read_bytes() == (here / "y.onnx").read_bytes()
     assert "0:3, out 3:6" in by_name.out
+
+
+def test_no_hint_tells_to_overwrite_a_model(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for path in paths:
+        path.write_bytes(b"")
+    outcome = onnxlint("fix", *map(str, paths))
+    assert outcome.code == 2
+    assert outcome.err == "error: no output given: use -o FILE, --in-place, --out-dir DIR or --diff\n"
