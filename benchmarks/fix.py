@@ -190,8 +190,7 @@ in onnxruntime without optimizations, at up to four sets of sizes (batch 1, 2 an
 also at batch 0 and at odd ones. A model that accepts none of these gets the sizes that its graph demands. *close* is
 within rtol 1e-3 and atol 1e-4, *fails* a result that does not run where the original does. `onnxlint` is
 `fix --multiple-of 32`, `(safe)` is `fix --allow-empty`, `(simplify)` is the former with `--simplify`. How often each rule
-fires is in
-[rule-statistics.md](rule-statistics.md).
+fires is in [rule-statistics.md](rule-statistics.md).
 
 """
     return head.replace("\\\n", "") + tables(rows).rstrip() + f"\n\n{cost(rows)}\n"
