@@ -324,7 +324,7 @@ def page(found: dict[str, Any]) -> str:
             f"average, no two equal; whole processes, {today}, {versions}, {platform.machine()}, "
             f"{os.cpu_count()} cores that were shared "
             f"with other work: CPU compares, wall time only roughly. Starting takes {start.cpu:.2f} s of CPU. Made by",
-            "`python benchmarks/scale.py --ray --markdown docs/scale.md`.",
+            f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`.",
             "",
             *lines,
             "",

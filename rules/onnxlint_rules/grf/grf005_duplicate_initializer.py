@@ -236,20 +236,18 @@ def _place(tensor: onnx.TensorProto) -> tuple[str, ...]:
 
 
 def _digest(view: GraphView, tensor: onnx.TensorProto, whole: bool) -> bytes:
-    """A hash of a tensor's bytes: of all of them, or of the first and the last few thousand."""
-    import hashlib
-
+    """What equal tensors have in common: a hash of all their bytes, or the first and the last few thousand themselves."""
     import numpy as np
 
     if tensor.HasField("raw_data"):
         data = memoryview(tensor.raw_data)
     else:
         data = np.ascontiguousarray(view.array(tensor)).reshape(-1).view(np.uint8).data
+    if not whole:
+        return bytes(data[:_SAMPLE]) + bytes(data[-_SAMPLE:])
+    import hashlib  # OpenSSL takes as long to load as a small model takes to check, and few models have such tensors
+
     digest = hashlib.blake2b(digest_size=16)
-    if whole:
-        for start in range(0, len(data), _CHUNK):
-            digest.update(data[start : start + _CHUNK])
-    else:
-        digest.update(data[:_SAMPLE])
-        digest.update(data[-_SAMPLE:])
+    for start in range(0, len(data), _CHUNK):
+        digest.update(data[start : start + _CHUNK])
     return digest.digest()
