@@ -150,7 +150,7 @@ class Journal:
             return False
         try:
             return all(digest_of(os.path.join(self.folder, name)) == known for name, known in entry.files.items())
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have
             return False
 
     def close(self, step: OpenStep) -> None:

@@ -10,15 +10,20 @@ import os
 import re
 import signal
 import stat
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 PREFIX = ".onnxlint-"
 """What the names of all temporary files and folders begin with."""
@@ -138,10 +143,14 @@ def ending_by_exception() -> Iterator[None]:
     in_main = threading.current_thread() is threading.main_thread()
     ours = {number: pair for number, pair in handlers.items() if in_main and signal.getsignal(number) is pair[0]}
     for number, (_, handler) in ours.items():
-        signal.signal(number, _after_imports(handler))
+        signal.signal(number, _when_it_may(handler))
+    hook = sys.unraisablehook
+    if ours:
+        sys.unraisablehook = _raised_in_vain(hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, (before, _) in ours.items():
             signal.signal(number, before)
 
@@ -159,21 +168,43 @@ def undisturbed() -> Iterator[None]:
         _undisturbed.pop()
 
 
-def _after_imports(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
-    """The handler of a signal; within an import and where it must not disturb, it is called again later."""
+def _when_it_may(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+    """The handler of a signal; within an import and where it must not disturb, the signal is sent again later."""
 
-    def handle(number: int, frame: FrameType | None, tries: int = _TRIES) -> None:
-        if tries and hasattr(signal, "setitimer") and (_undisturbed or _is_importing(frame)):
-            signal.signal(signal.SIGALRM, lambda _, later: handle(number, later, tries - 1))
-            signal.setitimer(signal.ITIMER_REAL, _PAUSE)
+    def handle(number: int, frame: FrameType | None) -> None:
+        since = _waiting.setdefault(number, time.monotonic())
+        may_wait = hasattr(signal, "setitimer") and time.monotonic() - since < _PATIENCE
+        if may_wait and (_undisturbed or _is_importing(frame)):
+            _send_later(number)
         else:
+            del _waiting[number]
             handler(number, frame)
 
     return handle
 
 
-_PAUSE, _TRIES = 0.02, 250
-"""Seconds between attempts to end the process, and after how many it ends whatever is under way."""
+_waiting: dict[int, float] = {}
+"""Signal → when it came, of those that wait."""
+
+_PAUSE, _PATIENCE = 0.02, 5.0
+"""Seconds until a signal is sent again, and after which it ends whatever is under way."""
+
+
+def _send_later(number: int) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+    signal.setitimer(signal.ITIMER_REAL, _PAUSE)
+
+
+def _raised_in_vain(hook: Callable[[UnraisableHookArgs], object]) -> Callable[[UnraisableHookArgs], None]:
+    """A hook for exceptions that Python drops, in `__del__` or in what runs after a fork: a signal's comes again."""
+
+    def dropped(what: UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, (Terminated, KeyboardInterrupt)) and hasattr(signal, "setitimer"):
+            _send_later(signal.SIGTERM if isinstance(what.exc_value, Terminated) else signal.SIGINT)
+        else:
+            hook(what)
+
+    return dropped
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -193,3 +193,28 @@ except Terminated as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["whole", "143"], done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(("name", "kind"), [("SIGTERM", "Terminated"), ("SIGINT", "KeyboardInterrupt")])
+def test_an_exception_that_python_drops_comes_again(name: str, kind: str) -> None:
+    """In `__del__`, weak references and what runs after a fork."""
+    code = f"""
+import os, signal
+from onnxlint.model.scratch import ending_by_exception
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+
+try:
+    with ending_by_exception():
+        Dropping()
+        print("dropped", flush=True)
+        signal.pause()
+except (SystemExit, KeyboardInterrupt) as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.split(), done.stderr) == (["dropped", kind], "")
