@@ -170,7 +170,7 @@ def test_files_of_the_bot(number: int) -> None:
 
     def read(text: str) -> str:
         entries = from_json(text.encode(), "f.json")
-        return "\n".join([comment(entries), *(note.text for note in line_notes(entries))])
+        return "\n".join([comment(entries), *(note.body for note in line_notes(entries))])
 
     assert_all_read(json.loads(to_json(DIRTY)), read, number, 12)
 

@@ -9,18 +9,22 @@ import contextlib
 import io
 import itertools
 import os
+import random
 import re
 import resource
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
+from fixtures import pitfalls
 from onnxlint.lint.formats import FORMATS
 from tests.support import hostile
-from tests.support.fuzzing import EVERYTHING, in_child, warm_up
+from tests.support.fuzzing import EVERYTHING, in_child, mutated_model, random_mutations, warm_up
 
-CASES = Path(__file__).parents[3] / "shared/cases/hostile"
+SHARED = Path(__file__).parents[3] / "shared"
+CASES = SHARED / "cases/hostile"
 CPU_SECONDS = 10
 MEMORY = 450 << 20
 """Address space beside what this process has; 500 MB with what a fresh process would have."""
@@ -164,3 +168,45 @@ def test_combinations(tmp_path: Path, seed: int) -> None:
     assert problem("check", str(path), "--isolated", "--format", next(formats), *EVERYTHING, cpu=3 * CPU_SECONDS) == ""
     words = list(COMMANDS.values())[seed % len(COMMANDS)]
     assert problem(*filled(words, path, path, tmp_path), cpu=3 * CPU_SECONDS) == ""
+
+
+# Mutants of real models
+
+
+def mutant(folder: Path, seed: int) -> Path:
+    """A real model with some of its messages changed: the tests' own detector, and those of the shared data."""
+    source = random.Random(seed)
+    originals = [*pitfalls.build(folder / "good", opset=11), *sorted((SHARED / "data/retinaface").glob("*.onnx"))]
+    proto = onnx.load(originals[seed % len(originals)])
+    path = folder / f"mutant{seed}.onnx"
+    path.write_bytes(mutated_model(proto, random_mutations(source, 6)).SerializePartialToString())
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_mutant_through_every_command(tmp_path: Path, command: str) -> None:
+    path = mutant(tmp_path, 1000 * list(COMMANDS).index(command))
+    assert problem(*filled(COMMANDS[command], path, path, tmp_path), cpu=3 * CPU_SECONDS) == ""
+
+
+MUTANTS = {
+    **COMMANDS,
+    **LONG,
+    "show": ("show", "MODEL"),
+    "verified diff": ("diff", "MODEL", "OTHER", "--verify"),
+    "convert to all": ("convert", "MODEL", "--to", "onnx-int8-dynamic,ncnn", "--shape", "64,64,3", "--out-dir", "OUT"),
+    "compare layers": ("compare", "MODEL", "MODEL", "--no-latency", "--layers"),
+    "fix all": ("fix", "MODEL", "-o", "OUT.onnx", "--isolated", "--unsafe", "--opset", "13", "--concat-heads"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(int(20 * float(os.environ.get("ONNXLINT_FUZZ", "1")))))
+def test_mutants_of_real_models_through_all_commands(tmp_path: Path, seed: int) -> None:
+    path = mutant(tmp_path, seed)
+    other = next(iter((tmp_path / "good").glob("*.onnx")))
+    problems = {
+        name: problem(*filled(words, path, other, tmp_path), cpu=12 * CPU_SECONDS, memory=8 << 30)
+        for name, words in MUTANTS.items()
+    }
+    assert {name: what for name, what in problems.items() if what} == {}
