@@ -1,7 +1,8 @@
 """Broken and hostile models: one clear line each, in bounded time and memory, whatever is in the file.
 
 The default run takes some seconds and the same models each time; `ONNXLINT_FUZZ=10 HYPOTHESIS_PROFILE=random pytest
-tests/test_fuzz.py` makes ten times as many new ones, and `python -m tests.fuzzing` goes on for as long as one likes.
+tests/attacks/test_fuzz.py` makes ten times as many new ones, and `python -m tests.support.fuzzing` goes on for as long as
+one likes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tests.support.fuzzing import (
 )
 
 TIMES = float(os.environ.get("ONNXLINT_FUZZ", "1"))
-ZOO = Path("/work/zoo")
+ZOO = Path(__file__).parents[3] / "zoo"
 BACKEND = Path(os.path.dirname(onnx.__file__), "backend/test/data")
 SMALL = 40_000
 

@@ -1,6 +1,6 @@
 """Broken models out of good ones, and runs of onnxlint over them that cannot take the tests down.
 
-By hand, for as long as one likes: `python -m tests.fuzzing --seconds 600 --keep FOLDER MODELS...`
+By hand, for as long as one likes: `python -m tests.support.fuzzing --seconds 600 --keep FOLDER MODELS...`
 """
 
 from __future__ import annotations
