@@ -33,7 +33,15 @@ def parse(value: Any) -> AccuracyReport:
     if not isinstance(value, dict) or value.get("version") != VERSION:
         raise ValueError(f"it is not a comparison of version {VERSION}")
     report: AccuracyReport = _read(AccuracyReport, value, "report")
+    for output in (output for model in (report.reference, *report.candidates) for output in model.outputs):
+        bins, edges = len(output.histogram), len(output.edges)
+        if bins and (edges != bins + 1 or not all(-_LARGEST < edge < _LARGEST for edge in output.edges)):
+            raise ValueError(f"report.outputs: edges of {output.name} are not those of {bins} bins")
     return report
+
+
+_LARGEST = 300
+"""What the logarithm of an edge is below: ten to its power is a number."""
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
