@@ -157,7 +157,7 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
     """The model, or NNCF's where that loses less of the task; the model itself without a task, or without NNCF."""
     from importlib.util import find_spec
 
-    from onnxlint.backends.openvino.better import JUDGED, loss_of, shown
+    from onnxlint.backends.openvino.better import JUDGED, is_second_better, loss_of, shown
     from onnxlint.backends.ort.feeds import from_images, spread
 
     if job.task is None or job.images is None or find_spec("nncf") is None:
@@ -171,7 +171,7 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
     except OnnxlintError as error:
         return (*made[:2], (*made[2], f"NNCF was not tried: {error}"), made[3])
     second = loss_of(other[0], other[1], session, inputs, job)
-    is_better = bool(second.rank) and second.rank < first.rank
+    is_better = is_second_better(first, second)
     names = ("NNCF's", "that of onnx-int8-static") if is_better else ("that of onnx-int8-static", "NNCF's")
     losses = (second, first) if is_better else (first, second)
     note = f"{names[0]} is taken ({shown(losses[0])}); {names[1]}: {shown(losses[1])}"

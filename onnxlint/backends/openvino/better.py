@@ -20,6 +20,20 @@ JUDGED = 16
 """Calibration images, evenly from all, on which the two are compared."""
 
 
+CHANCE = 1.0
+"""Answers by which one may lose more than the other by chance: then the outputs' SNR decides."""
+
+
+def is_second_better(first: Loss, second: Loss) -> bool:
+    """Whether the second of two candidates is to be taken."""
+    if not second.rank:  # its outputs are not those of the task
+        return False
+    fewer = first.rank[0] - second.rank[0]
+    if abs(fewer) > CHANCE:
+        return fewer > 0
+    return second.values.get("snr", 0.0) > first.values.get("snr", 0.0)
+
+
 def loss_of(
     model: Any, known: frozenset[str], session: OrtSession, inputs: Sequence[Mapping[str, Array]], job: Job
 ) -> Loss:
