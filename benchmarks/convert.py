@@ -1,4 +1,7 @@
-"""What conversion costs RetinaFace in accuracy, bytes and seconds: `python benchmarks/convert.py PHOTO…`.
+"""What conversion costs RetinaFace in accuracy, bytes and seconds: `python benchmarks/convert.py DESIGN --held-back FOLDER`.
+
+Photos that methods were designed by judge them kindly: those of `--held-back` are measured apart, and should be looked at
+once.
 
 Each row is one run of `onnxlint.convert`. The result is compared with the ONNX model in onnxruntime on the photos: SNR of
 the three heads (boxes, classes, landmarks: the mean of all photos), faces found, missed and extra (against those of the
@@ -22,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.nncf_onnx import by_nncf
 from onnxlint.api import convert
 from onnxlint.backends import backend_for
 from onnxlint.backends.ncnn.calibrate import make_table
@@ -233,6 +237,8 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", help="photos, or folders or lists of them, to judge on")
+    parser.add_argument("--held-back", metavar="FOLDER", help="photos that nothing was designed by")
+    parser.add_argument("--nncf", metavar="PYTHON", help="an interpreter that has nncf: a row of its default for ONNX")
     parser.add_argument("--model", default=str(DATA / "retinaface" / "hand_fixed_released.onnx"))
     parser.add_argument("--images", default=str(DATA / "calibration"), help="calibration images")
     parser.add_argument("--rows", help="only rows that begin with one of these, separated by commas")
@@ -240,25 +246,35 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of measuring speed; 0: none")
     args = parser.parse_args()
-    judge = Judge(args.model, inputs(args.photos))
-    print(f"{len(judge.photos)} photos, {sum(map(len, judge.faces))} faces\n\n{HEADER}")
+    judges = {"": Judge(args.model, inputs(args.photos))}
+    if args.held_back:
+        judges["  held back"] = Judge(args.model, inputs([args.held_back]))
+    for label, judge in judges.items():
+        print(f"{len(judge.photos)} photos, {sum(map(len, judge.faces))} faces{label.replace('  ', ' ')}")
+    print(f"\n{HEADER}")
     begins = tuple(args.rows.split(",")) if args.rows else ("",)
     wanted = [name for name in ROWS if name.startswith(begins) and (args.slow or name not in SLOW)]
+    wanted += ["NNCF default"] if args.nncf else []
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            target, how = ROWS[name]
             start = cpu_seconds()
-            done = convert(
-                args.model, [target], images=args.images, recipe=RECIPE, threads=args.threads, out_dir=folder, **how
-            )
-            seconds = cpu_seconds() - start
-            if done.failures:
-                print(f"{name:<34} {done.failures[0].message}", flush=True)
+            if name not in ROWS:
+                made = by_nncf(args.nncf, args.model, inputs([args.images]), folder)
             else:
-                print(judge.row(name, done.artifacts[0].files[0], seconds), flush=True)
+                target, how = ROWS[name]
+                done = convert(
+                    args.model, [target], images=args.images, recipe=RECIPE, threads=args.threads, out_dir=folder, **how
+                )
+                if done.failures:
+                    print(f"{name:<34} {done.failures[0].message}", flush=True)
+                    continue
+                made = done.artifacts[0].files[0]
+            seconds = cpu_seconds() - start
+            for label, judge in judges.items():
+                print(judge.row(name + label, made, seconds), flush=True)
         if args.rounds:
-            made = convert(args.model, ["ncnn"], recipe=RECIPE, out_dir=folder)
-            speed(made.artifacts[0].files[0], inputs([args.images]), args.threads, args.rounds)
+            plain = convert(args.model, ["ncnn"], recipe=RECIPE, out_dir=folder)
+            speed(plain.artifacts[0].files[0], inputs([args.images]), args.threads, args.rounds)
 
 
 if __name__ == "__main__":

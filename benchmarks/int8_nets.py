@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,10 +33,10 @@ else:
     import tomli as tomllib
 
 from benchmarks.convert import cpu_seconds
+from benchmarks.nncf_onnx import by_nncf
 from onnxlint.accuracy.metrics import Ratio, mean_db
 from onnxlint.api import convert
 from onnxlint.backends import backend_for
-from onnxlint.backends.ort.prepare import prepare
 from onnxlint.images.recipe import Recipe, find_images, make_recipe, tensors
 
 Floats = npt.NDArray[np.float32]
@@ -48,17 +46,6 @@ METHODS = {
     "ncnn-int8": ("auto", "kl", "aciq"),
 }
 """Target → methods."""
-
-NNCF = """
-import sys
-import numpy as np, onnx, nncf
-source, arrays, out = sys.argv[1:]
-model = onnx.load(source)
-with np.load(arrays) as loaded:
-    inputs = [{str(loaded["name"]): x[None]} for x in loaded["inputs"]]
-onnx.save(nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs)), out)
-"""
-"""Run by another interpreter: NNCF's default for ONNX."""
 
 
 @dataclass(frozen=True)
@@ -108,20 +95,6 @@ def ratios(truth: list[list[npt.NDArray[Any]]], found: list[list[npt.NDArray[Any
     return [meter.snr_db for meter in meters]
 
 
-def by_nncf(python: str, net: Net, inputs: list[Floats], folder: str) -> str:
-    """The model that NNCF makes."""
-    session = backend_for(net.model).open(net.model)
-    arrays, source, made = (os.path.join(folder, name) for name in ("inputs.npz", "source.onnx", "nncf.onnx"))
-    onnx.save(prepare(net.model), source)  # it takes no operator sets as old as some nets have
-    np.savez(arrays, name=np.array(session.inputs[0].name), inputs=np.stack(inputs))
-    done = subprocess.run(
-        [python, "-W", "ignore", "-c", NNCF, source, arrays, made], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1][:100])
-    return made
-
-
 def rows(net: Net, nncf: str | None, only: Mapping[str, tuple[str, ...]]) -> Iterable[str]:
     """The table's lines for a net."""
     judged = [x for _, x in tensors(find_images(net.photos), net.recipe)]
@@ -135,7 +108,7 @@ def rows(net: Net, nncf: str | None, only: Mapping[str, tuple[str, ...]]) -> Ite
             start = cpu_seconds()
             try:
                 if target == "NNCF":
-                    path = by_nncf(str(nncf), net, calibration, folder)
+                    path = by_nncf(str(nncf), net.model, calibration, folder)
                 else:
                     done = convert(
                         net.model, [target], images=net.images, recipe=net.recipe, method=method, out_dir=folder

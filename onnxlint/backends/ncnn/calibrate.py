@@ -38,7 +38,7 @@ LEVELS = 128
 EPSILON = 1e-4
 EQ_IMAGES = 50
 EQ_STEPS = 100
-EQ_POSITIONS = 6400
+EQ_POSITIONS = 2000
 
 
 def silent(_what: str, _done: int, _total: int | None) -> None:

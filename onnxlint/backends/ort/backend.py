@@ -96,9 +96,12 @@ class OrtBackend:
         Raises:
             OnnxlintError: It cannot be loaded.
         """
+        from onnxlint.backends.ort.saturation import notes_for
         from onnxlint.backends.ort.session import OrtSession
 
-        return OrtSession(path, threads)
+        session = OrtSession(path, threads)
+        session.notes = notes_for(path)
+        return session
 
     def files(self, path: str) -> tuple[str, ...]:
         """The file, and those that its external data is in.

@@ -222,6 +222,9 @@ class OrtSession:
 
     The outputs are computed as onnxruntime likes to, with all its optimizations; as soon as inner values are asked for or
     given, nothing is optimized, so that they are what the file says.
+
+    Attributes:
+        notes: What users should know of results on this machine.
     """
 
     def __init__(self, path: str, threads: int = 2) -> None:
@@ -238,6 +241,7 @@ class OrtSession:
         self._session = start(source, name=path, threads=threads)
         self.inputs = tuple(_port(port) for port in self._session.get_inputs())
         self.outputs = tuple(_port(port) for port in self._session.get_outputs())
+        self.notes: tuple[str, ...] = ()
 
     @property
     def proto(self) -> onnx.ModelProto:

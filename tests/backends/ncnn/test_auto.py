@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxlint.accuracy.loss import AnswerLoss
 from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
@@ -208,3 +209,17 @@ def test_channels_of_tiny_weights(size: float) -> None:
         plain = calibrate.make_table(NET, inputs(), method)  # type: ignore[arg-type]
         usual = Evaluator(NET, inputs()).score(quantize(NET, plain).net)
         assert judge.score(quantize(tiny, table).net) > usual - 1
+
+
+@needs_data
+@pytest.mark.slow
+def test_a_larger_budget_never_misses_more_faces_on_the_calibration_images() -> None:
+    net = load(REFERENCE / "fp32.param")
+    images = [x for _, x in tensors(find_images(DATA / "calibration"), PRESETS["retinaface"])][:4]
+    missed = []
+    for budget in (0.001, 0.02, 0.08):
+        made = ncnn_auto.auto(net, images, mixed=True, budget=budget, task=AnswerLoss())
+        by_length = dict(made.tried)
+        assert by_length, "the outputs of RetinaFace are recognized"
+        missed.append(by_length[len(made.steps)].rank[0])
+    assert missed == sorted(missed, reverse=True)
