@@ -11,6 +11,7 @@ from onnxlint.cli.options import (
     IMAGES,
     NETWORK,
     OUTPUT,
+    SOURCE,
     VERIFICATION,
     WORK,
     ConfigOptions,
@@ -138,6 +139,23 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
             "--fail-on", metavar="LEVEL", help="lowest severity of findings that fails (default: never)", panel=EXIT
         ),
     ] = None
+    fix_source: Annotated[
+        bool,
+        option("--fix-source", help="write the better lines that are shown, and export again", panel=SOURCE),
+    ] = False
+    multiple_of: Annotated[
+        int | None,
+        option(
+            "--multiple-of",
+            metavar="N",
+            parser=number(1),
+            help="with it: height and width are multiples of N",
+            panel=SOURCE,
+        ),
+    ] = None
+    concat_heads: Annotated[
+        bool, option("--concat-heads", help="with it: return the heads as one tensor", panel=SOURCE)
+    ] = False
     verbose: Annotated[
         bool, option("-v", "--verbose", help="show every finding, and what torch and the network print", panel=WORK)
     ] = False
@@ -145,15 +163,27 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
 
 def run(options: Options) -> int:
     """Export a network and print what is known of the model; returns the exit code."""
+    from onnxlint.exporting.options import FixSource
     from onnxlint.exporting.session import export_network
 
     if options.output is None:
         raise UsageError("no output given: use -o FILE.onnx")
+    if not options.fix_source and (options.multiple_of is not None or options.concat_heads):
+        flag = "--concat-heads" if options.concat_heads else "--multiple-of"
+        raise UsageError(
+            f"{flag}: is about changes of the source; give --fix-source, or use 'onnxlint fix' on the model"
+        )
     configs = configs_of(options, replace(rule_settings(options), fail_on=options.fail_on or "never"))
     wanted = _wanted(options)
     with console.status(options.quiet) as progress:
         report = export_network(
-            options.network, options.output, wanted, configs, progress=progress, verbose=options.verbose
+            options.network,
+            options.output,
+            wanted,
+            configs,
+            fixing=FixSource(options.multiple_of, options.concat_heads) if options.fix_source else None,
+            progress=progress,
+            verbose=options.verbose,
         )
     if options.format == "json":
         console.write(_json(report))
@@ -206,7 +236,7 @@ def _text(report: ExportReport, options: Options, configs: Configs) -> str:
     from onnxlint.graph.source import Sources
     from onnxlint.lint.session import Plans, fail_level
     from onnxlint.report import Report, render
-    from onnxlint.report.export import render_export
+    from onnxlint.report.export import render_diffs, render_export
 
     path = report.output or "model.onnx"
     found = Report(
@@ -218,7 +248,7 @@ def _text(report: ExportReport, options: Options, configs: Configs) -> str:
         color=console.has_color(),
         width=console.width(),
     )
-    return f"{render_export(report)}\n{render('text', found)}"
+    return f"{render_export(report)}\n{render('text', found)}{render_diffs(report)}"
 
 
 def _json(report: ExportReport) -> str:

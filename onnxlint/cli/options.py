@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OUTPUT = "output"
 NETWORK = "network"
+SOURCE = "the source of the network"
 RULES = "rules"
 CHANGES = "changes besides those exact for every input"
 VERIFICATION = "verification"
@@ -35,6 +36,7 @@ PANELS = {
     "": "",
     OUTPUT: "",
     NETWORK: "",
+    SOURCE: "",
     RULES: "RULES are codes, prefixes, names or ALL, separated by commas.",
     CHANGES: "",
     VERIFICATION: "",

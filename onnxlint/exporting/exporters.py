@@ -101,7 +101,7 @@ def _torchscript(network: Network, opset: int | None, path: str, caught: list[wa
     if network.program is not None:
         raise Refused("it cannot read exported programs (.pt2)")
     free = {one.name: dict(one.free) for one in network.inputs if one.free}
-    with _recorded_symbolics() as used, _silent_output():
+    with _recorded("symbolic") as used, _silent_output():
         try:
             torch.onnx.export(
                 network.module,
@@ -161,9 +161,11 @@ def _reason(error: BaseException) -> str:
     return _TERMINAL.sub("", said(inner))
 
 
-def custom_symbolics() -> list[str]:
-    """Autograd functions outside torch that bring an ONNX form of their own (`symbolic`), which dynamo does not use."""
-    return [printable(f"{one.__module__}.{one.__name__}") for one in _with_symbolic()]
+def custom_symbolics(network: Network) -> list[str]:
+    """Autograd functions that the network calls and that bring an ONNX form of their own (`symbolic`)."""
+    with _recorded("forward") as used:
+        network.run(network.args)
+    return [printable(name) for name in used]
 
 
 def _with_symbolic() -> Iterator[type]:
@@ -178,28 +180,29 @@ def _with_symbolic() -> Iterator[type]:
 
 
 @contextmanager
-def _recorded_symbolics() -> Iterator[list[str]]:
-    """The classes whose `symbolic` is called inside the block."""
+def _recorded(method: str) -> Iterator[list[str]]:
+    """The classes with a `symbolic` whose static method of this name is called inside the block."""
     used: list[str] = []
     kept: list[tuple[type, Any]] = []
 
     def recording(one: type, inner: Any) -> Any:
-        def symbolic(*args: Any, **keywords: Any) -> Any:
+        def call(*args: Any, **keywords: Any) -> Any:
             name = f"{one.__module__}.{one.__name__}"
             if name not in used:
                 used.append(name)
             return inner(*args, **keywords)
 
-        return staticmethod(symbolic)
+        return staticmethod(call)
 
     try:
         for one in _with_symbolic():
-            kept.append((one, vars(one)["symbolic"]))
-            one.symbolic = recording(one, one.symbolic)  # type: ignore[attr-defined]
+            if method in vars(one):
+                kept.append((one, vars(one)[method]))
+                setattr(one, method, recording(one, getattr(one, method)))
         yield used
     finally:
         for one, before in kept:
-            one.symbolic = before  # type: ignore[attr-defined]
+            setattr(one, method, before)
 
 
 @contextmanager

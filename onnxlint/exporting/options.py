@@ -55,6 +55,10 @@ class ExportOptions:
         trust: Whether files may bring code (pickles) that runs when they are loaded.
         verify: Whether the network and the model run on the same inputs.
         recipe: How images become the input, to be kept in the file.
+        references: Folder that gets the inputs and outputs of the network; empty: none.
+        against: Folder with those of an earlier run, which the network is compared with.
+        multiples: Symbol → number; earlier runs at other sizes say nothing.
+        joined: Axis along which the earlier outputs are joined before they are compared; None: they are not.
     """
 
     inputs: tuple[Wanted, ...] = ()
@@ -71,8 +75,25 @@ class ExportOptions:
     trust: bool = False
     verify: bool = True
     recipe: Recipe | None = None
+    references: str = ""
+    against: str = ""
+    multiples: dict[str, int] = field(default_factory=dict)
+    joined: int | None = None
 
     @property
     def exporters(self) -> tuple[Exporter, ...]:
         """The exporters to try, the preferred one first."""
         return tuple(one for one in EXPORTERS if self.exporter in (AUTO, one))
+
+
+@dataclass(frozen=True)
+class FixSource:
+    """How the network's source may be changed.
+
+    Attributes:
+        multiple_of: Height and width of all images are multiples of this; None: nothing is assumed.
+        concat_heads: Whether heads may be concatenated where `forward` returns them.
+    """
+
+    multiple_of: int | None = None
+    concat_heads: bool = False

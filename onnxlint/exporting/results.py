@@ -61,7 +61,7 @@ class SourceDiff:
         text: A unified diff.
         condition: Under which the line computes the same; empty: for all inputs.
         state: `proposed`, `applied`, or `put back`.
-        why: Why it was put back.
+        why: Why it was put back; how the outputs compare, if it was applied.
     """
 
     path: str

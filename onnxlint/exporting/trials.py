@@ -5,8 +5,12 @@ Needs torch and onnxruntime.
 
 from __future__ import annotations
 
+import glob
+import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.exporting.factory import said
@@ -41,6 +45,26 @@ def tolerance_of(network: Network) -> Tolerance:
     return BRAIN if torch.bfloat16 in kinds else HALF if torch.float16 in kinds else TOLERANCE
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the network computed from some inputs.
+
+    Attributes:
+        sizes: Symbol → size.
+        feeds: Input → array.
+        outputs: In the network's order.
+    """
+
+    sizes: Sizes
+    feeds: dict[str, Any]
+    outputs: list[Any]
+
+    @property
+    def dims(self) -> str:
+        """The sizes, for people."""
+        return ", ".join(f"{symbol}={size}" for symbol, size in self.sizes.items())
+
+
 class References:
     """What the network computes at several sizes; made once, for all exports of it.
 
@@ -52,7 +76,7 @@ class References:
         import torch
 
         self.tolerance = tolerance_of(network)
-        self.trials: list[tuple[str, dict[str, Any], list[Any]]] = []
+        self.trials: list[Reference] = []
         first = network.run(network.args)
         if not all(_same(a, b) for a, b in zip(first, network.run(network.args), strict=True)):
             raise Random
@@ -85,8 +109,18 @@ class References:
         self, network: Network, sizes: Sizes, args: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
     ) -> None:
         feeds = {one.name: _numpy(value) for one, value in zip(network.inputs, args, strict=True)}
-        dims = ", ".join(f"{symbol}={size}" for symbol, size in sizes.items())
-        self.trials.append((dims, feeds, [_numpy(value) for value in outputs]))
+        self.trials.append(Reference(sizes, feeds, [_numpy(value) for value in outputs]))
+
+    def save(self, folder: str) -> None:
+        """Keep them for another process."""
+        import numpy as np
+
+        for i, one in enumerate(self.trials):
+            with open(os.path.join(folder, f"reference{i}.json"), "w", encoding="utf-8") as file:
+                json.dump({"sizes": one.sizes, "inputs": list(one.feeds), "outputs": len(one.outputs)}, file)
+            for kind, arrays in (("in", one.feeds.values()), ("out", one.outputs)):
+                for k, array in enumerate(arrays):
+                    np.save(os.path.join(folder, f"reference{i}.{kind}{k}.npy"), array)
 
 
 def run_model(path: str, names: Sequence[str], references: References) -> list[Trial]:
@@ -109,24 +143,60 @@ def run_model(path: str, names: Sequence[str], references: References) -> list[T
         return [_failed("", f"onnxruntime does not load it: {said(error)}")]
     taken = {one.name for one in session.get_inputs()}
     found = []
-    for dims, feeds, expected in references.trials:
+    for one in references.trials:
+        dims, feeds, expected = one.dims, one.feeds, one.outputs
         try:
             got = session.run(None, {name: value for name, value in feeds.items() if name in taken})
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises
             found.append(_failed(dims, f"the model does not run: {said(error)}"))
             continue
-        if len(got) != len(expected):
-            found.append(_failed(dims, f"{len(got)} outputs in place of {len(expected)}"))
-            continue
-        tolerance = references.tolerance
-        differences = [
-            (compare(a, b, tolerance.rtol, tolerance.atol), name)
-            for a, b, name in zip(expected, got, names, strict=True)
-        ]
-        worst, name = max(differences, key=lambda pair: severity(pair[0]), default=(Difference("equal"), ""))
-        outcome: Any = worst.outcome
-        found.append(Trial(dims, "normal", outcome, worst.worst, name if outcome != "equal" else "", worst.why))
+        found.append(_compared(dims, expected, got, names, references.tolerance))
     return found
+
+
+def run_again(network: Network, folder: str, multiples: Mapping[str, int], joined: int | None) -> list[Trial]:
+    """Compare a network with what an earlier form of it computed.
+
+    Args:
+        network: The network.
+        folder: What `References.save` kept.
+        multiples: Symbol → number; runs at other sizes say nothing.
+        joined: Axis along which the earlier outputs are joined before they are compared.
+    """
+    import numpy as np
+    import torch
+
+    found = []
+    for place in sorted(glob.glob(os.path.join(glob.escape(folder), "reference*.json"))):
+        with open(place, encoding="utf-8") as file:
+            entry = json.load(file)
+        if any(entry["sizes"].get(symbol, number) % number for symbol, number in multiples.items()):
+            continue
+        stem = place.removesuffix(".json")
+        args = [torch.from_numpy(np.load(f"{stem}.in{k}.npy")) for k in range(len(entry["inputs"]))]
+        expected = [np.load(f"{stem}.out{k}.npy") for k in range(entry["outputs"])]
+        dims = Reference(entry["sizes"], {}, []).dims
+        args = [arg.to(one.example.dtype) for arg, one in zip(args, network.inputs, strict=True)]
+        try:
+            got = [_numpy(value) for value in network.run(args)]
+        except Exception as error:  # noqa: BLE001 - the user's code
+            found.append(_failed(dims, f"the network fails: {said(error)}"))
+            continue
+        if joined is not None and len(expected) > 1:
+            expected = [np.concatenate(expected, joined)]
+        found.append(_compared(dims, expected, got, network.outputs, tolerance_of(network)))
+    return found
+
+
+def _compared(dims: str, expected: list[Any], got: list[Any], names: Sequence[str], tolerance: Tolerance) -> Trial:
+    if len(got) != len(expected):
+        return _failed(dims, f"{len(got)} outputs in place of {len(expected)}")
+    differences = [
+        (compare(a, b, tolerance.rtol, tolerance.atol), name) for a, b, name in zip(expected, got, names, strict=True)
+    ]
+    worst, name = max(differences, key=lambda pair: severity(pair[0]), default=(Difference("equal"), ""))
+    outcome: Any = worst.outcome
+    return Trial(dims, "normal", outcome, worst.worst, name if outcome != "equal" else "", worst.why)
 
 
 def _failed(dims: str, why: str) -> Trial:

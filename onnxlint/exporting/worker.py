@@ -20,7 +20,7 @@ from onnxlint.exporting.factory import build
 from onnxlint.exporting.network import Network, prepared
 from onnxlint.exporting.options import Exporter, ExportOptions, Wanted
 from onnxlint.exporting.spec import Spec
-from onnxlint.exporting.trials import Random, References, run_model
+from onnxlint.exporting.trials import Random, References, run_again, run_model
 from onnxlint.verification.results import Tolerance, Trial
 
 Say = Callable[[dict[str, Any]], None]
@@ -63,6 +63,8 @@ class Made:
         inputs, outputs: Names in the graph.
         tolerance: Of the comparison.
         attempts: One for each exporter.
+        forward: File and first line of the network's `forward`; empty and 0 if it has none.
+        against: The network and an earlier form of it on the same inputs.
     """
 
     torch: str
@@ -73,6 +75,8 @@ class Made:
     outputs: tuple[str, ...]
     tolerance: Tolerance
     attempts: tuple[Attempt, ...]
+    forward: tuple[str, int] = ("", 0)
+    against: tuple[Trial, ...] = ()
 
 
 def run(spec: Spec | None, module: Any, options: ExportOptions, folder: str, say: Say) -> Made:
@@ -105,11 +109,27 @@ def run(spec: Spec | None, module: Any, options: ExportOptions, folder: str, say
         if options.verify:
             say({"doing": "running the network"})
             references = _references(network)
-        attempts = tuple(_attempt(network, one, options, folder, references, say) for one in options.exporters)
+            if options.references:
+                references.save(options.references)
+        against: tuple[Trial, ...] = ()
+        if options.against:
+            say({"doing": "comparing the network with what it was"})
+            against = tuple(run_again(network, options.against, options.multiples, options.joined))
+        symbolics = custom_symbolics(network)
+        attempts = tuple(
+            _attempt(network, one, options, folder, references, symbolics, say) for one in options.exporters
+        )
         tolerance = references.tolerance if references is not None else Tolerance(0.0, 0.0)
         names = tuple(one.name for one in network.inputs)
-        name = type(module).__name__
-        return Made(torch.__version__, name, loaded, source, names, network.outputs, tolerance, attempts)
+        name = str(getattr(module, "original_name", type(module).__name__))  # of a TorchScript program, its class
+        outputs = network.outputs
+    return Made(torch.__version__, name, loaded, source, names, outputs, tolerance, attempts, _forward(module), against)
+
+
+def _forward(module: Any) -> tuple[str, int]:
+    """Where `forward` of a network is defined."""
+    code = getattr(getattr(type(module), "forward", None), "__code__", None)
+    return ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
 
 
 def _load(module: Any, options: ExportOptions) -> Loaded:
@@ -139,7 +159,13 @@ def _references(network: Network) -> References:
 
 
 def _attempt(
-    network: Network, exporter: Exporter, options: ExportOptions, folder: str, references: References | None, say: Say
+    network: Network,
+    exporter: Exporter,
+    options: ExportOptions,
+    folder: str,
+    references: References | None,
+    symbolics: list[str],
+    say: Say,
 ) -> Attempt:
     path = os.path.join(folder, exporter, "model.onnx")
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -147,10 +173,9 @@ def _attempt(
     try:
         written = export(network, exporter, options.opset, path)
     except Refused as why:
-        symbolics = custom_symbolics() if exporter == "dynamo" else []
-        reason = f"{ignored_symbolics(symbolics)} ({why})" if symbolics else str(why)
+        reason = f"{ignored_symbolics(symbolics)} ({why})" if symbolics and exporter == "dynamo" else str(why)
         return Attempt(exporter, refused=reason)
-    ignored = ignored_symbolics(custom_symbolics()) if exporter == "dynamo" and custom_symbolics() else ""
+    ignored = ignored_symbolics(symbolics) if exporter == "dynamo" and symbolics else ""
     trials: tuple[Trial, ...] = ()
     if references is not None:
         say({"doing": f"running what {exporter} made", "exporter": exporter})
@@ -194,18 +219,20 @@ def made_from(raw: dict[str, Any]) -> Made:
     def loaded(entry: dict[str, Any] | None) -> Loaded | None:
         return None if entry is None else Loaded(**_tuples(entry))
 
-    attempts = tuple(
-        Attempt(**{**_tuples(one), "trials": tuple(Trial(**{**t, "worst": float(t["worst"])}) for t in one["trials"])})
-        for one in raw["attempts"]
-    )
+    attempts = tuple(Attempt(**{**_tuples(one), "trials": _trials(one["trials"])}) for one in raw["attempts"])
     return Made(
         **{
             **_tuples(raw),
             "weights": loaded(raw["weights"]),
             "tolerance": Tolerance(**raw["tolerance"]),
             "attempts": attempts,
+            "against": _trials(raw["against"]),
         }
     )
+
+
+def _trials(entries: list[dict[str, Any]]) -> tuple[Trial, ...]:
+    return tuple(Trial(**{**one, "worst": float(one["worst"])}) for one in entries)
 
 
 def _tuples(entry: dict[str, Any]) -> dict[str, Any]:

@@ -53,15 +53,9 @@ class Sources:
 
     def lines(self, node: onnx.NodeProto) -> tuple[SourceLine, ...]:
         """The Python frames that made a node, outermost first, those inside torch dropped."""
-        properties = _properties(node)
-        trace = properties.get(_STACK_TRACE)
-        if not trace:
-            return ()
-        classes = properties.get(_CLASSES, "")
+        classes = _properties(node).get(_CLASSES, "")
         return tuple(
-            SourceLine(self._relative(path, classes), int(line), (code or "").strip(), (function or "").strip())
-            for path, line, function, code in _FRAME.findall(trace)
-            if not _TORCH.search(path)
+            SourceLine(self._relative(one.path, classes), one.line, one.code, one.function) for one in frames(node)
         )
 
     def scope(self, node: onnx.NodeProto) -> str:
@@ -111,6 +105,15 @@ class Sources:
             if package in parts[:-1] and "." in name:
                 return "/".join(parts[parts.index(package) :])
         return path
+
+
+def frames(node: onnx.NodeProto) -> tuple[SourceLine, ...]:
+    """The Python frames that made a node, outermost first, those inside torch dropped; paths as the exporter wrote them."""
+    return tuple(
+        SourceLine(path, int(line), (code or "").strip(), (function or "").strip())
+        for path, line, function, code in _FRAME.findall(_properties(node).get(_STACK_TRACE, ""))
+        if not _TORCH.search(path)
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -14,8 +14,7 @@ from onnxlint import OnnxlintError
 
 torch = pytest.importorskip("torch")
 
-from onnxlint.exporting.checkpoint import load_pickle, load_weights  # noqa: E402 - needs torch
-from onnxlint.exporting.spec import saved_kind  # noqa: E402
+from onnxlint.exporting.checkpoint import load_weights  # noqa: E402 - needs torch
 from tests.exporting.nets import Plain  # noqa: E402
 
 
@@ -170,15 +169,3 @@ def test_safetensors(tmp_path: Path, state: dict[str, Any]) -> None:
     Path(path).write_bytes(b"{")
     with pytest.raises(OnnxlintError, match="is no safetensors file"):
         load_weights(Plain(), path)
-
-
-def test_kinds_of_files(tmp_path: Path) -> None:
-    net = Plain().eval()
-    example = torch.randn(1, 3, 8, 8)
-    torch.save(net, tmp_path / "whole.pt")
-    torch.jit.trace(net, example).save(str(tmp_path / "script.pt"))
-    torch.export.save(torch.export.export(net, (example,)), str(tmp_path / "program.pt2"))
-    kinds = {path.name: saved_kind(str(path)) for path in tmp_path.iterdir()}
-    assert kinds == {"whole.pt": "pickle", "script.pt": "torchscript", "program.pt2": "program"}
-    with pytest.raises(OnnxlintError, match="holds code"):
-        load_pickle(str(tmp_path / "whole.pt"), False, "holds code")

@@ -192,6 +192,50 @@ def test_the_same_export_gives_the_same_bytes() -> None:
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_saved_networks() -> None:
+    """Built in this process: torch need not be imported once more for each."""
+    from onnxlint.exporting.options import ExportOptions, Wanted
+    from onnxlint.exporting.spec import parse_spec, saved_kind
+    from onnxlint.exporting.worker import Made
+    from onnxlint.exporting.worker import run as export_saved
+
+    net = nets.Plain().eval()
+    example = torch.randn(2, 3, 8, 8)
+    torch.save(net, "whole.pt")
+    torch.save({"model": net.half(), "epoch": 3}, "half.pt")
+    torch.jit.trace(net.float(), example).save("script.pt")
+    torch.export.save(torch.export.export(net, (example,)), "program.pt2")
+    kinds = {"whole.pt": "pickle", "half.pt": "pickle", "script.pt": "torchscript", "program.pt2": "program"}
+    assert {path: saved_kind(path) for path in kinds} == kinds
+    image = Wanted("image", (2, 3, 8, 8))
+
+    def made(path: str, exporter: str, *inputs: Wanted, trust: bool = False) -> Made:
+        options = ExportOptions(inputs, exporter=exporter, trust=trust)
+        return export_saved(parse_spec(path), None, options, os.getcwd(), lambda message: None)
+
+    for path in ("whole.pt", "program.pt2"):
+        with pytest.raises(OnnxlintError, match=r"can run (any )?code; add trust|can run (any )?code; add --trust"):
+            made(path, "torchscript", image)
+    for done in (
+        made("whole.pt", "torchscript", image, trust=True),
+        made("half.pt", "torchscript", image, trust=True),
+        made("script.pt", "torchscript", image),
+        made("program.pt2", "dynamo", trust=True),
+    ):
+        (attempt,) = done.attempts
+        assert not attempt.refused
+        assert attempt.trials
+        assert all(trial.outcome in ("equal", "close") for trial in attempt.trials)
+        assert done.inputs == ("image",)
+    assert "cannot read TorchScript programs" in made("script.pt", "dynamo", image).attempts[0].refused
+    with pytest.raises(OnnxlintError, match="has its own inputs and sizes"):
+        made("program.pt2", "dynamo", image, trust=True)
+    torch.save(net.state_dict(), "weights.pth")
+    with pytest.raises(OnnxlintError, match=r"holds weights and no network; name what builds it: onnxlint export"):
+        made("weights.pth", "torchscript", image)
+
+
 def test_an_input_is_not_overwritten() -> None:
     torch.save(nets.Plain().state_dict(), "w.pth")
     with pytest.raises(OnnxlintError, match=r"w\.pth: is an input of this command"):
@@ -259,11 +303,11 @@ def test_what_cannot_work_is_said_before_torch_is_imported(words: tuple[str, ...
 
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxlint.exporting import session
+    from onnxlint.exporting import preflight
 
     for package in ("torch", "onnxscript", "onnxruntime"):
         with monkeypatch.context() as patch:
-            patch.setattr(session, "find_spec", lambda name, lacking=package: None if name == lacking else object())
+            patch.setattr(preflight, "find_spec", lambda name, lacking=package: None if name == lacking else object())
             outcome = command("export", f"{HERE / 'nets.py'}:Plain", "-o", "net.onnx")
         assert outcome.code == 2
         assert "pip install 'onnxlint[torch]'" in outcome.err

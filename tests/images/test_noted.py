@@ -136,6 +136,7 @@ def test_what_the_user_says_wins(model: str, pictures: str, tmp_path: Path, monk
     assert used(model) == Recipe(mean=(1.0, 2.0, 3.0))
 
 
+@pytest.mark.slow
 def test_deploy_takes_it(model: str, pictures: str) -> None:
     pytest.importorskip("jinja2")
     done = deploy(model, "onnx-fp16", images=pictures)

@@ -24,9 +24,13 @@ def with_scale_factor(line: str, factors: Sequence[Fraction]) -> str:
     span = size if size is not None else call.args[1] if len(call.args) == 2 else None
     if span is None or isinstance(span, ast.Starred):
         return ""
+    return _replaced(line, span, f"scale_factor={scale_text(factors)}")
+
+
+def scale_text(factors: Sequence[Fraction]) -> str:
+    """The value of `scale_factor=`: `2`, `3 / 2`, `(2, 1)`."""
     values = [_number(factor) for factor in factors]
-    value = values[0] if len(set(values)) == 1 else f"({', '.join(values)})"
-    return _replaced(line, span, f"scale_factor={value}")
+    return values[0] if len(set(values)) == 1 else f"({', '.join(values)})"
 
 
 def with_flatten(line: str) -> str:

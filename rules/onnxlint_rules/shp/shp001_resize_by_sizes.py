@@ -9,7 +9,7 @@ from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, 
 from onnxlint.rulekit import shape_chain
 from onnxlint_rules._graph import advice, constant_integers
 from onnxlint_rules.shp._operands import Scales, resize_factors, resize_scales
-from onnxlint_rules.shp._python import with_scale_factor
+from onnxlint_rules.shp._python import scale_text, with_scale_factor
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -175,6 +175,8 @@ class ResizeBySizes(Rule):
             evidence: dict[str, Any] = {"operand": node.input(index)}
             if scales.exact:
                 evidence["exact when"] = scales.exact
+            if scales.factors is not None:
+                evidence["scale factor"] = scale_text(scales.factors[2:])
             place = view.at(node)
             better = (
                 with_scale_factor(place.source[-1].code, scales.factors[2:]) if place.source and scales.factors else ""

@@ -1,0 +1,71 @@
+"""What cannot work, said before torch is imported: missing packages, missing files, options that contradict each other."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from onnxlint.errors import OnnxlintError
+from onnxlint.exporting.options import AUTO, EXPORTERS, NEWEST_OPSET, OLDEST_OPSET, ExportOptions, FixSource
+from onnxlint.exporting.spec import Spec
+from onnxlint.model.output import check_writable
+from onnxlint.model.protect import refuse_inputs
+from onnxlint.text import choices, did_you_mean, printable
+
+EXTRA = "install it with \"pip install 'onnxlint[torch]'\""
+
+
+def require_usable(
+    options: ExportOptions, spec: Spec | None, output: str | None, fixing: FixSource | None = None
+) -> None:
+    """Raise for what cannot work, before torch is imported.
+
+    Raises:
+        OnnxlintError: A package is missing, a file does not exist, or an option is wrong.
+    """
+    if find_spec("torch") is None:
+        raise OnnxlintError(f"export needs torch: {EXTRA}")
+    if options.exporter not in (AUTO, *EXPORTERS):
+        hint = did_you_mean(options.exporter, (AUTO, *EXPORTERS), choices((AUTO, *EXPORTERS)))
+        raise OnnxlintError(f"--exporter: no exporter is called {printable(options.exporter)!r}{hint}")
+    if options.exporter != "torchscript" and find_spec("onnxscript") is None:
+        raise OnnxlintError(f"the dynamo exporter needs onnxscript: {EXTRA}, or use --exporter torchscript")
+    if options.verify and find_spec("onnxruntime") is None:
+        raise OnnxlintError(f"comparing the network with the model needs onnxruntime: {EXTRA}, or give --no-verify")
+    if options.opset is not None and not OLDEST_OPSET <= options.opset <= NEWEST_OPSET:
+        raise OnnxlintError(f"--opset {options.opset}: the exporters write opsets {OLDEST_OPSET} to {NEWEST_OPSET}")
+    if fixing is not None:
+        _require_fixable(options, spec)
+    for flag, path in (("--weights", options.weights), ("--inputs", options.values)):
+        if path is not None and not os.path.isfile(path):
+            what = "is a folder" if os.path.isdir(path) else "no such file"
+            raise OnnxlintError(f"{flag} {printable(path)}: {what}")
+    if options.weights is None:
+        for flag, given in (
+            ("--weights-key", options.weights_key),
+            ("--allow-missing", options.allow_missing),
+            ("--allow-unexpected", options.allow_unexpected),
+        ):
+            if given:
+                raise OnnxlintError(f"{flag}: is about a file of weights; give --weights FILE")
+    for flag, names in (("--input-names", options.input_names), ("--output-names", options.output_names)):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise OnnxlintError(f"{flag}: {printable(twice)!r} is given twice")
+    both = set(options.input_names) & set(options.output_names)
+    if both:
+        raise OnnxlintError(f"--output-names: {printable(min(both))!r} is the name of an input")
+    if output is not None:
+        check_writable(output)
+        read = [options.weights, options.values, spec.place if spec is not None else None]
+        refuse_inputs(output, [path for path in read if path is not None and os.path.isfile(path)])
+
+
+def _require_fixable(options: ExportOptions, spec: Spec | None) -> None:
+    """Raise if the source of the network cannot be changed and built again."""
+    if spec is None or spec.kind == "saved":
+        raise OnnxlintError("--fix-source: changes the source that builds the network; name a factory in it")
+    if find_spec("libcst") is None:
+        raise OnnxlintError(f"--fix-source needs libcst: {EXTRA}")
+    if not options.verify:
+        raise OnnxlintError("--fix-source compares the network before and after; leave out --no-verify")
