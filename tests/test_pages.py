@@ -10,6 +10,9 @@ import pytest
 
 from tests.support.documents import PAGES, check_options, commands, make_place, run_as_printed
 
+OWN_TESTS = {"exporting"}
+"""Pages whose programs run, too, and whose output is compared: tests/exporting/test_page.py."""
+
 
 def test_every_line_of_the_pages_is_understood() -> None:
     lines = [words for page in PAGES for words in commands(page.read_text(encoding="utf-8"))]
@@ -19,7 +22,7 @@ def test_every_line_of_the_pages_is_understood() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in OWN_TESTS], ids=lambda page: page.stem)
 def test_the_lines_of_a_page_run_as_printed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = page.read_text(encoding="utf-8")
     typed = commands(text)

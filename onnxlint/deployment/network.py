@@ -71,7 +71,8 @@ def export_first(
     Raises:
         OnnxlintError: The size of its input is not known, or it cannot be exported.
     """
-    from onnxlint.exporting.session import export_network, require_usable
+    from onnxlint.exporting.preflight import require_usable
+    from onnxlint.exporting.session import export_network
 
     started = time.monotonic()
     given = os.fspath(network) if isinstance(network, str | os.PathLike) else network

@@ -88,9 +88,23 @@ def _call(spec: Spec, factory: Any, arguments: dict[str, Any]) -> Any:
         made = factory(**arguments)
     except Exception as error:  # noqa: BLE001 - the user's code
         raise OnnxlintError(f"{shown}: failed: {said(error)}{_where(error)}") from None
+    made = unwrapped(made)
     if not isinstance(made, torch.nn.Module):
         raise OnnxlintError(f"{shown}: returns {printable(type(made).__name__)}, and should return a torch.nn.Module")
     return made
+
+
+def unwrapped(network: Any) -> Any:
+    """A network without what training put around it: DataParallel, torch.compile."""
+    import torch
+
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while isinstance(network, torch.nn.Module):
+        inner = network.module if isinstance(network, parallel) else getattr(network, "_orig_mod", None)
+        if not isinstance(inner, torch.nn.Module):
+            break
+        network = inner
+    return network
 
 
 def _require_arguments(shown: str, factory: Any, arguments: dict[str, Any]) -> None:
@@ -144,6 +158,7 @@ def _load(path: str, arguments: dict[str, Any], trust: bool) -> Any:
             f"{shown}: holds weights and no network; name what builds it: onnxlint export package.module:factory "
             f"--weights {shown}"
         )
+    made = unwrapped(made)
     return made.float() if _is_half(made) else made
 
 

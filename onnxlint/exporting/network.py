@@ -234,7 +234,8 @@ def _bind(module: Any, options: ExportOptions, scripted: bool) -> tuple[Input, .
     graph = _graph_names(wanted, places, options.input_names)
     arrays = _values(options.values, wanted, graph)
     generator = _generator()
-    examples = [_example(one, arrays.get(name), generator) for one, name in zip(wanted, graph, strict=True)]
+    device = next((held.device for held in (*module.parameters(), *module.buffers())), "cpu")
+    examples = [_example(one, arrays.get(name), generator).to(device) for one, name in zip(wanted, graph, strict=True)]
     made = [Input(graph[i], *places[i], examples[i], wanted[i].free) for i in order]
     return tuple(made)
 

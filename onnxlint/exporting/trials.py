@@ -94,7 +94,7 @@ class References:
                     ],
                     str(one.example.dtype).removeprefix("torch."),
                     generator,
-                )
+                ).to(one.example.device)
                 if one.free
                 else one.example
                 for one in network.inputs
@@ -176,7 +176,7 @@ def run_again(network: Network, folder: str, multiples: Mapping[str, int], joine
         args = [torch.from_numpy(np.load(f"{stem}.in{k}.npy")) for k in range(len(entry["inputs"]))]
         expected = [np.load(f"{stem}.out{k}.npy") for k in range(entry["outputs"])]
         dims = Reference(entry["sizes"], {}, []).dims
-        args = [arg.to(one.example.dtype) for arg, one in zip(args, network.inputs, strict=True)]
+        args = [arg.to(one.example) for arg, one in zip(args, network.inputs, strict=True)]
         try:
             got = [_numpy(value) for value in network.run(args)]
         except Exception as error:  # noqa: BLE001 - the user's code

@@ -16,7 +16,7 @@ from typing import Any
 from onnxlint.errors import OnnxlintError
 from onnxlint.exporting.checkpoint import Loaded, load_weights, sha256_of
 from onnxlint.exporting.exporters import Refused, custom_symbolics, export, ignored_symbolics
-from onnxlint.exporting.factory import build
+from onnxlint.exporting.factory import build, unwrapped
 from onnxlint.exporting.network import Network, prepared
 from onnxlint.exporting.options import Exporter, ExportOptions, Wanted
 from onnxlint.exporting.spec import Spec
@@ -100,6 +100,7 @@ def run(spec: Spec | None, module: Any, options: ExportOptions, folder: str, say
         say({"doing": f"building {spec.text}"})
         module = build(spec, options.arguments, options.trust)
         source = sha256_of(spec.place) if spec.kind == "saved" else ""
+    module = unwrapped(module)
     loaded = None
     if options.weights is not None:
         say({"doing": f"loading {options.weights}"})

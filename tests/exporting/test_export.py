@@ -236,6 +236,24 @@ def test_saved_networks() -> None:
         made("weights.pth", "torchscript", image)
 
 
+def test_what_training_puts_around_a_network_goes() -> None:
+    report = traced(torch.nn.DataParallel(nets.Plain()), shape=(1, 3, 8, 8))
+    assert (report.network, report.inputs) == ("Plain", ("image",))
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_large_networks_are_one_file_where_they_fit(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    from onnxlint.exporting import exporters, session
+
+    monkeypatch.setattr(exporters, "ONE_FILE", 0)
+    monkeypatch.setattr(session, "FILE_LIMIT", limit)
+    net = torch.nn.Linear(256, 64)
+    onnxlint.export(net, "net.onnx", shape=(1, 256), exporter="dynamo")
+    assert sorted(os.listdir()) == (["net.onnx", "net.onnx.data"] if limit == 0 else ["net.onnx"])
+    weights = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load("net.onnx").graph.initializer}
+    assert any(array.shape == (64, 256) and np.array_equal(array, net.weight.detach()) for array in weights.values())
+
+
 def test_an_input_is_not_overwritten() -> None:
     torch.save(nets.Plain().state_dict(), "w.pth")
     with pytest.raises(OnnxlintError, match=r"w\.pth: is an input of this command"):
@@ -275,6 +293,29 @@ def test_the_command_builds_loads_exports_and_checks() -> None:
     assert origin["factory"] == "models.net:Plain"
     assert origin["arguments"] == {"width": "8"}
     assert sorted(os.listdir()) == ["models", "net.onnx", "w.pth"]
+
+
+@pytest.mark.slow
+def test_json() -> None:
+    Path("net.py").write_text((HERE / "nets.py").read_text(encoding="utf-8"), encoding="utf-8")
+    words = (
+        "net:Pyramid",
+        "--shape",
+        "1,3,16,16",
+        "--dynamic",
+        "N,3,H,W",
+        "--exporter",
+        "torchscript",
+        "-o",
+        "net.onnx",
+    )
+    done = run(*words, "--format", "json", "--fail-on", "warning")
+    assert (done.returncode, done.stderr) == (1, "")
+    report = json.loads(done.stdout)
+    assert report["exporter"] == "torchscript"
+    assert report["verification"]["trials"][0]["outcome"] in ("equal", "close")
+    assert [one["code"] for one in report["check"]["findings"]] == ["SHP001"]
+    assert report["diffs"][0]["condition"] == "H % 2 == 0 and W % 2 == 0"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,9 @@ def make_place(folder: Path) -> None:
     """Fill a folder with what the lines name: a narrow RetinaFace under several names, images, a list of them, labels."""
     for needed in ("torch", "onnxruntime", "ncnn", "pnnx", "PIL", "pycocotools", "jinja2"):
         pytest.importorskip(needed)
-    from fixtures.retinaface import build
+    import torch
+
+    from fixtures.retinaface import build, make_network
 
     build(folder / "built", size=640, only=["op11_dyn", "op11_st"], width=32)
     dynamic = (folder / "built" / "original_op11_dyn.onnx").read_bytes()
@@ -59,6 +61,10 @@ def make_place(folder: Path) -> None:
     assert names
     listed = sorted(path.name for path in (folder / "calibration").iterdir())
     (folder / "imagelist.txt").write_text("".join(f"calibration/{name}\n" for name in listed))
+    (folder / "models" / "net.py").write_text(
+        "from fixtures.retinaface import RetinaFace\n\n\ndef Net():\n    return RetinaFace(width=32)\n"
+    )
+    torch.save(make_network("original", width=32).state_dict(), folder / "net.pth")
     (folder / "wider.txt").write_text("".join(f"{name}\n1\n10 10 100 100 0 0 0 0 0 0\n" for name in names))
 
 
