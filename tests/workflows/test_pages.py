@@ -1,0 +1,117 @@
+"""The pages of the workflows: every command runs as printed, and prints what the page shows.
+
+ONNXLINT_UPDATE_PAGES=1 writes what commands print into the pages.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from onnxlint.cli.commands import COMMANDS
+from tests.support.command import onnxlint
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs" / "workflows").glob("*.md"))
+REFUSED = ("--to ncnn --shape 48,48,3", "--images ./try/images")
+"""Ends of the commands that cannot work, and say what to type."""
+
+_BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
+_COMMAND = re.compile(r"^(?=\$ )", re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    blocks = [text for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")) if kind == "console"]
+    return [part.splitlines()[0].removeprefix("$ ") for text in blocks for part in _COMMAND.split(text) if part]
+
+
+def run(command: str, folder: Path) -> tuple[int, str]:
+    """Run a line as a shell would, from a clone; what it prints, errors included."""
+    words = shlex.split(command)
+    words[:1] = {"python": [sys.executable], "onnxlint": [sys.executable, "-m", "onnxlint"]}[words[0]]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "rules")])
+    with subprocess.Popen(
+        words,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        if command.startswith("onnxlint view"):
+            shown = process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=60)
+            return process.returncode, shown + rest
+        printed, _ = process.communicate(timeout=1200)
+    return process.returncode, printed
+
+
+def plain(text: str) -> str:
+    """What a command prints, but for numbers, widths of columns, and which model a verdict names."""
+    text = re.sub(r"\btry/\S*|\b\w+\.(?:onnx|param)\b", "FILE", text)
+    text = re.sub(r"\d[\d.,e+-]*( ?[KM]?B\b| ms| s\b| bytes)?", "#", text)
+    return " ".join(sorted(set(re.sub(r"[-\s]+", " ", text).split())))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_line_is_understood(page: Path) -> None:
+    lines = commands(page)
+    assert lines
+    assert not any(line.startswith("#") for line in lines)
+    for line in lines:
+        words = shlex.split(line)
+        if words[0] != "onnxlint":
+            assert words[0] == "python", line
+            continue
+        name = " ".join(words[1:3]) if words[1] == "ncnn" else words[1]
+        assert name in COMMANDS
+        shown = onnxlint(*name.split(), "--help").out
+        for word in words:
+            if word.startswith("--") and word != "--type":
+                assert f"{word} " in f"{shown} ".replace("\n", " "), f"{name} has no {word}"
+
+
+def test_every_workflow_has_a_page_that_the_readme_names() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(PAGES) == 6
+    for page in PAGES:
+        assert f"docs/workflows/{page.name}" in readme
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) -> None:
+    for needed in ("torch", "onnxruntime", "ncnn", "pnnx", "PIL", "pycocotools", "jinja2", "netron"):
+        pytest.importorskip(needed)
+    (tmp_path / "try").mkdir()
+    text = page.read_text(encoding="utf-8")
+    made = text
+    for kind, block in _BLOCK.findall(text):
+        if kind == "python":
+            (tmp_path / "page.py").write_text(block, encoding="utf-8")
+            code, printed = run("python page.py", tmp_path)
+            assert code == 0, printed
+            continue
+        parts = []
+        for part in filter(None, _COMMAND.split(block)):
+            line, _, shown = part.partition("\n")
+            code, printed = run(line.removeprefix("$ "), tmp_path)
+            refused = line.endswith(REFUSED) and "convert" in line
+            assert code == 2 if refused else code in (0, 1), f"{line}\n{printed}"
+            assert "Traceback" not in printed
+            printed = re.sub(r"localhost:\d+", "localhost:8080", printed)
+            parts.append(f"{line}\n{printed.rstrip()}\n".replace("\n\n\n", "\n\n"))
+            if not os.environ.get("ONNXLINT_UPDATE_PAGES"):
+                assert plain(shown) == plain(printed), line
+        made = made.replace(block, "\n".join(parts))
+    if os.environ.get("ONNXLINT_UPDATE_PAGES"):
+        page.write_text(made, encoding="utf-8")
