@@ -14,7 +14,7 @@ from tests.support.fixture_tools import infer, op_counts, random_input
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
-import torch.nn.functional as F  # noqa: E402
+import torch.nn.functional as F  # noqa: E402, N812
 
 from fixtures import face_embedding, pictures, resnet, retinaface, shapes, srcnn, trained  # noqa: E402
 from fixtures._ops import upsample  # noqa: E402
