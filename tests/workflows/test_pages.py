@@ -108,7 +108,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: Path, tmp_path: Path) 
             refused = line.endswith(REFUSED) and "convert" in line
             assert code == 2 if refused else code in (0, 1), f"{line}\n{printed}"
             assert "Traceback" not in printed
-            printed = re.sub(r"localhost:\d+", "localhost:8080", printed)
+            printed = re.sub(r"localhost:\d+", "localhost:8080", printed).replace(f"{ROOT}{os.sep}", "")
             parts.append(f"{line}\n{printed.rstrip()}\n".replace("\n\n\n", "\n\n"))
             if not os.environ.get("ONNXLINT_UPDATE_PAGES"):
                 assert plain(shown) == plain(printed), line

@@ -45,9 +45,9 @@ def test_retinaface_with_resnet_is_fixed_as_by_hand(of_resnet: list[Path], tmp_p
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_weights_of_resnet_have_the_published_names_and_count() -> None:
-    state = retinaface.RetinaFace(backbone="resnet50").state_dict()
-    assert sum(value.numel() for key, value in state.items() if "num_batches" not in key) == 27_346_992
+def test_weights_of_resnet_have_the_published_names_and_shapes() -> None:
+    with torch.device("meta"):
+        state = retinaface.RetinaFace(backbone="resnet50").state_dict()
     published = {
         "body.conv1.weight": (64, 3, 7, 7),
         "body.layer4.2.conv3.weight": (2048, 512, 1, 1),
