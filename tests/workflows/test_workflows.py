@@ -14,10 +14,7 @@ from tests.support.fixture_tools import infer, op_counts, random_input
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
-import torch.nn.functional as F  # noqa: E402, N812
-
 from fixtures import face_embedding, pictures, resnet, retinaface, shapes, srcnn, trained  # noqa: E402
-from fixtures._ops import upsample  # noqa: E402
 from onnxlint.images.recipe import find_images, make_recipe, tensors  # noqa: E402
 
 COMPUTED = {"Shape", "Gather", "Unsqueeze", "Slice", "Cast", "Softmax", "Expand", "Identity"}
@@ -62,7 +59,7 @@ def test_weights_of_resnet_have_the_published_names_and_shapes() -> None:
 # 2. FaceNet
 
 
-@pytest.mark.parametrize("backbone", face_embedding.BACKBONES)
+@pytest.mark.parametrize("backbone", ["mobilenet", pytest.param("inception_resnetv1", marks=pytest.mark.slow)])
 def test_facenet_is_fixed_and_computes_what_the_network_computes(
     backbone: face_embedding.Backbone, tmp_path: Path
 ) -> None:
@@ -127,19 +124,6 @@ def test_a_factor_at_run_time_is_found_named_and_bound(tmp_path: Path) -> None:
     x = random_input(1, 3, 16, 24)
     (ours,) = infer(bound, x)
     np.testing.assert_array_equal(ours, infer(path, x, np.array([1, 1, 2, 2], np.float32))[0])
-
-
-def test_the_fitted_network_beats_bicubic_upsampling() -> None:
-    network = trained.fit_upscaler()
-    factor = torch.tensor([1.0, 1.0, 2.0, 2.0])
-    gains = []
-    for seed in range(4):
-        large = torch.from_numpy(shapes.scene(seed, 96).pixels).permute(2, 0, 1).float()[None] / 255
-        small = F.interpolate(large, scale_factor=0.5, mode="area")
-        with torch.no_grad():
-            errors = [(out - large).square().mean() for out in (network(small, factor), upsample(small, factor))]
-        gains.append(float(10 * torch.log10(errors[1] / errors[0])))
-    assert np.mean(gains) > 0.1
 
 
 # 5. Networks that were trained
