@@ -57,6 +57,9 @@ def run(command: str, folder: Path) -> tuple[int, str]:
 
 def plain(text: str) -> str:
     """What a command prints, but for numbers, widths of columns, and which model a verdict names."""
+    text = re.sub(
+        r"note: latency.*?idle|\blatency\b|[±–]", "", text, flags=re.DOTALL
+    )  # of a busy machine there is none
     text = re.sub(r"\btry/\S*|\b\w+\.(?:onnx|param)\b", "FILE", text)
     text = re.sub(r"\d[\d.,e+-]*( ?[KM]?B\b| ms| s\b| bytes)?", "#", text)
     return " ".join(sorted(set(re.sub(r"[-\s]+", " ", text).split())))
