@@ -57,8 +57,16 @@ class Moments:
     count: int
 
 
-def sums_of(exact: Floats, quantized: Floats) -> list[Doubles]:
-    """What `centred` adds up: the sums of two inputs (g, k, positions) and of their products."""
+def sums_of(exact: Floats, quantized: Floats, origin: Floats | None = None) -> list[Doubles]:
+    """What `centred` adds up: the sums of two inputs (g, k, positions) and of their products.
+
+    Args:
+        exact, quantized: The inputs.
+        origin: Subtracted from both (g, k, 1): of values that are far from zero and vary little, products in float32
+            lose the variance.
+    """
+    if origin is not None:
+        exact, quantized = exact - origin, quantized - origin
     turned = quantized.transpose(0, 2, 1)
     # Of one matrix and itself, half the products do: np.dot knows, np.matmul of stacks does not.
     squares = np.dot(quantized[0], quantized[0].T)[None] if len(quantized) == 1 else np.matmul(quantized, turned)
@@ -70,14 +78,17 @@ def sums_of(exact: Floats, quantized: Floats) -> list[Doubles]:
     ]
 
 
-def centred(parts: Iterable[list[Doubles]], count: int) -> Moments:
-    """Moments from the `sums_of` all images, over `count` positions together."""
+def centred(parts: Iterable[list[Doubles]], count: int, origin: Floats | None = None) -> Moments:
+    """Moments from the `sums_of` all images, over `count` positions together, with the same `origin`."""
     total: list[Doubles] = []
     for new in parts:
         total = [old + one for old, one in zip(total, new, strict=True)] if total else new
     mean_a, mean_b, bb, ab = (one / count for one in total)
     hessian = bb - mean_b[:, :, None] * mean_b[:, None, :]
-    return Moments(mean_a, mean_b, hessian, ab - mean_a[:, :, None] * mean_b[:, None, :], count)
+    cross = ab - mean_a[:, :, None] * mean_b[:, None, :]
+    if origin is not None:
+        mean_a, mean_b = mean_a + origin[..., 0], mean_b + origin[..., 0]
+    return Moments(mean_a, mean_b, hessian, cross, count)
 
 
 def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
@@ -156,7 +167,7 @@ def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles])
     across = np.arange(g)[:, None]
     hp = h[across[:, :, None], order[:, :, None], order[:, None, :]]
     free = np.take_along_axis(rows, order[:, None, :], axis=2).copy()
-    upper = np.linalg.cholesky(np.linalg.inv(hp)).transpose(0, 2, 1)
+    upper = _factor(hp)
     out = np.empty_like(free)
     for i in range(k):
         out[:, :, i] = nearest(free[:, :, i])
@@ -165,6 +176,17 @@ def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles])
     back: Doubles = np.empty_like(out)
     np.put_along_axis(back, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
     return back
+
+
+def _factor(h: Doubles) -> Doubles:
+    """The upper Cholesky factor of the inverse; where rounding has made the matrix indefinite, of a damped one."""
+    diagonal = np.trace(h, axis1=1, axis2=2)[:, None, None] / h.shape[1] * np.eye(h.shape[1])
+    for damping in (0.0, 0.01, 0.1, 1.0):
+        try:
+            return np.asarray(np.linalg.cholesky(np.linalg.inv(h + damping * diagonal)).transpose(0, 2, 1))
+        except np.linalg.LinAlgError:
+            continue
+    return np.asarray(np.broadcast_to(np.eye(h.shape[1]), h.shape))
 
 
 def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 3) -> Doubles:

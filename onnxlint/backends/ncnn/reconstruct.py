@@ -74,10 +74,12 @@ def moments(
         if scale is not None:
             b = arith.quantize_input(b, scale)
             b /= np.float32(scale)
-        return sums_of(a, b)
+        return sums_of(a, b, origin)
 
+    first = chosen[0] if chosen[0] is not None else np.arange(there[0])
+    origin = arith.columns(layer, pairs[0][0], first[:: max(1, len(first) // 100)]).mean(axis=2, keepdims=True)
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        return centred(pool.map(of_one, pairs, chosen), sum(min(n, each) for n in there))
+        return centred(pool.map(of_one, pairs, chosen), sum(min(n, each) for n in there), origin)
 
 
 @dataclass(frozen=True)

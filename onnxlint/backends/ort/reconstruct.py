@@ -304,11 +304,13 @@ def _moments(columns: Sequence[tuple[Floats, Floats]], limits: Range | None, thr
     count = sum(a.shape[2] for a, _ in columns)
     if not count:
         return None
+    origin = next(a for a, _ in columns if a.shape[2]).mean(axis=2, keepdims=True)
+
+    def of_one(pair: tuple[Floats, Floats]) -> list[Doubles]:
+        return sums_of(pair[0], pair[1] if limits is None else rounded(pair[1], limits), origin)
+
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        return centred(
-            pool.map(lambda pair: sums_of(pair[0], pair[1] if limits is None else rounded(pair[1], limits)), columns),
-            count,
-        )
+        return centred(pool.map(of_one, columns), count, origin)
 
 
 def _least_disturbing(candidates: Sequence[Range], weight: Doubles, columns: Sequence[tuple[Floats, Floats]]) -> Range:

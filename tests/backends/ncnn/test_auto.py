@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnxlint.accuracy.loss import AnswerLoss
+from onnxlint.backends import rounding
 from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
@@ -223,3 +224,19 @@ def test_a_larger_budget_never_misses_more_faces_on_the_calibration_images() -> 
         assert by_length, "the outputs of RetinaFace are recognized"
         missed.append(by_length[len(made.steps)].rank[0])
     assert missed == sorted(missed, reverse=True)
+
+
+def test_moments_of_inputs_far_from_zero_keep_their_variance() -> None:
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(0, 0.01, (1, 20, 4000))).astype(np.float32)
+    origin = x[..., :100].mean(axis=2, keepdims=True)
+    m = rounding.centred([rounding.sums_of(x, x, origin)], x.shape[2], origin)
+    assert np.allclose(m.exact, x.mean(axis=2, dtype=np.float64), rtol=1e-6)
+    assert np.allclose(m.hessian[0], np.cov(x[0].astype(np.float64), bias=True), atol=1e-7)
+    assert (np.linalg.eigvalsh(m.hessian[0]) > 0).all()
+
+
+def test_a_matrix_that_is_not_positive_definite_is_damped() -> None:
+    hessian = np.diag([1.0, 1.0, -0.05])[None]
+    q = rounding.round_weights(np.ones((1, 2, 3)), np.full((1, 2), 7.0), hessian, 7, 0.01)
+    assert np.array_equal(q, np.full((1, 2, 3), 7.0))
