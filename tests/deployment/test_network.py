@@ -140,9 +140,9 @@ def test_one_call_writes_model_labels_and_a_sample_that_runs(here: Path) -> None
     finally:
         sys.path.remove(str(here))
     rng = np.random.default_rng(0)
-    (here / "images").mkdir()
+    (here / "images" / "cat").mkdir(parents=True)
     for i in range(4):
-        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(here / "images" / f"{i}.png")
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(here / "images" / "cat" / f"{i}.png")
     options = "--shape 32,32,3 --images images --mean 0,0,0 --norm 1/255 --pixel RGB".split()
     done = onnxlint("deploy", "nets.py:Small", "--weights", "best.pth", "--labels", "classes.txt", *options)
     assert done.code == 0, done.err
@@ -152,7 +152,7 @@ def test_one_call_writes_model_labels_and_a_sample_that_runs(here: Path) -> None
     assert (folder / "classes.txt").read_text() == "cat\ndog\nhorse\n"
     assert next(iter(json.loads((folder / "deploy.json").read_text())["steps"])) == "export"
     ran = subprocess.run(
-        [sys.executable, folder / "samples" / "run_onnx.py", here / "images" / "0.png"],
+        [sys.executable, folder / "samples" / "run_onnx.py", here / "images" / "cat" / "0.png"],
         capture_output=True,
         text=True,
         check=True,
@@ -160,7 +160,7 @@ def test_one_call_writes_model_labels_and_a_sample_that_runs(here: Path) -> None
     )
     with torch.no_grad():
         network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
-        pixels = np.asarray(Image.open(here / "images" / "0.png"), np.float32).transpose(2, 0, 1)[None] / 255
+        pixels = np.asarray(Image.open(here / "images" / "cat" / "0.png"), np.float32).transpose(2, 0, 1)[None] / 255
         scores = network.eval()(torch.from_numpy(pixels))[0].softmax(0)
     best = ["cat", "dog", "horse"][int(scores.argmax())]
     assert ran.stdout.splitlines()[0].endswith(f"{scores.max():.4f}  {best}")
