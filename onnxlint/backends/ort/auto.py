@@ -31,7 +31,7 @@ IMAGES = 16
 """Calibration images that choices are made on and weights are rounded by: they are held in memory, evenly taken from all."""
 
 TRIAL_IMAGES = 4
-"""How many of them measure the noise of a single layer, and whether equalization pays."""
+"""How many of them measure the noise of a single layer."""
 
 SMALL_SHARE = 0.002
 """Layers with less of the noise than this are quantized, even if there are bytes left."""
@@ -227,14 +227,13 @@ def _base(
     even = even_model(model, inputs, plan)
     if even is None or judge.score(even, TRIAL_IMAGES) < NEARLY_EXACT:
         return model
-    some = inputs[:TRIAL_IMAGES]
     scores = []
     for one, label in ((model, "as it is"), (even, "equalized")):
         names = activations(one, plan.keep)
         compute = computer(one, names, plan.name, plan.threads)
-        found = histograms(some, compute, names, extremes(some, compute, names))
+        found = histograms(inputs, compute, names, extremes(inputs, compute, names))
         ranges = {key: clipped(METHODS[0], histogram) for key, histogram in found.items()}
-        trials[label] = judge.score(quantize(one, ranges, plan.keep, levels=plan.levels), TRIAL_IMAGES)
+        trials[label] = judge.score(quantize(one, ranges, plan.keep, levels=plan.levels))
         scores.append(trials[label])
     return even if scores[1] >= scores[0] else model
 
