@@ -1,4 +1,4 @@
-"""The pages of the workflows: every command runs as printed, and prints what the page shows.
+"""The tutorial and the pages of the workflows: every command runs as printed, and prints what the page shows.
 
 ONNXLINT_UPDATE_PAGES=1 writes what commands print into the pages.
 """
@@ -19,7 +19,8 @@ from onnxlint.cli.commands import COMMANDS
 from tests.support.command import onnxlint
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs" / "workflows").glob("*.md"))
+WORKFLOWS = sorted((ROOT / "docs" / "workflows").glob("*.md"))
+PAGES = [ROOT / "docs" / "tutorial.md", *WORKFLOWS]
 REFUSED = ("--to ncnn --shape 48,48,3", "--images ./try/images")
 """Ends of the commands that cannot work, and say what to type."""
 
@@ -85,8 +86,8 @@ def test_every_line_is_understood(page: Path) -> None:
 
 def test_every_workflow_has_a_page_that_the_readme_names() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(PAGES) == 6
-    for page in PAGES:
+    assert len(WORKFLOWS) == 6
+    for page in WORKFLOWS:
         assert f"docs/workflows/{page.name}" in readme
 
 
