@@ -56,8 +56,9 @@ def test_several_models(here: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("a.onnx b.onnx", "no output given: use -o FILE, --in-place, --out-dir DIR or --diff; did you mean "
-         "'onnxlint fix a.onnx -o b.onnx'?"),
+        ("a.onnx new.onnx", "no output given: use -o FILE, --in-place, --out-dir DIR or --diff; did you mean "
+         "'onnxlint fix a.onnx -o new.onnx'?"),
+        ("a.onnx b.onnx", "no output given: use -o FILE, --in-place, --out-dir DIR or --diff"),
         ("a.onnx b.onnx -o c.onnx", "-o names one file, and 2 models are given: use --out-dir DIR or --in-place"),
         ("a.onnx -o c.onnx --in-place", "-o and --in-place cannot be used together: each names the output"),
         ("- --in-place", "--in-place cannot be used with stdin: there is no file to replace"),

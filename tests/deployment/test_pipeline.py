@@ -243,7 +243,7 @@ def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"task": "clasification"}, "did you mean 'classification"),
-        ({"task": None, "labels": "x"}, "labels needs task"),
+        ({"task": None, "labels": "x"}, "x: no such labels"),
         ({"to": ["onnx-fp61"]}, r"did you mean 'onnx.fp16"),
         ({"fail_if": ["snr"]}, "snr"),
         ({"images": None}, "is calibrated with images"),
@@ -331,7 +331,8 @@ def test_command(place: Path, tmp_path: Path) -> None:
     document = json.loads(failed.out)
     assert document["report"]["failures"][0].startswith("net.onnx (fixed)")
     assert [step["state"] for step in document["steps"]][1:3] == ["unchanged", "unchanged"]
-    assert onnxlint("deploy", str(place / "net.onnx")).code == 2
+    assert onnxlint("deploy", str(place / "net.onnx"), "--out-dir", str(tmp_path / "fixed")).code == 0
+    assert (tmp_path / "fixed" / "net.onnx").exists()
 
 
 @pytest.mark.slow

@@ -41,15 +41,15 @@ def view(model: onnx.ModelProto | str, **options: Any) -> GraphView:
     return make_view(Model("model.onnx", proto, proto.ByteSize()), **options)
 
 
-def session(proto: onnx.ModelProto | bytes) -> Any:
-    """An onnxruntime session without optimizations, on one thread."""
+def session(model: onnx.ModelProto | bytes | str) -> Any:
+    """An onnxruntime session without optimizations, on one thread; of a model, its bytes or its path."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    data = proto if isinstance(proto, bytes) else proto.SerializeToString()
+    data = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
