@@ -33,7 +33,7 @@ def on_files(files: Files, config: Any) -> Files:
     generated = {page: _moved((ROOT / name).read_text(encoding="utf-8")) for name, page in AT_ROOT.items()}
     generated["reference/cli.md"] = command_line()
     generated["reference/python.md"] = python_interface()
-    generated["assets/site.css"] = (Path(__file__).parent / "site.css").read_text(encoding="utf-8")
+    generated["assets/site.css"] = (Path(__file__).parent / "site.css").read_text(encoding="utf-8") + graph_rules()
     for page, content in generated.items():
         files.append(File.generated(config, page, content=content))
     return files
@@ -141,6 +141,12 @@ def python_interface() -> str:
 
 
 # Pictures
+
+
+def graph_rules() -> str:
+    """The part of the style sheet of HTML reports that is about pictures of graphs."""
+    text = (ROOT / "onnxlint" / "report" / "assets" / "check.css").read_text(encoding="utf-8")
+    return text[text.index(".graphs {") : text.index("@media print")]
 
 
 def pictures(code: str) -> str:
