@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from onnxlint.bot.entries import Status
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.output import MODEL_SUFFIXES
 from onnxlint.text import printable
@@ -26,7 +27,7 @@ MOST_BYTES = 8 << 30
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize (\d{1,19})\n"
 )
-_STATUS = {"A": "added", "M": "modified", "T": "modified", "R": "renamed", "C": "added", "D": "deleted"}
+_STATUS: dict[str, Status] = {"A": "added", "M": "modified", "T": "modified", "R": "renamed", "C": "added", "D": "deleted"}
 _HUNK = re.compile(r"^@@ -\S+ \+(\d{1,9})(?:,(\d{1,9}))? @@", re.MULTILINE)
 
 
@@ -44,7 +45,7 @@ class ChangedModel:
         old_path: In the base; the same where it was not renamed.
     """
 
-    status: str
+    status: Status
     path: str
     old_path: str
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from onnxlint.bot.entries import Entries, FindingEntry, ModelEntry, PictureEntry
+from onnxlint.bot.entries import Entries, FindingEntry, Level, ModelEntry, PictureEntry
 from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.report.markup import change_item, code, folded, html, picture, prose, rows_table
 from onnxlint.text import counted, size
@@ -23,7 +23,7 @@ PLACES = 12
 """Places of one rule that are listed."""
 
 _RESERVED = 400
-_SIGNS = {"error": "❌", "warning": "⚠️", "info": "ℹ️"}
+_SIGNS: dict[Level, str] = {"error": "❌", "warning": "⚠️", "info": "ℹ️"}
 
 
 def comment(entries: Entries, most: int = MOST) -> str:
@@ -113,15 +113,13 @@ def _by_rule(findings: Sequence[FindingEntry]) -> list[list[FindingEntry]]:
     for finding in findings:
         groups.setdefault((finding.severity, finding.code), []).append(finding)
     order = list(_SIGNS)
-    return sorted(
-        groups.values(), key=lambda group: order.index(group[0].severity) if group[0].severity in order else 9
-    )
+    return sorted(groups.values(), key=lambda group: order.index(group[0].severity))
 
 
 def _finding(model: ModelEntry, group: Sequence[FindingEntry]) -> tuple[str, ...]:
     finding = group[0]
     amount = f"{len(group)} × " if len(group) > 1 else ""
-    title = f"{_SIGNS.get(finding.severity, '')} {amount}{html(finding.code)} {html(finding.message)}"
+    title = f"{_SIGNS[finding.severity]} {amount}{html(finding.code)} {html(finding.message)}"
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     place = f"{html(model.path)}, {html(finding.place)}{more}"
     places = ", ".join(code(one.place) for one in group[:PLACES])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -19,6 +19,9 @@ MOST_BYTES = 8_000_000
 
 _MOST_TEXT = 20_000
 _MOST_ITEMS = 5_000
+
+Status = Literal["added", "modified", "renamed", "deleted"]
+Level = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class FindingEntry:
 
     code: str
     name: str
-    severity: str
+    severity: Level
     message: str
     place: str
     help: str = ""
@@ -75,7 +78,7 @@ class ModelEntry:
     """
 
     path: str
-    status: str
+    status: Status
     old_path: str = ""
     error: str = ""
     fixed: int = 0
@@ -156,6 +159,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if kind is str:
         if not isinstance(value, str) or len(value) > _MOST_TEXT:
             raise ValueError(f"{where} is not a text of at most {_MOST_TEXT:,} characters")
+        return value
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{where} is none of {', '.join(get_args(kind))}")
         return value
     if kind in (int, bool):
         if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or abs(value) > 2**53)):

@@ -58,7 +58,7 @@ def line_notes(entries: Entries) -> Iterator[LineNote]:
             if any(first <= finding.line <= last for first, last in changed.get(finding.path, ())):
                 places.setdefault((finding.path, finding.line), []).append(finding)
     order = {"error": 0, "warning": 1, "info": 2}
-    ranked = sorted(places.items(), key=lambda item: min(order.get(one.severity, 3) for one in item[1]))
+    ranked = sorted(places.items(), key=lambda item: min(order[one.severity] for one in item[1]))
     for (path, line), findings in ranked[:MOST_NOTES]:
         yield LineNote(path, line, _note(findings))
 

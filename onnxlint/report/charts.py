@@ -12,6 +12,8 @@ from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from onnxlint.model.native import Limits, in_child
+
 if TYPE_CHECKING:
     import altair
 
@@ -28,6 +30,13 @@ COLORS = tuple(f"var(--c{number})" for number in range(8))
 """Of candidates, in order; the page defines them for light and dark."""
 
 
+SECONDS = 60.0
+"""CPU time that the bundle may take; it takes about 2 s."""
+
+RESERVED = 1 << 40
+"""Bytes of address space that the bundle may take: V8 reserves some 100 GiB, of which it uses 0.15."""
+
+
 def available() -> bool:
     """Whether charts can be drawn."""
     from importlib.util import find_spec
@@ -37,10 +46,19 @@ def available() -> bool:
 
 @cache
 def bundle() -> str:
-    """The JavaScript that draws charts: Vega, Vega-Lite and vega-embed."""
-    import vl_convert
+    """The JavaScript that draws charts: Vega, Vega-Lite and vega-embed.
 
-    code: str = vl_convert.javascript_bundle()  # type: ignore[call-arg] # the stub demands what is optional
+    Raises:
+        RuntimeError: vl-convert did not survive making it: V8 ends its process where it cannot reserve memory.
+    """
+
+    def made() -> bytes:
+        import vl_convert
+
+        code: str = vl_convert.javascript_bundle()  # type: ignore[call-arg] # the stub demands what is optional
+        return code.encode()
+
+    code = in_child(made, Limits(SECONDS, RESERVED)).decode()
     return code.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 

@@ -205,3 +205,14 @@ def test_manifests(tmp_path: Path) -> None:
         return ""
 
     assert_all_read(document, read, 0, 3)
+
+
+def test_a_comparison_without_any_output() -> None:
+    """No table has columns then."""
+    document = json.loads(compare_json.render(REPORT))
+    for candidate in document["candidates"]:
+        candidate["outputs"] = []
+    report = compare_json.parse(document)
+    assert "compared with" not in compare_text.render(report)
+    assert "| |" not in markdown.render(report)
+    assert html.render(report)

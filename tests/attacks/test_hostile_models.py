@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import random
 import re
 import resource
 import time
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import onnx
@@ -29,6 +31,11 @@ CPU_SECONDS = 10
 MEMORY = 450 << 20
 """Address space beside what this process has; 500 MB with what a fresh process would have."""
 
+WAIT = 300
+"""Seconds of wall time after which a command hangs: a busy machine gives it a part of a processor."""
+
+UNPRINTABLE = r"[\x00-\x08\x0b-\x1f\x7f]"
+
 GROUPS = 8
 """The models are checked in this many tests, so that processes share them."""
 
@@ -38,20 +45,21 @@ def warm() -> None:
     warm_up()
 
 
-def problem(*words: str, codes: tuple[int, ...] = (0, 1, 2), cpu: float = CPU_SECONDS, memory: int = MEMORY) -> str:
+def problem(*words: str, cpu: float = CPU_SECONDS, memory: int = MEMORY) -> str:
     """What is wrong with how a command line ends; empty where nothing is."""
-    run = in_child(lambda: _run(words), seconds=120, memory=memory)
-    if run.problem:
-        return run.problem
-    code, out, err, took = run.value
-    if code not in codes:
+    run = in_child(lambda: _run(words), seconds=WAIT, memory=memory)
+    return run.problem or _trouble(*run.value, words=words, cpu=cpu)
+
+
+def _trouble(code: int, out: str, err: str, took: float, *, words: tuple[str, ...], cpu: float) -> str:
+    if code not in (0, 1, 2):
         return f"exit code {code}\n{err}"
     for said in ("Traceback", "please report", "killed the worker", "needs more memory"):
         if said in err or said in out:
             return f"{said!r} in what it printed:\n{err}\n{out[-2000:]}"
     if code == 2 and err.count("\n") > 1 + err.count("\nnote: "):
         return f"more than one line for an error:\n{err}"
-    if "--format" not in words and re.search(r"[\x00-\x08\x0b-\x1f\x7f]", out + err):
+    if "--format" not in words and re.search(UNPRINTABLE, out + err):
         return f"control characters in what it printed: {out!r}\n{err!r}"
     if re.search(r"^::error::forged", out + err, re.MULTILINE):
         return "a forged line of a CI system"
@@ -94,6 +102,37 @@ def test_every_format(files: list[Path], format: str) -> None:
     chosen = files[FORMATS.index(format) :: 5 * len(FORMATS)]
     problems = {path.name: problem("check", str(path), "--isolated", "--format", format) for path in chosen}
     assert {name: what for name, what in problems.items() if what} == {}
+
+
+def problem_of_formats(path: Path) -> str:
+    """What is wrong with any format of one check, which adds all that any format shows; empty where nothing is."""
+    words = ("check", str(path), "--isolated", "--format", "html", *EVERYTHING)
+    run = in_child(lambda: _run_all_formats(words), seconds=WAIT, memory=MEMORY)
+    if run.problem:
+        return run.problem
+    (code, out, err, took), texts = run.value
+    found = [_trouble(code, out, err, took, words=words, cpu=CPU_SECONDS)]
+    found += [_trouble(code, text, "", 0, words=words, cpu=CPU_SECONDS) for text in texts.values()]
+    found += ["control characters in the text"] * bool(re.search(UNPRINTABLE, texts.get("text", "")))
+    found += [] if list(texts) == list(FORMATS) else [f"formats {list(texts)}"]
+    return "\n".join(filter(None, found))
+
+
+def _run_all_formats(words: tuple[str, ...]) -> tuple[tuple[int, str, str, float], dict[str, str]]:
+    import onnxlint.report
+
+    texts = {}
+    render = onnxlint.report.render
+
+    def render_all(format: str, report: onnxlint.report.Report) -> str:
+        texts.update({one: render(one, report) for one in FORMATS})
+        for one in ("json", "sarif", "gitlab", "rdjson"):
+            json.loads(texts[one])
+        ElementTree.fromstring(texts["junit"])
+        return texts[format]
+
+    onnxlint.report.render = render_all  # of this child
+    return _run(words), texts
 
 
 COMMANDS = {
@@ -146,10 +185,7 @@ def test_every_command(files: list[Path], tmp_path: Path, command: str) -> None:
 def test_all_formats_and_commands_over_all_models(files: list[Path], tmp_path: Path, group: int) -> None:
     problems = {}
     for path in files[group :: 4 * GROUPS]:
-        for format in FORMATS:
-            problems[f"{path.name} {format}"] = problem(
-                "check", str(path), "--isolated", "--format", format, *EVERYTHING
-            )
+        problems[f"{path.name} formats"] = problem_of_formats(path)
         for name, words in COMMANDS.items():
             problems[f"{path.name} {name}"] = problem(*filled(words, path, files[0], tmp_path), cpu=3 * CPU_SECONDS)
         for name, words in LONG.items():

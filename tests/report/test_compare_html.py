@@ -88,6 +88,19 @@ def test_names_are_only_ever_text() -> None:
     assert {(attributes["src"] or "")[:22] for attributes in page.named("img")} == {"data:image/png;base64,"}
 
 
+def test_charts_that_cannot_be_made_cost_the_charts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V8 ends the process that it runs in where it cannot reserve its addresses, as under `ulimit -v`."""
+    monkeypatch.setattr(charts, "RESERVED", 1 << 30)
+    charts.bundle.cache_clear()
+    try:
+        page = Strict(render(report()))
+    finally:
+        charts.bundle.cache_clear()
+    assert "No charts: vl-convert-python fails here: the native library crashed on it" in page.words
+    assert not [attributes for attributes in page.named("div") if attributes.get("class") == "chart"]
+    assert page.named("table")
+
+
 def test_without_a_task_nothing_is_said_to_be_found_and_a_photo_is_shown_once() -> None:
     full = report()
     bare = replace(

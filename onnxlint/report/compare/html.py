@@ -20,17 +20,19 @@ FULL_BAR = 60.0
 
 def render(report: AccuracyReport) -> str:
     """The whole page."""
-    body = list(_body(report))
-    drawn = any("data-spec=" in part for part in body)
-    return page(
-        f"onnxlint compare: {report.reference.name}",
-        body,
-        ("charts.css", "charts.js") if drawn else (),
-        (charts.bundle(),) if drawn else (),
-    )
+    body = list(_body(report, "" if charts.available() else charts.MISSING))
+    scripts: tuple[str, ...] = ()
+    if any("data-spec=" in part for part in body):
+        try:
+            scripts = (charts.bundle(),)
+        except RuntimeError as error:
+            body = list(_body(report, f"No charts: vl-convert-python fails here: {error}"))
+    title = f"onnxlint compare: {report.reference.name}"
+    return page(title, body, ("charts.css", "charts.js") if scripts else (), scripts)
 
 
-def _body(report: AccuracyReport) -> Iterator[str]:
+def _body(report: AccuracyReport, no_charts: str) -> Iterator[str]:
+    """Pieces of the page; `no_charts` is why there are no charts, empty where there are."""
     yield f"<h1>{text(report.reference.name)} compared with {numbers.counted(len(report.candidates), 'candidate')}</h1>"
     yield _verdict(report)
     yield f'<p class="soft">{text(tables.headline(report))}</p>'
@@ -41,14 +43,14 @@ def _body(report: AccuracyReport) -> Iterator[str]:
         yield f'<div class="panel alarm" role="alert"><strong class="bad">Failed</strong><ul>{items}</ul></div>'
     yield "<h2>All models</h2>"
     yield _summary(report)
-    if charts.available():
+    if no_charts:
+        yield f'<p class="soft">{text(no_charts)}</p>'
+    else:
         from onnxlint.report.compare.charts import overview
 
         yield f'<div class="charts">{"".join(overview(report))}</div>'
-    else:
-        yield f'<p class="soft">{text(charts.MISSING)}</p>'
     for number, one in enumerate(report.candidates):
-        yield from _candidate(one, number)
+        yield from _candidate(one, number, has_charts=not no_charts)
     yield "<h2>How it was measured</h2>"
     yield _notes(tables.notes(report))
     versions = ", ".join(f"{text(name)} {text(number)}" for name, number in report.versions.items())
@@ -113,7 +115,7 @@ def _bar(snr: float) -> str:
     return f'<span class="bar"><i style="width:{filled:.0f}%"></i></span>'
 
 
-def _candidate(one: CandidateReport, number: int) -> Iterator[str]:
+def _candidate(one: CandidateReport, number: int, has_charts: bool) -> Iterator[str]:
     snr = numbers.db(one.snr_db)
     if len(one.outputs) > 1:
         snr = f"mean SNR {snr}, worst output {numbers.db(worst_snr(one))}"
@@ -126,7 +128,7 @@ def _candidate(one: CandidateReport, number: int) -> Iterator[str]:
     yield "<h3>Outputs</h3>"
     yield _outputs(one)
     with_errors = [output for output in one.outputs if any(output.histogram) and output.snr_db != math.inf]
-    if with_errors and charts.available():
+    if with_errors and has_charts:
         from onnxlint.report.compare.charts import histogram
 
         drawn = "".join(histogram(output, number) for output in with_errors)

@@ -78,7 +78,7 @@ def _candidate(one: CandidateReport) -> Iterator[str]:
 
 
 def _table(table: tables.Table) -> Iterator[str]:
-    for row in (table.header, *table.rows):
+    for row in (table.header, *table.rows) if table.rows else ():
         yield f"| {' | '.join(map(_escaped, row))} |"
         if row is table.header:
             yield f"| {' | '.join(':--' if i in table.words else '--:' for i in range(len(row)))} |"

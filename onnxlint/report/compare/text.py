@@ -85,7 +85,9 @@ def _candidate(one: CandidateReport, paint: _Paint) -> Iterator[str]:
 
 
 def _table(table: tables.Table, paint: _Paint, indent: int = 0) -> Iterator[str]:
-    """The table in as many parts as fit one below the other, with long words shortened."""
+    """The table in as many parts as fit one below the other, with long words shortened; nothing without rows."""
+    if not table.rows:
+        return
     rows = [
         tuple(shortened(cell, _NAME) if i in table.words else cell for i, cell in enumerate(row)) for row in table.rows
     ]
