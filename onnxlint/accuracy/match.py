@@ -196,7 +196,7 @@ def _dropped(proto: onnx.ModelProto) -> dict[str, Activation]:
             name: along_axis(str(one["op"]), None if one.get("axis") is None else int(one["axis"]), version)
             for name, one in record.items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise OnnxlintError(
             f"the model's metadata {DROPPED_KEY!r} is damaged ({printable(str(error))}); fix the original again"
         ) from None

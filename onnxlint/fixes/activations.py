@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onnxlint.fixes.heads import read_dropped
 from onnxlint.fixes.trace import Untraceable, activations_behind
 from onnxlint.model.metadata import DROPPED_KEY, metadata
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> None:
     """Let an activation go; what it made, its input's maker makes."""
     take_over(surgeon, node)
-    dropped = json.loads(surgeon.metadata.get(DROPPED_KEY) or metadata(surgeon.view.proto).get(DROPPED_KEY) or "{}")
+    dropped = read_dropped({**metadata(surgeon.view.proto), **surgeon.metadata})
     for output in outputs:
         axis = _axis(surgeon, node, output)
         dropped[output] = {"op": node.op, **({"axis": axis} if axis is not None else {})}

@@ -96,6 +96,15 @@ def read_heads(proto: onnx.ModelProto) -> list[Joined]:
         ) from None
 
 
+def read_dropped(properties: Mapping[str, str]) -> dict[str, Any]:
+    """The record of dropped activations in a model's metadata, by output; empty where it is damaged."""
+    try:
+        record = json.loads(properties.get(DROPPED_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def _joined(entry: Any, activations: Mapping[str, str]) -> Joined:
     """One entry of the record, which is untrusted.
 

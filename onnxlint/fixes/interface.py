@@ -6,14 +6,13 @@ activation belongs is followed in the original (see `trace`), so that it can be 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.heads import ACTIVATIONS, Joined, read_heads
+from onnxlint.fixes.heads import ACTIVATIONS, Joined, read_dropped, read_heads
 from onnxlint.fixes.trace import Untraceable, activations_behind
-from onnxlint.model.metadata import DROPPED_KEY, metadata
+from onnxlint.model.metadata import metadata
 from onnxlint.verification.interface import Interface, Slice
 
 if TYPE_CHECKING:
@@ -41,7 +40,8 @@ def interface_of(original: GraphView, result: onnx.ModelProto, edited: Edited) -
         if one.output not in known or one.output not in original.main.outputs:
             for head in one.heads:
                 joined[old.get(head.name, head.name)] = Slice(one.output, one.axis, head.start, head.stop)
-    names = sorted({old.get(output, output) for output in _dropped_outputs(result)} - _dropped_outputs(original.proto))
+    before, after = read_dropped(metadata(original.proto)), read_dropped(metadata(result))
+    names = sorted({old.get(output, output) for output in after} - before.keys())
     dropped = {name: activations_behind(original, name) for name in names}
     gone = _activations(original.proto) - _activations(result)
     if gone != Counter(one.op for each in dropped.values() for one in each):
@@ -55,14 +55,6 @@ def _recorded(proto: onnx.ModelProto) -> list[Joined]:
         return read_heads(proto)
     except OnnxlintError:
         return []
-
-
-def _dropped_outputs(proto: onnx.ModelProto) -> set[str]:
-    try:
-        record = json.loads(metadata(proto).get(DROPPED_KEY, "{}"))
-    except (ValueError, RecursionError):
-        return set()
-    return set(record) if isinstance(record, dict) else set()
 
 
 def _activations(proto: onnx.ModelProto) -> Counter[str]:

@@ -32,6 +32,8 @@ def rename_ends(view: GraphView, names: Mapping[str, str]) -> onnx.ModelProto:
     used = {name for graph in view.graphs for node in graph.nodes for name in (*node.inputs, *node.outputs)}
     used |= {name for graph in view.graphs for name in (*graph.inputs, *graph.outputs, *graph.initializers)}
     for new in names.values():
+        if not new.isprintable():  # control characters, and bytes that are not UTF-8
+            raise OnnxlintError(f"--rename: {printable(new)!r} has characters that cannot be printed; choose another name")
         if not new or (new in used - names.keys()) or list(names.values()).count(new) > 1:
             raise OnnxlintError(
                 f"--rename: the model has a value called {printable(new)!r} already; choose another name"
@@ -60,22 +62,28 @@ def rename_ends(view: GraphView, names: Mapping[str, str]) -> onnx.ModelProto:
                     own.update(name for inner in body.node for name in inner.output)
                     pending.append((body, {old: new for old, new in here.items() if old not in own}))
     for entry in model.metadata_props:
-        if entry.key in (HEADS_KEY, DROPPED_KEY, SYMBOLS_KEY):
-            entry.value = _renamed(entry.value, names)
+        if entry.key in _RECORDS:
+            entry.value = _renamed(entry.key, entry.value, names)
     return model
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """Names in onnxlint's own metadata, which is JSON."""
+_RECORDS = (HEADS_KEY, DROPPED_KEY, SYMBOLS_KEY)
+"""onnxlint's own metadata that names inputs or outputs; they are JSON."""
 
-    def walk(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {names.get(key, key): walk(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [walk(part) for part in value]
-        return names.get(value, value) if isinstance(value, str) else value
 
+def _renamed(key: str, text: str, names: Mapping[str, str]) -> str:
+    """One of `_RECORDS` with the new names; the same where it is damaged."""
     try:
-        return json.dumps(walk(json.loads(text)))
-    except ValueError:
+        record = json.loads(text)
+        if key == HEADS_KEY:
+            for joined in record:
+                joined["output"] = names.get(joined["output"], joined["output"])
+        elif key == DROPPED_KEY:
+            record = {names.get(output, output): entry for output, entry in record.items()}
+        else:
+            record = {
+                symbol: [[names.get(name, name), axis] for name, axis in places] for symbol, places in record.items()
+            }
+        return json.dumps(record)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return text

@@ -13,9 +13,10 @@ import pytest
 
 import onnxlint
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.heads import read_heads
 from onnxlint.fixes.results import FixReport
 from onnxlint.fixes.rule_tests import run
-from onnxlint.model.metadata import DROPPED_KEY
+from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY, SYMBOLS_KEY, metadata
 from tests.support import zoo
 
 pytest.importorskip("onnxruntime")
@@ -112,6 +113,33 @@ def test_what_an_earlier_fix_dropped_and_joined_may_be_renamed(tmp_path: Path) -
     assert report.verification is not None
     assert report.verification.verified
     assert not report.not_compared
+    (record,) = read_heads(again)  # its first field is called "output", as the output was
+    assert record.output == "all"
+    assert [(head.name, head.activation) for head in record.heads] == [
+        ("landm", ""),
+        ("scores", "Softmax"),
+        ("bbox", ""),
+    ]
+
+
+@pytest.mark.parametrize("key", [HEADS_KEY, DROPPED_KEY, SYMBOLS_KEY])
+@pytest.mark.parametrize("value", ["", "null", "3", '["conf"]', '[["conf"]]', '{"conf": 1}', "[" * 50_000, "9" * 5000])
+def test_records_that_are_damaged_are_left_alone(tmp_path: Path, key: str, value: str) -> None:
+    model = heads()
+    model.metadata_props.add(key=key, value=value)
+    path = saved(tmp_path, model)
+    renamed, _ = fix(path, rename={"conf": "scores"}, select=["OUT002"], verify=False)
+    assert outputs(renamed) == ["bbox", "scores", "landm"]
+    dropped, _ = fix(path, drop_output_activations=True, select=["OUT002"], verify=False)
+    assert json.loads(metadata(dropped)[DROPPED_KEY])["conf"] == {"op": "Softmax", "axis": -1}
+
+
+def test_symbols_keep_their_names_where_an_input_is_called_alike(tmp_path: Path) -> None:
+    model = heads()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "x"
+    model.metadata_props.add(key=SYMBOLS_KEY, value='{"x": [["x", 1]]}')
+    renamed, _ = fix(saved(tmp_path, model), rename={"x": "image"}, select=["OUT002"])
+    assert json.loads(metadata(renamed)[SYMBOLS_KEY]) == {"x": [["image", 1]]}
 
 
 def test_an_edit_that_breaks_the_model_is_an_error_and_nothing_is_written(

@@ -159,6 +159,8 @@ def test_a_dynamic_model_becomes_static() -> None:
         ({"static": ("q=1",)}, "has no input 'q'"),
         ({"static": ("x=1,3,4,4", "z=2,2")}, "'N' cannot be both 1 and 2"),
         ({"rename": (("q", "r"),)}, "no input or output has that name"),
+        ({"rename": (("x", "caf\udce9"),)}, "characters that cannot be printed"),
+        ({"rename": (("x", "a\x1b[31m"),)}, "characters that cannot be printed"),
         ({"rename": (("x", "target"),)}, "has a value called 'target' already"),
     ],
 )
