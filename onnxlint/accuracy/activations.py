@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import counted
+
 if TYPE_CHECKING:
     import onnx
 
@@ -50,10 +53,20 @@ class Activation:
     to_end: bool = False
 
     def apply(self, x: Array) -> Array:
-        """Its values for x, in float64."""
+        """Its values for x, in float64.
+
+        Raises:
+            OnnxlintError: x has no such axis.
+        """
         x = np.asarray(x, np.float64)
         if self.op == "Sigmoid":
             return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+        axis = -1 if self.axis is None else self.axis
+        if not -x.ndim <= axis < x.ndim:
+            has = counted(x.ndim, "axis", "axes")
+            raise OnnxlintError(
+                f"{self.op} along axis {axis} was dropped by the record, and the output has {has}; fix the original again"
+            )
         axes = self._axes(x.ndim)
         shifted = x - x.max(axis=axes, keepdims=True)
         total = np.exp(shifted).sum(axis=axes, keepdims=True)

@@ -6,7 +6,6 @@ not fit is listed with the reason.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -186,20 +185,11 @@ def _ends_of_heads(joined: Joined, rank: int, dropped: Mapping[str, Activation],
 
 
 def _dropped(proto: onnx.ModelProto) -> dict[str, Activation]:
-    from onnxlint.model.metadata import DROPPED_KEY
+    from onnxlint.fixes.heads import read_dropped
+    from onnxlint.model.metadata import metadata
 
-    text = next((entry.value for entry in proto.metadata_props if entry.key == DROPPED_KEY), "{}")
     version = next((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), ONE_AXIS)
-    try:
-        record = json.loads(text)
-        return {
-            name: along_axis(str(one["op"]), None if one.get("axis") is None else int(one["axis"]), version)
-            for name, one in record.items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise OnnxlintError(
-            f"the model's metadata {DROPPED_KEY!r} is damaged ({printable(str(error))}); fix the original again"
-        ) from None
+    return {name: along_axis(op, axis, version) for name, (op, axis) in read_dropped(metadata(proto)).items()}
 
 
 def split_like(ends: Sequence[End], pattern: Sequence[End]) -> tuple[End, ...]:

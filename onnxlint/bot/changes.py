@@ -27,7 +27,14 @@ MOST_BYTES = 8 << 30
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize (\d{1,19})\n"
 )
-_STATUS: dict[str, Status] = {"A": "added", "M": "modified", "T": "modified", "R": "renamed", "C": "added", "D": "deleted"}
+_STATUS: dict[str, Status] = {
+    "A": "added",
+    "M": "modified",
+    "T": "modified",
+    "R": "renamed",
+    "C": "added",
+    "D": "deleted",
+}
 _HUNK = re.compile(r"^@@ -\S+ \+(\d{1,9})(?:,(\d{1,9}))? @@", re.MULTILINE)
 
 

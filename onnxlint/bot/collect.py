@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from onnxlint.bot.changes import MOST_MODELS, ChangedModel, MissingObject, Repository, external_files
 from onnxlint.bot.entries import Entries, FindingEntry, ModelEntry, PictureEntry
@@ -199,7 +199,7 @@ def _finding(finding: Finding, path: str) -> FindingEntry:
     return FindingEntry(
         finding.code,
         finding.name,
-        cast("Level", finding.severity.value),
+        finding.severity.value,
         finding.message,
         place.place,
         finding.help,

@@ -406,7 +406,9 @@ def attribute_text(attribute: onnx.AttributeProto | None) -> str:
         return _cut(value.decode("utf-8", "replace"))
     if isinstance(value, int | float):
         return f"{value:.7g}" if isinstance(value, float) else str(value)
-    items = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in list(value)[:SHOWN]]
+    if not isinstance(value, list):  # no type, a sparse tensor or a type
+        return "unreadable" if value is None else str(value.DESCRIPTOR.name)
+    items = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in value[:SHOWN]]
     return _cut(str(items)) if all(isinstance(item, str | int | float) for item in items) else f"{len(value)} values"
 
 

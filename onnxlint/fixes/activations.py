@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.heads import read_dropped
 from onnxlint.fixes.trace import Untraceable, activations_behind
 from onnxlint.model.metadata import DROPPED_KEY, metadata
@@ -19,11 +20,20 @@ if TYPE_CHECKING:
 def drop_activation(surgeon: Surgeon, node: gs.Node, outputs: Sequence[str]) -> None:
     """Let an activation go; what it made, its input's maker makes."""
     take_over(surgeon, node)
-    dropped = read_dropped({**metadata(surgeon.view.proto), **surgeon.metadata})
+    dropped = _recorded(surgeon)
     for output in outputs:
-        axis = _axis(surgeon, node, output)
-        dropped[output] = {"op": node.op, **({"axis": axis} if axis is not None else {})}
-    surgeon.metadata[DROPPED_KEY] = json.dumps(dropped)
+        dropped[output] = (node.op, _axis(surgeon, node, output))
+    surgeon.metadata[DROPPED_KEY] = json.dumps(
+        {name: {"op": op, **({} if axis is None else {"axis": axis})} for name, (op, axis) in dropped.items()}
+    )
+
+
+def _recorded(surgeon: Surgeon) -> dict[str, tuple[str, int | None]]:
+    """What was dropped before; a record that is damaged is replaced."""
+    try:
+        return read_dropped({**metadata(surgeon.view.proto), **surgeon.metadata})
+    except OnnxlintError:
+        return {}
 
 
 def _axis(surgeon: Surgeon, node: gs.Node, output: str) -> int | None:

@@ -110,7 +110,10 @@ def _value(attribute: onnx.AttributeProto | None) -> str:
 
     if attribute is None:
         return "unset"
-    value = helper.get_attribute_value(attribute)
+    try:
+        value = helper.get_attribute_value(attribute)
+    except ValueError:  # of a function's argument, or of no type
+        return "…"
     if isinstance(value, bytes):
         return printable(value.decode("utf-8", "replace"))
     if isinstance(value, int | float):

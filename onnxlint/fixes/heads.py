@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY, metadata
-from onnxlint.text import counted, printable
+from onnxlint.text import bounded, counted, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -84,11 +84,11 @@ def read_heads(proto: onnx.ModelProto) -> list[Joined]:
     text = properties.get(HEADS_KEY)
     if text is None:
         return []
+    dropped = read_dropped(properties)
     try:
         if len(text) > MAX_TEXT:
             raise ValueError("too long")
-        activations = _activations(json.loads(properties.get(DROPPED_KEY, "{}")))
-        return [_joined(entry, activations) for entry in _list(json.loads(text))]
+        return [_joined(entry, dropped) for entry in _list(json.loads(text))]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = printable(str(error))[:100] or type(error).__name__
         raise OnnxlintError(
@@ -96,16 +96,38 @@ def read_heads(proto: onnx.ModelProto) -> list[Joined]:
         ) from None
 
 
-def read_dropped(properties: Mapping[str, str]) -> dict[str, Any]:
-    """The record of dropped activations in a model's metadata, by output; empty where it is damaged."""
-    try:
-        record = json.loads(properties.get(DROPPED_KEY, "{}"))
-    except (ValueError, RecursionError):
+def read_dropped(properties: Mapping[str, str]) -> dict[str, tuple[str, int | None]]:
+    """The dropped activations recorded in a fixed model's metadata: output or head → (operator, axis if recorded).
+
+    Args:
+        properties: Key → value of the metadata.
+
+    Raises:
+        OnnxlintError: The metadata is damaged.
+    """
+    text = properties.get(DROPPED_KEY)
+    if text is None:
         return {}
-    return record if isinstance(record, dict) else {}
+    try:
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+        found: dict[str, tuple[str, int | None]] = {}
+        for name, entry in record.items():
+            op, axis = (entry.get("op"), entry.get("axis")) if isinstance(entry, dict) else (None, None)
+            if op not in ACTIVATIONS:
+                raise ValueError(f"no activation for {printable(name)!r}")
+            if axis is not None and (type(axis) is not int or not -MAX_AXIS <= axis <= MAX_AXIS):
+                raise ValueError(f"no axis for {printable(name)!r}")
+            found[name] = (str(op), axis)
+    except (ValueError, RecursionError) as error:
+        raise OnnxlintError(
+            f"the model's metadata {DROPPED_KEY} is damaged ({bounded(str(error))}); fix the original again"
+        ) from None
+    return found
 
 
-def _joined(entry: Any, activations: Mapping[str, str]) -> Joined:
+def _joined(entry: Any, dropped: Mapping[str, tuple[str, int | None]]) -> Joined:
     """One entry of the record, which is untrusted.
 
     Raises:
@@ -118,25 +140,13 @@ def _joined(entry: Any, activations: Mapping[str, str]) -> Joined:
         name, start, stop = _text(part["name"]), _number(part["start"]), _number(part["stop"])
         if start != (heads[-1].stop if heads else 0) or stop <= start:
             raise ValueError(f"slices {start} to {stop} do not follow one another")
-        heads.append(Head(name, start, stop, activations.get(name, "")))
+        heads.append(Head(name, start, stop, dropped.get(name, ("", None))[0]))
     if not heads:
         raise ValueError("an output without heads")
     axis = _number(entry["axis"])
     if axis > MAX_AXIS:
         raise ValueError(f"axis {axis}")
     return Joined(_text(entry["output"]), axis, tuple(heads))
-
-
-def _activations(record: Any) -> dict[str, str]:
-    if not isinstance(record, dict):
-        raise ValueError(f"{DROPPED_KEY} is not an object")
-    found = {}
-    for name, entry in record.items():
-        op = entry.get("op") if isinstance(entry, dict) else None
-        if op not in ACTIVATIONS:
-            raise ValueError(f"{DROPPED_KEY} names no activation for {name!r}")
-        found[name] = str(op)
-    return found
 
 
 def _list(value: Any) -> list[Any]:

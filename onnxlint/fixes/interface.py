@@ -40,8 +40,7 @@ def interface_of(original: GraphView, result: onnx.ModelProto, edited: Edited) -
         if one.output not in known or one.output not in original.main.outputs:
             for head in one.heads:
                 joined[old.get(head.name, head.name)] = Slice(one.output, one.axis, head.start, head.stop)
-    before, after = read_dropped(metadata(original.proto)), read_dropped(metadata(result))
-    names = sorted({old.get(output, output) for output in after} - before.keys())
+    names = sorted({old.get(output, output) for output in _dropped(result)} - _dropped(original.proto))
     dropped = {name: activations_behind(original, name) for name in names}
     gone = _activations(original.proto) - _activations(result)
     if gone != Counter(one.op for each in dropped.values() for one in each):
@@ -55,6 +54,13 @@ def _recorded(proto: onnx.ModelProto) -> list[Joined]:
         return read_heads(proto)
     except OnnxlintError:
         return []
+
+
+def _dropped(proto: onnx.ModelProto) -> set[str]:
+    try:
+        return set(read_dropped(metadata(proto)))
+    except OnnxlintError:  # as above
+        return set()
 
 
 def _activations(proto: onnx.ModelProto) -> Counter[str]:

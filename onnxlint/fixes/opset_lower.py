@@ -274,6 +274,8 @@ def _drop_defaults(message: onnx.NodeProto, old: onnx.defs.OpSchema, new: onnx.d
         known = new.attributes.get(attribute.name)
         if attribute.name in old.attributes or known is None or known.default_value.type != attribute.type:
             continue
+        if attribute.ref_attr_name:  # the caller of a function decides
+            continue
         if helper.get_attribute_value(attribute) == helper.get_attribute_value(known.default_value):
             del message.attribute[k]
 

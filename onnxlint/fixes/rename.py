@@ -33,7 +33,9 @@ def rename_ends(view: GraphView, names: Mapping[str, str]) -> onnx.ModelProto:
     used |= {name for graph in view.graphs for name in (*graph.inputs, *graph.outputs, *graph.initializers)}
     for new in names.values():
         if not new.isprintable():  # control characters, and bytes that are not UTF-8
-            raise OnnxlintError(f"--rename: {printable(new)!r} has characters that cannot be printed; choose another name")
+            raise OnnxlintError(
+                f"--rename: {printable(new)!r} has characters that cannot be printed; choose another name"
+            )
         if not new or (new in used - names.keys()) or list(names.values()).count(new) > 1:
             raise OnnxlintError(
                 f"--rename: the model has a value called {printable(new)!r} already; choose another name"

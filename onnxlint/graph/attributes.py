@@ -25,9 +25,26 @@ _READERS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
 
 
 def attribute_value(attribute: onnx.AttributeProto) -> Any:
-    """Value of an attribute: int, float, str, TensorProto, GraphProto or a list of them; None for other kinds."""
+    """Value of an attribute: int, float, str, TensorProto, GraphProto or a list of them.
+
+    None for other kinds, and in a function where the caller gives it.
+    """
     read = _READERS.get(attribute.type)
-    return read(attribute) if read is not None else None
+    return None if read is None or attribute.ref_attr_name else read(attribute)
+
+
+def value_of(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """Value of a node's attribute.
+
+    `default` where it is absent, given by the caller of a function, or of another type than the default: a model may hold
+    anything.
+    """
+    for attribute in node.attribute:
+        if attribute.name == name:
+            value = attribute_value(attribute)
+            kind: Any = (int, float) if isinstance(default, float) else type(default)
+            return value if default is None or isinstance(value, kind) else default
+    return default
 
 
 def nested_graphs(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:

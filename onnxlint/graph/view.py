@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.attributes import attribute_value, nested_graphs
+from onnxlint.graph.attributes import attribute_value, nested_graphs, value_of
 from onnxlint.graph.constants import constant_node_value, small_array
 from onnxlint.graph.dims import Shape, is_invented, type_of
 from onnxlint.graph.location import Location
@@ -73,11 +73,8 @@ class Node:
         return self.outputs[i] if i < len(self.outputs) else ""
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Value of an attribute: int, float, str, list, TensorProto or GraphProto; `default` where it is absent."""
-        for attribute in self.proto.attribute:
-            if attribute.name == name:
-                return attribute_value(attribute)
-        return default
+        """Value of an attribute, see `value_of`: int, float, str, list, TensorProto or GraphProto."""
+        return value_of(self.proto, name, default)
 
     def attributes(self) -> dict[str, Any]:
         """Values of all attributes by name; cheaper than several calls of `attribute`."""

@@ -85,6 +85,11 @@ def _paths(view: GraphView) -> Counter[str]:
     return known
 
 
+def is_parametric(node: Node) -> bool:
+    """Whether it is in a function whose caller gives some of its attributes: nothing is known of these."""
+    return any(attribute.ref_attr_name for attribute in node.proto.attribute)
+
+
 def integer(node: Node, name: str, default: int) -> int:
     """An integer attribute; the default where it is absent or, in a broken file, of another type."""
     value = node.attribute(name)

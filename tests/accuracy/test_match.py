@@ -134,9 +134,33 @@ def test_a_file_without_metadata_takes_the_record_of_the_model_it_was_made_from(
     assert [end.name for end in split_like([End("other", "other")], pattern)] == ["other"]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[1",
+        "3",
+        "[" * 50_000,
+        '{"out": 1}',
+        '{"out": {"op": "Foo"}}',
+        '{"out": {"op": ["Softmax"]}}',
+        '{"out": {"op": "Softmax", "axis": 1e999}}',
+        '{"out": {"op": "Softmax", "axis": true}}',
+        '{"out": {"op": "Softmax", "axis": 1' + "0" * 300 + "}}",
+    ],
+)
+def test_a_damaged_record_of_activations_is_one_line(record: str) -> None:
+    with pytest.raises(OnnxlintError, match=r"dropped_activations is damaged \(.*\); fix the original again"):
+        ends_of(fixed(dropped_activations=record), ["out"])
+
+
+def test_an_axis_that_the_output_has_not_is_one_line() -> None:
+    (end,) = ends_of(fixed(dropped_activations='{"out": {"op": "Softmax", "axis": 9}}'), ["out"])
+    assert end.dropped is not None
+    with pytest.raises(OnnxlintError, match="axis 9 was dropped by the record, and the output has 2 axes"):
+        end.dropped.apply(numbers(1, 5))
+
+
 def test_a_damaged_record_is_one_line() -> None:
-    with pytest.raises(OnnxlintError, match="damaged"):
-        ends_of(fixed(dropped_activations="[1"), ["out"])
     heads = ends_of(fixed(heads=RECORD), ["out"])
     with pytest.raises(OnnxlintError, match="fix the original again"):
         match(heads, heads, {"out": numbers(1, 5)}, {"out": numbers(1, 5)})

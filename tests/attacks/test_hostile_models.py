@@ -58,7 +58,7 @@ def _trouble(code: int, out: str, err: str, took: float, *, words: tuple[str, ..
         if said in err or said in out:
             return f"{said!r} in what it printed:\n{err}\n{out[-2000:]}"
     targets = words[words.index("--to") + 1].count(",") + 1 if "--to" in words else 1  # each has its own error
-    if code == 2 and err.count("\n") > targets + err.count("\nnote: "):
+    if code == 2 and sum(not line.startswith("note: ") for line in err.splitlines()) > targets:
         return f"more than one line for an error:\n{err}"
     if "--format" not in words and re.search(UNPRINTABLE, out + err):
         return f"control characters in what it printed: {out!r}\n{err!r}"

@@ -117,6 +117,26 @@ def test_an_attribute_before_and_after() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("attribute", "text"),
+    [
+        (onnx.AttributeProto(name="a"), "unreadable"),
+        (onnx.AttributeProto(name="a", type=onnx.AttributeProto.INT, ref_attr_name="k"), "unreadable"),
+        (onnx.AttributeProto(name="a", type=onnx.AttributeProto.SPARSE_TENSOR), "SparseTensorProto"),
+        (onnx.AttributeProto(name="a", type=onnx.AttributeProto.TYPE_PROTO), "TypeProto"),
+        (onnx.AttributeProto(name="a", type=onnx.AttributeProto.TENSORS, tensors=[onnx.TensorProto()]), "1 values"),
+        (onnx.AttributeProto(name="a", type=onnx.AttributeProto.STRINGS, strings=[b"\xff"]), "['\ufffd']"),
+    ],
+)
+def test_attributes_of_all_kinds(attribute: onnx.AttributeProto, text: str) -> None:
+    model = net()
+    model.graph.node[0].attribute.append(attribute)
+    diff = compare(net(), model)
+    assert [(one.what, one.before, one.after) for change in diff.nodes for one in change.details] == [
+        ("attribute a", "", text)
+    ]
+
+
 def test_an_operator_in_the_place_of_another() -> None:
     diff = compare(net(), net(NET.replace("b = Relu (a)", "b = LeakyRelu<alpha = 0.1> (a)")))
     (change,) = diff.nodes

@@ -4,6 +4,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxlint.graph.attributes import attribute_value, nested_graphs
+from onnxlint.graph.view import GraphView
+from onnxlint.model.skeleton import Model
 
 GRAPH = helper.make_graph([], "body", [], [])
 TENSOR = helper.make_tensor("t", TensorProto.FLOAT, [1], [1.5])
@@ -25,9 +27,26 @@ def test_every_kind() -> None:
     for name, value in values.items():
         assert attribute_value(helper.make_attribute(name, value)) == value
     assert attribute_value(onnx.AttributeProto(name="nothing")) is None
+    assert attribute_value(onnx.AttributeProto(name="i", type=onnx.AttributeProto.INT, ref_attr_name="k")) is None
     assert attribute_value(onnx.AttributeProto(name="s", type=onnx.AttributeProto.STRING, s=b"\xff")) == "\ufffd"
 
 
 def test_nested_graphs_have_labels() -> None:
     node = helper.make_node("Loop", [], [], body=GRAPH, others=[GRAPH, GRAPH], count=3)
     assert [label for label, _ in nested_graphs(node)] == ["body", "others[0]", "others[1]"]
+
+
+def test_an_attribute_of_another_type_than_its_default_is_absent() -> None:
+    values: dict[str, object] = {"group": [1], "alpha": 2, "axis": 0.5, "mode": 3, "epsilon": "x", "keepdims": 0}
+    (node,) = GraphView(
+        Model(
+            "m.onnx", helper.make_model(helper.make_graph([helper.make_node("Own", [], [], **values)], "g", [], [])), 0
+        )
+    ).main.nodes
+    assert node.attribute("group", 1) == 1
+    assert node.attribute("alpha", 1.0) == 2
+    assert node.attribute("axis", -1) == -1
+    assert node.attribute("mode", "nearest") == "nearest"
+    assert node.attribute("epsilon", 1e-5) == 1e-5
+    assert node.attribute("keepdims", 1) == 0
+    assert node.attribute("group") == [1]

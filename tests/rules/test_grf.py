@@ -355,3 +355,13 @@ def test_what_never_runs_has_one_finding() -> None:
         """
     findings, _, _ = check_view(make_view(Model(path="m", proto=parse(dead), size=0)), plan)
     assert [finding.code for finding in findings] == ["GRF002"]
+
+
+def test_attributes_that_the_caller_of_a_function_gives_are_unknown() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["": 17, "f": 1]>
+    g (float[2,3,4] x) => (float[A,B,C] y) { y = f.turn <perm = [1, 2, 0]> (x) }
+    <domain: "f", opset_import: ["": 17]>
+    turn <perm> (x) => (y) { a = Transpose <perm: ints = @perm> (x) y = Transpose <perm: ints = @perm> (a) }
+    """
+    assert in_text("GRF003", text) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,6 @@ from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     import onnx
-
-ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid")
-"""Operators that fixes remove from outputs (OUT002), and that samples can apply."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ def parts_of(model: onnx.ModelProto, names: Sequence[str], outputs: Sequence[Arr
     Raises:
         OnnxlintError: The number of outputs differs from the model's, or an output does not match its record.
     """
-    from onnxlint.fixes.heads import read_heads
+    from onnxlint.fixes.heads import read_dropped, read_heads
+    from onnxlint.model.metadata import metadata
 
     own = {value.name: value for value in model.graph.output}
     if len(own) != len(names):
@@ -65,7 +62,7 @@ def parts_of(model: onnx.ModelProto, names: Sequence[str], outputs: Sequence[Arr
         )
     known = list(names) if set(own) == set(names) else list(own)
     joined = {one.output: one for one in read_heads(model)}
-    dropped = _dropped_record(model)
+    dropped = read_dropped(metadata(model))
     parts: list[Part] = []
     for i, (name, array) in enumerate(zip(known, outputs, strict=True)):
         rank = len(own[name].type.tensor_type.shape.dim) or array.ndim
@@ -84,25 +81,8 @@ def parts_of(model: onnx.ModelProto, names: Sequence[str], outputs: Sequence[Arr
     return parts
 
 
-def _dropped_record(model: onnx.ModelProto) -> Mapping[str, Any]:
-    """Output or head → its removed activation, as the fix recorded it; empty if the record is absent or damaged."""
-    from onnxlint.model.metadata import DROPPED_KEY
-
-    text = next((entry.value for entry in model.metadata_props if entry.key == DROPPED_KEY), "{}")
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or not all(
-        isinstance(entry, dict) and entry.get("op") in ACTIVATIONS and isinstance(entry.get("axis", -1), int)
-        for entry in record.values()
-    ):
-        raise OnnxlintError(f"metadata {DROPPED_KEY} is damaged; fix the original again")
-    return record
-
-
-def _dropped(record: Mapping[str, Any], name: str, rank: int) -> dict[str, Any]:
+def _dropped(record: Mapping[str, tuple[str, int | None]], name: str, rank: int) -> dict[str, Any]:
     """The activation that was removed from an output, and its axis counted from the end."""
-    entry = record.get(name, {})
-    along = int(entry.get("axis", -1))
-    return {"activation": str(entry.get("op", "")), "along": along if along < 0 else along - rank}
+    op, axis = record.get(name, ("", None))
+    along = -1 if axis is None else axis
+    return {"activation": op, "along": along if along < 0 else along - rank}

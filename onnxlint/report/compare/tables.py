@@ -219,7 +219,7 @@ def without(table: Table, column: str) -> Table:
 
 
 def fold(table: Table, width: int, measure: Callable[[str], int] = len) -> list[Table]:
-    """A table as several that are at most so wide, each beginning with the first column; one where it fits or has no rows."""
+    """A table as several that are at most so wide, each beginning with the first column; one if it fits or is empty."""
     if not table.rows:
         return [table]
     widths = [max(map(measure, column)) for column in zip(table.header, *table.rows, strict=True)]

@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, listed
-from onnxlint_rules._graph import constant_reals, fixed_tensor, hides, integer, integers, is_fixed, label, names_shown
+from onnxlint_rules._graph import (
+    constant_reals,
+    fixed_tensor,
+    hides,
+    integer,
+    integers,
+    is_fixed,
+    is_parametric,
+    label,
+    names_shown,
+)
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules._tensors import read_inline
 from onnxlint_rules.grf._folding import foldable_nodes, shape_nodes
@@ -235,7 +245,7 @@ def _groups(view: GraphView) -> dict[tuple[str, str, str], list[Node]]:
         return known
     found: dict[tuple[str, str, str], list[Node]] = {}
     for node in view.nodes(*_REASONS):
-        reason = _REASONS[node.op](node)
+        reason = "" if is_parametric(node) else _REASONS[node.op](node)
         if not reason or id(node) in shape_nodes(view) or not _removable(node) or _is_arithmetic(node):
             continue
         hidden = ""
@@ -377,6 +387,8 @@ def _sole_producer(node: Node, op: str) -> Node | None:
     """The node of that operator whose only reader this is."""
     before = node.producer(0)
     if before is None or before.op != op or before.graph is not node.graph or before.graph.is_output(before.output()):
+        return None
+    if is_parametric(before):
         return None
     return before if len(before.graph.consumers(before.output())) == 1 else None
 
