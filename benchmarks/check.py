@@ -47,7 +47,7 @@ def chain(nodes: int, path: Path) -> None:
         else:
             made.append(helper.make_node("Relu", [value], [f"v{i}"], f"/net/relu{i}"))
         value = f"v{i}"
-    shape = ["N", 8, 32, 32]
+    shape: list[str | int | None] = ["N", 8, 32, 32]
     graph = helper.make_graph(
         made,
         "chain",

@@ -16,6 +16,7 @@ its default quantization of the ONNX model is another row.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -26,11 +27,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from benchmarks.convert import cpu_seconds
 from benchmarks.nncf_onnx import by_nncf
@@ -63,7 +59,7 @@ def read_nets(path: str) -> list[Net]:
     """The nets of a file."""
     home = Path(path).parent
     with open(path, "rb") as file:
-        tables = tomllib.load(file)
+        tables = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").load(file)
     return [
         Net(
             name,

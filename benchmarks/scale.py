@@ -239,7 +239,7 @@ def cluster(nodes: int) -> Iterator[str]:
     try:
         yield started.address
     finally:
-        started.shutdown()
+        started.shutdown()  # type: ignore[no-untyped-call]  # ray has no types for it
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -358,7 +358,8 @@ def page(found: dict[str, Any]) -> str:
 
 def millionth(found: dict[str, Any]) -> float:
     """Range requests of a model in the store, beyond the first and the one for its size."""
-    return sum(requests for _, _, requests in found["stored"]) / len(found["stored"]) - 1
+    stored: list[tuple[Any, Any, int]] = found["stored"]
+    return sum(requests for _, _, requests in stored) / len(stored) - 1
 
 
 def missed(found: dict[str, Any]) -> Iterator[str]:

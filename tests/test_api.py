@@ -81,7 +81,7 @@ def test_configuration_and_baseline_are_those_of_the_command_line(here: Path) ->
         ({"model": "bad.onnx", "config": "nope.toml"}, r"nope\.toml: no such configuration"),
     ],
 )
-def test_what_cannot_be_done_raises(here: Path, arguments: dict[str, object], message: str) -> None:
+def test_what_cannot_be_done_raises(here: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(OnnxlintError, match=message):
         onnxlint.check(**arguments)
 

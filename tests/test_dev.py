@@ -5,12 +5,23 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "dev.py"
+
+
+def returns(monkeypatch: pytest.MonkeyPatch, dev: ModuleType, code: int, keep: Callable[[list[str]], None]) -> None:
+    """Commands are kept and not run, and end with this exit code."""
+
+    def run(command: list[str], **_: object) -> int:
+        keep(command)
+        return code
+
+    monkeypatch.setattr(dev, "run", run)
 
 
 @pytest.fixture
@@ -26,15 +37,15 @@ def dev(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_demo_is_the_one_that_users_have(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = []
-    monkeypatch.setattr(dev, "run", lambda command, **_: commands.append(command[1:]) or 2)
+    commands: list[list[str]] = []
+    returns(monkeypatch, dev, 2, lambda command: commands.append(command[1:]))
     assert dev.demo(["elsewhere"]) == 2
     assert commands == [["-m", "onnxlint", "demo", "elsewhere"]]
 
 
 def test_arguments_go_to_pytest(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = []
-    monkeypatch.setattr(dev, "run", lambda command, **_: commands.append(command[3:]) or 5)
+    commands: list[list[str]] = []
+    returns(monkeypatch, dev, 5, lambda command: commands.append(command[3:]))
     monkeypatch.setattr(dev.os, "cpu_count", lambda: 2)
     assert dev.test(["-m", "slow", "tests/test_cli.py"]) == 5
     dev.test(["--pdb"])

@@ -51,7 +51,8 @@ def test_models_are_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_runs_that_waited_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "SECONDS", 0.05)
     steps = [0, 10**9, 10**9, 10**9] * 3  # every other run of the first six waited a second
-    total, told = 0, []
+    total = 0
+    told: list[int] = []
     for step in steps:
         total += step if step == 10**9 and len(told) % 4 == 1 else 0
         told.append(total)

@@ -13,7 +13,7 @@ from onnxlint.accuracy.recipes import describe
 from onnxlint.api import compare, convert
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
-from onnxlint.model.assumptions import ASSUMES_KEY
+from onnxlint.model.metadata import ASSUMES_KEY
 from tests.support.accuracy_models import detector, images
 from tests.support.recipes import RECIPE
 

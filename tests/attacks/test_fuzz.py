@@ -137,7 +137,7 @@ def crashes() -> dict[str, onnx.ModelProto]:
     nameless = onnx.ValueInfoProto()
     nameless.CopyFrom(x)
     nameless.name = ""
-    whole = numpy_helper.from_array(np.int64([1]))
+    whole = numpy_helper.from_array(np.array([1], np.int64))
     return {
         "more outputs than a Split says": model(
             helper.make_node("Split", ["x"], ["y", "b", "c", "d"], axis=1, num_outputs=3)
@@ -253,7 +253,7 @@ def test_names_used_twice_are_findings(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"], "same"), helper.make_node("Neg", ["x"], ["y"], "same")]
     ends = [helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
-    twice = [numpy_helper.from_array(np.float32([i]), "w") for i in range(2)]
+    twice = [numpy_helper.from_array(np.array([i], np.float32), "w") for i in range(2)]
     graph.initializer.extend(twice)
     path = broken(tmp_path, helper.make_model(graph).SerializeToString())
     assert check_problem(path, *EVERYTHING) == ""

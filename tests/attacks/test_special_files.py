@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,12 @@ from tests.support.command import CLEAN, onnxlint, save
 from tests.support.fuzzing import in_child
 
 
-def program(*words: str, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
+def program(*words: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "onnxlint", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False, **options)
+    run: subprocess.CompletedProcess[str] = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+    return run
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def program(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+def program(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the real program."""
     command = [sys.executable, "-m", "onnxlint", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    run: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+    return run
 
 
 def team_rule(folder: Path, body: str, needs_weights: bool = False) -> None:

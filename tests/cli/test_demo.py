@@ -50,7 +50,10 @@ def test_what_is_there_is_left_alone(name: str, tmp_path: Path, monkeypatch: pyt
 
 def test_weights_are_small_and_packed_as_they_are_read() -> None:
     random = np.random.default_rng(0)
-    weights = {name: random.normal(size=shape).astype(np.float16) for name, shape in parameter_shapes(WIDTH).items()}
+    weights = {
+        name: random.normal(size=shape).astype(np.float16).astype(np.float32)
+        for name, shape in parameter_shapes(WIDTH).items()
+    }
     read = unpack(pack(weights))
     assert all(np.array_equal(read[name], value) for name, value in weights.items())
     assert len(detector()) < 60_000

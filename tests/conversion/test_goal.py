@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,7 +71,7 @@ def test_candidates_cost_more_and_more() -> None:
 
 
 def test_the_cheapest_file_that_keeps_it(place: Path, tmp_path: Path) -> None:
-    how = {"images": place / "images", "recipe": {"mean": (127.5,) * 3, "norm": (1 / 64,) * 3}}
+    how: dict[str, Any] = {"images": place / "images", "recipe": {"mean": (127.5,) * 3, "norm": (1 / 64,) * 3}}
     pure = convert(place / "m.onnx", "onnx-int8-static", max_drop="snr>=5", out_dir=tmp_path / "a", **how)
     assert not pure.failures
     facts = pure.artifacts[0].details["held_out"]

@@ -61,7 +61,8 @@ def test_every_field_missing_or_of_another_type_is_one_line_or_harmless(done: Co
     document = json.loads(Path(done.manifest).read_text())
     refused = 0
     for path in paths(document)[1:]:
-        for value in (None, 7, "text", [], {}, True):
+        values: tuple[object, ...] = (None, 7, "text", [], {}, True)
+        for value in values:
             file = tmp_path / "m.onnxlint.json"
             file.write_text(json.dumps(changed(document, path, value)))
             try:

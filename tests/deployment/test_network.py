@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -132,9 +133,7 @@ def test_one_call_writes_model_labels_and_a_sample_that_runs(here: Path) -> None
 
     sys.path.insert(0, str(here))
     try:
-        import nets
-
-        network = nets.Small()
+        network = importlib.import_module("nets").Small()
         state = {f"module.{key}": value + 0.01 for key, value in network.state_dict().items()}
         torch.save({"epoch": 3, "state_dict": state}, here / "best.pth")
     finally:

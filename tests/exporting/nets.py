@@ -36,7 +36,8 @@ class Pyramid(nn.Module):
         low = F.relu(self.down(x))
         side = self.side(x)
         up = F.interpolate(low, size=side.shape[2:], mode="nearest")  # back to the size of the input
-        return (up + side).mean(1)
+        out: Tensor = (up + side).mean(1)
+        return out
 
 
 class Two(nn.Module):
@@ -91,7 +92,7 @@ class Enlarging(nn.Module):
         self.conv = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, x: Tensor, factor: Tensor) -> Tensor:
-        out: Tensor = self.conv(_Enlarge.apply(x, factor))
+        out: Tensor = self.conv(_Enlarge.apply(x, factor))  # type: ignore[no-untyped-call]  # torch has no types for it
         return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -72,7 +72,7 @@ def feeds(proto: onnx.ModelProto, sizes: Mapping[str, int], kind: int) -> dict[s
             continue
         tensor = value.type.tensor_type
         shape = [
-            dim.dim_value if dim.HasField("dim_value") else substitute(_symbol(value, axis), dict(sizes))
+            dim.dim_value if dim.HasField("dim_value") else cast(int, substitute(_symbol(value, axis), dict(sizes)))
             for axis, dim in enumerate(tensor.shape.dim)
         ]
         dtype = DTYPES[tensor.elem_type]

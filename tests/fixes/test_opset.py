@@ -184,6 +184,7 @@ def test_onnx_own_tests_of_every_operator() -> None:
         cases = collect_testcases(None)
     compared = 0
     for case in cases:
+        assert case.model is not None
         opset = max((entry.version for entry in case.model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
         if not case.data_sets or not OLDEST <= opset < RUNS_UP_TO or "training" in case.name:
             continue

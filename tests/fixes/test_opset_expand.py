@@ -116,7 +116,7 @@ class Case:
         outputs = ["y", "present_k", "present_v"] if self.past else ["y"]
         if "qk_matmul_output_mode" in self.attributes:
             outputs = [*(outputs if self.past else ["y", "", ""]), "qk"]
-        heads = {"q_num_heads": self.heads[0], "kv_num_heads": self.heads[1]} if self.rank == 3 else {}
+        heads: dict[str, Any] = {"q_num_heads": self.heads[0], "kv_num_heads": self.heads[1]} if self.rank == 3 else {}
         return helper.make_node("Attention", inputs, outputs, "attention", **heads, **self.attributes)
 
 
@@ -265,7 +265,7 @@ def test_heads_are_known_behind_a_rotary_embedding() -> None:
         helper.make_node("RotaryEmbedding", ["x", "cos", "sin"], ["turned"], "rotary"),
         helper.make_node("Attention", ["turned", "turned", "x"], ["y"], "attention", is_causal=1),
     ]
-    dims = {"x": ["b", 3, "s", 8], "cos": ["b", "s", 4], "sin": ["b", "s", 4]}
+    dims: dict[str, list[str | int | None]] = {"x": ["b", 3, "s", 8], "cos": ["b", "s", 4], "sin": ["b", "s", 4]}
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in dims.items()]
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 3, "s", 8])
     graph = helper.make_graph(nodes, "g", inputs, [output])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import numpy as np
 import onnx
@@ -67,7 +68,8 @@ def reshape_graphs(draw: st.DrawFn) -> tuple[str, dict[str, int]]:
     """A chain of Reshapes, Transposes and Slices on [N, C, H, W], with targets computed from shapes."""
     channels = draw(st.sampled_from([1, 2, 4, 6, 8]))
     lines: list[str] = []
-    value, dims = "x", ["N", channels, "H", "W"]
+    value = "x"
+    dims: list[Any] = ["N", channels, "H", "W"]
     for i in range(draw(st.integers(1, 4))):
         kind = draw(st.sampled_from(["flatten", "merge", "split", "transpose", "copy", "expand", "resize"]))
         new = f"v{i}"

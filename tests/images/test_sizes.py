@@ -11,7 +11,7 @@ import pytest
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, Recipe, make_recipe, preprocess
 from onnxlint.images.sizes import recipe_for
-from onnxlint.model.assumptions import ASSUMES_KEY
+from onnxlint.model.metadata import ASSUMES_KEY
 from onnxlint.model.skeleton import Model, open_model
 
 

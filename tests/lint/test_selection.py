@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from onnxlint.lint.rule import Example, Options, Rule, Status
 from onnxlint.lint.selection import Selection, select
 
 
-def make(code: str, name: str, **attributes: object) -> type[Rule]:
+def make(code: str, name: str, **attributes: Any) -> type[Rule]:
     """A rule that does nothing."""
 
     def check(self: Rule, view: GraphView, options: Options) -> Iterator[Finding]:
@@ -41,15 +42,15 @@ REGISTRY = Registry(
 )
 
 
-def selection(file: Settings | None = None, **command: object) -> Selection:
+def selection(file: Settings | None = None, **command: Any) -> Selection:
     return select(REGISTRY, Config(file or Settings(), Settings(**command)))
 
 
-def codes(file: Settings | None = None, **command: object) -> str:
+def codes(file: Settings | None = None, **command: Any) -> str:
     return " ".join(rule.code for rule in selection(file, **command).rules)
 
 
-def file(**settings: object) -> Settings:
+def file(**settings: Any) -> Settings:
     return Settings(path="onnxlint.toml", **settings)
 
 
@@ -145,7 +146,7 @@ def test_old_names_and_deprecated_rules_are_noted() -> None:
         ({"targets": ("ncn",)}, "--target: "),
     ],
 )
-def test_what_selects_nothing_is_an_error(settings: dict[str, object], message: str) -> None:
+def test_what_selects_nothing_is_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(OnnxlintError) as error:
         selection(**settings)
     assert str(error.value).startswith(message)

@@ -353,7 +353,8 @@ def test_killed_between_any_two_moves(tmp_path: Path, data: str | None, step: in
     wanted = {_digest(source), _digest(target)}
 
     def save_until_step() -> None:
-        replace, done = os.replace, []
+        replace = os.replace
+        done: list[object] = []
 
         def replace_or_die(*names: Any) -> None:
             if len(done) == step:
@@ -361,7 +362,7 @@ def test_killed_between_any_two_moves(tmp_path: Path, data: str | None, step: in
             replace(*names)
             done.append(names)
 
-        os.replace = replace_or_die
+        os.replace = replace_or_die  # type: ignore[assignment]  # in a process of its own
         model = open_model(source)
         save(model, model.proto, str(target), external_data=data)
         os.kill(os.getpid(), signal.SIGKILL)  # it has fewer moves than that

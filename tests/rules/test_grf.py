@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,7 +50,7 @@ def random_graphs(draw: st.DrawFn) -> onnx.ModelProto:
             operands = [draw(st.sampled_from(values)), draw(st.sampled_from(values))]
             nodes.append(helper.make_node("Add", operands, [f"v{i}"], name=f"n{i}"))
         else:
-            bodies = {}
+            bodies: dict[str, Any] = {}
             for branch in ("then_branch", "else_branch"):
                 inner = [
                     helper.make_node(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -73,7 +74,7 @@ KINDS = (
 def constant(name: str, kind: int, shape: tuple[int, ...]) -> onnx.TensorProto:
     count = int(np.prod(shape))
     if kind == TensorProto.STRING:
-        return helper.make_tensor(name, kind, shape, [b"h"] * count)
+        return helper.make_tensor(name, kind, shape, cast(Any, [b"h"] * count))
     if kind in (TensorProto.INT4, TensorProto.BFLOAT16):
         return helper.make_tensor(name, kind, shape, [1.0] * count)
     values = np.ones(shape, helper.tensor_dtype_to_np_dtype(kind))

@@ -101,7 +101,7 @@ def test_ops007_takes_the_pixels_that_the_reference_takes(scale: float, coordina
     ]
     graph = helper.make_graph([node], "g", shapes[:1], shapes[1:], [scales])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
-    (expected,) = ReferenceEvaluator(model).run(None, {"x": x})
+    expected = np.asarray(next(iter(ReferenceEvaluator(model).run(None, {"x": x}))))
     assert _pixels(float(np.float32(scale)), size, coordinates, rounding) == expected.reshape(-1).astype(int).tolist()
 
 

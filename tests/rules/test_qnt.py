@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -92,7 +93,8 @@ def test_weights_are_found_behind_transpose_and_identity() -> None:
 def test_blocks_of_a_large_weight_hold_each_number_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxlint_rules.qnt._weights.CHUNK", 10)
     values = np.arange(120, dtype=np.float32).reshape(8, 15)
-    for attributes, rows in (({}, values.T), ({"transB": 1}, values)):
+    cases: list[tuple[dict[str, Any], np.ndarray]] = [({}, values.T), ({"transB": 1}, values)]
+    for attributes, rows in cases:
         view = view_of([helper.make_node("Gemm", ["x", "w"], ["y"], **attributes)], {"w": values})
         assert channels(view, weights(view)[0]) == rows.tolist()
 
@@ -104,7 +106,7 @@ def test_blocks_of_a_large_weight_hold_each_number_once(monkeypatch: pytest.Monk
 )
 def test_figures_count_what_is_there(numbers: list[float], kind: type) -> None:
     with np.errstate(all="ignore"):
-        array = np.array(numbers, np.float64).astype(kind)
+        array: np.ndarray = np.array(numbers, np.float64).astype(kind)
     view = matmul(array.reshape(1, -1))
     seen = figures(view, view.main.initializers["w"])
     assert seen is not None

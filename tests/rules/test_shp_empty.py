@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,7 +51,7 @@ ALLOWZERO = """g (float[b, h, w, 4] x) => (float[b, n, 2] y)
 }"""
 
 
-def fixed(text: str, tmp_path: Path, **options: bool) -> onnx.ModelProto:
+def fixed(text: str, tmp_path: Path, **options: Any) -> onnx.ModelProto:
     path, out = tmp_path / "m.onnx", tmp_path / "fixed.onnx"
     onnx.save(parse(HEAD + text), path)
     onnxlint.fix(str(path), str(out), verify=False, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from onnxlint.accuracy.results import (
     AccuracyReport,
@@ -36,7 +37,7 @@ def output(name: str, snr: float = 41.37) -> OutputAccuracy:
     )
 
 
-def model(name: str, **more: object) -> CandidateReport:
+def model(name: str, **more: Any) -> CandidateReport:
     one = CandidateReport(name, f"/models/{name}", "onnxruntime", 853632, 426608, 41.37, (output("boxes"),))
     return replace(one, **more)
 

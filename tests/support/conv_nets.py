@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,11 +29,11 @@ def conv_net(path: Path, size: int | str = 24, opset: int = 13) -> str:
     nodes: list[onnx.NodeProto] = []
     weights: list[onnx.TensorProto] = []
 
-    def add(op: str, name: str, sources: list[str], **attributes: object) -> str:
+    def add(op: str, name: str, sources: list[str], **attributes: Any) -> str:
         nodes.append(helper.make_node(op, sources, [name], name=name, **attributes))
         return name
 
-    def conv(name: str, source: str, out: int, inside: int, kernel: int, **more: object) -> str:
+    def conv(name: str, source: str, out: int, inside: int, kernel: int, **more: Any) -> str:
         weight = generator.standard_normal((out, inside, kernel, kernel)) / np.sqrt(inside * kernel * kernel)
         bias = generator.standard_normal(out) * 0.1
         weights.append(numpy_helper.from_array(weight.astype(np.float32), f"{name}.w"))
@@ -48,7 +49,7 @@ def conv_net(path: Path, size: int | str = 24, opset: int = 13) -> str:
     weights.append(numpy_helper.from_array(generator.standard_normal((5, 8)).astype(np.float32), "scores.w"))
     weights.append(numpy_helper.from_array(np.full(5, 0.25, np.float32), "scores.b"))
     add("Gemm", "scores", [flat, "scores.w", "scores.b"], transB=1)
-    shapes = {"boxes": [1, 4, None, None], "scores": [1, 5]}
+    shapes: dict[str, list[str | int | None]] = {"boxes": [1, 4, None, None], "scores": [1, 5]}
     graph = helper.make_graph(
         nodes,
         "net",

@@ -79,7 +79,7 @@ def forge() -> Iterator[ForgeState]:
 
         def _handle(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
+            body: Any = json.loads(self.rfile.read(length)) if length else None
             parts = urlsplit(self.path)
             query = parse_qs(parts.query)
             state.requests.append((self.command, parts.path, dict(self.headers), body))

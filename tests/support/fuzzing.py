@@ -132,7 +132,7 @@ def check_problem(path: str | Path, *options: str) -> str:
     if code != 2 and lines:
         return f"exit code {code}, but:\n{err}"
     if "please report" in err or "killed the worker" in err or "out of memory" in err:
-        return err
+        return str(err)
     if (code == 2) != bool(errors):
         return f"exit code {code}, but errors {errors}"
     return f"took {run.peak >> 20} MiB" if run.peak > MEMORY else ""
@@ -453,4 +453,4 @@ def warm_up() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -55,7 +56,7 @@ def model(
     return helper.make_model(made, opset_imports=domains, ir_version=10, functions=functions)
 
 
-def node(op: str, inputs: str, outputs: str = "y", **attributes: object) -> onnx.NodeProto:
+def node(op: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(op, inputs.split(), outputs.split(), **attributes)
 
 
@@ -89,7 +90,7 @@ def names() -> Models:
         yield f"node-{what}", model([helper.make_node("Relu", ["x"], ["y"], name=text)])
         yield f"value-{what}", model([node("Relu", "x", "a"), helper.make_node("Resize", ["a", "", "", text], ["y"])])
         yield f"operator-{what}", model([helper.make_node(text or "Relu", ["x"], ["y"], domain="f")])
-        yield f"attribute-{what}", model([helper.make_node("Relu", ["x"], ["y"], **{text or "a": 1})])
+        yield f"attribute-{what}", model([helper.make_node("Relu", ["x"], ["y"], **cast(Any, {text or "a": 1}))])
         yield f"dim-{what}", model([node("Reshape", "x s")], {"x": [text, 3, text]}, constants={"s": ints(-1, 3)})
         yield f"input-{what}", model([helper.make_node("Relu", [text], ["y"])], {text: [1]})
 
@@ -190,7 +191,7 @@ def sizes() -> Models:
     )
     for op in ("Concat", "Add", "Mul"):
         doubled = [
-            helper.make_node(op, [f"a{i}", f"a{i}"], [f"a{i + 1}"], **({"axis": 0} if op == "Concat" else {}))
+            helper.make_node(op, [f"a{i}", f"a{i}"], [f"a{i + 1}"], **cast(Any, {"axis": 0} if op == "Concat" else {}))
             for i in range(60)
         ]
         yield f"doubling-{op}", model([node("Shape", "x", "a0"), *doubled, node("Reshape", "x a60")])
@@ -328,7 +329,7 @@ def graphs() -> Models:
 
 @kind
 def attributes() -> Models:
-    yield "many", model([helper.make_node("Relu", ["x"], ["y"], **{f"a{i}": i for i in range(20_000)})])
+    yield "many", model([helper.make_node("Relu", ["x"], ["y"], **cast(Any, {f"a{i}": i for i in range(20_000)}))])
     same = node("Relu", "x")
     same.attribute.extend([helper.make_attribute("a", 1)] * 20_000)
     yield "same", model([same])
@@ -341,7 +342,7 @@ def attributes() -> Models:
         "text": "\x1b[31m" * 1000,
     }.items():
         for op, name in (("LeakyRelu", "alpha"), ("Resize", "mode"), ("Conv", "strides"), ("Cast", "to")):
-            yield f"{op}-{what}", model([helper.make_node(op, ["x"], ["y"], **{name: value})])
+            yield f"{op}-{what}", model([helper.make_node(op, ["x"], ["y"], **cast(Any, {name: value}))])
     yield "opset", model([node("Relu", "x")], opset=2**62)
     yield "opset-negative", model([node("Relu", "x")], opset=-(2**62))
 

@@ -12,7 +12,7 @@ from onnxlint.model.wire import key_bytes
 def save_large(path: Path, tensors: int, each: int) -> Path:
     """A chain of Adds with a weight of `each` bytes apiece (zeros); the file takes no space on disk."""
     nodes = [helper.make_node("Add", [f"v{i}", f"w{i}"], [f"v{i + 1}"], f"/net/add{i}") for i in range(tensors)]
-    shape = ["N", each // 4]
+    shape: list[str | int | None] = ["N", each // 4]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("v0", f"v{tensors}")]
     graph = helper.make_graph(nodes, "large", ends[:1], ends[1:])
     heads = [

@@ -40,7 +40,7 @@ def small(seed: int = 0) -> Network:
     def weights(outputs: int, size: int) -> bytes:
         spread = np.exp(rng.normal(size=(outputs, 1)))
         values = rng.normal(size=(outputs, size // outputs)) * spread / np.sqrt(size / outputs)
-        return bytes(4) + values.astype("<f4").tobytes()
+        return b"".join((bytes(4), values.astype("<f4").tobytes()))
 
     def bias(outputs: int) -> bytes:
         return rng.normal(size=outputs).astype("<f4").tobytes()

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnxlint.cli.commands import COMMANDS
@@ -70,7 +71,7 @@ def _commands(python: Path, folder: Path) -> list[str]:
     subprocess.run([python, "-c", make], cwd=folder, check=True)
     problems = []
     for name in COMMANDS:
-        command = [python, "-m", "onnxlint", *name.split()]
+        command: list[str | Path] = [python, "-m", "onnxlint", *name.split()]
         problems += _run([*command, "--help"], folder, works=True)
         if name in WORKING:
             problems += _run([*command, *WORKING[name]], folder, works=True)
@@ -83,7 +84,7 @@ def _commands(python: Path, folder: Path) -> list[str]:
     return problems
 
 
-def _run(command: list[str | Path], folder: Path, works: bool) -> list[str]:
+def _run(command: Sequence[str | Path], folder: Path, works: bool) -> list[str]:
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     shown = " ".join(str(word) for word in command[2:])
     if works:

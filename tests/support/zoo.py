@@ -159,7 +159,7 @@ class Comparison:
         num, den = (number.num, number.den) if isinstance(number, Quotient) else (number, 1)
         open_symbols = (symbols(num) | symbols(den)) - self.bound.keys()
         if len(open_symbols) == 1 and _is_symbol(number) and float(real).is_integer():
-            self.bound[open_symbols.pop()] = int(real)
+            self.bound[next(iter(open_symbols))] = int(real)
         elif open_symbols:
             self.unknown += 1
         else:

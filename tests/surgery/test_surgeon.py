@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -131,7 +132,7 @@ def with_metadata(proto: onnx.ModelProto) -> None:
     twice = helper.make_function("own", "Twice", ["q"], ["r"], [helper.make_node("Add", ["q", "q"], ["r"])], opset)
     proto.functions.append(twice)
     proto.opset_import.append(helper.make_opsetid("own", 1))
-    holders = [proto, proto.graph, proto.functions[0], *proto.graph.node, *proto.graph.value_info]
+    holders: list[Any] = [proto, proto.graph, proto.functions[0], *proto.graph.node, *proto.graph.value_info]
     holders += [*proto.graph.input, *proto.graph.output, *proto.graph.initializer, proto.functions[0].node[0]]
     for i, holder in enumerate(holders):
         holder.metadata_props.add(key="pkg.torch.onnx.stack_trace", value=f"line {i}")
@@ -140,7 +141,14 @@ def with_metadata(proto: onnx.ModelProto) -> None:
 
 def with_doc_strings(proto: onnx.ModelProto) -> None:
     proto.graph.value_info.append(helper.make_tensor_value_info("c", 1, [2, 3]))
-    holders = [proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    holders: list[Any] = [
+        proto,
+        proto.graph,
+        *proto.graph.node,
+        *proto.graph.input,
+        *proto.graph.output,
+        *proto.graph.value_info,
+    ]
     for i, holder in enumerate([*holders, *proto.graph.initializer]):
         holder.doc_string = f"what it is, {i}"
 
@@ -156,7 +164,7 @@ def with_denotations(proto: onnx.ModelProto) -> None:
 
 
 def with_quantization_annotations(proto: onnx.ModelProto) -> None:
-    proto.graph.initializer.append(numpy_helper.from_array(np.float32([0.1]), "a_scale"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0.1], np.float32), "a_scale"))
     annotation = proto.graph.quantization_annotation.add(tensor_name="a")
     annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="a_scale")
 
@@ -173,11 +181,11 @@ def with_initializers_as_inputs(proto: onnx.ModelProto) -> None:
 
 def with_unused_initializers(proto: onnx.ModelProto) -> None:
     for name in ("z", "m"):
-        proto.graph.initializer.append(numpy_helper.from_array(np.float32([1]), name))
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([1], np.float32), name))
 
 
 def with_initializers_in_another_order(proto: onnx.ModelProto) -> None:
-    proto.graph.initializer.insert(0, numpy_helper.from_array(np.float32([4, 5, 6]), "last"))
+    proto.graph.initializer.insert(0, numpy_helper.from_array(np.array([4, 5, 6], np.float32), "last"))
     proto.graph.node[-1].output[0] = "d"
     proto.graph.node.append(helper.make_node("Mul", ["d", "last"], ["y"], "mul"))
 
@@ -210,8 +218,8 @@ def with_function_overloads(proto: onnx.ModelProto) -> None:
 
 
 def with_strange_attributes(proto: onnx.ModelProto) -> None:
-    values = numpy_helper.from_array(np.float32([1]), "sparse")
-    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([2]), "places"), [5])
+    values = numpy_helper.from_array(np.array([1], np.float32), "sparse")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.array([2], np.int64), "places"), [5])
     constant = helper.make_node("Constant", [], ["dense"], "constant", sparse_value=sparse)
     optional = helper.make_node("Optional", [], ["none"], "optional")
     kind = optional.attribute.add(name="type", type=onnx.AttributeProto.TYPE_PROTO)
@@ -233,8 +241,8 @@ def with_empty_lists(proto: onnx.ModelProto) -> None:
 
 
 def with_sparse_initializers(proto: onnx.ModelProto) -> None:
-    values = numpy_helper.from_array(np.float32([1, 2]), "sparse_w")
-    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([0, 2]), ""), [3])
+    values = numpy_helper.from_array(np.array([1, 2], np.float32), "sparse_w")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.array([0, 2], np.int64), ""), [3])
     proto.graph.sparse_initializer.append(sparse)
     proto.graph.node.append(helper.make_node("Add", ["a", "sparse_w"], ["s"], "sparse_add"))
     proto.graph.output.append(helper.make_tensor_value_info("s", 1, [2, 3]))
@@ -249,7 +257,7 @@ def with_optional_inputs(proto: onnx.ModelProto) -> None:
 
 def with_captured_initializers(proto: onnx.ModelProto) -> None:
     proto.graph.input.append(helper.make_tensor_value_info("flag", 9, []))
-    branches = {
+    branches: dict[str, Any] = {
         f"{name}_branch": helper.make_graph(
             [helper.make_node(op, ["a", "w"], [f"{name}_out"], f"{name}_{op}")],
             name,
@@ -336,7 +344,7 @@ def test_what_a_patch_brings_stands_before_its_readers() -> None:
     surgeon = Surgeon(held)
     sigmoid = held.main.nodes[2]
     output = surgeon.add("Neg", [surgeon.tensor(sigmoid, "b")], sigmoid, "negated")
-    weight = surgeon.constant("w", np.float32([7]))
+    weight = surgeon.constant("w", np.array([7], np.float32))
     scaled = surgeon.add("Mul", [output, weight], sigmoid, "scaled")
     surgeon.node(sigmoid).inputs = [scaled]
     after = surgeon.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -170,7 +171,7 @@ def test_a_size_that_everything_else_fails_at(name: str) -> None:
     assert (which, where, low, high, fails) == ("x", axis, smallest, largest, True)
     session = zoo.session(proto)
     dims = proto.graph.input[0].type.tensor_type.shape.dim
-    kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.UINT8: np.uint8}
+    kinds: dict[int, Any] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.UINT8: np.uint8}
 
     def runs(size: int) -> bool:
         shape = [size if i == axis else dim.dim_value or 2 for i, dim in enumerate(dims)]

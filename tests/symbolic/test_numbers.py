@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import cast
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ def test_numbers_are_those_of_a_run(seed: int) -> None:
             dims.append(substitute(size, bound))
         if any(not isinstance(dim, int) or dim < 1 for dim in dims):
             continue
-        _, real = runner.run(None, {"x": np.zeros(dims, np.float32)})
+        _, real = runner.run(None, {"x": np.zeros(cast(list[int], dims), np.float32)})
         value = symbolic.value(view.main, "z")
         for number, wanted in zip(value.numbers if value else (), real.tolist(), strict=False):
             said = substitute(number, bound) if isinstance(number, int | Size) else None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import pytest
@@ -288,7 +289,7 @@ def test_constant_target_reshapes_alike(data: st.DataObject) -> None:
     reached()
     assert constant.count(-1) <= 1
     values = data.draw(VALUES)
-    shape = [substitute(size, values) for size in sizes]
+    shape = [cast(int, substitute(size, values)) for size in sizes]
     wanted = [substitute(size, values) for size in target]
     copied = [shape[i] if dim == 0 else dim for i, dim in enumerate(constant)]
     rest = math.prod(dim for dim in copied if dim != -1)
@@ -302,7 +303,9 @@ def apply(steps: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]],
         array = array.reshape([1 if i in unsqueeze else next(kept) for i in range(rank)])
         array = array.reshape([array.shape[i] if dim == 0 else dim for i, dim in enumerate(target)])
         assert all(array.shape[i] == 1 for i in squeeze)
-        array = array.reshape([dim for i, dim in enumerate(array.shape) if i not in squeeze])
+        dims: tuple[int, ...] = array.shape
+        left = [dim for i, dim in enumerate(dims) if i not in squeeze]
+        array = array.reshape(left)
     return array
 
 

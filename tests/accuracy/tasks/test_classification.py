@@ -48,8 +48,8 @@ def test_without_labels_the_reference_is_the_truth() -> None:
 
 def test_words_are_class_and_probability() -> None:
     task = make()
-    assert task.read({"o": np.log(np.float32([[0.2, 0.7, 0.1]]))}, (4, 4)).words == "class 1 0.70"
-    assert task.read({"o": np.float32([[0.2, 0.1, 0.7]])}, (4, 4)).words == "class 2 0.70"
+    assert task.read({"o": np.log(np.array([[0.2, 0.7, 0.1]], np.float32))}, (4, 4)).words == "class 1 0.70"
+    assert task.read({"o": np.array([[0.2, 0.1, 0.7]], np.float32)}, (4, 4)).words == "class 2 0.70"
     assert task.read({"o": np.full((1, 3), np.nan)}, (4, 4)).words == "class 0 0.33"
 
 

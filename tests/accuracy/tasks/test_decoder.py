@@ -61,7 +61,7 @@ def _outputs(where: int, *, logits: bool = False) -> dict[str, np.ndarray]:
     """One face at prior `where` of a 64 × 64 input; prior 0's score is just below the threshold."""
     count = 2 * (64 + 16 + 4)
     boxes, landmarks = np.zeros((count, 4), np.float32), np.zeros((count, 10), np.float32)
-    scores = np.tile(np.float32([0.99, 0.01]), (count, 1))
+    scores = np.tile(np.array([0.99, 0.01], np.float32), (count, 1))
     scores[0] = 0.51, 0.49
     scores[where] = 0.1, 0.9
     boxes[where] = 1, -2, math.log(2) / 0.2, 0
@@ -153,8 +153,8 @@ def test_ssd_by_classes() -> None:
 
 
 def test_ssd_that_has_decoded_its_boxes() -> None:
-    boxes = np.tile(np.float32([0.1, 0.2, 0.5, 0.6]), (1, 3000, 1))
-    scores = np.tile(np.float32([0.9, 0.1]), (1, 3000, 1))
+    boxes = np.tile(np.array([0.1, 0.2, 0.5, 0.6], np.float32), (1, 3000, 1))
+    scores = np.tile(np.array([0.9, 0.1], np.float32), (1, 3000, 1))
     scores[0, 7] = 0.2, 0.8
     outputs = {"scores": scores, "boxes": boxes}
     found = decode(outputs, (300, 300), choose(outputs, (300, 300)))
@@ -201,13 +201,13 @@ def test_distances_of_levels_in_outputs_of_their_own() -> None:
         }
     )
     assert decoder is not None
-    outputs = {
+    outputs: dict[str, np.ndarray] = {
         "b1": np.zeros((1, 4, 4)),
-        "b2": np.float32([[[0.5, 0.25, 1, 0.125]]]),
+        "b2": np.array([[[0.5, 0.25, 1, 0.125]]], np.float32),
         "s1": np.zeros((1, 4, 1)),
-        "s2": np.float32([[[0.9]]]),
+        "s2": np.array([[[0.9]]], np.float32),
         "k1": np.zeros((1, 4, 2)),
-        "k2": np.float32([[[0.5, 0.25]]]),
+        "k2": np.array([[[0.5, 0.25]]], np.float32),
     }
     found = decode(outputs, (64, 64), decoder)
     assert found.boxes.tolist() == [[-32, -16, 64, 8]]
@@ -217,14 +217,17 @@ def test_distances_of_levels_in_outputs_of_their_own() -> None:
 def test_boxes_labels_and_scores_of_a_model_that_does_it_all() -> None:
     decoder = read_table({"boxes": "dets[0:4]", "scores": "dets[..., 4:5]", "labels": "labels", "nms": 1})
     assert decoder is not None
-    outputs = {"dets": np.float32([[[1, 2, 3, 4, 0.9], [1, 2, 3, 4, 0.8]]]), "labels": np.array([[17, 3]])}
+    outputs = {"dets": np.array([[[1, 2, 3, 4, 0.9], [1, 2, 3, 4, 0.8]]], np.float32), "labels": np.array([[17, 3]])}
     found = decode(outputs, (8, 8), decoder)
     assert found.labels.tolist() == [17, 3]
     assert found.boxes.tolist() == [[1, 2, 3, 4]] * 2
 
 
 def test_detr_has_its_background_last() -> None:
-    outputs = {"logits": np.float32([[[0, 9, 0], [0, 0, 9]]]), "pred_boxes": np.float32([[[0.5, 0.5, 0.5, 0.25]] * 2])}
+    outputs = {
+        "logits": np.array([[[0, 9, 0], [0, 0, 9]]], np.float32),
+        "pred_boxes": np.array([[[0.5, 0.5, 0.5, 0.25]] * 2], np.float32),
+    }
     found = decode(outputs, (100, 40), PRESETS["detr"])
     assert found.labels[0] == 1
     assert found.boxes[0] == pytest.approx([25, 15, 75, 25])

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_found_missed_and_extra_by_hand() -> None:
     candidate = found(task, [0, 0, 10, 8, 0.7, 0], [50, 50, 60, 60, 0, 0.8], [20, 20, 30, 30, 0, 0.6])
     results = judge(task, "x.png", reference=reference, candidate=candidate)
     assert reference.words == "2 × class 0, 1 × class 1"
-    assert reference.detections[0] == Detection((0, 0, 10, 10), pytest.approx(0.9), 0)
+    assert reference.detections[0] == Detection((0, 0, 10, 10), cast(float, pytest.approx(0.9)), 0)
     own = results["reference"].metrics
     assert own == {"found": 3, "missed": 0, "extra": 0, "mean_iou": 1, "score_shift": 0, "ap50": 1, "ap": 1}
     got = results["candidate"].metrics

@@ -27,7 +27,7 @@ def make(labels: Path | None = None, images: rec.ImageSet | None = None) -> Task
 def test_without_pairs_embeddings_are_compared() -> None:
     task = make()
     for image, one, other in (("a", [1, 0], [2, 0]), ("b", [1, 0], [1, 1])):
-        reference, candidate = (task.read({"e": np.float32([v])}, (4, 4)) for v in (one, other))
+        reference, candidate = (task.read({"e": np.array([v], np.float32)}, (4, 4)) for v in (one, other))
         task.judge("reference", image, reference, reference)
         task.judge("candidate", image, reference, candidate)
     results = task.results()
@@ -87,8 +87,12 @@ def test_lfw_pairs_and_the_shift_of_the_threshold(tmp_path: Path) -> None:
     results = task.results()
     own, got = results["reference"].metrics, results["candidate"].metrics
     assert own["accuracy"] == got["accuracy"] == own["auc"] == 1
-    cos = lambda degrees: np.cos(np.radians(degrees))  # noqa: E731
+
+    def cos(degrees: float) -> float:
+        return float(np.cos(np.radians(degrees)))
+
     assert own["threshold"] == pytest.approx((cos(10) + cos(80)) / 2)
+    assert own["threshold"] is not None
     assert got["threshold_shift"] == pytest.approx((cos(5) + cos(40)) / 2 - own["threshold"])
     # With the reference's threshold, 0.58, all pairs of the candidate are the same person.
     assert got["accuracy_kept"] == 0.5

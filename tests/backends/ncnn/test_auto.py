@@ -19,6 +19,7 @@ from onnxlint.backends.ncnn.heads import corrected, last_layers
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
+from onnxlint.backends.rounding import Doubles, round_weights
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, find_images, tensors
 from tests.support.ncnn_nets import DATA, REFERENCE, inputs, needs_data, small
@@ -56,11 +57,11 @@ def test_rounding_beats_rounding_to_the_nearest() -> None:
     rows = rng.normal(size=(1, 6, 30))
     scales = 7 / np.abs(rows).max(axis=2)
 
-    def error(q: reconstruct.Doubles) -> float:
+    def error(q: Doubles) -> float:
         e = q / scales[..., None] - rows
         return float(np.einsum("gmi,gij,gmj->", e, hessian, e))
 
-    q = reconstruct.round_weights(rows, scales, hessian, 7, 0.01)
+    q = round_weights(rows, scales, hessian, 7, 0.01)
     assert np.abs(q).max() <= 7
     assert error(q) < 0.5 * error(np.clip(np.round(rows * scales[..., None]), -7, 7))
 
@@ -206,8 +207,8 @@ def test_channels_of_tiny_weights(size: float) -> None:
     judge = Evaluator(tiny, inputs())
     assert judge.score(ncnn_auto.auto(tiny, inputs()).quantized.net) > 20
     for method in ("kl", "aciq"):
-        table = calibrate.make_table(tiny, inputs(), method)  # type: ignore[arg-type]
-        plain = calibrate.make_table(NET, inputs(), method)  # type: ignore[arg-type]
+        table = calibrate.make_table(tiny, inputs(), method)
+        plain = calibrate.make_table(NET, inputs(), method)
         usual = Evaluator(NET, inputs()).score(quantize(NET, plain).net)
         assert judge.score(quantize(tiny, table).net) > usual - 1
 

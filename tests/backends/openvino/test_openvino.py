@@ -204,8 +204,10 @@ def test_outputs_keep_their_names(tmp_path: Path) -> None:
     made = make(str(tmp_path / "m.onnx"), "openvino", tmp_path)
     session = backend_for(made.files[0]).open(made.files[0])
     assert [port.name for port in session.outputs] == ["b", "a", "same", "shape"]
-    x = np.float32([[-1, 2, -3, 4]])
-    for value, expected in zip(session.run({"in": x}), [np.maximum(x, 0)] * 2 + [x, np.int64([1, 4])], strict=True):
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    for value, expected in zip(
+        session.run({"in": x}), [np.maximum(x, 0)] * 2 + [x, np.array([1, 4], np.int64)], strict=True
+    ):
         np.testing.assert_array_equal(value, expected)
 
 
@@ -337,6 +339,7 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
 def test_converted_compared_and_repeated(tmp_path: Path) -> None:
     source = conv_net(tmp_path / "net.onnx")
     images = tmp_path / "images.npz"
+    assert IMAGES.arrays is not None
     np.savez(images, IMAGES.arrays)
     recipe = {"mean": "127.5,127.5,127.5", "norm": "0.015625,0.015625,0.015625", "pixel": "RGB"}
     done = onnxlint.convert(source, ["openvino", "openvino-int8"], images=str(images), recipe=recipe, method="minmax")

@@ -30,7 +30,7 @@ def network(opset: int = 11, size: int | str = "H") -> onnx.ModelProto:
         weight *= np.exp(spread * generator.standard_normal((out, 1, 1, 1)))
         weights.append(numpy_helper.from_array(weight.astype(np.float32), f"{name}.w"))
         weights.append(numpy_helper.from_array(generator.standard_normal(out).astype(np.float32) * 0.1, f"{name}.b"))
-        pads = {"pads": [kernel // 2] * 4, "kernel_shape": [kernel, kernel]}
+        pads: dict[str, Any] = {"pads": [kernel // 2] * 4, "kernel_shape": [kernel, kernel]}
         nodes.append(helper.make_node("Conv", [source, f"{name}.w", f"{name}.b"], [name], name=name, **pads, **more))
         return name
 

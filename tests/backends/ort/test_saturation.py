@@ -32,7 +32,8 @@ def test_weights_of_seven_bits_are_not_large(largest: int, large: bool) -> None:
 
 
 def test_float_weights_and_scales_are_not_looked_at(tmp_path: Path) -> None:
-    tensors = [numpy_helper.from_array(one, f"w{i}") for i, one in enumerate((np.ones((2, 2), np.float32), SCALES))]
+    arrays: list[np.ndarray] = [np.ones((2, 2), np.float32), SCALES]
+    tensors = [numpy_helper.from_array(one, f"w{i}") for i, one in enumerate(arrays)]
     assert not has_large(tensors)
     graph = helper.make_graph([], "net", [], [], tensors)
     onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
