@@ -40,13 +40,15 @@ LARGE = 1 << 14
 """Elements from which on an initializer is a weight, which onnxsim is not shown."""
 
 _CODE = """
-import json, resource, sys
+import inspect, json, resource, sys
 sys.path[:] = json.loads(sys.argv[5])
 seconds, memory = int(sys.argv[3]), int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 import onnx, onnxsim
-model, _ = onnxsim.simplify(onnx.load(sys.argv[1], load_external_data=False), certify=False)
+# 0.7, the last for Python 3.10, does not certify unless it is asked to.
+options = {"certify": False} if "certify" in inspect.signature(onnxsim.simplify).parameters else {}
+model, _ = onnxsim.simplify(onnx.load(sys.argv[1], load_external_data=False), **options)
 onnx.save(model, sys.argv[2])
 """
 
