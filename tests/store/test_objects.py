@@ -12,31 +12,17 @@ import pytest
 from onnxlint.store.urls import is_remote, shown
 from tests.support.command import BAD, CLEAN, onnxlint, save
 from tests.support.large import save_large
+from tests.support.servers import object_store
 
 pytest.importorskip("s3fs", reason="needs onnxlint[remote]")
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Any]:
-    """A client of an S3 server on loopback."""
-    server = pytest.importorskip("moto.server", reason="needs moto's server")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("ACCESS_KEY_ID", "KEYNAME"),
-            ("SECRET_ACCESS_KEY", "secret"),
-            ("DEFAULT_REGION", "us-east-1"),
-        ):
-            patch.setenv(f"AWS_{name}", value)
-        started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        started.start()
-        host, port = started.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        import boto3
-
-        client = boto3.client("s3")
+    """A client of an S3 server on loopback, with a bucket."""
+    with object_store() as client:
         client.create_bucket(Bucket="models")
         yield client
-        started.stop()
 
 
 @pytest.fixture

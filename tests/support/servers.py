@@ -1,4 +1,4 @@
-"""A web server on loopback that serves files with ranges, or with the faults that servers have; it counts what it sends."""
+"""Servers on loopback: an object store, and a web server with ranges, or with the faults that servers have, that counts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
@@ -109,3 +112,26 @@ def serving(site: Site) -> Iterator[Site]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+@contextlib.contextmanager
+def object_store() -> Iterator[Any]:
+    """A client of an S3 server (moto's); while the context lasts, the environment names the server."""
+    server = pytest.importorskip("moto.server", reason="needs moto's server")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("ACCESS_KEY_ID", "KEYNAME"),
+            ("SECRET_ACCESS_KEY", "secret"),
+            ("DEFAULT_REGION", "us-east-1"),
+        ):
+            patch.setenv(f"AWS_{name}", value)
+        started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        started.start()
+        host, port = started.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        import boto3
+
+        try:
+            yield boto3.client("s3")
+        finally:
+            started.stop()
