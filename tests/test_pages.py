@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.documents import PAGES, check_options, commands, make_place, run_as_printed
+from tests.support.documents import PAGES, answer, check_options, commands, make_place, run_as_printed
 
-OWN_TESTS = {"exporting"}
-"""Pages whose programs run, too, and whose output is compared: tests/exporting/test_page.py."""
+OWN_TESTS = {"exporting", "scale"}
+"""Pages with tests of their own: tests/exporting/test_page.py (programs and output, too), tests/store/test_page.py."""
 
 
 def test_every_line_of_the_pages_is_understood() -> None:
@@ -35,4 +35,4 @@ def test_the_lines_of_a_page_run_as_printed(page: Path, tmp_path: Path, monkeypa
         (tmp_path / name).write_text(textwrap.dedent(content))
     monkeypatch.chdir(tmp_path)
     for words in typed:
-        run_as_printed(words)
+        run_as_printed(words, answer(text, words))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,16 @@ def commands(text: str) -> list[list[str]]:
     return [one[: one.index("|")] if "|" in one else one for one in words]
 
 
+def answer(text: str, words: list[str]) -> str:
+    """The line that a page shows below a command, empty if it shows none."""
+    lines = block_lines(text, "console")
+    at = next(
+        i for i, line in enumerate(lines) if line.startswith("$ ") and shlex.split(line, comments=True)[2:] == words
+    )
+    below = lines[at + 1] if at + 1 < len(lines) else ""
+    return "" if below.startswith("$ ") else below
+
+
 def check_options(words: list[str]) -> None:
     """Raises AssertionError where a command has no option of that name."""
     outcome = onnxlint(*words[: 2 if words[0] == "ncnn" else 1], "--help")
@@ -37,6 +48,16 @@ def check_options(words: list[str]) -> None:
     for word in words:
         if word.startswith("--") and words[0] in COMMANDS:
             assert f"{word} " in f"{outcome.out} ".replace("\n", " "), f"{words[0]} has no {word}"
+
+
+_CLASSIFIER = """\
+from torch import nn
+
+
+def factory():
+    layers = nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    return nn.Sequential(*layers)
+"""
 
 
 def make_place(folder: Path) -> None:
@@ -66,17 +87,28 @@ def make_place(folder: Path) -> None:
         "from fixtures.retinaface import RetinaFace\n\n\ndef Net():\n    return RetinaFace(width=32)\n"
     )
     torch.save(make_network("original", width=32).state_dict(), folder / "net.pth")
+    (folder / "package").mkdir()
+    (folder / "package" / "module.py").write_text(_CLASSIFIER)
+    classifier: dict[str, Any] = {}
+    exec(_CLASSIFIER, classifier)
+    torch.save(classifier["factory"]().state_dict(), folder / "best.pth")
+    (folder / "classes.txt").write_text("cat\ndog\nbird\n")
+    made = onnxlint("fix", str(folder / "original.onnx"), "-o", str(folder / "fixed.onnx"))
+    assert made.code in (0, 1), made.err
     (folder / "wider.txt").write_text("".join(f"{name}\n1\n10 10 100 100 0 0 0 0 0 0\n" for name in names))
 
 
-def run_as_printed(words: list[str]) -> None:
-    """Run a line in the working directory.
+def run_as_printed(words: list[str], shown: str = "") -> None:
+    """Run a line in the working directory; `shown` is the line that a page has below it.
 
     Raises:
-        AssertionError: It ends with an error or a traceback.
+        AssertionError: It ends with a traceback, or with an error that is not the one shown.
     """
     if words[0].startswith("-"):  # --install-completion changes the user's shell
         return
     outcome = onnxlint(*words)
+    if shown.startswith("error: "):
+        assert (outcome.code, outcome.err.rstrip()) == (2, shown)
+        return
     assert outcome.code in (0, 1), f"{shlex.join(words)}\n{outcome.out}\n{outcome.err}"
     assert "Traceback" not in outcome.err

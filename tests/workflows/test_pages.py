@@ -1,4 +1,4 @@
-"""The tutorial and the pages of the workflows: every command runs as printed, and prints what the page shows.
+"""The tutorial, and the pages of the workflows and targets: every command runs as printed, and prints what the page shows.
 
 ONNXLINT_UPDATE_PAGES=1 writes what commands print into the pages.
 """
@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from onnxlint.backends import backends
 from onnxlint.cli.commands import COMMANDS
 from tests.support.command import onnxlint
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / "docs" / "workflows").glob("*.md"))
-PAGES = [ROOT / "docs" / "tutorial.md", *WORKFLOWS]
+TARGETS = sorted((ROOT / "docs" / "targets").glob("*.md"))
+PAGES = [ROOT / "docs" / "tutorial.md", *WORKFLOWS, *TARGETS]
 REFUSED = ("--to ncnn --shape 48,48,3", "--images ./try/images")
 """Ends of the commands that cannot work, and say what to type."""
 
@@ -84,11 +86,13 @@ def test_every_line_is_understood(page: Path) -> None:
                 assert f"{word} " in f"{shown} ".replace("\n", " "), f"{name} has no {word}"
 
 
-def test_every_workflow_has_a_page_that_the_readme_names() -> None:
+def test_every_workflow_and_target_has_a_page_that_the_readme_names() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = [one.name for one in backends()]
+    assert sorted(page.stem for page in TARGETS) == sorted(names)
     assert len(WORKFLOWS) == 6
-    for page in WORKFLOWS:
-        assert f"docs/workflows/{page.name}" in readme
+    for page in (*WORKFLOWS, *TARGETS):
+        assert page.relative_to(ROOT).as_posix() in readme
 
 
 @pytest.mark.slow

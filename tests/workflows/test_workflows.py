@@ -143,8 +143,22 @@ def test_the_classifier_classifies_and_training_is_deterministic() -> None:
 def test_the_detector_detects(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     trained.build(tmp_path, only=["detector"])
-    words = ["--weights", tmp_path / "detector.pth", "--shape", "300,300,3", "--images", tmp_path / "many" / "images"]
-    labels = ["--labels", tmp_path / "many" / "labels.json", "--task", "detection", "--format", "json"]
+    words: list[str | Path] = [
+        "--weights",
+        tmp_path / "detector.pth",
+        "--shape",
+        "300,300,3",
+        "--images",
+        tmp_path / "many" / "images",
+    ]
+    labels: list[str | Path] = [
+        "--labels",
+        tmp_path / "many" / "labels.json",
+        "--task",
+        "detection",
+        "--format",
+        "json",
+    ]
     done = onnxlint(
         "deploy", "fixtures.trained:detector", *words, *labels, "--preset", "ssd", "--out-dir", tmp_path / "out"
     )
