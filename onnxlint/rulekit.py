@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from onnxlint.graph.chains import SHAPE_OPERANDS, Chain
     from onnxlint.graph.chains import origins as operand_origins
     from onnxlint.graph.chains import trace as shape_chain
-    from onnxlint.graph.constants import small_array
+    from onnxlint.graph.constants import small_array, small_numbers
     from onnxlint.graph.dims import Dim, is_invented
     from onnxlint.graph.onnx_inference import GRAPH_OPS
+    from onnxlint.graph.schemas import newest_ir_version, newest_opset
+    from onnxlint.graph.schemas import schema as operator_schema
     from onnxlint.graph.view import STANDARD_DOMAINS
     from onnxlint.lint.targets import Limit, Target
     from onnxlint.lint.targets import load as load_target
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from onnxlint.model.assumptions import assumptions, unusable_assumptions
     from onnxlint.model.external import External, tensor_bytes
     from onnxlint.model.native import Crashed, in_child, run_checker, run_node_checker
+    from onnxlint.model.onnx_types import ElementType
     from onnxlint.model.skeleton import inline_span, is_external, locate_external
     from onnxlint.surgery.surgeon import AlreadyPatched
     from onnxlint.surgery.wiring import bypass, detach
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
     from onnxlint.symbolic.reshapes import Step, constant_target, reshape_steps
     from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
-    from onnxlint.symbolic.values import Number, Quotient
+    from onnxlint.symbolic.values import Number, Quotient, in_single
     from onnxlint.text import size as byte_size
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "Chain",
     "Crashed",
     "Dim",
+    "ElementType",
     "External",
     "Limit",
     "Number",
@@ -76,13 +80,17 @@ __all__ = [
     "exact_sizes",
     "impossible_demands",
     "in_child",
+    "in_single",
     "inline_span",
     "is_external",
     "is_invented",
     "join_heads",
     "load_target",
     "locate_external",
+    "newest_ir_version",
+    "newest_opset",
     "operand_origins",
+    "operator_schema",
     "ratio_of",
     "reshape_steps",
     "run_checker",
@@ -90,6 +98,7 @@ __all__ = [
     "shape_chain",
     "sizes_where",
     "small_array",
+    "small_numbers",
     "substitute",
     "symbols",
     "target_names",
@@ -104,13 +113,15 @@ _HOMES = {
     "onnxlint.fixes.opset": ("NEWEST_OPSET=NEWEST", "OLDEST_OPSET=OLDEST", "convert_opset=convert"),
     "onnxlint.graph.chains": ("SHAPE_OPERANDS", "Chain", "operand_origins=origins", "shape_chain=trace"),
     "onnxlint.graph.dims": ("Dim", "is_invented"),
-    "onnxlint.graph.constants": ("small_array",),
+    "onnxlint.graph.constants": ("small_array", "small_numbers"),
     "onnxlint.graph.onnx_inference": ("GRAPH_OPS",),
+    "onnxlint.graph.schemas": ("newest_ir_version", "newest_opset", "operator_schema=schema"),
     "onnxlint.graph.view": ("STANDARD_DOMAINS",),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
     "onnxlint.model.assumptions": ("assumptions", "unusable_assumptions"),
     "onnxlint.model.native": ("Crashed", "in_child", "run_checker", "run_node_checker"),
     "onnxlint.model.external": ("External", "tensor_bytes"),
+    "onnxlint.model.onnx_types": ("ElementType",),
     "onnxlint.model.skeleton": ("inline_span", "is_external", "locate_external"),
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),
     "onnxlint.surgery.wiring": ("bypass", "detach"),
@@ -122,7 +133,7 @@ _HOMES = {
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "reshape_steps"),
     "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "ratio_of", "substitute", "symbols"),
-    "onnxlint.symbolic.values": ("Number", "Quotient"),
+    "onnxlint.symbolic.values": ("Number", "Quotient", "in_single"),
     "onnxlint.text": ("byte_size=size",),
 }
 """Module → names that it holds, as `name` or as `name=name there`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.entry_points import entry_points
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import choices, did_you_mean, printable
 
@@ -242,11 +243,8 @@ def backends() -> tuple[Backend, ...]:
     Raises:
         OnnxlintError: One cannot be loaded.
     """
-    from importlib.metadata import entry_points
-
     found: list[Backend] = []
-    points = sorted(entry_points(group="onnxlint.backends"), key=lambda point: (point.dist is None, point.name))
-    for point in points:
+    for point in sorted(entry_points("onnxlint.backends")):
         try:
             found.append(point.load())
         except Exception as error:

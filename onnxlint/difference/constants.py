@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.constants import constant_node_value
+from onnxlint.graph.constants import array_of
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.skeleton import inline_span
 
@@ -79,7 +79,7 @@ class Constant:
         """
         if self.tensor is not None:
             return self.graph.view.model.array(self.tensor)
-        value = constant_node_value(self.node.proto) if self.node is not None else None
+        value = array_of(self.node.proto) if self.node is not None else None
         if value is None:
             raise OnnxlintError(f"{self.graph.view.model.path}: the value of constant {self.name!r} cannot be read")
         return value
@@ -148,7 +148,7 @@ def constant_of(graph: Graph, name: str) -> Constant | None:
     for attribute in node.proto.attribute:
         if attribute.name == "value" and attribute.HasField("t"):
             return Constant(owner, name, attribute.t.data_type, tuple(attribute.t.dims), attribute.t, node)
-    value = constant_node_value(node.proto)
+    value = array_of(node.proto)
     if value is None:
         return None
     from onnx import helper

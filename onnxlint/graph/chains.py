@@ -6,8 +6,7 @@ its Shape nodes; `onnxlint.symbolic` finds its numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import Node
@@ -46,8 +45,7 @@ _ARITHMETIC = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """The nodes that compute one operand from shapes.
 
     Attributes:

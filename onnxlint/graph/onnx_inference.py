@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint.model.dim_names import is_placeholder
+from onnxlint.model.messages import messages
 from onnxlint.model.onnx_types import ElementType
 from onnxlint.model.skeleton import inline_span
 from onnxlint.model.wire import LARGE
@@ -26,8 +26,7 @@ _HIDDEN = "onnxlint.hidden"
 """Input that stands for operands that inference must not see."""
 
 
-@dataclass(frozen=True)
-class OnnxInference:
+class OnnxInference(NamedTuple):
     """What `onnx.shape_inference` says about a model.
 
     Attributes:
@@ -50,8 +49,6 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
         proto: The model; it is copied, and declared shapes of computed values are ignored.
         hide: (node of the main graph, operand) of operands that inference is not to see.
     """
-    import onnx
-
     from onnxlint.model.native import OutOfLimits, infer_shapes
 
     bare = without_claims(proto)
@@ -68,7 +65,7 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
             # Some malformed models crash the library (onnx 1.23): a Split with another number of outputs than it
             # says, an axis out of range.
             inferred = infer_shapes(data, check_type=strict, strict=strict, data_prop=data_prop)
-            return OnnxInference(onnx.ModelProto.FromString(inferred), refused, error_line)
+            return OnnxInference(messages().ModelProto.FromString(inferred), refused, error_line)
         except OutOfLimits as error:
             return OnnxInference(bare, refused, f"onnx's shape inference was stopped: {error}", True)
         except RuntimeError as error:
@@ -81,9 +78,7 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
 
 def without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose declared shapes are gone, but for the inputs' (which are the model's contract)."""
-    import onnx
-
-    bare = onnx.ModelProto()
+    bare: onnx.ModelProto = messages().ModelProto()
     bare.CopyFrom(proto)
     for function in bare.functions:
         for node in function.node:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.attributes import attribute_value, nested_graphs, value_of
-from onnxlint.graph.constants import constant_node_value, small_array
+from onnxlint.graph.constants import Numbers, array_of, constant_holder, numbers_of
 from onnxlint.graph.dims import Shape, is_invented, type_of
 from onnxlint.graph.location import Location
 from onnxlint.graph.onnx_inference import GRAPH_OPS, OnnxInference, infer, without_claims
@@ -90,6 +90,11 @@ class Node:
         name = self.input(i)
         return self.graph.constant(name) if name else None
 
+    def numbers(self, i: int) -> Numbers | None:
+        """Value of input `i` where it is a small constant, as plain numbers (see `Graph.numbers`)."""
+        name = self.input(i)
+        return self.graph.numbers(name) if name else None
+
     def shape(self, i: int) -> Shape | None:
         """Inferred shape of input `i`; None if its rank is unknown."""
         name = self.input(i)
@@ -147,6 +152,7 @@ class Graph:
         self._producers: dict[str, Node] = {}
         self._consumers: dict[str, list[Node]] = {}
         self._constants: dict[str, npt.NDArray[np.generic] | None] = {}
+        self._numbers: dict[str, Numbers | None] = {}
         self.children: list[Graph] = []
         self.is_sorted = True
         self.nodes: list[Node] = self._index(proto.node)
@@ -255,34 +261,17 @@ class Graph:
         None for anything else, for tensors whose data stayed in the file (`skeleton.LARGE` bytes and more), and
         for initializers that a caller may override (IR version 4 and up, listed as inputs).
         """
-        if name in self._constants:
-            return self._constants[name]
-        value: npt.NDArray[np.generic] | None = None
-        if name in self.initializers:
-            overridable = name in self.inputs and self.view.model.proto.ir_version >= 4
-            if not overridable:
-                value = small_array(self.initializers[name])
-        elif name in self._producers:
-            value = self._node_constant(self._producers[name])
-        elif self.parent is not None and name not in self.inputs:
-            value = self.parent.constant(name)
-        self._constants[name] = value
-        return value
+        if name not in self._constants:
+            self._constants[name] = array_of(constant_holder(self, name))
+        return self._constants[name]
 
-    def _node_constant(self, node: Node) -> npt.NDArray[np.generic] | None:
-        # Follows Identity without recursion: a chain of a million of them must not overflow the stack.
-        seen = 0
-        while node.op == "Identity" and node.inputs and seen < 64:
-            name = node.inputs[0]
-            if name in self.initializers:
-                return self.constant(name)
-            producer = self.producer(name)
-            if producer is None:
-                return None
-            node, seen = producer, seen + 1
-        if node.op != "Constant":
-            return None
-        return constant_node_value(node.proto)
+    def numbers(self, name: str) -> Numbers | None:
+        """The value of a small constant as plain Python numbers; None as for `constant`, and for other types than
+        numbers and truth values. For rules that look at every model: it does not import NumPy.
+        """
+        if name not in self._numbers:
+            self._numbers[name] = numbers_of(constant_holder(self, name))
+        return self._numbers[name]
 
     def is_constant(self, name: str) -> bool:
         """Whether a value is an initializer or comes from a Constant node, of any size."""
@@ -414,6 +403,10 @@ class GraphView:
         """Value of any tensor, read from the file where it has to be: only for rules that need weights."""
         return self.model.array(tensor)
 
+    def raw(self, tensor: onnx.TensorProto) -> memoryview | None:
+        """The bytes of a tensor whose raw data stayed in the model file, without NumPy; None for all others."""
+        return self.model.raw(tensor)
+
     # Shapes
 
     def declared(self, graph: Graph) -> dict[str, tuple[int, Shape | None]]:
@@ -452,8 +445,8 @@ class GraphView:
         found = []
         for node in self.nodes("Resize", "Upsample"):
             index = 2 if node.op == "Resize" and self.opset >= 11 else 1
-            scales = node.constant(index) if node.graph is self.main else None
-            if scales is not None and scales.dtype.kind == "f" and any(s * 64 % 1 for s in scales.reshape(-1).tolist()):
+            scales = node.numbers(index) if node.graph is self.main else None
+            if scales is not None and scales.kind == "f" and any(s * 64 % 1 for s in scales.values):
                 found.append((node.index, index))
         return found
 

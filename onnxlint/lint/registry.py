@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from onnxlint.entry_points import entry_points
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.custom import no_exit
 from onnxlint.lint.rule import SECTIONS, Rule
@@ -115,10 +116,8 @@ def load_registry(rule_paths: tuple[str, ...] = ()) -> Registry:
     Raises:
         OnnxlintError: A package or file cannot be imported, or holds an incomplete rule.
     """
-    from importlib.metadata import entry_points
-
     rules: dict[type[Rule], None] = {}
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in entry_points(ENTRY_POINTS):
         try:
             with no_exit():
                 loaded = point.load()

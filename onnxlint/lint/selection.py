@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.configuration import Config, Settings
@@ -15,8 +15,7 @@ _EXACT = 7
 """How specific a code or a name is: more than the longest prefix, a code of six characters."""
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """The rules that a configuration selects.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint import baseline as baselines
@@ -29,8 +29,7 @@ FILES_PER_WORKER = 8
 """Starting a worker costs as much CPU as checking about this many models of ordinary size."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What came out of a check.
 
     Attributes:

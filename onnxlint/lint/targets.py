@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import choices, did_you_mean, printable
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """A limit of a target on an operator.
 
     One of the conditions below says when the operator is all right; where none is set, the limit is only text, and no
@@ -59,8 +58,7 @@ class Limit:
     wrong: bool = False
 
 
-@dataclass(frozen=True)
-class Operator:
+class Operator(NamedTuple):
     """An operator that a target reads.
 
     Attributes:

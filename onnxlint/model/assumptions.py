@@ -6,8 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint.model.metadata import ASSUMES_KEY, SYMBOLS_KEY, metadata
 
@@ -23,8 +22,7 @@ MAX_AXES = 1024
 _REMAINDER = re.compile(r"\s*([0-9]{1,10})\s*==\s*0\s*")
 
 
-@dataclass(frozen=True)
-class Assumption:
+class Assumption(NamedTuple):
     """One condition, and a place where it can be checked.
 
     Attributes:

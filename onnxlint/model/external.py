@@ -13,8 +13,7 @@ import posixpath
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -44,8 +43,7 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int | None:
     return None if bits is None else (math.prod(tensor.dims) * bits + 7) // 8
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(NamedTuple):
     """A folder that external data may lie in, as it was when the model was opened.
 
     Attributes:
@@ -88,8 +86,7 @@ def folders_of(path: str, base_dir: str, opened: int | None) -> tuple[Folder, ..
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class External:
+class External(NamedTuple):
     """Location of a tensor's external data, and its fault, if any.
 
     Attributes:
@@ -147,17 +144,16 @@ def locate(tensor: onnx.TensorProto, base_dir: str, folders: tuple[Folder, ...])
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return replace(found, kind="missing", problem=f"external data file {shown!r} is missing")
-    found = replace(found, device=status.st_dev, inode=status.st_ino)
+        return found._replace(kind="missing", problem=f"external data file {shown!r} is missing")
+    found = found._replace(device=status.st_dev, inode=status.st_ino)
     if not stat.S_ISREG(status.st_mode):
-        return replace(found, kind="irregular", problem=f"external data {shown!r} is not a regular file")
+        return found._replace(kind="irregular", problem=f"external data {shown!r} is not a regular file")
     if needed is not None and size != needed:
-        return replace(
-            found, kind="mismatch", problem=f"its external data is {size} bytes, but its dims and type take {needed}"
+        return found._replace(
+            kind="mismatch", problem=f"its external data is {size} bytes, but its dims and type take {needed}"
         )
     if offset + size > status.st_size:
-        return replace(
-            found,
+        return found._replace(
             kind="short",
             problem=f"external data file {shown!r} has {status.st_size} bytes, but {offset + size} are needed",
         )

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint.text import size as shown_size
 
@@ -23,8 +23,7 @@ FOR_THREAD = 80 << 20
 """Bytes of address space of a thread: its stack, and an arena of the allocator."""
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(NamedTuple):
     """What a runtime may take for a model, by the bytes of the model's files.
 
     Attributes:

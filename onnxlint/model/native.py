@@ -17,10 +17,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from onnxlint.model.limits import die_with_parent
+from onnxlint.model.messages import extension, messages
 from onnxlint.text import size as shown_size
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ class OutOfLimits(Crashed):
     """The call took more time or memory than it may."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What one call may take.
 
     Attributes:
@@ -106,8 +105,19 @@ def run_node_checker(data: bytes) -> dict[int, str]:
     return {int(index): said for index, said in json.loads(_ask(_CHECK_NODES, data)).items()}
 
 
+def read_schemas(request: bytes) -> bytes:
+    """Schemas of operators, read in the same child: see `describe_schemas`.
+
+    Raises:
+        OutOfLimits, Crashed: As for `infer_shapes`.
+    """
+    return _ask(_SCHEMAS, request)
+
+
 def _ask(what: int, data: bytes) -> bytes:
     if not hasattr(os, "fork"):
+        import onnx  # noqa: F401 - whole: this process may go on to use it
+
         return _answered(what, data)
     with _server.lock:
         return _server.ask(what, data)
@@ -134,31 +144,29 @@ def in_child(call: Callable[[], bytes], limits: Limits | None = None) -> bytes:
         child.end()
 
 
-_CHECK, _CHECK_NODES = 8, 16
-"""Requests for the checker; smaller numbers are flags of shape inference."""
+_CHECK, _CHECK_NODES, _SCHEMAS = 8, 16, 32
+"""Requests for the checker and for schemas; smaller numbers are flags of shape inference."""
 
 
 def _answered(what: int, data: bytes) -> bytes:
     if what == _CHECK:
         return _check(data)
+    if what == _SCHEMAS:
+        return describe_schemas(data)
     return _check_nodes(data) if what == _CHECK_NODES else _infer(what, data)
 
 
 def _check(data: bytes) -> bytes:
-    from onnx.onnx_cpp2py_export import checker  # takes bytes
-
     try:
-        checker.check_model(data, False, False, False)
+        extension().checker.check_model(data, False, False, False)
     except Exception as error:
         raise RuntimeError(str(error) or "onnx.checker refuses the model without saying why") from error
     return b""
 
 
 def _check_nodes(data: bytes) -> bytes:
-    from onnx import ModelProto
-    from onnx.onnx_cpp2py_export import checker
-
-    model = ModelProto.FromString(data)
+    checker = extension().checker
+    model = messages().ModelProto.FromString(data)
     context = checker.CheckerContext()
     found: dict[int, str] = {}
     try:
@@ -174,11 +182,37 @@ def _check_nodes(data: bytes) -> bytes:
     return json.dumps(found).encode()
 
 
-def _infer(flags: int, data: bytes) -> bytes:
-    from onnx.onnx_cpp2py_export import shape_inference  # takes and gives bytes
+def describe_schemas(request: bytes) -> bytes:
+    """What onnx's schemas say about operators.
 
+    Args:
+        request: JSON: a list of [operator, domain, version of the domain; 0: the newest].
+
+    Returns:
+        JSON: the newest version of ONNX's own domain, and for each operator null or [since, deprecated, types of inputs,
+        whether the last of them repeats, {name of a type: types that it may stand for}].
+    """
+    defs = extension().defs
+    found: list[object] = []
+    for op, domain, version in json.loads(request):
+        if not (defs.has_schema(op, version, domain) if version else defs.has_schema(op, domain)):
+            found.append(None)
+            continue
+        schema = defs.get_schema(op, version, domain) if version else defs.get_schema(op, domain)
+        inputs = list(schema.inputs)
+        repeats = bool(inputs) and inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic
+        if repeats and not inputs[-1].is_homogeneous:
+            inputs.pop()
+            repeats = False
+        allowed = {entry.type_param_str: list(entry.allowed_type_strs) for entry in schema.type_constraints}
+        types = [one.type_str for one in inputs]
+        found.append([schema.since_version, schema.deprecated, types, repeats, allowed])
+    return json.dumps([defs.schema_version_map()[""][1], found]).encode()
+
+
+def _infer(flags: int, data: bytes) -> bytes:
     try:
-        answer: bytes = shape_inference.infer_shapes(
+        answer: bytes = extension().shape_inference.infer_shapes(
             data, check_type=bool(flags & 1), strict_mode=bool(flags & 2), data_prop=bool(flags & 4)
         )
     except Exception as error:
@@ -278,14 +312,16 @@ def _serve(calls: _Calls, send: int, kept: set[int], parent: int) -> NoReturn:
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too: the parent decides
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        die_with_parent(parent)
+        if -1 in kept:  # the others wait for requests, and end with the pipe that these come from
+            die_with_parent(parent)
         gc.disable()  # collecting would copy the parent's pages
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
         _close_all_but(kept)
-        base = _address_space()
+        base = -1
         for limits, call in calls():
+            base = _address_space() if base < 0 else base
             _limit(limits, base)
             kind = _DONE
             try:
@@ -397,8 +433,6 @@ class _Server:
         raise Crashed("the native library crashed on it")
 
     def _start(self) -> _Child:
-        import onnx.onnx_cpp2py_export  # noqa: F401 - imported once, not in each child
-
         request, self._request = _pipe()
         self._child = _Child(lambda: _requests(request), request)
         os.close(request)
@@ -423,6 +457,7 @@ def _requests(request: int) -> Iterator[tuple[Limits, Callable[[], bytes]]]:
     import resource
     from functools import partial
 
+    extension()  # before the first limits hold: it takes memory that is none of a call's
     most = _resident() + GROWN
     while True:
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU):  # reading the next request is none of its call's work

@@ -12,12 +12,13 @@ import mmap
 import os
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.external import External, Folder, folders_of, locate, locate_remote, open_located
+from onnxlint.model.messages import messages
 from onnxlint.model.reading import foreign, open_file, read_model_file, read_stdin
 from onnxlint.model.wire import (
     DATA_NUMBERS,
@@ -89,7 +90,7 @@ class Model:
             buffer: LocalBytes
             if isinstance(self.buffer, RemoteBytes):
                 buffer = self.buffer[span.offset : span.offset + span.length]
-                span = replace(span, offset=0)
+                span = span._replace(offset=0)
             else:
                 buffer = self.buffer
             mapped = _mapped(tensor, span, buffer)
@@ -110,6 +111,13 @@ class Model:
             raise OnnxlintError(f"{shown} does not hold what its dims and type say: {reason}") from error
         values.flags.writeable = False
         return values
+
+    def raw(self, tensor: onnx.TensorProto) -> memoryview | None:
+        """The bytes of a tensor whose raw data stayed in a file of this machine; None for all others."""
+        span = inline_span(tensor)
+        if span is None or span.field != "raw_data" or self.buffer is None or isinstance(self.buffer, RemoteBytes):
+            return None
+        return memoryview(self.buffer)[span.offset : span.offset + span.length]
 
     def _external_data(self, tensor: onnx.TensorProto) -> memoryview:
         found = locate_external(self, tensor)
@@ -278,7 +286,6 @@ def _clean_parse_error(text: str) -> str:
 
 
 def _parse_binary(shown: str, data: Buffer) -> onnx.ModelProto:
-    import onnx
     from google.protobuf.message import DecodeError
 
     other_format = foreign(data)
@@ -289,7 +296,7 @@ def _parse_binary(shown: str, data: Buffer) -> onnx.ModelProto:
     except WireError as error:
         raise OnnxlintError(f"{shown}: not a complete ONNX model: {error}; export or download it again") from None
     try:
-        proto = onnx.ModelProto.FromString(skeleton)
+        proto: onnx.ModelProto = messages().ModelProto.FromString(skeleton)
         if not _is_utf8(skeleton):
             _escape_texts(proto)
         return proto
@@ -302,10 +309,9 @@ def _parse_binary(shown: str, data: Buffer) -> onnx.ModelProto:
 def _strict_model() -> Any:
     """ModelProto as proto3: the same messages, but text that is not UTF-8 is refused."""
     from google.protobuf import descriptor_pool, message_factory
-    from onnx import onnx_ml_pb2
 
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(onnx_ml_pb2.DESCRIPTOR.serialized_pb + b"\x62\x06proto3")  # field 12: syntax
+    pool.AddSerializedFile(messages().DESCRIPTOR.serialized_pb + b"\x62\x06proto3")  # field 12: syntax
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("onnx.ModelProto"))
 
 

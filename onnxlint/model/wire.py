@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from onnxlint.store.ranges import RemoteBytes
 
@@ -51,8 +51,7 @@ DATA_NUMBERS = {name: number for number, name in DATA_FIELDS.items()}
 DATA_LOCATION, EXTERNAL_DATA = 14, 13
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Bytes of a tensor inside the model file.
 
     Attributes:

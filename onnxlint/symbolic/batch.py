@@ -202,7 +202,7 @@ def _transpose(node: Node, first: int) -> int | None:
 def _reshape(node: Node, first: int) -> int | None:
     if first != 0:
         return None
-    constant = node.constant(1)
+    constant = node.numbers(1)
     if constant is None:
         symbolic = exact_sizes(node.graph.view)
         data, value = symbolic.of(node, 0), symbolic.val(node, 1)
@@ -210,7 +210,7 @@ def _reshape(node: Node, first: int) -> int | None:
             return None
         lead = value.numbers[0]
         return 0 if lead == data[0] or (lead == 0 and not node.attribute("allowzero", 0)) else None
-    target, shape = constant.reshape(-1).tolist(), node.shape(0)
+    target, shape = constant.values, node.shape(0)
     if not target or not shape:
         return None
     if (target[0] == 0 and not node.attribute("allowzero", 0)) or target[0] == shape[0]:
@@ -250,8 +250,8 @@ def _gather(node: Node, first: int) -> int | None:
 def _slice(node: Node, first: int) -> int | None:
     axes = node.attribute("axes")
     if axes is None:
-        constant = node.constant(3)
-        axes = constant.tolist() if constant is not None else None
+        constant = node.numbers(3)
+        axes = constant.values if constant is not None else None
     rank = _rank(node.shape(0))
     if axes is None or rank is None:
         return None
@@ -272,15 +272,15 @@ def _gemm(node: Node, first: int) -> int | None:
 
 
 def _tile(node: Node, first: int) -> int | None:
-    repeats = node.constant(1)
-    return first if repeats is not None and first < repeats.size and repeats.reshape(-1)[first] == 1 else None
+    repeats = node.numbers(1)
+    return first if repeats is not None and first < len(repeats.values) and repeats.values[first] == 1 else None
 
 
 def _reduce(node: Node, first: int) -> int | None:
     axes = [node.attribute("axis", 0)] if node.op.startswith("Arg") else node.attribute("axes")
     if axes is None:
-        constant = node.constant(1)
-        axes = constant.tolist() if constant is not None else None
+        constant = node.numbers(1)
+        axes = constant.values if constant is not None else None
     rank = _rank(node.shape(0))
     if axes is None or (rank is None and any(axis < 0 for axis in axes)):
         return None
@@ -308,8 +308,8 @@ def _axes(node: Node, extra: bool = False) -> set[int] | None:
     """Axes of a Squeeze or Unsqueeze (attribute before opset 13, input since), non-negative."""
     axes = node.attribute("axes")
     if axes is None:
-        constant = node.constant(1)
-        axes = constant.reshape(-1).tolist() if constant is not None else None
+        constant = node.numbers(1)
+        axes = constant.values if constant is not None else None
     rank = _rank(node.shape(0))
     if axes is None or (rank is None and any(axis < 0 for axis in axes)):
         return None

@@ -7,8 +7,8 @@ period, and there are few of them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from onnxlint.symbolic.sizes import AnySize, Floor, Size, substitute, symbols
 
@@ -16,8 +16,7 @@ MAX_PERIOD = 4096
 """Residue classes that a proof by cases looks at, at most."""
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """Under which inputs two sizes are equal.
 
     Attributes:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from onnxlint.graph.view import Node
 from onnxlint.model.onnx_types import ElementType
-from onnxlint.symbolic.engine import Symbolic
 from onnxlint.symbolic.values import MAX_VALUES, Quotient, Value, number_of
 
 Array = npt.NDArray[Any]
@@ -37,50 +36,33 @@ _DTYPES: dict[int, type[np.generic]] = {
 }
 
 
-def fold(s: Symbolic, node: Node) -> Value | None:
-    """The first output of a node whose operands are known numbers; None if one is not, or the result is not small.
+def compute(node: Node, operands: Sequence[tuple[Value, int] | None]) -> Value | None:
+    """The first output of a node; None if its operator cannot be computed, or the result is not small.
 
-    The shape of the output has to be known already: nothing is computed that could turn out large.
+    Args:
+        node: Its operator is one of `CONSTANT_OPERATORS`.
+        operands: The known numbers of each operand and their element type; None where an optional one is absent.
     """
-    compute = CONSTANT_OPERATORS.get(node.op)
-    if compute is None or not node.output():
-        return None
-    if node.op not in _SHRINKING:
-        sizes = s.shape(node.graph, node.output())
-        known = [size for size in sizes or () if isinstance(size, int)]
-        if sizes is None or len(known) < len(sizes) or math.prod(known) > MAX_VALUES:
+    arrays: list[Array | None] = []
+    for operand in operands:
+        array = None if operand is None else _array(*operand)
+        if operand is not None and array is None:
             return None
-    operands: list[Array | None] = []
-    for i, name in enumerate(node.inputs):
-        array = _array(s, node, i) if name else None
-        if name and array is None:
-            return None
-        operands.append(array)
+        arrays.append(array)
     with np.errstate(all="ignore"):
-        result = compute(node, operands)
+        result = CONSTANT_OPERATORS[node.op](node, arrays)
     if result is None or result.dtype.kind not in "iufb" or result.size > MAX_VALUES:
         return None
     return Value(tuple(number_of(x) for x in result.reshape(-1).tolist()), result.shape, result.dtype.kind == "f")
 
 
-def _array(s: Symbolic, node: Node, i: int) -> Array | None:
-    """Operand `i` in its own element type; None if a number is unknown or depends on the inputs."""
-    value = s.val(node, i)
-    dtype = _DTYPES.get(node.graph.dtype(node.input(i)))
-    if value is None or dtype is None:
-        return None
-    numbers: list[float] = []
-    for number in value.numbers:
-        if isinstance(number, int):
-            numbers.append(number)
-        elif isinstance(number, Quotient) and isinstance(number.num, int) and isinstance(number.den, int):
-            numbers.append(number.num / number.den)
-        else:
-            return None
-    array = np.array(numbers, np.float64 if value.floating else np.int64)
-    if value.floating != (np.dtype(dtype).kind == "f"):
+def _array(value: Value, element_type: int) -> Array | None:
+    """An operand in its own element type; None if that is not the one that its numbers have."""
+    dtype = _DTYPES.get(element_type)
+    if dtype is None or value.floating != (np.dtype(dtype).kind == "f"):
         return None  # the value is not of the type that inference says
-    return array.astype(dtype).reshape(value.dims)
+    numbers = [n.num / n.den if isinstance(n, Quotient) else n for n in value.numbers]  # type: ignore[operator]
+    return np.array(numbers, np.float64 if value.floating else np.int64).astype(dtype).reshape(value.dims)
 
 
 def _given(operands: Operands) -> list[Array]:
@@ -266,9 +248,6 @@ def _triangle(node: Node, operands: Operands) -> Array | None:
     k = int(operands[1].reshape(-1)[0]) if len(operands) > 1 and operands[1] is not None else 0
     return None if data is None else np.asarray((np.triu if node.attribute("upper", 1) else np.tril)(data, k))
 
-
-_SHRINKING = frozenset({"Compress", "NonZero"})
-"""Operators whose result is small where their operand is, though its shape is known only afterwards."""
 
 CONSTANT_OPERATORS: dict[str, Callable[[Node, Operands], Array | None]] = {
     "Abs": _ufunc(np.abs),

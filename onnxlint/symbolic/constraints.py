@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint.graph.view import GraphView, Node
 from onnxlint.symbolic.demands import Demand, demands
@@ -28,8 +28,7 @@ _SHIFTS = (*range(33), *range(40, 257, 8))
 """How far the sizes of an equation are moved at most: as much as convolutions without padding take off."""
 
 
-@dataclass(frozen=True)
-class BakedSize:
+class BakedSize(NamedTuple):
     """A free size of an input that the model is right for at one number alone, in one range, or together with others.
 
     Attributes:
@@ -62,8 +61,7 @@ def baked_sizes(view: GraphView) -> list[BakedSize]:
     return known
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     smallest: int
     largest: int
     node: Node
@@ -72,8 +70,7 @@ class _Found:
     relation: str = ""
 
 
-@dataclass(frozen=True)
-class _Equation:
+class _Equation(NamedTuple):
     left: AnySize
     right: AnySize
     demand: Demand

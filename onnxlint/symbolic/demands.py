@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
@@ -18,8 +18,7 @@ from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, product
 from onnxlint.symbolic.spatial_operators import conv
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """Two sizes that have to be equal where a node is to run.
 
     Attributes:
@@ -91,22 +90,22 @@ def _of_bodies(symbolic: Symbolic, node: Node, bodies: Sequence[Graph]) -> Itera
     """What the bodies of a node demand whenever it runs: of an If with both branches, what both demand."""
     each = [list(_of_graph(symbolic, body)) for body in bodies]
     if node.op == "If":
-        condition = node.constant(0)
-        if condition is not None and condition.size == 1:
-            taken = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+        condition = node.numbers(0)
+        if condition is not None and len(condition.values) == 1:
+            taken = "then_branch" if condition.single else "else_branch"
             yield from (demand for demand in itertools.chain(*each) if demand.node.graph.path.endswith(f".{taken}"))
         elif len(each) == 2:
-            others = {replace(demand, node=node) for demand in each[1]}
-            yield from (demand for demand in each[0] if replace(demand, node=node) in others)
+            others = {demand._replace(node=node) for demand in each[1]}
+            yield from (demand for demand in each[0] if demand._replace(node=node) in others)
     elif node.op == "Scan" or (node.op == "Loop" and _runs_once(node)):
         yield from itertools.chain(*each)
 
 
 def _runs_once(loop: Node) -> bool:
     """Whether a Loop runs its body at least once, whatever its inputs are."""
-    count, condition = loop.constant(0), loop.constant(1)
-    counts = not loop.input(0) or (count is not None and count.size == 1 and int(count.reshape(-1)[0]) > 0)
-    return counts and (not loop.input(1) or (condition is not None and condition.size == 1 and bool(condition.all())))
+    count, condition = loop.numbers(0), loop.numbers(1)
+    counts = not loop.input(0) or (count is not None and len(count.values) == 1 and count.single > 0)
+    return counts and (not loop.input(1) or (condition is not None and bool(condition.single)))
 
 
 # What operators demand

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from onnxlint.graph.dims import Shape, is_invented
 from onnxlint.graph.onnx_inference import GRAPH_OPS
@@ -32,8 +32,7 @@ Evaluator = Callable[["Symbolic", Node], "Value | None"]
 """Gives the numbers of the first output of a node; None if it cannot."""
 
 
-@dataclass(frozen=True)
-class Operators:
+class Operators(NamedTuple):
     """Tables of handlers of operators.
 
     Attributes:
@@ -126,13 +125,13 @@ class Symbolic:
             if here.owns(name):
                 break
             here = here.parent
-        constant = graph.constant(name) if name else None
-        if constant is None or constant.size > MAX_VALUES or constant.dtype.kind not in "iufb":
+        constant = graph.numbers(name) if name else None
+        if constant is None or len(constant.values) > MAX_VALUES:
             return None
-        floating = constant.dtype.kind == "f"
-        if floating and constant.dtype.itemsize < 4:
+        floating = constant.kind == "f"
+        if floating and constant.bits < 32:
             return None  # half precision rounds sizes above 2048
-        return Value(tuple(number_of(x) for x in constant.reshape(-1).tolist()), constant.shape, floating)
+        return Value(tuple(map(number_of, constant.values)), constant.dims, floating)
 
     def input_size(self, name: str) -> AnySize:
         """The size that a dimension's name in the file means, a symbol or an expression, under the assumptions."""
@@ -294,7 +293,7 @@ class Symbolic:
             if any(isinstance(number, int) and abs(number) > MAX_NUMBER for number in value.numbers):
                 # It wraps around in a runtime; followed, its digits would double from one node to the next.
                 numbers = (None if isinstance(n, int) and abs(n) > MAX_NUMBER else n for n in value.numbers)
-                value = replace(value, numbers=tuple(numbers))
+                value = value._replace(numbers=tuple(numbers))
             self._values[key] = value
             self._shapes[key] = value.dims
 

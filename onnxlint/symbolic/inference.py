@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from onnxlint.graph.view import GraphView
-from onnxlint.symbolic.constant_operators import CONSTANT_OPERATORS, fold
 from onnxlint.symbolic.engine import Operators, Symbolic
+from onnxlint.symbolic.folding import FOLDED, fold
 from onnxlint.symbolic.shape_operators import SHAPE_OPERATORS
 from onnxlint.symbolic.value_operators import VALUE_OPERATORS
 
-OPERATORS = Operators(SHAPE_OPERATORS, VALUE_OPERATORS, fold, CONSTANT_OPERATORS)
+OPERATORS = Operators(SHAPE_OPERATORS, VALUE_OPERATORS, fold, FOLDED)
 """The operators of ONNX's own domain."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint.symbolic.sizes import AnySize, divide
 
@@ -38,8 +38,7 @@ def constant_target(data: Sequence[AnySize], target: Sequence[object], is_never_
     return constant if -1 not in constant or all(map(is_never_empty, copies)) else None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One Reshape with a constant target, and the nodes before and after it that align copied axes.
 
     Attributes:

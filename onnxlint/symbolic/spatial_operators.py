@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
 from onnxlint.symbolic.sizes import AnySize, ceil_div
-from onnxlint.symbolic.values import Number, Quotient, number_of
+from onnxlint.symbolic.values import Number, Quotient, in_single, number_of
 
 
 def conv(s: Symbolic, node: Node) -> list[Sizes | None]:
@@ -129,8 +127,8 @@ def _scaled(s: Symbolic, size: AnySize, scale: Number | None) -> AnySize:
             return size * scale.num // scale.den
         if isinstance(size, int):
             # Runtimes multiply in single or in double precision: believed where both give the same.
-            factor = np.float32(scale.num / scale.den)
-            single, double = int(np.floor(np.float32(size) * factor)), math.floor(size * float(factor))
+            factor = in_single(scale.num / scale.den)
+            single, double = math.floor(in_single(in_single(size) * factor)), math.floor(size * factor)
             return single if single == double else s.fresh()
     return s.fresh()
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from functools import partial
 from typing import TypeGuard
 
-import numpy as np
-import numpy.typing as npt
-
-from onnxlint.graph.constants import small_array
+from onnxlint.graph.constants import small_numbers
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Evaluator, Symbolic
 from onnxlint.symbolic.shape_operators import picked, slice_arguments
@@ -20,8 +18,6 @@ from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number
 
 Calculation = Callable[[Symbolic, Number, Number, bool], "Number | None"]
 """Gives the result for two numbers, given whether they are floating-point; None if it cannot be told."""
-
-Places = npt.NDArray[np.int64]
 
 
 def _value_shape(s: Symbolic, node: Node) -> Value | None:
@@ -46,8 +42,7 @@ def _value_gather(s: Symbolic, node: Node) -> Value | None:
         return None
     if len(data.dims) == 1:  # the sizes of a shape, as nearly always
         return Value(tuple(data.numbers[i] for i in whole), indices.dims, data.floating)
-    places = np.array(whole, np.int64).reshape(indices.dims)
-    return _moved(data, partial(np.take, indices=places, axis=node.attribute("axis", 0)))
+    return _taken(data, whole, indices.dims, node.attribute("axis", 0))
 
 
 def _value_slice(s: Symbolic, node: Node) -> Value | None:
@@ -59,19 +54,34 @@ def _value_slice(s: Symbolic, node: Node) -> Value | None:
         if not (isinstance(start, int) and isinstance(end, int) and step):
             return None
         kept = list(picked(range(value.dims[axis]), start, end, step))
-        value = _moved(value, partial(np.take, indices=np.array(kept, np.int64), axis=axis))
+        value = _taken(value, kept, (len(kept),), axis)
     return value
 
 
 def _value_transpose(s: Symbolic, node: Node) -> Value | None:
     data = s.val(node, 0)
-    return None if data is None else _moved(data, partial(np.transpose, axes=node.attribute("perm")))
+    return None if data is None else _transposed(data, node.attribute("perm") or range(len(data.dims))[::-1])
 
 
-def _moved(data: Value, move: Callable[[Places], Places]) -> Value:
-    """The numbers that are left, in their order, where `move` is applied to an array of their places."""
-    places = move(np.arange(len(data.numbers)).reshape(data.dims))
-    return Value(tuple(data.numbers[i] for i in places.reshape(-1).tolist()), places.shape, data.floating)
+def _transposed(data: Value, perm: Sequence[int]) -> Value:
+    if sorted(perm) != list(range(len(data.dims))):
+        raise ValueError(perm)
+    strides = [math.prod(data.dims[axis + 1 :]) for axis in perm]
+    dims = tuple(data.dims[axis] for axis in perm)
+    places = itertools.product(*(range(size) for size in dims))
+    moved = (sum(map(operator.mul, place, strides)) for place in places)
+    return Value(tuple(data.numbers[place] for place in moved), dims, data.floating)
+
+
+def _taken(data: Value, indices: Sequence[int], dims: tuple[int, ...], axis: int) -> Value:
+    """The numbers at some indices of an axis, which may count from its end; `dims` take the place of the axis."""
+    size = data.dims[axis]
+    axis = range(len(data.dims))[axis]
+    inner = math.prod(data.dims[axis + 1 :])
+    kept = [range(size)[i] * inner for i in indices]
+    outer = range(0, len(data.numbers), size * inner or 1)
+    numbers = tuple(data.numbers[start + place + k] for start in outer for place in kept for k in range(inner))
+    return Value(numbers, (*data.dims[:axis], *dims, *data.dims[axis + 1 :]), data.floating)
 
 
 def _value_concat(s: Symbolic, node: Node) -> Value | None:
@@ -317,11 +327,11 @@ def _value_fill(s: Symbolic, node: Node) -> Value | None:
     if dims is None or len(known) != len(dims) or math.prod(known) > MAX_VALUES:
         return None
     tensor = node.attribute("value")
-    array = small_array(tensor) if tensor is not None else None
-    if tensor is not None and array is None:
+    given = small_numbers(tensor) if tensor is not None else None
+    if tensor is not None and given is None:
         return None
-    fill = number_of(array.reshape(-1).tolist()[0]) if array is not None else 0
-    floating = array is None or array.dtype.kind == "f"
+    fill = number_of(given.values[0]) if given is not None else 0
+    floating = given is None or given.kind == "f"
     return Value((fill,) * math.prod(known), tuple(known), floating)
 
 

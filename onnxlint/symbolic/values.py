@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from onnxlint.symbolic.sizes import AnySize
 
@@ -42,8 +44,7 @@ class Quotient:
 Number = AnySize | Quotient
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """A small tensor of numbers computed from shapes.
 
     Attributes:
@@ -55,6 +56,16 @@ class Value:
     numbers: tuple[Number | None, ...]
     dims: tuple[int, ...]
     floating: bool = False
+
+
+def in_single(x: float) -> float:
+    """A number as single precision rounds it; also the product of two such numbers, as it multiplies them.
+
+    Raises:
+        OverflowError: It is beyond single precision.
+    """
+    rounded: float = struct.unpack("f", struct.pack("f", x))[0]
+    return rounded
 
 
 def number_of(x: float | bool) -> Number | None:

@@ -104,14 +104,14 @@ def integers(node: Node, name: str) -> list[int] | None:
 
 def constant_integers(node: Node, i: int) -> list[int] | None:
     """Integers of a small constant input; None if it is absent, no constant or, in a broken file, of another type."""
-    value = node.constant(i)
-    return None if value is None or value.dtype.kind not in "iu" else [int(item) for item in value.reshape(-1)]
+    value = node.numbers(i)
+    return None if value is None or value.kind not in "iu" else list(value.values)
 
 
 def constant_reals(node: Node, i: int) -> list[float] | None:
     """Numbers of a small constant input; None if it is absent, no constant or, in a broken file, of another type."""
-    value = node.constant(i)
-    return None if value is None or value.dtype.kind not in "iuf" else [float(item) for item in value.reshape(-1)]
+    value = node.numbers(i)
+    return None if value is None or value.kind == "b" else [float(item) for item in value.values]
 
 
 def constant_tensor(node: Node) -> onnx.TensorProto | None:

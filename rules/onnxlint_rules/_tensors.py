@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxlint import GraphView, OnnxlintError
-from onnxlint.rulekit import inline_span, small_array, tensor_bytes
+from onnxlint.rulekit import ElementType, inline_span, small_array, tensor_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +20,7 @@ _WITH_TENSORS = ("Constant", "ConstantOfShape")
 """Operators of ONNX's own domain that hold tensors in attributes (graphs aside)."""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A tensor whose data is not in the skeleton.
 
     Attributes:
@@ -114,9 +112,10 @@ def _tensors(graph: Graph) -> Iterator[tuple[onnx.TensorProto, None]]:
         yield sparse.indices, None
 
 
+_KINDS = frozenset(ElementType)
+
+
 @cache
 def type_name(kind: int) -> str:
     """`float16` for a TensorProto.DataType."""
-    from onnx import TensorProto
-
-    return TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
+    return ElementType(kind).name.lower() if kind in _KINDS else f"type {kind}"

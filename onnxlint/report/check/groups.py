@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint.lint.finding import Applicability, CheckResult, Finding, Fix
 from onnxlint.report._common import shown
@@ -19,8 +19,7 @@ _LARGEST = 1 << 16
 """Of a multiple that a hint names."""
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Findings of one model that say the same about several places.
 
     Attributes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, listed
+from onnxlint.rulekit import small_numbers
 from onnxlint_rules._graph import (
     constant_reals,
     fixed_tensor,
@@ -302,23 +303,24 @@ _NEUTRAL = {"Add": 0.0, "Mul": 1.0}
 
 def _repeats(node: Node, i: int, wanted: float) -> bool:
     """Whether operand `i` is a constant that has this value everywhere and cannot enlarge the other operand."""
-    import numpy as np
-
     name = node.input(i)
     tensor = fixed_tensor(node.graph, name) if name else None
     if tensor is not None and math.prod(tensor.dims) != 1:
         other = node.shape(1 - i)
         if other is None or not _spreads_to(tensor.dims, other):
             return False
-        value = read_inline(node.graph.view, tensor, _LARGEST)
+        small = small_numbers(tensor)
+        if small is None:
+            array = read_inline(node.graph.view, tensor, _LARGEST)
+            return array is not None and array.size > 0 and array.dtype.kind in "iuf" and bool((array == wanted).all())
     else:
-        value = node.graph.constant(name) if name else None
-        if value is None or value.size != 1:
+        small = node.graph.numbers(name) if name else None
+        if small is None or len(small.values) != 1:
             return False
         other = node.shape(1 - i)
-        if value.ndim > (0 if other is None else len(other)):
+        if len(small.dims) > (0 if other is None else len(other)):
             return False
-    return value is not None and value.size > 0 and value.dtype.kind in "iuf" and bool(np.all(value == wanted))
+    return bool(small.values) and small.kind != "b" and all(value == wanted for value in small.values)
 
 
 def _spreads_to(dims: Sequence[int], shape: Shape) -> bool:
@@ -335,8 +337,8 @@ def _integers(node: Node, i: int, attribute: str = "") -> list[int] | None:
     """A constant list of integers: input `i`, or an attribute of older operator sets."""
     if attribute and (values := integers(node, attribute)) is not None:
         return values
-    value = node.constant(i)
-    return None if value is None or value.dtype.kind not in "iu" else [int(v) for v in value.reshape(-1)]
+    value = node.numbers(i)
+    return None if value is None or value.kind not in "iu" else list(value.values)
 
 
 def _identity(node: Node) -> str:
@@ -346,8 +348,8 @@ def _identity(node: Node) -> str:
 def _dropout(node: Node) -> str:
     opset = node.graph.view.opset
     if opset >= 12 and node.input(2):
-        training = node.constant(2)
-        drops = training is None or bool(training.reshape(-1)[:1].any())
+        training = node.numbers(2)
+        drops = training is None or any(training.values[:1])
     else:
         drops = opset < 7 and not integer(node, "is_test", 0)
     return "" if drops else "only training drops anything"

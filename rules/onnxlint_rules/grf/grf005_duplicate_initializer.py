@@ -237,11 +237,14 @@ def _place(tensor: onnx.TensorProto) -> tuple[str, ...]:
 
 def _digest(view: GraphView, tensor: onnx.TensorProto, whole: bool) -> bytes:
     """What equal tensors have in common: a hash of all their bytes, or the first and the last few thousand themselves."""
-    import numpy as np
-
-    if tensor.HasField("raw_data"):
+    stored = view.raw(tensor)
+    if stored is not None and len(stored) == tensor_bytes(tensor):
+        data = stored
+    elif tensor.HasField("raw_data"):
         data = memoryview(tensor.raw_data)
     else:
+        import numpy as np
+
         data = np.ascontiguousarray(view.array(tensor)).reshape(-1).view(np.uint8).data
     if not whole:
         return bytes(data[:_SAMPLE]) + bytes(data[-_SAMPLE:])

@@ -41,8 +41,6 @@ def split_op(op: str) -> tuple[str, str]:
 
 def first_constant(node: Node, i: int) -> float | int | bool | None:
     """The number in input `i` of a node, if it is a constant with one element."""
-    value = node.constant(i)
-    if value is None or value.size != 1 or value.dtype.kind not in "biuf":
-        return None
-    number: float | int | bool = value.reshape(-1).tolist()[0]
+    value = node.numbers(i)
+    number: float | int | bool | None = value.single if value is not None else None
     return number

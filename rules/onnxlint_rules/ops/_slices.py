@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import Node, Unfixable
 from onnxlint.rulekit import exact_sizes
@@ -21,8 +20,7 @@ _MAX_INDICES = 2**20
 """Numbers in the indices that are looked at at most."""
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Where the updates of a ScatterND go: one range of each leading axis.
 
     Attributes:

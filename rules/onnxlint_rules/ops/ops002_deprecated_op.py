@@ -20,6 +20,7 @@ from onnxlint import (
     counted,
     printable,
 )
+from onnxlint.rulekit import operator_schema
 from onnxlint_rules._patching import each
 from onnxlint_rules.ops._common import EXPERIMENTAL, own_functions, split_op
 
@@ -140,21 +141,18 @@ class DeprecatedOp(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        from onnx import defs
-
         own = own_functions(view)
         for op in sorted(view.ops):
             domain, name = split_op(op)
             if op in own or not (domain == "" or domain.startswith("ai.onnx")):
                 continue
             text, severity = "", None
-            if defs.has(name, domain):
-                version = view.opset_of(domain)
-                if version and defs.has(name, version, domain):
-                    schema = defs.get_schema(name, version, domain)
-                    if schema.deprecated:
-                        text = f"is deprecated since opset {schema.since_version}, and the model imports {version}"
-                        severity = Severity.WARNING if name in _STILL_RUN else None
+            if operator_schema(view, op, newest=True) is not None:
+                imported = operator_schema(view, op)
+                if imported is not None and imported.deprecated:
+                    version = view.opset_of(domain)
+                    text = f"is deprecated since opset {imported.since}, and the model imports {version}"
+                    severity = Severity.WARNING if name in _STILL_RUN else None
             elif domain == "" and name in EXPERIMENTAL:
                 text, severity = "was experimental and is not an operator of ONNX since 1.5", Severity.WARNING
             if text:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Options, Rule, Severity, Silent, counted, printable
+from onnxlint.rulekit import newest_opset, operator_schema
 from onnxlint_rules.ops._common import EXPERIMENTAL, own_functions, split_op, targets_only
 
 _PYTORCH = re.compile(r"aten|prim|org\.pytorch\..+|org\.pytorch|caffe2|onnx_c2|torch_scatter|torchvision|quantized")
@@ -146,12 +147,10 @@ class ForeignOp(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        from onnx import defs
-
         own = own_functions(view)
         for op in sorted(view.ops):
             domain, name = split_op(op)
-            if op in own or defs.has(name, domain):
+            if op in own or operator_schema(view, op, newest=True) is not None:
                 continue
             verdict = _verdict(view, domain, name, options)
             if verdict is None:
@@ -194,9 +193,7 @@ def _verdict(view: GraphView, domain: str, name: str, options: Options) -> tuple
 
 
 def _unknown_standard(view: GraphView, domain: str, name: str) -> tuple[Severity, str] | None:
-    from onnx import defs
-
-    if (domain == "" and (name in EXPERIMENTAL or view.opset > defs.onnx_opset_version())) or (
+    if (domain == "" and (name in EXPERIMENTAL or view.opset > newest_opset())) or (
         domain in ("ai.onnx.training", "ai.onnx.preview.training")
     ):
         return None  # OPS002's, newer than the installed onnx, OPS003's

@@ -242,7 +242,7 @@ def _if(node: Node) -> str:
     if condition is None:
         return ""
     branch = "then_branch" if condition else "else_branch"
-    why = "is a constant" if node.constant(0) is not None else "follows from fixed sizes"
+    why = "is a constant" if node.numbers(0) is not None else "follows from fixed sizes"
     return f"always runs its {branch}: the condition {why}"
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxlint import (
     Applicability,
@@ -37,8 +36,7 @@ _SMALL = 16
 """Tensors of so few numbers are shapes and factors, not data."""
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """Where float64 comes from: a value, what it is, and the node that makes it."""
 
     graph: Graph

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable
 from onnxlint_rules._graph import constant_integers, integer, integers, is_fixed
@@ -122,8 +121,7 @@ class Focus(Rule):
         each(surgeon, [view.find(finding.location)], partial(_to_conv, surgeon))
 
 
-@dataclass(frozen=True)
-class _Focus:
+class _Focus(NamedTuple):
     """Input of a Conv.
 
     Attributes:

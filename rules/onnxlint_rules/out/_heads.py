@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import NamedTuple
 
 from onnxlint import Graph, GraphView, Node, Shape, printable
 from onnxlint.rulekit import Dim, is_invented
@@ -35,8 +35,7 @@ _MAX_ANCESTORS = 200
 _MAX_OUTPUTS = 64
 
 
-@dataclass(frozen=True)
-class Heads:
+class Heads(NamedTuple):
     """Graph outputs that are parts of one prediction, and can be concatenated.
 
     Attributes:
@@ -68,8 +67,7 @@ def find_heads(view: GraphView) -> Heads | None:
     return _concatenated(graph, joined) or _by_level(graph, names)
 
 
-@dataclass(frozen=True)
-class _Joined:
+class _Joined(NamedTuple):
     """The Concat that joins what a head says about each feature map, and its axis where the output still has it."""
 
     node: Node

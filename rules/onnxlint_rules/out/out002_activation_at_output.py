@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import (
     Applicability,
@@ -288,8 +287,7 @@ class ActivationAtOutput(Rule):
             drop_activation(surgeon, surgeon.node(node), [output])
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     """Activations whose values leave the graph as one output.
 
     Attributes:

@@ -164,11 +164,11 @@ def small_constants(view: GraphView) -> Iterator[tuple[Node, int, float]]:
         names = [name for name, t in graph.initializers.items() if t.data_type in FLOATS and _is_single(t)]
         names += [node.output() for node in graph.nodes if node.op == "Constant"]
         for name in names:
-            value = graph.constant(name) if graph.consumers(name) else None
-            if value is None or value.size != 1 or value.dtype.kind != "f":
+            value = graph.numbers(name) if graph.consumers(name) else None
+            if value is None or len(value.values) != 1 or value.kind != "f":
                 continue
             for reader in graph.consumers(name):
-                yield from ((reader, i, float(value.reshape(-1)[0])) for i, n in enumerate(reader.inputs) if n == name)
+                yield from ((reader, i, float(value.single)) for i, n in enumerate(reader.inputs) if n == name)
 
 
 def _is_single(tensor: onnx.TensorProto) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxlint import SAFE, Applicability, Fix, GraphView, printable
 from onnxlint.rulekit import (
@@ -25,8 +25,7 @@ _TRIED_NODES = 5000
 """Nodes of models in which they are tried: each takes an inference of all sizes."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """A replacement for a computed operand.
 
     Attributes:

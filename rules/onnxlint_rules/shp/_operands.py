@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from onnxlint import SAFE, Applicability, Fix, GraphView, Node, printable
 from onnxlint.rulekit import (
@@ -19,6 +20,7 @@ from onnxlint.rulekit import (
     assumed_sizes,
     ceil_div,
     exact_sizes,
+    in_single,
     ratio_of,
     shape_chain,
     substitute,
@@ -96,8 +98,7 @@ def is_resize_by_sizes(operand: Operand) -> bool:
     return operand.index == resize_factors(node)[0]
 
 
-@dataclass(frozen=True)
-class Scales:
+class Scales(NamedTuple):
     """The factors of a Resize or Upsample whose size is computed, as far as known.
 
     Attributes:
@@ -166,10 +167,8 @@ def _comes_out(out: int, size: int) -> bool:
 
     Some multiply in float32 and some in double: both have to.
     """
-    import numpy as np
-
-    scale = np.float32(out) / np.float32(size)
-    return int(np.floor(np.float32(size) * scale)) == out == int(np.floor(size * float(scale)))
+    scale = in_single(in_single(out) / in_single(size))
+    return math.floor(in_single(in_single(size) * scale)) == out == math.floor(size * scale)
 
 
 def _sides(symbolic: Symbolic, node: Node, index: int) -> list[tuple[AnySize, AnySize]] | str:

@@ -7,8 +7,7 @@ graph has an axis of that size, and Shape, with a Slice where Shape cannot pick 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import GraphView, Node
 from onnxlint.rulekit import AnySize, Number, Size, Symbolic, exact_sizes
@@ -26,8 +25,7 @@ WHOLE = frozenset(("ConstantOfShape", "Expand", "Reshape", "Tile"))
 """Operators whose operand is a vector of int64 in every opset."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Sizes of some axes of a value, `start` to `stop`."""
 
     value: str

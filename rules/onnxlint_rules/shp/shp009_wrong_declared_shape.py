@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Options, Request, Rule, Severity, Shape, Silent, printable
 from onnxlint.rulekit import is_invented
+from onnxlint_rules._tensors import type_name
 
 if TYPE_CHECKING:
     from onnxlint import Surgeon
@@ -134,7 +135,4 @@ def _show(kind: int, shape: Shape | None, other_kind: int) -> str:
     )
     if kind == other_kind:
         return printable(dims)
-    from onnx import TensorProto
-
-    name = TensorProto.DataType.Name(kind).lower() if kind in TensorProto.DataType.values() else f"type {kind}"
-    return printable(f"{name} {dims}")
+    return printable(f"{type_name(kind)} {dims}")

@@ -99,8 +99,6 @@ class Copy:
 
     def refusals(self, nodes: Sequence[Node]) -> dict[int, str]:
         """The checker's errors for nodes of one graph, each alone, by the id of the node; none for nodes with bodies."""
-        from onnx import ModelProto
-
         from onnxlint.rulekit import Crashed, run_node_checker
 
         pairs = [(node, self.node(node)) for node in nodes]
@@ -111,7 +109,7 @@ class Copy:
         while top.parent is not None:
             top = top.parent
         imports = self.graph(top).opset_import if top.is_function else self.proto.opset_import
-        alone = ModelProto(ir_version=self.proto.ir_version, opset_import=imports)
+        alone = type(self.proto)(ir_version=self.proto.ir_version, opset_import=imports)
         alone.graph.node.extend(own for _, own in plain)
         try:
             found = run_node_checker(alone.SerializeToString())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, counted, printable
-from onnxlint.rulekit import inline_span, tensor_bytes
+from onnxlint.rulekit import inline_span, newest_ir_version, newest_opset, tensor_bytes
 from onnxlint_rules._tensors import stored_tensors
 from onnxlint_rules.spc._copy import Copy, empty_tensor
 
@@ -183,11 +183,7 @@ class InvalidModel(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        from onnx import ModelProto
-
-        proto = ModelProto()
-        proto.CopyFrom(view.proto)
-        copy = Copy(view, proto)
+        copy = Copy(view, deepcopy(view.proto))
         copy.empty_tensors()
         for node in view.nodes(*_EXPERIMENTAL):
             copy.skip_node(node)
@@ -198,23 +194,21 @@ class InvalidModel(Rule):
 
     def _too_new(self, view: GraphView, copy: Copy) -> Iterator[Finding]:
         """Report versions newer than the installed onnx; the copy is set to the newest known ones."""
-        import onnx
-
-        known = onnx.IR_VERSION
+        known = newest_ir_version()
         if view.proto.ir_version > known:
             yield self.found(
                 view.at(),
-                f"IR version {view.proto.ir_version} is newer than onnx {onnx.__version__} knows ({known}): "
+                f"IR version {view.proto.ir_version} is newer than onnx {_installed()} knows ({known}): "
                 "the model cannot be checked whole",
                 help="update onnx; or export for an older version, which more runtimes load",
                 severity=Severity.INFO,
             )
             copy.proto.ir_version = known
-        newest = onnx.defs.onnx_opset_version()
+        newest = newest_opset()
         if view.opset > newest:
             yield self.found(
                 view.at(),
-                f"opset {view.opset} is newer than onnx {onnx.__version__} knows ({newest}): operators are checked as "
+                f"opset {view.opset} is newer than onnx {_installed()} knows ({newest}): operators are checked as "
                 f"opset {newest} has them",
                 help="update onnx; or export for an older operator set, which more runtimes load",
                 severity=Severity.INFO,
@@ -267,8 +261,7 @@ class InvalidModel(Rule):
                 return
 
 
-@dataclass(frozen=True)
-class _Fault:
+class _Fault(NamedTuple):
     """What the checker said.
 
     Attributes:
@@ -282,6 +275,13 @@ class _Fault:
     location: Location
     repaired: bool
     severity: Severity | None = None
+
+
+def _installed() -> str:
+    """Version of onnx."""
+    from importlib.metadata import version
+
+    return version("onnx")
 
 
 def _refusal(copy: Copy) -> str:

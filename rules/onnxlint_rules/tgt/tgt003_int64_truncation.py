@@ -161,10 +161,10 @@ def _large(view: GraphView, graph: Graph) -> Iterator[tuple[str, int, Location]]
     ]
     constants += [(node.output(), view.at(node)) for node in view.nodes("Constant") if node.graph is graph]
     for name, location in constants:
-        array = graph.constant(name)
-        if array is None or array.dtype.kind != "i" or array.dtype.itemsize < 8 or not array.size:
+        given = graph.numbers(name)
+        if given is None or given.kind != "i" or given.bits < 64 or not given.values:
             continue
-        ends = (int(array.min()), int(array.max()))
+        ends = (min(given.values), max(given.values))
         worst = next((value for value in ends if not LOW <= value <= HIGH), None)
         if worst is not None:
             yield name, worst, location or view.at(value=name, graph=graph)

@@ -206,8 +206,8 @@ def _breaks(node: Node, limit: Limit) -> bool:
         value = _attribute(node, limit)
         return value is not None and not all(element in limit.allowed for element in _elements(value))
     if limit.values is not None:
-        array = node.constant(limit.values)
-        return array is not None and not all(element in limit.allowed for element in array.reshape(-1).tolist())
+        given = node.numbers(limit.values)
+        return given is not None and not all(element in limit.allowed for element in given.values)
     if limit.constant is not None:
         name = node.input(limit.constant)
         return bool(name) and not _is_constant(node, name)
