@@ -184,6 +184,9 @@ def test_no_descriptor_is_left_open(place: Path) -> None:
 
 # Killed at any moment
 
+KILLS = int(os.environ.get("ONNXLINT_KILLS", "50"))
+"""Of each command, by each signal."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def test_no_descriptor_is_left_open(place: Path) -> None:
 )
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_at_random_moments(tmp_path: Path, words: tuple[str, ...], number: int) -> None:
-    """50 times: every model that is there loads with its weights, and the next run succeeds."""
+    """`KILLS` times: every model that is there loads with its weights, and the next run succeeds."""
     import random
 
     text = """
@@ -217,7 +220,7 @@ def test_killed_at_random_moments(tmp_path: Path, words: tuple[str, ...], number
     whole = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
     assert whole.returncode in (0, 1), whole.stderr
     seconds = time.monotonic() - started
-    for _ in range(50):
+    for _ in range(KILLS):
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             time.sleep(moments.uniform(0, seconds))
             process.send_signal(number)

@@ -161,6 +161,24 @@ class ConstantFoldable(Rule):
             }
             """,
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,2] x) => (float[N,2] y, float[1,2] a, float[1,2] b) <float[2,2] w = {1, 2, 3, 4}> {
+                a, b = Split <axis = 0> (w)
+                y = Relu (x)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,2] x) => (float[N,2] y, float[1,2] a, float[1,2] b)
+            <float[1,2] first = {1, 2}, float[1,2] second = {3, 4}> {
+                a = Identity (first)
+                b = Identity (second)
+                y = Relu (x)
+            }
+            """,
+        ),
     )
     silent = (
         Silent(
@@ -260,11 +278,11 @@ class ConstantFoldable(Rule):
             for node in region.nodes:
                 surgeon.node(node)
             values = evaluate(view, region.nodes, wanted)
-            for node in region.ends:
-                for name in node.outputs:
-                    if name in values:
-                        constant = surgeon.constant(f"{name}_folded", values[name], node.graph)
-                        surgeon.replace_value(surgeon.tensor(node, name), constant, node)
+            # Before the first is replaced: a node that makes several outputs of the graph is detached with it.
+            made = [(node, surgeon.tensor(node, name)) for node in region.ends for name in node.outputs if name in values]
+            for node, tensor in made:
+                constant = surgeon.constant(f"{tensor.name}_folded", values[tensor.name], node.graph)
+                surgeon.replace_value(tensor, constant, node)
 
         each(surgeon, (region.ends[-1] for region in same), fold)
 
