@@ -366,3 +366,16 @@ def test_attributes_that_the_caller_of_a_function_gives_are_unknown() -> None:
     turn <perm> (x) => (y) { a = Transpose <perm: ints = @perm> (x) y = Transpose <perm: ints = @perm> (a) }
     """
     assert in_text("GRF003", text) == []
+
+
+def test_a_dead_reader_of_a_constant_output_is_dead_and_nothing_else() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N] x) => (float[N] z, float[2] y) <float[2] w = {1, 2}> {
+        z = Relu (x)
+        y = Identity (w)
+        unread = Neg (y)
+    }
+    """
+    assert in_text("GRF004", text) == []
+    assert len(in_text("GRF002", text)) == 1

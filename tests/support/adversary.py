@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 RECORDS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
-SIZES = (1, 2, 3, 4, 6)
+SIZES = (1, 2, 3, 4, 6, 12)
 """What free sizes become."""
 
 MOST = 24

@@ -128,7 +128,8 @@ def regions(view: GraphView) -> list[Region]:
     groups: dict[int, list[Node]] = {}
     for key, node in members.items():
         groups.setdefault(find(key), []).append(node)
-    return [_region(nodes, members) for nodes in groups.values() if any(node.op not in _COMPACT for node in nodes)]
+    found = (_region(nodes, members) for nodes in groups.values() if any(node.op not in _COMPACT for node in nodes))
+    return [region for region in found if any(node.op not in _COMPACT for node in region.nodes)]
 
 
 def _region(nodes: list[Node], members: dict[int, Node]) -> Region:
@@ -138,9 +139,24 @@ def _region(nodes: list[Node], members: dict[int, Node]) -> Region:
         if any(id(user) not in members for user in node.consumers())
         or any(node.graph.is_output(name) for name in node.outputs)
     ]
-    ends = ends or nodes[-1:]
+    nodes = _leading_to(ends, nodes)
     hidden = sorted({what for node in ends if (what := hides(node))}, key=lambda what: (what != "weights", what))
     return Region(tuple(nodes), tuple(ends), hidden[0] if hidden else "", _growth(nodes, ends))
+
+
+def _leading_to(ends: list[Node], nodes: list[Node]) -> list[Node]:
+    """The nodes that an end is computed from, the ends themselves included: GRF002 reports the others."""
+    within = {id(node) for node in nodes}
+    live: set[int] = set()
+    pending = list(ends)
+    while pending:
+        node = pending.pop()
+        if id(node) in live:
+            continue
+        live.add(id(node))
+        makers = (node.producer(i) for i in range(len(node.inputs)))
+        pending += [maker for maker in makers if maker is not None and id(maker) in within]
+    return [node for node in nodes if id(node) in live]
 
 
 def _growth(nodes: list[Node], ends: list[Node]) -> int | None:

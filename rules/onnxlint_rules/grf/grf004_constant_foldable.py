@@ -279,7 +279,9 @@ class ConstantFoldable(Rule):
                 surgeon.node(node)
             values = evaluate(view, region.nodes, wanted)
             # Before the first is replaced: a node that makes several outputs of the graph is detached with it.
-            made = [(node, surgeon.tensor(node, name)) for node in region.ends for name in node.outputs if name in values]
+            made = [
+                (node, surgeon.tensor(node, name)) for node in region.ends for name in node.outputs if name in values
+            ]
             for node, tensor in made:
                 constant = surgeon.constant(f"{tensor.name}_folded", values[tensor.name], node.graph)
                 surgeon.replace_value(tensor, constant, node)
