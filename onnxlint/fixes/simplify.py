@@ -40,11 +40,17 @@ LARGE = 1 << 14
 """Elements from which on an initializer is a weight, which onnxsim is not shown."""
 
 _CODE = """
-import inspect, json, resource, sys
+import inspect, json, sys
 sys.path[:] = json.loads(sys.argv[5])
 seconds, memory = int(sys.argv[3]), int(sys.argv[4])
-resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+try:
+    import resource
+except ImportError:
+    pass  # Windows: the parent's timeout alone
+else:
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    if sys.platform == "linux":  # macOS does not limit address space
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 import onnx, onnxsim
 # 0.7, the last for Python 3.10, does not certify unless it is asked to.
 options = {"certify": False} if "certify" in inspect.signature(onnxsim.simplify).parameters else {}
