@@ -105,8 +105,10 @@ def ci(arguments: list[str]) -> int:
         [python, "-c", "from importlinter.cli import lint_imports_command as run; run()"],
         [python, "-m", "onnxlint.lint.rule_docs", "--check"],
         site(python, folder / "site"),
-        [python, "-m", "pytest", *_processes(arguments), *arguments],
+        [python, "-m", "pytest", *_processes(arguments), *(arguments or ["--cov", "--cov-report="])],
     ]
+    if not arguments:
+        steps.append([python, "-m", "coverage", "report"])
     failed = []
     for step in steps:
         started = time.monotonic()

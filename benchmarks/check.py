@@ -1,28 +1,34 @@
 """What a check costs, as whole processes, against `python -c "import onnx"` and against the tools that are installed.
 
-    python benchmarks/check.py [--runs 5] [--assert] [--only retinaface,chain-20k,…] [--timeout 600]
+    python -m benchmarks.check [--runs 5] [--assert] [--only retinaface,chain-20k,…] [--timeout 600] [--write]
 
 Builds its models in a temporary folder: a detector with every pitfall (and the RetinaFace export of ../shared/data where it
 is there), chains of 20,000 and 200,000 nodes, and 1.9 GB of weights, inline and external. Reports CPU seconds (user and
 system, medians of interleaved runs) as multiples of importing onnx, and peak memory. `--assert` fails where onnxlint misses
-its own bars.
+its own bars. `--write` puts the table into docs/benchmarks.md, and the ratios of one model into README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime
 import os
+import platform
 import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+import onnxlint
 
 ROOT = Path(__file__).resolve().parents[1]
 RETINAFACE = ROOT.parent / "shared" / "data" / "retinaface" / "original_op11_dyn.onnx"
@@ -167,6 +173,57 @@ def measure(command: list[str], timeout: float) -> tuple[float, float] | None:
     return cpu, memory
 
 
+def versions() -> str:
+    """The tools that are measured, the machine and the day."""
+    found = []
+    for name in ("onnx", "onnx-doctor", "onnxslim", "onnxsim", "polygraphy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    python = platform.python_version()
+    machine = f"Python {python}, {platform.machine()}, {os.cpu_count()} cores, {datetime.date.today()}"
+    return f"onnxlint {onnxlint.__version__}, {', '.join(found)}; {machine}"
+
+
+def write(rows: list[str], ratios: dict[str, dict[str, float]]) -> None:
+    """Put the table into docs/benchmarks.md, and the ratios of RetinaFace (else of the first model) into README.md."""
+    label = "retinaface" if "retinaface" in ratios else next(iter(ratios))
+    said = ", ".join(f"{tool} {ratio:.1f}" for tool, ratio in sorted(ratios[label].items(), key=lambda one: one[1]))
+    table = "\n".join(rows)
+    for path, text in (
+        (ROOT / "docs" / "benchmarks.md", f"{table}\n\n{versions()}.\n"),
+        (ROOT / "README.md", f"({datetime.date.today()}): {said}.\n"),
+    ):
+        page = path.read_text(encoding="utf-8")
+        head, begin, rest = page.partition("<!-- check -->\n")
+        _, end, tail = rest.partition("<!-- /check -->")
+        if not begin or not end:
+            raise SystemExit(f"{path}: no <!-- check --> … <!-- /check -->")
+        path.write_text(f"{head}{begin}{text}{end}{tail}", encoding="utf-8")
+
+
+def interleaved(
+    model: Path, scratch: str, commands: dict[str, list[str]], options: argparse.Namespace
+) -> tuple[float, dict[str, list[tuple[float, float]]]]:
+    """CPU seconds of importing onnx, and (CPU seconds, peak MB) of each tool's runs, none where it takes too long."""
+    base: list[float] = []
+    results: dict[str, list[tuple[float, float]]] = {tool: [] for tool in commands}
+    dropped: set[str] = set()
+    for run in range(options.runs + 1):
+        floor = measure([sys.executable, "-c", "import onnx"], options.timeout)
+        for tool, command in commands.items():
+            slow = tool != "onnxlint" and run > 1 and results[tool] and results[tool][0][0] > 10
+            if tool in dropped or slow:
+                continue
+            cost = measure([part.format(model, scratch) for part in command], options.timeout)
+            if cost is None:
+                dropped.add(tool)
+            elif run:  # the first run warms the caches
+                results[tool].append(cost)
+        if run and floor is not None:
+            base.append(floor[0])
+    return statistics.median(base), results
+
+
 def main() -> int:
     """Measure and print the table; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,50 +231,45 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=600)
     parser.add_argument("--only", default="pitfalls,retinaface,chain-20k,chain-200k,inline-1.9GB,external-1.9GB")
     parser.add_argument("--ours", action="store_true", help="leave the other tools out")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/benchmarks.md and README.md")
     parser.add_argument("--assert", action="store_true", dest="bars", help="fail where a bar is missed")
     options = parser.parse_args()
     commands = tools()
     if options.ours:
         commands = {"onnxlint": commands["onnxlint"]}
     missed: list[str] = []
-    print("| model | tool | CPU seconds | × import onnx | peak MB |")
-    print("| --- | --- | ---: | ---: | ---: |")
+    rows: list[str] = []
+    ratios: dict[str, dict[str, float]] = {}
+
+    def row(text: str) -> None:
+        print(text, flush=True)
+        rows.append(text)
+
+    row("| model | tool | CPU seconds | × import onnx | peak MB |")
+    row("| --- | --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = build(folder, set(options.only.split(",")))
         scratch = str(folder / "scratch.onnx")
         for label, model in models.items():
-            base: list[float] = []
-            results: dict[str, list[tuple[float, float]]] = {tool: [] for tool in commands}
-            dropped: set[str] = set()
-            for run in range(options.runs + 1):
-                floor = measure([sys.executable, "-c", "import onnx"], options.timeout)
-                for tool, command in commands.items():
-                    slow = tool != "onnxlint" and run > 1 and results[tool] and results[tool][0][0] > 10
-                    if tool in dropped or slow:
-                        continue
-                    cost = measure([part.format(model, scratch) for part in command], options.timeout)
-                    if cost is None:
-                        dropped.add(tool)
-                    elif run:  # the first run warms the caches
-                        results[tool].append(cost)
-                if run and floor is not None:
-                    base.append(floor[0])
-            unit = statistics.median(base)
-            print(f"| {label} | import onnx | {unit:.3f} | 1.00 | |")
+            unit, results = interleaved(model, scratch, commands, options)
+            row(f"| {label} | import onnx | {unit:.3f} | 1.00 | |")
             for tool, costs in results.items():
                 if not costs:
-                    print(f"| {label} | {tool} | more than {options.timeout:.0f} s | | |")
+                    row(f"| {label} | {tool} | more than {options.timeout:.0f} s | | |")
                     continue
                 cpu = statistics.median(cost[0] for cost in costs)
                 memory = max(cost[1] for cost in costs)
-                print(f"| {label} | {tool} | {cpu:.3f} | {cpu / unit:.2f} | {memory:.0f} |", flush=True)
+                row(f"| {label} | {tool} | {cpu:.3f} | {cpu / unit:.2f} | {memory:.0f} |")
+                ratios.setdefault(label, {})[tool] = cpu / unit
                 if tool == "onnxlint" and label in BARS:
                     most, space = BARS[label]
                     if cpu / unit > most:
                         missed.append(f"{label}: {cpu / unit:.2f} × import onnx, the bar is {most}")
                     if space is not None and memory > space:
                         missed.append(f"{label}: {memory:.0f} MB, the bar is {space}")
+    if options.write:
+        write(rows, ratios)
     for line in missed:
         print(line, file=sys.stderr)
     return 1 if options.bars and missed else 0
