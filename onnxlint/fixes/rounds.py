@@ -239,6 +239,9 @@ def _malformed(view: GraphView, finding: Finding) -> str:
     if place.index is None or graph is None or place.index >= len(graph.nodes):
         return ""
     node = graph.nodes[place.index]
+    twice = next((name for name in node.outputs if name in _made_twice(graph)), None)
+    if twice is not None:
+        return f"{printable(twice)!r} is made by several nodes: repair the model first"
     try:
         schema = defs.get_schema(node.proto.op_type, view.opset, node.proto.domain)
     except defs.SchemaError:
@@ -251,6 +254,17 @@ def _malformed(view: GraphView, finding: Finding) -> str:
             f"{printable(node.op)} needs {counted(schema.min_input, 'input')}, and has {count}: repair the model first"
         )
     return ""
+
+
+def _made_twice(graph: Graph) -> frozenset[str]:
+    """Values that several nodes of a graph make, which graphsurgeon takes for one."""
+    memo = graph.view.memo
+    key = f"onnxlint.fixes.made_twice {graph.path}"
+    if key not in memo:
+        counts = Counter(name for node in graph.nodes for name in node.outputs if name)
+        memo[key] = frozenset(name for name, count in counts.items() if count > 1)
+    known: frozenset[str] = memo[key]
+    return known
 
 
 def _guarded(key: Key, run: Run, call: Callable[[], onnx.ModelProto | None]) -> onnx.ModelProto | None:

@@ -196,6 +196,44 @@ def test_all_formats_and_commands_over_all_models(files: list[Path], tmp_path: P
     assert {name: what for name, what in problems.items() if what} == {}
 
 
+def asked(path: Path) -> dict[str, tuple[str, ...]]:
+    """Options of `fix` that name inputs and outputs of a model, or change all of it."""
+    graph = onnx.load(path, load_external_data=False).graph
+    first, last = (end[0].name if end else "x" for end in (graph.input, graph.output))
+    rank = len(graph.input[0].type.tensor_type.shape.dim) if graph.input else 1
+    return {
+        "rename": ("--rename", f"{last}=renamed", "--rename", f"{first}={last}"),
+        "bind": ("--bind", f"{first}=1,2,3,4,5,6"),
+        "static": ("--static", ",".join(["2"] * rank)),
+        "dynamic": ("--dynamic", ",".join(f"Q{axis}" for axis in range(rank))),
+        "lower": ("--opset", "11"),
+        "raise": ("--opset", "23"),
+        "heads": ("--concat-heads", "--drop-output-activations", "--unsafe", "--external-data", "w.data"),
+    }
+
+
+def problems_of_options(paths: list[Path], folder: Path) -> dict[str, str]:
+    found = {
+        f"{path.name} {name}": problem(
+            *("fix", str(path), "-o", str(folder / "out.onnx"), "--no-verify", "--isolated", *words),
+            cpu=3 * CPU_SECONDS,
+        )
+        for path in paths
+        for name, words in asked(path).items()
+    }
+    return {name: what for name, what in found.items() if what}
+
+
+def test_options_over_some_models(files: list[Path], tmp_path: Path) -> None:
+    assert problems_of_options(files[::80], tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_options_over_all_models(files: list[Path], tmp_path: Path, group: int) -> None:
+    assert problems_of_options(files[group::GROUPS], tmp_path) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(200 * float(os.environ.get("ONNXLINT_FUZZ", "1")))))
 def test_combinations(tmp_path: Path, seed: int) -> None:

@@ -186,4 +186,19 @@ def test_a_node_with_too_few_inputs_is_no_crash_of_a_patch() -> None:
     _, report = fix(model)
     whys = [left.why for left in report.left if left.finding.code == "OPS002"]
     assert whys == ["Upsample needs 2 inputs, and has 1: repair the model first"]
+
+
+def test_values_that_several_nodes_make_are_left_with_a_reason() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[N] x) => (float[N] z, float[2] y) <float[2] w = {-1, 2}> {
+        z = Relu (x)
+        y = Neg (w)
+        y = Neg (w)
+    }
+    """
+    model = onnx.parser.parse_model(text)
+    rules = tuple(rule for rule in load_registry() if rule.code == "GRF004")
+    report = fix_model(Model("m.onnx", model, 0), Plan(rules), Request())[1]
+    assert {left.why for left in report.left} == {"'y' is made by several nodes: repair the model first"}
     assert not any("please report it" in left.why for left in report.left)
