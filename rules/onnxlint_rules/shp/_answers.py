@@ -16,7 +16,12 @@ from onnxlint.rulekit import (
     sizes_where,
     symbols,
 )
-from onnxlint_rules.shp._operands import Operand
+from onnxlint_rules.shp._operands import (
+    Operand,
+    computed_operands,
+    is_resize_by_sizes,
+    resize_scales,
+)
 
 _MULTIPLES = (2, 4, 8, 16, 32)
 """Numbers that input sizes are tried as multiples of."""
@@ -62,7 +67,15 @@ class Answer(NamedTuple):
 
 
 def simplest(operand: Operand) -> Answer:
-    """The simplest equivalent of a computed operand."""
+    """The simplest equivalent of a computed operand; found once for a view."""
+    known: dict[tuple[int, int], Answer] = operand.node.graph.view.memo.setdefault("onnxlint_rules.answers", {})
+    key = (id(operand.node), operand.index)
+    if key not in known:
+        known[key] = _simplest(operand)
+    return known[key]
+
+
+def _simplest(operand: Operand) -> Answer:
     numbers, data, node = operand.numbers(), operand.data(), operand.node
     if node.op == "Pad":
         conditions = padless_conditions(operand)
@@ -88,6 +101,22 @@ def simplest(operand: Operand) -> Answer:
     if len(whole) == len(numbers):
         return Answer(whole)
     return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+
+
+def replaced_nodes(view: GraphView) -> frozenset[int]:
+    """Ids of the nodes that compute only operands which fixes can replace, at least where an assumption holds."""
+    going: set[int] = set()
+    staying: set[int] = set()
+    for operand in computed_operands(view):
+        (going if _is_replaceable(operand) else staying).update(id(node) for node in operand.chain.nodes)
+    return frozenset(going - staying)
+
+
+def _is_replaceable(operand: Operand) -> bool:
+    if is_resize_by_sizes(operand):
+        return resize_scales(operand.node).factors is not None
+    answer = simplest(operand)
+    return answer.constant is not None or bool(answer.steps) or bool(answer.conditions) or pads_nothing(operand)
 
 
 def pads_nothing(operand: Operand) -> bool:
