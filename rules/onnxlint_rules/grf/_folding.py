@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from onnxlint import Graph, GraphView, Node
-from onnxlint.rulekit import tensor_bytes
+from onnxlint.rulekit import exact_sizes, tensor_bytes
 from onnxlint_rules._graph import hides, overridable
 from onnxlint_rules.shp._operands import computed_operands
 
@@ -165,12 +166,12 @@ def _growth(nodes: list[Node], ends: list[Node]) -> int | None:
         for name in node.outputs:
             if not name:
                 continue
-            shape, kind = node.graph.shape(name), node.graph.dtype(name)
-            if shape is None or not all(isinstance(size, int) for size in shape):
+            shape, kind = _sizes(node.graph, name), node.graph.dtype(name)
+            if shape is None:
                 makers = {node.op for node in nodes}
                 makers.update(p.op for node in nodes for i in range(len(node.inputs)) if (p := node.producer(i)))
                 return None if makers & _GROWS else 0
-            after += math.prod(size for size in shape if isinstance(size, int)) * (8 if kind in (7, 11, 13) else 4)
+            after += math.prod(shape) * (8 if kind in (7, 11, 13) else 4)
     before = 0
     seen: set[str] = set()
     for node in nodes:
@@ -182,6 +183,15 @@ def _growth(nodes: list[Node], ends: list[Node]) -> int | None:
                 if tensor is not None:
                     before += tensor_bytes(tensor) or 0
     return after - before
+
+
+def _sizes(graph: Graph, name: str) -> list[int] | None:
+    """Sizes of a value where all are numbers, some perhaps only to who follows the operands that decide them."""
+    shape: Sequence[object] | None = graph.shape(name)
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        shape = exact_sizes(graph.view).shape(graph, name)
+    numbers = [size for size in shape or () if isinstance(size, int)]
+    return numbers if shape is not None and len(numbers) == len(shape) else None
 
 
 def shape_nodes(view: GraphView) -> frozenset[int]:
