@@ -242,11 +242,20 @@ def _value_mod(s: Symbolic, node: Node) -> Value | None:
     like_c = bool(node.attribute("fmod", 0))  # then the result has the dividend's sign, else the divisor's
 
     def compute(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
-        if isinstance(a, Quotient) or not isinstance(b, int) or b <= 0 or (like_c and not s.is_positive(a + 1)):
+        if isinstance(a, Quotient) or isinstance(b, Quotient):
             return None
-        return a - (a // b) * b
+        if isinstance(b, Size):
+            return _mod_of_size(s, a, b, like_c)
+        return None if b <= 0 or (like_c and not s.is_positive(a + 1)) else a - (a // b) * b
 
     return _binary(compute)(s, node)
+
+
+def _mod_of_size(s: Symbolic, a: AnySize, b: Size, like_c: bool) -> AnySize | None:
+    """What `a mod b` is where a is never as large as b, as when a map is rolled by half a window."""
+    if s.is_positive(a + 1) and s.is_positive(b - a):
+        return a
+    return a + b if not like_c and s.is_positive(a * -1) and s.is_positive(a + b + 1) else None
 
 
 def _compare(sign: int, strict: bool) -> Calculation:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 from onnxlint import SAFE, Applicability, Fix, GraphView, printable
 from onnxlint.rulekit import (
     Number,
+    Size,
     Step,
+    Symbolic,
     assumed_sizes,
     constant_target,
     exact_sizes,
@@ -36,7 +38,7 @@ class Answer(NamedTuple):
     Attributes:
         constant: An equivalent constant.
         steps: For a Reshape that no single constant target can replace, several with constant targets.
-        conditions: For a Pad: conditions under which it adds nothing.
+        conditions: Under which the constant or the steps are equivalent; or, of a Pad, under which it adds nothing.
         why: What stood in the way of all that.
     """
 
@@ -51,15 +53,14 @@ class Answer(NamedTuple):
 
     def after(self, numbers: tuple[Number | None, ...] | None) -> str:
         """How the message goes on."""
+        where = f" if {printable(' and '.join(self.conditions))}" if self.conditions else ""
         if self.steps:
-            return f"; {sum(step.nodes for step in self.steps)} nodes with constant operands are equivalent"
-        if self.conditions:
-            return f"; all are 0 if {printable(' and '.join(self.conditions))}"
+            return f"; {sum(step.nodes for step in self.steps)} nodes with constant operands are equivalent{where}"
         if self.constant is None:
-            return f"; {self.why}"
+            return f"; all are 0{where}" if where else f"; {self.why}"
         if numbers is not None and self.repeats(numbers):
             return f", and always {self.constant}"
-        return f"; constant {self.constant} is equivalent"
+        return f"; constant {self.constant} is equivalent{where}"
 
     def fix(self) -> Fix:
         """Applicability of replacing the operand with the constant."""
@@ -76,31 +77,52 @@ def simplest(operand: Operand) -> Answer:
 
 
 def _simplest(operand: Operand) -> Answer:
-    numbers, data, node = operand.numbers(), operand.data(), operand.node
+    numbers, node = operand.numbers(), operand.node
     if node.op == "Pad":
         conditions = padless_conditions(operand)
         if conditions:
             return Answer(conditions=conditions)
-    if numbers is None:
-        return Answer(why="its value is not known before the model runs")
     if node.op == "Reshape":
-        if node.attribute("allowzero", 0) and any(number == 0 for number in numbers):
-            return Answer(why="it uses 0 for an axis without elements")
-        symbolic = exact_sizes(node.graph.view)
-        target = constant_target(data or (), numbers, symbolic.is_never_empty)
-        if target is not None:
-            return Answer(target)
-        sizes = symbolic.shape(node.graph, node.output())
-        steps = None
-        if data is not None and sizes is not None:
-            steps = reshape_steps(data, sizes, symbolic.is_never_empty)
-        if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
-            return Answer(steps=tuple(steps))
-        return Answer(why="it has more than one free size")
+        answer = _of_reshape(operand, exact_sizes(node.graph.view))
+        if answer.constant is None and not answer.steps and node.graph.view.multiples:
+            assumed = _of_reshape(operand, assumed_sizes(node.graph.view))
+            if assumed.constant is not None or assumed.steps:
+                return assumed._replace(conditions=_assumptions(node.graph.view))
+        return answer
+    if numbers is None:
+        return Answer(why=UNKNOWN)
     whole = [number for number in numbers if isinstance(number, int)]
     if len(whole) == len(numbers):
         return Answer(whole)
     return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+
+
+UNKNOWN = "its value is not known before the model runs"
+
+
+def _assumptions(view: GraphView) -> tuple[str, ...]:
+    """What the user assumes, as conditions."""
+    return tuple(f"{name} % {number} == 0" for name, number in view.multiples.items())
+
+
+def _of_reshape(operand: Operand, symbolic: Symbolic) -> Answer:
+    """Constants for the target of a Reshape, as far as these sizes are known."""
+    node = operand.node
+    value, data = symbolic.val(node, operand.index), symbolic.of(node, 0)
+    if value is None:
+        return Answer(why=UNKNOWN)
+    if node.attribute("allowzero", 0) and any(number == 0 for number in value.numbers):
+        return Answer(why="it uses 0 for an axis without elements")
+    target = constant_target(data or (), value.numbers, symbolic.is_never_empty)
+    if target is not None:
+        return Answer(target)
+    sizes = symbolic.shape(node.graph, node.output())
+    steps = None
+    if data is not None and sizes is not None:
+        steps = reshape_steps(data, sizes, symbolic.is_never_empty)
+    if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
+        return Answer(steps=tuple(steps))
+    return Answer(why="it has more than one free size")
 
 
 def replaced_nodes(view: GraphView) -> frozenset[int]:
@@ -132,10 +154,10 @@ def padless_conditions(operand: Operand) -> tuple[str, ...]:
     numbers = operand.numbers()
     if operand.index != 1 or data is None or (numbers is not None and all(isinstance(n, int) for n in numbers)):
         return ()
-    names = sorted(set().union(*map(symbols, data)) & free_symbols(view))
-    if not names or node.graph is not view.main or len(view.main.nodes) > _TRIED_NODES:
+    sizes = {size for size in (*data, *(numbers or ())) if isinstance(size, Size)}
+    spatial = sorted(set().union(*map(symbols, sizes)) & free_symbols(view, 2))
+    if not spatial or node.graph is not view.main or len(view.main.nodes) > _TRIED_NODES:
         return ()
-    spatial = sorted(set().union(*map(symbols, data[2:])) & set(names))
     for multiple in _MULTIPLES:
         tried = sizes_where(view, dict.fromkeys(spatial, multiple))
         pads = tried.val(node, 1)
@@ -144,10 +166,10 @@ def padless_conditions(operand: Operand) -> tuple[str, ...]:
     return ()
 
 
-def free_symbols(view: GraphView) -> frozenset[str]:
-    """Names of the free sizes of the main graph's inputs."""
+def free_symbols(view: GraphView, axis: int = 0) -> frozenset[str]:
+    """Names of the free sizes of the main graph's inputs, from an axis on."""
     shapes = (view.main.shape(name) or () for name in view.main.data_inputs)
-    return frozenset(dim for shape in shapes for dim in shape if isinstance(dim, str) and not is_invented(dim))
+    return frozenset(dim for shape in shapes for dim in shape[axis:] if isinstance(dim, str) and not is_invented(dim))
 
 
 def is_no_op(operand: Operand) -> bool:

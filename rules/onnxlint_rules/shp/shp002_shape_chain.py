@@ -225,7 +225,7 @@ class ShapeChain(Rule):
             if is_no_op(operand) or pads_nothing(operand):
                 surgeon.replace_value(held.outputs[0], held.inputs[0], node)
                 return
-            if answer.conditions:
+            if answer.conditions and answer.constant is None and not answer.steps:
                 raise Unfixable(f"its pads are not 0 under {' and '.join(answer.conditions)}")
             if answer.steps:
                 _reshape(surgeon, node, held, answer.steps, base)
