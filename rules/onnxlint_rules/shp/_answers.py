@@ -7,6 +7,7 @@ from typing import NamedTuple
 from onnxlint import SAFE, Applicability, Fix, GraphView, printable
 from onnxlint.rulekit import (
     Number,
+    Quotient,
     Size,
     Step,
     Symbolic,
@@ -77,18 +78,23 @@ def simplest(operand: Operand) -> Answer:
 
 
 def _simplest(operand: Operand) -> Answer:
-    numbers, node = operand.numbers(), operand.node
+    numbers, node, view = operand.numbers(), operand.node, operand.node.graph.view
     if node.op == "Pad":
         conditions = padless_conditions(operand)
         if conditions:
             return Answer(conditions=conditions)
     if node.op == "Reshape":
-        answer = _of_reshape(operand, exact_sizes(node.graph.view))
-        if answer.constant is None and not answer.steps and node.graph.view.multiples:
-            assumed = _of_reshape(operand, assumed_sizes(node.graph.view))
+        answer = _of_reshape(operand, exact_sizes(view))
+        if answer.constant is None and not answer.steps and view.multiples:
+            assumed = _of_reshape(operand, assumed_sizes(view))
             if assumed.constant is not None or assumed.steps:
-                return assumed._replace(conditions=_assumptions(node.graph.view))
+                return assumed._replace(conditions=_assumptions(view))
         return answer
+    if node.op == "Slice":
+        for symbolic, conditions in ((exact_sizes(view), ()), (assumed_sizes(view), _assumptions(view))):
+            bounds = _of_slice(operand, symbolic)
+            if bounds is not None:
+                return Answer(bounds, conditions=conditions)
     if numbers is None:
         return Answer(why=UNKNOWN)
     whole = [number for number in numbers if isinstance(number, int)]
@@ -123,6 +129,37 @@ def _of_reshape(operand: Operand, symbolic: Symbolic) -> Answer:
     if steps and sum(step.nodes for step in steps) <= len(operand.chain.nodes):
         return Answer(steps=tuple(steps))
     return Answer(why="it has more than one free size")
+
+
+def _of_slice(operand: Operand, symbolic: Symbolic) -> list[int] | None:
+    """Constant starts or ends of a Slice: numbers, `WHOLE` for the size of the axis, and what counts from its end.
+
+    A bound that is the size less 2 is -2 where it is never negative: there it would count from the end itself.
+    """
+    node, index = operand.node, operand.index
+    value, data = symbolic.val(node, index), symbolic.of(node, 0)
+    if value is None or data is None or index not in (1, 2):
+        return None
+    axes = symbolic.ints(node, 3) if node.input(3) else [*range(len(value.numbers))]
+    steps = symbolic.ints(node, 4) if node.input(4) else [1]
+    if axes is None or steps is None or len(axes) != len(value.numbers) or any(step < 1 for step in steps):
+        return None
+    bounds: list[int] = []
+    for axis, number in zip(axes, value.numbers, strict=True):
+        if number is None or isinstance(number, Quotient) or not -len(data) <= axis < len(data):
+            return None
+        behind = data[axis] - number
+        if isinstance(number, int):
+            bounds.append(number)
+        elif isinstance(behind, int) and (behind == 0 or (behind > 0 and symbolic.is_positive(number + 1))):
+            bounds.append(-behind if behind else WHOLE)
+        else:
+            return None
+    return bounds
+
+
+WHOLE = 2**63 - 1
+"""A bound of a Slice that means the end of the axis; as large as its type has it."""
 
 
 def replaced_nodes(view: GraphView) -> frozenset[int]:

@@ -237,8 +237,11 @@ class ShapeChain(Rule):
             else:
                 value = exact_sizes(view).val(node, operand.index)
                 kind = node.graph.dtype(node.input(operand.index))
-                array = np.array(answer.constant, helper.tensor_dtype_to_np_dtype(kind) if kind else np.int64)
-                array = array.reshape(value.dims if value is not None else -1)
+                dtype = helper.tensor_dtype_to_np_dtype(kind) if kind else np.dtype(np.int64)
+                whole = np.array(answer.constant, np.int64)
+                if dtype.kind == "i":
+                    whole = np.minimum(whole, np.iinfo(dtype).max)  # the end of an axis, of a Slice
+                array = whole.astype(dtype).reshape(value.dims if value is not None else -1)
                 if node.op == "Reshape":
                     held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
                 held.inputs[operand.index] = surgeon.constant(base, array)
