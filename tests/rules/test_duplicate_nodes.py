@@ -143,6 +143,17 @@ def test_what_reads_a_duplicate_is_one_too_and_a_graph_output_keeps_its_name() -
             """,
         ),
         (
+            "0 and -0",
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[4] x) => (float[4] y) <float p = {0.0}, float q = {-0.0}> {
+                a = Max (x, p)
+                b = Max (x, q)
+                y = Div (a, b)
+            }
+            """,
+        ),
+        (
             "constants of equal bytes and other shapes",
             """
             <ir_version: 8, opset_import: ["": 13]>

@@ -56,7 +56,9 @@ ROLL = """
 
 
 def fixed(text: str, multiples: tuple[tuple[str, int], ...]) -> tuple[onnx.ModelProto, FixReport]:
-    return fix_model(Model("m.onnx", onnx.parser.parse_model(text), 0), Plan((RULE,), Options()), Request(multiples=multiples))
+    return fix_model(
+        Model("m.onnx", onnx.parser.parse_model(text), 0), Plan((RULE,), Options()), Request(multiples=multiples)
+    )
 
 
 def ops(model: onnx.ModelProto) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, listed
 from onnxlint.rulekit import GRAPH_OPS, STANDARD_DOMAINS
-from onnxlint_rules._graph import label, names_shown
+from onnxlint_rules._graph import fixed_tensor, label, names_shown
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules.shp._answers import replaced_nodes
 
@@ -233,11 +233,18 @@ def _details(node: Node, key: Sequence[Hashable]) -> Hashable:
 
 
 def _content(node: Node, i: int) -> Hashable:
-    """The value of a small constant, or the name of a large one."""
-    value = node.constant(i)
-    if value is None or value.dtype.hasobject:
+    """What equal constants have in common: their bytes or numbers, and their type; the name where these are not at hand."""
+    tensor = fixed_tensor(node.graph, node.input(i))
+    if tensor is not None and tensor.HasField("raw_data") and len(tensor.raw_data) <= _LARGEST:
+        return (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+    numbers = node.numbers(i)
+    if numbers is None or any(number != number for number in numbers.values):
         return node.input(i)
-    return (value.dtype.str, value.shape, value.tobytes())
+    return numbers._replace(values=(repr(numbers.values),))  # 0.0 equals -0.0
+
+
+_LARGEST = 2**16
+"""Bytes of constants that are compared at most."""
 
 
 def _mergeable(graph: Graph, pairs: Iterable[tuple[Node, Node]]) -> Iterator[tuple[Node, Node]]:

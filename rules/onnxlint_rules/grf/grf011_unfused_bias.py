@@ -172,10 +172,10 @@ def _fits(added: Node, operand: int, layer: Node) -> bool:
     if tensor is not None:
         dims: Sequence[int] = tensor.dims
     else:
-        value = added.constant(operand)
-        if value is None or not is_fixed(added.graph, added.input(operand)):
+        numbers = added.numbers(operand)
+        if numbers is None or not is_fixed(added.graph, added.input(operand)):
             return False
-        dims = value.shape
+        dims = numbers.dims
     channels, rank = _channels(layer)
     if not channels or len(dims) > rank or (layer.input(2) and not is_fixed(layer.graph, layer.input(2))):
         return False
