@@ -21,7 +21,7 @@ from onnxlint.verification.differences import Difference, compare
 from onnxlint.verification.engines import Engine, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
 from onnxlint.verification.inputs import Contract, Input, Sizes, dtype_of
-from onnxlint.verification.sizes import candidates, feeds_for, variations
+from onnxlint.verification.sizes import candidates, feeds_for, roles, variations
 from onnxlint.verification.trials import (
     SEED,
     Message,
@@ -44,6 +44,11 @@ ENOUGH = 4
 
 PLANNED = 7
 """Other shapes than the first that are always tried."""
+
+HEAVY = 1 << 26
+"""Bytes of a model from which each run costs so much that batches of FEW sizes are enough, where nothing else is free."""
+
+FEW = 3
 
 MAX_SHAPES = 60
 """Shapes that are tried in search of a first one on which the original runs."""
@@ -209,6 +214,11 @@ class _Plan:
         self._number += 1
         return Setting(self._number, sizes, kind, way, rank)
 
+    def _is_heavy(self, base: Setting) -> bool:
+        """Whether a large model has no other free sizes than the number of samples."""
+        kinds = roles(self.task.contract.inputs, base.rank)
+        return self.task.weights >= HEAVY and all(kinds.get(symbol) == "batch" for symbol in base.sizes)
+
     def _all(self) -> Iterator[Setting]:
         if self.task.user:
             yield self._setting({}, "user", 0, 4)
@@ -221,8 +231,9 @@ class _Plan:
             return
         for kind in ("zeros", "large"):
             yield self._setting(base.sizes, kind, base.way, base.rank)
+        planned, enough = (FEW, FEW) if self._is_heavy(base) else (PLANNED, ENOUGH)
         for i, sizes in enumerate(variations(self.task.contract, base.sizes, base.rank) if base.sizes else ()):
-            if i >= PLANNED and len(self._shapes) >= ENOUGH:
+            if i >= planned and len(self._shapes) >= enough:
                 break
             yield self._setting(sizes, "normal", base.way, base.rank)
 
