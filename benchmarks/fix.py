@@ -40,6 +40,7 @@ import onnx
 
 from onnxlint.graph.view import GraphView
 from onnxlint.lint.engine import Plan, check_view
+from onnxlint.lint.finding import Finding
 from onnxlint.lint.registry import load_registry
 from onnxlint.model.skeleton import open_model
 from onnxlint.symbolic.view import make_view
@@ -78,17 +79,50 @@ class Row:
         )
 
 
-def count(path: Path) -> Counts:
-    """Chains and nodes of a model, as our own rules count them."""
+def chains_of(view: GraphView) -> list[Finding]:
+    """Consumers of sizes that a graph computes, as our own rules find them."""
     registry = load_registry()
     plan = Plan(tuple(registry.find(code) for code in CHAINS))
-    view = make_view(open_model(path))
     findings, _, _ = check_view(view, plan)
+    return [f for f in findings if "computed" in f.message or f.code in ("SHP005", "SHP006")]
+
+
+def count(path: Path) -> Counts:
+    """Chains and nodes of a model."""
+    view = make_view(open_model(path))
     nodes = sum(node.op not in ("Constant",) for graph in view.graphs for node in graph.nodes)
-    chains = [f for f in findings if "computed" in f.message or f.code in ("SHP005", "SHP006")]
+    chains = chains_of(view)
     reshapes = sum(f.location.op_type == "Reshape" for f in chains)
     resizes = sum(f.location.op_type in ("Resize", "Upsample") for f in chains)
     return Counts(nodes, len(chains), reshapes, resizes)
+
+
+def left_in(path: Path) -> Counter[tuple[str, str]]:
+    """(operator, why it stays) → number, for the chains of a fixed model."""
+    found: Counter[tuple[str, str]] = Counter()
+    for finding in chains_of(make_view(open_model(path))):
+        evidence = dict(finding.evidence)
+        why = evidence.get("not fixed", "").partition(": the chain stays")[0]
+        if "no constant factor exists" in finding.message:
+            why = "a map of fixed size is resized to a free size"
+        elif finding.fix is not None and finding.fix.condition:
+            why = f"its factor is constant only if {finding.fix.condition}"
+        found[finding.location.op_type, why or "its size is not known before the model runs"] += 1
+    return found
+
+
+def read_left(path: Path) -> Counter[tuple[str, str]]:
+    """What an earlier run printed of chains that are left."""
+    found: Counter[tuple[str, str]] = Counter()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = line.split(" | ")
+        if len(cells) == 5 and cells[0] == LEFT:
+            found[cells[2], cells[3]] += int(cells[4])
+    return found
+
+
+LEFT = "left"
+"""What lines about chains that are left begin with."""
 
 
 def group_of(model: str) -> str:
@@ -174,7 +208,33 @@ def slower(rows: Sequence[Row]) -> list[str]:
     return [f"{model} ({a:.1f} s, {b:.1f} s)" for _, a, b, model in worst]
 
 
-def page(rows: Sequence[Row], made: date, models: str) -> str:
+def table_of_left(left: Counter[tuple[str, str]]) -> str:
+    """What stays computed in the results, and why no fix can change that."""
+    if not left:
+        return ""
+    rows = [
+        f"| {op} | {why} | {number} |" for (op, why), number in sorted(left.items(), key=lambda one: (-one[1], one[0]))
+    ]
+    return "\n".join((WHY_LEFT, *rows)) + "\n"
+
+
+WHY_LEFT = """
+## What is left
+
+Chains in the results of `onnxlint`: no constant is right there for every admitted size.
+
+- A target of Reshape holds one `-1`, and its `0` copies only the axis of the same number. Where tokens, an axis of H·W,
+  become a map of H and W again (SegFormer, Swin, Depth Anything), one of both has to come from another value.
+- Expand, Range, ConstantOfShape and Tile make tensors as large as a free size.
+- Position embeddings that are resized to the size of the image have no constant factor.
+
+`--static` makes all of these constant.
+
+| operator | why it stays | chains |
+| --- | --- | ---: |"""
+
+
+def page(rows: Sequence[Row], made: date, models: str, left: Counter[tuple[str, str]]) -> str:
     """docs/zoo.md: what fixes achieve over many models, against other tools."""
     programs = [f"{name} {version(name)}" for name in ("onnxlint", "onnxsim", "onnxruntime")]
     slim = [line for line in (tool_version("onnxslim"),) if line]
@@ -193,7 +253,7 @@ within rtol 1e-3 and atol 1e-4, *fails* a result that does not run where the ori
 fires is in [rule-statistics.md](rule-statistics.md).
 
 """
-    return head.replace("\\\n", "") + tables(rows).rstrip() + f"\n\n{cost(rows)}\n"
+    return head.replace("\\\n", "") + tables(rows).rstrip() + f"\n\n{cost(rows)}\n{table_of_left(left)}"
 
 
 def cost(rows: Sequence[Row]) -> str:
@@ -412,13 +472,18 @@ def compare(original: Path, results: dict[str, Path]) -> dict[str, str]:
     return verdicts
 
 
+def target_of(tool: str) -> str:
+    """Name of the file that a tool writes."""
+    return f"{tool.split()[0]}{len(tool)}.onnx"
+
+
 def rows_of(path: Path, commands: dict[str, list[str]], folder: Path, timeout: float, runs: bool) -> list[Row]:
     """Run every tool on one model."""
     before = count(path)
     seconds = dict.fromkeys(("original", *commands), 0.0)
     results: dict[str, Path] = {}
     for tool, command in commands.items():
-        target = folder / f"{tool.split()[0]}{len(tool)}.onnx"
+        target = folder / target_of(tool)
         seconds[tool], said = run_tool(command, path, target, timeout)
         if said:
             print(f"{path}: {tool}: {said}", file=sys.stderr, flush=True)
@@ -448,7 +513,8 @@ def main() -> int:
     if options.sum:
         rows = in_all([row for path in options.sum for row in read_rows(path)])
         made = date.fromtimestamp(max(path.stat().st_mtime for path in options.sum))
-        text = page(rows, made, options.words)
+        left = sum((read_left(path) for path in options.sum), Counter[tuple[str, str]]())
+        text = page(rows, made, options.words, left)
         if options.output:
             options.output.write_text(text, encoding="utf-8")
         else:
@@ -473,6 +539,10 @@ def main() -> int:
             made_rows = rows_of(path, commands, Path(folder), options.timeout, not options.no_run)
             print(*made_rows, sep="\n", flush=True)
             rows += made_rows
+            if "onnxlint" in commands and (fixed := Path(folder) / target_of("onnxlint")).exists():
+                for (op, why), number in sorted(left_in(fixed).items()):
+                    print(LEFT, path.stem, op, why, number, sep=" | ", flush=True)
+                fixed.unlink()
     print(f"\n{len(rows) // (1 + len(commands))} of {len(paths)} models\n")
     print(tables(rows))
     print(cost(rows))

@@ -171,6 +171,21 @@ def test_left_alone(name: str, text: str) -> None:
     assert merged(model).SerializeToString() == model.SerializeToString(), name
 
 
+def test_an_identity_of_a_constant_is_one() -> None:
+    fixed = merged(
+        model_of("""
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[4] x) => (float[4] y) <float c = {2}> {
+            d = Identity (c)
+            a = Mul (x, c)
+            b = Mul (x, d)
+            y = Add (a, b)
+        }
+        """)
+    )
+    assert [node.op_type for node in fixed.graph.node if node.op_type != "Identity"] == ["Mul", "Add"]
+
+
 def test_branches_merge_what_is_their_own() -> None:
     fixed = merged(
         model_of("""

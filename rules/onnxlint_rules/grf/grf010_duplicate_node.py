@@ -210,6 +210,9 @@ def _of_graph(graph: Graph) -> Iterator[tuple[Node, Node]]:
             if node.op == "Constant":
                 constants.update(node.outputs)
             continue
+        if node.op == "Identity" and node.inputs[0] in constants:
+            constants.update(node.outputs)
+            continue
         key = (node.op, *[None if name in constants else same.get(name, name) for name in node.inputs])
         other = alike.setdefault(key, node)
         if other is node or node.op in never or "::" in node.op or not any(key[1:]):
