@@ -3,8 +3,9 @@
     python benchmarks/scale.py [--models 2000] [--runs 3] [--ray] [--markdown docs/scale.md] [--assert]
 
 Generates detectors of different sizes (no two are equal), and checks them as whole processes: with 1 and 2 workers, twice
-with a cache, from an S3 server on loopback, and, with `--ray`, on a local Ray cluster. CPU is that of the process and of all
-that it started. `--markdown` writes the page with the figures in it; `--assert` fails where a bar is missed.
+with a cache, from an S3 server on loopback, and, with `--ray`, on local Ray clusters of one node and of two. CPU is that of
+the process and of all that it started. Where ../shared/data is there, a batch of RetinaFace exports is checked, too.
+`--markdown` writes the page with the figures in it; `--assert` fails where a bar is missed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ CORE_HOUR = 0.05
 GETS = 0.40
 """Dollars for a million GET requests of S3's standard class."""
 
-WHOLE = ("one", "two", "first", "second", "ray")
+RETINAFACE = ROOT.parent / "shared" / "data" / "retinaface" / "original_op11_dyn.onnx"
+BATCH = 300
+"""RetinaFace exports that are checked together."""
+
+BUSY = 0.5
+"""Load average before the measurement from which on other work is said to have taken part of the machine."""
+
+WHOLE = ("one", "two", "first", "second", "ray", "ray one")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 STORED = 100
@@ -244,6 +252,7 @@ def cluster(nodes: int) -> Iterator[str]:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures, by name."""
+    load = os.getloadavg()[0]
     models = folder / "models"
     few = folder / "few"
     models.mkdir()
@@ -255,7 +264,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         paths.append(path)
     for path in paths[: max(1, options.models // FEW)]:
         (few / path.name).symlink_to(path)
-    found: dict[str, Any] = {"models": options.models, "bytes": sum(path.stat().st_size for path in paths)}
+    found: dict[str, Any] = {
+        "load": load,
+        "models": options.models,
+        "bytes": sum(path.stat().st_size for path in paths),
+    }
     found["nodes"] = sum(len(onnx.load(path).graph.node) for path in paths[:: max(1, len(paths) // 50)]) / len(
         paths[:: max(1, len(paths) // 50)]
     )
@@ -266,10 +279,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     cache = str(folder / "cache")
     found["first"] = check(folder, str(models), "-j", "1", "--cache-dir", cache)
     found["second"] = best(options.runs, folder, str(models), "-j", "1", "--cache-dir", cache)
+    if RETINAFACE.exists():
+        found["retinaface"] = retinaface(options.runs, folder)
     if options.ray:
-        with cluster(2) as address:
-            # Ray's processes are not children of what is measured: only wall time tells.
-            found["ray"] = best(1, folder, str(models), "--engine", "ray", RAY_ADDRESS=address)
+        for name, nodes in (("ray one", 1), ("ray", 2)):
+            with cluster(nodes) as address:
+                # Ray's processes are not children of what is measured: only wall time tells.
+                found[name] = best(1, folder, str(models), "--engine", "ray", RAY_ADDRESS=address)
     from tests.support.large import save_large
 
     large = save_large(folder / "large.onnx", 100, 5 << 20)
@@ -287,6 +303,16 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return found
 
 
+def retinaface(runs: int, folder: Path) -> float:
+    """Milliseconds of CPU that each of many RetinaFace exports takes, start-up left out."""
+    batch = folder / "retinaface"
+    batch.mkdir()
+    for i in range(BATCH):
+        (batch / f"m{i:03}.onnx").symlink_to(RETINAFACE)
+    all_of_them = best(runs, folder, str(batch), "-j", "1")
+    return 1000 * (all_of_them.cpu - best(runs, folder, str(batch / "m000.onnx")).cpu) / (BATCH - 1)
+
+
 def page(found: dict[str, Any]) -> str:
     """The tables, and what they say of a million models."""
     import ray
@@ -295,7 +321,8 @@ def page(found: dict[str, Any]) -> str:
     one, two, first, second, start = (found[name] for name in ("one", "two", "first", "second", "start"))
     each = (one.cpu - start.cpu) / (count - 1)
     rows = [("1 process", one), ("2 processes", two)]
-    rows += [("Ray, 2 nodes of 1 core", found["ray"])] if "ray" in found else []
+    if "ray" in found:
+        rows += [("Ray, 1 node of 1 core", found["ray one"]), ("Ray, 2 nodes of 1 core", found["ray"])]
     rows += [("1 process, filling the cache", first), ("1 process, all from the cache", second)]
     lines = ["| | wall s | models/s | CPU s | CPU ms a model | peak MB |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     for name, cost in rows:
@@ -322,14 +349,14 @@ def page(found: dict[str, Any]) -> str:
         (
             f"{count:,} generated detectors, {found['nodes']:.0f} nodes and {found['bytes'] / count / 1e6:.2f} MB on "
             f"average, no two equal; whole processes, {today}, {versions}, {platform.machine()}, "
-            f"{os.cpu_count()} cores that were shared "
-            f"with other work: CPU compares, wall time only roughly. Starting takes {start.cpu:.2f} s of CPU. Made by",
+            f"{os.cpu_count()} cores{_shared(found['load'])}. Starting takes {start.cpu:.2f} s of CPU. Made by",
             f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`.",
             "",
             *lines,
             "",
             f"- **Efficiency of 2 processes**: {one.cpu / two.cpu:.2f} by CPU (what one takes against what two take "
-            f"together), {one.wall / 2 / two.wall:.2f} by wall time.",
+            f"together), {one.wall / 2 / two.wall:.2f} by wall time{_of_ray(found)}.",
+            *_of_retinaface(found),
             f"- **Cache**: the second run over an unchanged store takes {share}.",
             f"- **Memory**: {found['few'].peak:.0f} MB for {max(1, count // FEW):,} models, {one.peak:.0f} MB "
             f"for {count:,}: "
@@ -354,6 +381,23 @@ def page(found: dict[str, Any]) -> str:
             "",
         )
     )
+
+
+def _shared(load: float) -> str:
+    if load < BUSY:
+        return ", idle otherwise"
+    more = "CPU compares, and is more than on an idle machine; wall time says little"
+    return f" with a load of {load:.0f} by other work: {more}"
+
+
+def _of_ray(found: dict[str, Any]) -> str:
+    return f"; of 2 nodes of Ray, {found['ray one'].wall / 2 / found['ray'].wall:.2f}" if "ray" in found else ""
+
+
+def _of_retinaface(found: dict[str, Any]) -> list[str]:
+    if "retinaface" not in found:
+        return []
+    return [f"- **RetinaFace**: each of {BATCH} exports with 225 nodes takes {found['retinaface']:.1f} ms of CPU."]
 
 
 def millionth(found: dict[str, Any]) -> float:

@@ -20,13 +20,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(two_nodes: Any) -> Any:
+    """A Ray cluster of two nodes."""
+    return two_nodes
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Any]:
     """A Ray cluster of two nodes with one core each."""
     pytest.importorskip("ray", reason="needs onnxlint[ray]")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "300000")  # on a busy machine its agents start slowly
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    started.add_node(num_cpus=1)
+    for left in (2, 1, 0):
+        try:
+            started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+            started.add_node(num_cpus=1)
+            break
+        except Exception as error:  # on a busy machine a node takes longer than the 30 s that Ray waits
+            if "timed out during startup" not in str(error) or not left:
+                raise
     yield started
     started.shutdown()  # type: ignore[no-untyped-call]  # ray has no types for it

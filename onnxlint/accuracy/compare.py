@@ -16,6 +16,7 @@ from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Progress, silent
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
+from onnxlint.lint.engines import check_engine
 
 
 def compare(
@@ -43,6 +44,7 @@ def compare(
     paths = [os.fspath(path) for path in candidates]
     if not paths:
         raise OnnxlintError("no candidate given: name a reference and at least one candidate")
+    check_engine(options.engine)
     parse_conditions(options.fail_if, None if options.task else ())
     find_participants(os.fspath(reference), paths)
     return worker.in_child(os.fspath(reference), paths, inputs, options, progress)

@@ -7,6 +7,7 @@ one after the other, and the reference is run again for each.
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,8 +23,11 @@ from onnxlint.accuracy.metrics import Meter, mean_db
 from onnxlint.accuracy.participants import Participant, ends_of_source, read_ends
 from onnxlint.accuracy.pictures import picture
 from onnxlint.accuracy.results import CandidateReport, ImageAccuracy
+from onnxlint.accuracy.spread import Models
+from onnxlint.accuracy.spread import outputs as outputs_elsewhere
 from onnxlint.backends import Array, Progress, Session
 from onnxlint.errors import OnnxlintError
+from onnxlint.lint.engines import Spread
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ class Comparison:
         threads: How many each model uses.
         progress: Called with the current action.
         begin: Called with the model (path, backend) and the next action before native code runs.
+        spread: Runs the models on the inputs elsewhere; None: here.
     """
 
     def __init__(
@@ -75,8 +80,10 @@ class Comparison:
         threads: int,
         progress: Progress,
         begin: Begin,
+        spread: Spread | None = None,
     ) -> None:
         self.reference, *self.candidates = models
+        self.spread = spread
         self.inputs = inputs
         self.judge = judge
         self.conditions = conditions
@@ -110,14 +117,14 @@ class Comparison:
         if not self.reference.ends:
             self.reference.ends = read_ends(self.reference, session)
         count = 0
-        for name, feeds in self.inputs:
-            what = ", ".join(printable(model.name) for model in group)
+        what = ", ".join(printable(model.name) for model in group)
+        for name, feeds, ran in self._runs(group):
             self.progress(f"comparing {what}", count, len(self.inputs))
-            self._check_conditions(name, feeds)
-            outputs = _named(session, self._ran(self.reference, session, feeds))
+            outputs = _named(session, next(ran))
             answer = self._read_reference(name, feeds, outputs, is_first)
             for model in group:
-                self._take(model, name, feeds, outputs, answer, count)
+                theirs = next(ran)
+                self._take(model, name, feeds, outputs, theirs, answer, count)
             if count == 0 and self.judge is not None:
                 texts = [one.text for one in self.conditions]
                 parse_conditions(texts, next(iter(self.judge.results().values())).metrics)
@@ -125,14 +132,32 @@ class Comparison:
         self.progress("comparing", count, count)
         self.count = count
 
+    def _runs(self, group: Sequence[Participant]) -> Iterator[tuple[str, Feeds, Iterator[Sequence[Array]]]]:
+        """Each input, and what the reference and the group's models make of it, in this order."""
+        models = (self.reference, *group)
+        if self.spread is not None:
+            size = sum(model.bytes for model in (self.reference, *self.candidates))
+            elsewhere = Models(os.getcwd(), tuple(model.path for model in models), self.threads, size)
+            yield from outputs_elsewhere(self.spread, elsewhere, self._checked_inputs())
+            return
+        for name, feeds in self._checked_inputs():
+            yield name, feeds, (self._ran(model, feeds) for model in models)
+
+    def _checked_inputs(self) -> Iterator[tuple[str, Feeds]]:
+        for name, feeds in self.inputs:
+            self._check_conditions(name, feeds)
+            yield name, feeds
+
     def _opened(self, model: Participant) -> Session:
         if model.session is None:
             self.begin(model.path, model.backend.name, "loading")
         return model.open(self.threads)
 
-    def _ran(self, model: Participant, session: Session, feeds: Mapping[str, Array]) -> Sequence[Array]:
+    def _ran(self, model: Participant, feeds: Mapping[str, Array]) -> Sequence[Array]:
+        session = self._opened(model)
+        own = feeds if model is self.reference else renamed_feeds(feeds, session, model.path)
         self.begin(model.path, model.backend.name, "running")
-        return session.run(feeds)
+        return session.run(own)
 
     def _check_conditions(self, name: str, feeds: Mapping[str, Array]) -> None:
         """Raise if an input has a size that one of the models was not fixed for."""
@@ -161,12 +186,13 @@ class Comparison:
         name: str,
         feeds: Feeds,
         outputs: Mapping[str, Array],
+        arrays: Sequence[Array],
         answer: Answer | None,
         count: int,
     ) -> None:
-        """One candidate on one input."""
+        """The outputs of one candidate on one input."""
         session = self._opened(model)
-        theirs = _named(session, self._ran(model, session, renamed_feeds(feeds, session, model.path)))
+        theirs = _named(session, arrays)
         if model.matched is None:
             model.matched = self._match(model, session, outputs, theirs)
         said: dict[str, Array] = {}

@@ -19,6 +19,7 @@ from onnxlint.backends import Progress, silent
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe
+from onnxlint.lint.engines import Spread
 from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ def compare_here(
     options: CompareOptions,
     progress: Progress = silent,
     begin: Begin = _nothing,
+    spread: Spread | None = None,
 ) -> AccuracyReport:
     """As `onnxlint.accuracy.compare.compare`, in this process.
 
     Args:
         reference, candidates, inputs, options, progress: As for `compare`.
         begin: Called before each load and run of a model.
+        spread: Runs the models on the inputs elsewhere; None: here.
 
     Raises:
         OnnxlintError: As for `compare`.
@@ -54,7 +57,7 @@ def compare_here(
     first: tuple[CandidateReport, Comparison, Recipe] | None = None
     groups = groups_of(models, inputs.recipe, inputs.shapes, reads_images, inputs.noted)
     for group in groups:
-        comparison = _comparison([models[0], *group.candidates], group.recipe, inputs, options, progress, begin)
+        comparison = _comparison([models[0], *group.candidates], group.recipe, inputs, options, progress, begin, spread)
         comparison.run(options.time)
         if first is None:
             first = comparison.report(models[0]), comparison, group.recipe
@@ -99,6 +102,7 @@ def _comparison(
     options: CompareOptions,
     progress: Progress,
     begin: Begin,
+    spread: Spread | None,
 ) -> Comparison:
     """A comparison that is ready to run.
 
@@ -113,7 +117,7 @@ def _comparison(
     begin(reference.path, reference.backend.name, "running")
     sets = make_inputs(reference.path, session, inputs.images, recipe, inputs.shapes, options.threads)
     judge = _judge(options.task, options.labels, options.detection, recipe, sets)
-    return Comparison(models, sets, judge, conditions, options.threads, progress, begin)
+    return Comparison(models, sets, judge, conditions, options.threads, progress, begin, spread)
 
 
 def _judge(

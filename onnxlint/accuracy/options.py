@@ -20,6 +20,8 @@ class CompareOptions:
         fail_if: Conditions (`snr<20`) on each candidate.
         threads: How many each model may use.
         time: Whether to measure latency.
+        engine: Where the models are run on the inputs: `local`, or `ray` as for `onnxlint check`. Latency, layers and
+            suggestions are measured on this machine.
     """
 
     task: str | None = None
@@ -30,3 +32,4 @@ class CompareOptions:
     fail_if: tuple[str, ...] = ()
     threads: int = 2
     time: bool = True
+    engine: str = "local"

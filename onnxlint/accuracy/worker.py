@@ -22,6 +22,7 @@ from onnxlint.backends import Progress, bytes_of
 from onnxlint.conversion.worker import ended, receive, send
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
+from onnxlint.lint.engines import make_cluster
 from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
 from onnxlint.text import printable
 
@@ -116,9 +117,10 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     request = receive(requests)
-    limit_memory()
-    set_budget(request.bytes)
     try:
+        cluster = make_cluster(request.options.engine)  # before the limits: Ray maps memory that it shares
+        limit_memory()
+        set_budget(request.bytes)
         report = compare_here(
             request.reference,
             request.candidates,
@@ -126,6 +128,7 @@ def main() -> None:
             request.options,
             lambda *told: send(answers, _Progress(*told)),
             lambda *begun: send(answers, _Begun(*begun)),
+            cluster,
         )
     except OnnxlintError as error:
         send(answers, _Failed(str(error)))

@@ -103,6 +103,7 @@ class Job:
         weight_bits: Of int8 weights in ONNX models: 7 keeps the 16-bit sums of x86 processors without VNNI from
             overflowing.
         task: What outputs are used for; None: nothing is known.
+        engine: Where activations are measured: `local`, or `ray` as for `onnxlint check`. Does not change the result.
     """
 
     recipe: Recipe
@@ -116,6 +117,7 @@ class Job:
     keep: tuple[str, ...] = ()
     weight_bits: int = 8
     task: TaskLoss | None = None
+    engine: str = "local"
 
 
 @dataclass(frozen=True)

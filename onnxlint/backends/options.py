@@ -26,6 +26,7 @@ class ConvertOptions:
         task: What outputs are used for, which `mixed` and `max_drop` count by; None: nothing is known.
         max_drop: Conditions on the images that are held out (`found>=0.99`): the cheapest file is made that keeps them.
         holdout: Part of the images, from 0 to 1, that nothing is calibrated on; 0: none.
+        engine: Where activations are measured: `local`, or `ray` as for `onnxlint check`. Does not change the result.
     """
 
     method: str = "auto"
@@ -38,3 +39,4 @@ class ConvertOptions:
     task: TaskLoss | None = None
     max_drop: tuple[str, ...] = ()
     holdout: float = 0.0
+    engine: str = "local"

@@ -15,6 +15,7 @@ from onnxlint.cli.options import (
     RULES,
     WORK,
     ConfigOptions,
+    EngineName,
     RuleOptions,
     argument,
     configs_of,
@@ -98,10 +99,7 @@ class Options(ConfigOptions, RuleOptions):
             "-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK
         ),
     ] = None
-    engine: Annotated[
-        str,
-        option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK),
-    ] = "local"
+    engine: EngineName = "local"
     cache_dir: Annotated[
         str | None,
         option(

@@ -11,6 +11,7 @@ from onnxlint.cli.options import (
     EXIT,
     MEASURE,
     REPORT,
+    EngineName,
     InputShapeOption,
     QuietOption,
     RecipeOptions,
@@ -53,6 +54,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, ThreadsOption):
     ] = False
     suggest: Annotated[bool, option("--suggest", help="try settings that may reduce the loss", panel=MEASURE)] = False
     no_latency: Annotated[bool, option("--no-latency", help="do not measure latency", panel=MEASURE)] = False
+    engine: EngineName = "local"
     format: Annotated[
         str,
         option(
@@ -114,6 +116,7 @@ def run(options: Options) -> int:
                 tuple(options.fail_if or ()),
                 options.threads,
                 not options.no_latency,
+                options.engine,
             ),
             progress,
         )

@@ -10,6 +10,7 @@ from onnxlint.cli.options import (
     INT8,
     OUTPUT,
     CalibrationOptions,
+    EngineName,
     InputShapeOption,
     QuietOption,
     RecipeOptions,
@@ -56,6 +57,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
             complete=completion.tasks,
         ),
     ] = None
+    engine: EngineName = "local"
     out_dir: Annotated[
         str | None, option("--out-dir", metavar="DIR", help="output folder (default: the model's)", panel=OUTPUT)
     ] = None
@@ -75,6 +77,7 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
 
 def run(options: Options) -> int:
     """Make the targets, or list them; returns the exit code."""
+    from onnxlint.lint.engines import check_engine
     from onnxlint.report.convert import render_conversion, render_json, render_targets
 
     if options.list_targets:
@@ -84,6 +87,7 @@ def run(options: Options) -> int:
         raise UsageError("missing argument: MODEL with --to TARGETS (or --manifest FILE, to repeat a conversion)")
     if options.manifest is None and not options.to:
         raise UsageError("missing --to (for example --to ncnn-int8); 'onnxlint convert --list' shows all targets")
+    check_engine(options.engine)
     with console.steps(options.quiet) as progress:
         done = _converted(options, progress)
     if not options.quiet:
@@ -131,6 +135,7 @@ def _converted(options: Options, progress: Progress) -> Conversion:
             loss_for(options.model or "", task, chosen.detection) if chosen.images is not None else None,
             split(options.max_drop),
             options.holdout or 0.0,
+            options.engine,
         ),
         out_dir=options.out_dir,
         progress=progress,

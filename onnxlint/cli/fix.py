@@ -14,8 +14,8 @@ from onnxlint.cli.options import (
     EXIT,
     OUTPUT,
     VERIFICATION,
-    WORK,
     ConfigOptions,
+    EngineName,
     QuietOption,
     RuleOptions,
     UsageError,
@@ -156,10 +156,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     fail_on_change: Annotated[
         bool, option("--fail-on-change", help="exit with 1 if a model changed, as pre-commit expects", panel=EXIT)
     ] = False
-    engine: Annotated[
-        str,
-        option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK),
-    ] = "local"
+    engine: EngineName = "local"
 
 
 def run(options: Options) -> int:

@@ -15,7 +15,7 @@ from onnxlint.cli.options import (
     INT8,
     MAX_THREADS,
     OUTPUT,
-    WORK,
+    EngineName,
     QuietOption,
     RecipeOptions,
     UsageError,
@@ -60,10 +60,7 @@ class Options(QuietOption, RecipeOptions):
             "--threads", metavar="N", parser=number(1, MAX_THREADS), help="number of threads (default: 2)", panel=INT8
         ),
     ] = None
-    engine: Annotated[
-        str,
-        option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK),
-    ] = "local"
+    engine: EngineName = "local"
 
 
 def run(options: Options) -> int:

@@ -182,6 +182,12 @@ def input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
 # Options that several commands share
 
 
+EngineName = Annotated[
+    str, option("--engine", metavar="ENGINE", help="local (default), ray, or ray://HOST:PORT", panel=WORK)
+]
+"""Where work is done; see `onnxlint.lint.engines`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfigOptions:
     """Where the configuration comes from."""

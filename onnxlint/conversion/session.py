@@ -149,6 +149,7 @@ def convert(
         options.keep,
         options.weight_bits,
         options.task,
+        options.engine,
     )
     job, goal = goal_of(model.path, job, options)
     failures: dict[str, OnnxlintError] = {}

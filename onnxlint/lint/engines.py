@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.workers import Engine, InProcess, Processes
 from onnxlint.text import printable
+
+if TYPE_CHECKING:
+    from onnxlint.lint.cluster import Cluster
+
+
+T = TypeVar("T")
+
+
+class Spread(Protocol):
+    """Computes elsewhere, such as on a cluster."""
+
+    def each(self, call: Callable[..., T], jobs: Iterable[tuple[Any, ...]], *common: Any) -> Iterator[T | None]:
+        """call(*common, *job) of each job, in their order; None where one ended its process again and again."""
 
 
 def make_engine(name: str, workers: int, in_process: bool = False) -> Engine:
@@ -22,10 +38,24 @@ def make_engine(name: str, workers: int, in_process: bool = False) -> Engine:
     if name != "local":
         if in_process:
             raise OnnxlintError("--engine ray cannot check standard input; name a file")
-        from onnxlint.lint.cluster import Cluster
-
-        return Cluster(name)
+        cluster = make_cluster(name)
+        assert cluster is not None
+        return cluster
     return InProcess() if workers <= 1 or in_process else Processes(workers)
+
+
+def make_cluster(name: str) -> Cluster | None:
+    """The cluster of an engine's name; None for `local`.
+
+    Raises:
+        OnnxlintError: There is no such engine, or its cluster cannot be reached.
+    """
+    check_engine(name)
+    if name == "local":
+        return None
+    from onnxlint.lint.cluster import Cluster
+
+    return Cluster(name)
 
 
 def check_engine(name: str) -> None:

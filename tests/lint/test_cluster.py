@@ -138,3 +138,39 @@ def test_a_net_is_calibrated_as_it_is_here_bit_for_bit(
         )
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("target", "method"), [("onnx-int8-static", "entropy"), ("onnx-int8-static", "auto"), ("ncnn-int8", "kl")]
+)
+def test_a_model_is_calibrated_as_it_is_here_byte_for_byte(
+    cluster: Any, tmp_path: Path, target: str, method: str
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxlint[fix]")
+    if target.startswith("ncnn"):
+        pytest.importorskip("pnnx", reason="needs onnxlint[ncnn]")
+    import numpy as np
+
+    from tests.support.accuracy_models import SIZE, detector
+
+    detector(tmp_path / "net.onnx")
+    images = np.random.default_rng(5).standard_normal((40, 3, SIZE, SIZE)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", image=images)
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-m", "onnxlint", "convert", "net.onnx", "--to", target, "--method", method]
+    command += ["--images", "images.npz", "--isolated"]
+    for name, more in (("here", ()), ("there", ("--engine", "ray"))):
+        done = subprocess.run(
+            [*command, "--out-dir", name, *more],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+    made = sorted(path.name for path in (tmp_path / "here").iterdir())
+    models = [name for name in made if not name.endswith(".json")]
+    assert models
+    for name in models:
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, silent
 from onnxlint.errors import OnnxlintError
+from onnxlint.lint.engines import make_cluster
 from onnxlint.model.output import write_atomically
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import did_you_mean, listed, printable
@@ -303,7 +304,8 @@ def int8(
         if candidates := facts_of(made.tried):
             details["candidates"] = candidates
     else:
-        table = make_table(net, inputs, cast("Method", method), threads=job.threads, progress=progress)
+        cluster = make_cluster(job.engine)
+        table = make_table(net, inputs, cast("Method", method), threads=job.threads, progress=progress, spread=cluster)
         if job.mixed:
             scales = {name: float(scale[0]) for name, scale in table.inputs.items() if name not in keep}
             some = spread(inputs, MIXED_IMAGES)

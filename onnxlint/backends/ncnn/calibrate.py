@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
+from onnxlint.lint.engines import Spread
 from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
@@ -126,13 +127,6 @@ def activation_stats(
             counts[name] += c
         progress("activation histograms", i, done)
     return {name: BlobStats(peaks[name], sizes[name], counts[name]) for name in blobs}
-
-
-class Spread(Protocol):
-    """Computes elsewhere, such as on a cluster."""
-
-    def each(self, call: Callable[..., T], jobs: Iterable[tuple[Any, ...]], *common: Any) -> Iterator[T | None]:
-        """Results in the order of the jobs; None where computing one ended its process again and again."""
 
 
 @dataclass(frozen=True, eq=False)

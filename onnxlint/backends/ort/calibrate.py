@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends import Array, Progress, silent
+from onnxlint.backends import Progress, silent
+from onnxlint.backends.ort.elsewhere import Compute, Feeds, each
 from onnxlint.errors import OnnxlintError
+from onnxlint.lint.engines import Spread
 from onnxlint.text import printable
 
 Doubles = npt.NDArray[np.float64]
-Feeds = Mapping[str, Array]
 Range = tuple[float, float]
 Ranges = dict[str, Range]
 
@@ -49,20 +50,28 @@ class Histogram:
 
 def extremes(
     inputs: Iterable[Feeds],
-    compute: Callable[[Feeds], Sequence[Array]],
+    compute: Compute,
     names: Sequence[str],
     progress: Progress = silent,
+    cluster: Spread | None = None,
 ) -> Ranges:
     """Smallest and largest value of each tensor.
+
+    Args:
+        inputs: Sets of inputs, gone through once.
+        compute: Gives the tensors of one set.
+        names: Their names.
+        progress: Called after each set.
+        cluster: Where they are computed; None: here. It does not change the result.
 
     Raises:
         OnnxlintError: A tensor holds NaN or infinity.
     """
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    for done, feeds in enumerate(inputs, 1):
-        for i, value in enumerate(compute(feeds)):
-            if value.size:
-                low[i], high[i] = min(low[i], float(value.min())), max(high[i], float(value.max()))
+    for done, ends in enumerate(each(_ends, inputs, compute, cluster=cluster), 1):
+        for i, end in enumerate(ends):
+            if end is not None:
+                low[i], high[i] = min(low[i], end[0]), max(high[i], end[1])
                 if not np.isfinite((low[i], high[i])).all():
                     raise OnnxlintError(
                         f"{printable(names[i])} holds NaN or infinity for input {done}; check --mean, --norm and the model"
@@ -73,21 +82,36 @@ def extremes(
 
 def histograms(
     inputs: Iterable[Feeds],
-    compute: Callable[[Feeds], Sequence[Array]],
+    compute: Compute,
     names: Sequence[str],
     ranges: Ranges,
     progress: Progress = silent,
+    cluster: Spread | None = None,
 ) -> dict[str, Histogram]:
-    """Histograms of tensors whose extremes are known."""
+    """Histograms of tensors whose extremes are known; arguments as for `extremes`."""
     counts = [np.zeros(BINS) for _ in names]
-    for done, feeds in enumerate(inputs, 1):
-        for count, name, value in zip(counts, names, compute(feeds), strict=True):
-            low, high = ranges[name]
-            if value.size and high > low:
-                bins = ((value.reshape(-1) - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int32)
-                count += np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS)
+    wanted = [ranges[name] for name in names]
+    for done, found in enumerate(each(_counts, inputs, compute, wanted, cluster=cluster), 1):
+        for count, more in zip(counts, found, strict=True):
+            if more is not None:
+                count += more  # whole numbers: the order does not matter
         progress("histograms of activations", done, None)
     return {name: Histogram(*ranges[name], count) for name, count in zip(names, counts, strict=True)}
+
+
+def _ends(compute: Compute, feeds: Feeds) -> list[Range | None]:
+    return [(float(value.min()), float(value.max())) if value.size else None for value in compute(feeds)]
+
+
+def _counts(compute: Compute, ranges: Sequence[Range], feeds: Feeds) -> list[npt.NDArray[np.int64] | None]:
+    found: list[npt.NDArray[np.int64] | None] = []
+    for (low, high), value in zip(ranges, compute(feeds), strict=True):
+        if not value.size or high <= low:
+            found.append(None)
+            continue
+        bins = ((value.reshape(-1) - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int32)
+        found.append(np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS))
+    return found
 
 
 def clipped(method: str, histogram: Histogram) -> Range:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from onnxlint.backends import Array, Artifact, Job, Progress
 from onnxlint.backends.ort import auto, calibrate
 from onnxlint.backends.ort.artifact import check_kept, finish, states
+from onnxlint.backends.ort.elsewhere import make_computer
 from onnxlint.backends.ort.feeds import from_images, image_port, spread
-from onnxlint.backends.ort.judge import Judge, computer
+from onnxlint.backends.ort.judge import Judge
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
 from onnxlint.backends.ort.targets import STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Unreadable
+from onnxlint.lint.engines import make_cluster
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {STATIC.name} is calibrated on images; give some with --images")
     require_weight_bits(job)
+    cluster = make_cluster(job.engine)
     unreadable: list[Unreadable] = []
     some = list(from_images(name, session.inputs, job, spread(job.images, auto.IMAGES), unreadable))
     progress("pre-processing", 0, None)
@@ -64,9 +67,9 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         return iter(some) if whole else from_images(name, session.inputs, job)
 
     def seen(one: onnx.ModelProto, names: Sequence[str], told: Progress) -> dict[str, calibrate.Histogram]:
-        compute = computer(one, names, name, job.threads)
-        ranges = calibrate.extremes(stream(), compute, names, told)
-        return calibrate.histograms(stream(), compute, names, ranges, told)
+        compute = make_computer(one, names, name, job.threads, cluster)
+        ranges = calibrate.extremes(stream(), compute, names, told, cluster)
+        return calibrate.histograms(stream(), compute, names, ranges, told, cluster)
 
     levels = LEVELS[job.weight_bits]
     plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, levels, job.threads, job.task)

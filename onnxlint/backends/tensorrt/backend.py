@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.backends import Array, Artifact, Job, Progress, Session, Target, silent
 from onnxlint.backends.ort.targets import require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
+from onnxlint.lint.engines import make_cluster
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable
 
@@ -126,8 +127,8 @@ def _refused(path: str) -> Iterator[str]:
 def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> Artifact:
     from onnxlint.backends.ort import auto, calibrate
     from onnxlint.backends.ort.artifact import check_kept, finish, states
+    from onnxlint.backends.ort.elsewhere import make_computer
     from onnxlint.backends.ort.feeds import from_images, image_port, spread
-    from onnxlint.backends.ort.judge import computer
     from onnxlint.backends.ort.prepare import NOTHING, prepare
     from onnxlint.backends.ort.qdq import LEVELS, activations
     from onnxlint.backends.tensorrt import symmetric
@@ -138,6 +139,7 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
     image_port(name, session.inputs)
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {INT8.name} is calibrated on images; give some with --images")
+    cluster = make_cluster(job.engine)
     some = list(from_images(name, session.inputs, job, spread(job.images, auto.IMAGES)))
     progress("pre-processing", 0, None)
     model = prepare(name)
@@ -146,14 +148,14 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
         raise OnnxlintError(NOTHING.format(printable(name)))
 
     def seen(one: onnx.ModelProto, names: Sequence[str], told: Progress) -> dict[str, calibrate.Histogram]:
-        compute = computer(one, names, name, job.threads)
+        compute = make_computer(one, names, name, job.threads, cluster)
 
         def stream() -> Iterator[Mapping[str, Array]]:
             whole = job.images is not None and len(job.images) <= auto.IMAGES
             return iter(some) if whole else from_images(name, session.inputs, job)
 
-        ranges = calibrate.extremes(stream(), compute, names, told)
-        found = calibrate.histograms(stream(), compute, names, ranges, told)
+        ranges = calibrate.extremes(stream(), compute, names, told, cluster)
+        found = calibrate.histograms(stream(), compute, names, ranges, told, cluster)
         return symmetric.mirrored(found, symmetric.groups(one, names))
 
     plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads, job.task)
