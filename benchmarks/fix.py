@@ -221,7 +221,7 @@ def table_of_left(left: Counter[tuple[str, str]]) -> str:
 WHY_LEFT = """
 ## What is left
 
-Chains in the results of `onnxlint`: no constant is right there for every admitted size.
+Chains in the results of `onnxlint`. For these nodes as they stand, no constant is right for every admitted size.
 
 - A target of Reshape holds one `-1`, and its `0` copies only the axis of the same number. Where tokens, an axis of H·W,
   become a map of H and W again (SegFormer, Swin, Depth Anything), one of both has to come from another value.
