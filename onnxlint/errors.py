@@ -39,6 +39,10 @@ class OnnxlintError(Exception):
         super().__init__(bounded(message))
 
 
+class OutOfMemory(OnnxlintError):  # noqa: N818 - what happened
+    """A model takes more memory than it may: other inputs of that size would, too."""
+
+
 def names_arguments(function: _Function) -> _Function:
     """Let the errors of a function name its arguments (`images`) where they name options (`--images`)."""
 

@@ -23,44 +23,73 @@ FOR_THREAD = 80 << 20
 """Bytes of address space of a thread: its stack, and an arena of the allocator."""
 
 
+FOR_INPUTS = 512
+"""Bytes that a run may take for each byte of its inputs: all values inside of a network for images are some hundred times
+as large as its input."""
+
+
 class Budget(NamedTuple):
     """What a runtime may take for a model, by the bytes of the model's files.
 
     Attributes:
         loading: Seconds of CPU time, of all threads, for loading it or preparing its graph.
-        running: Seconds of CPU time for one run of it.
-        memory: Bytes for loading it, beside what the process has.
+        running: Seconds of CPU time for one run of it on inputs of a few bytes.
+        memory: Bytes for loading it, or for running it on such inputs, beside what the process has.
+        size: Bytes of its files.
     """
 
     loading: float
     running: float
     memory: int
+    size: int = 0
 
     @classmethod
     def of(cls, size: int) -> Budget:
         """The budget of a model of so many bytes."""
         threads = FOR_THREAD * (os.cpu_count() or 1)
-        return cls(30 + 1e-6 * size, 60 + 1e-5 * size, (1 << 30) + 10 * size + threads)
+        loading = 5 + min(25.0, 1e-5 * size) + 1e-6 * size
+        return cls(loading, 10 + 1e-5 * size, (1 << 30) + 10 * size + threads, size)
+
+    def run_on(self, inputs: int) -> tuple[float, int]:
+        """Seconds of CPU time and bytes for one run on inputs of so many bytes: the work of a convolution grows with both,
+        its weights and its input."""
+        return self.running + 1e-7 * inputs + 1e-10 * self.size * inputs, self.memory + FOR_INPUTS * inputs
 
     def overrun(self, code: int) -> str:
         """What a process took too much of, by its exit code; empty where it ended otherwise."""
         if code == -_LOADING:
             return f"it takes more than {self.loading:.0f} s of CPU time to load"
         if code == -_RUNNING:
-            return f"one run of it takes more than {self.running:.0f} s of CPU time"
+            return f"one run of it takes more CPU time than it may ({self.running:.0f} s, and more for large inputs)"
         return ""
 
-    def memory_overrun(self) -> str:
-        """What a runtime that has no memory left took too much of."""
-        return f"it takes more than {shown_size(self.memory)} of memory to load"
+    def memory_overrun(self, inputs: int | None = None) -> str:
+        """What a runtime that has no memory left took too much of, loading a model or running it on so many bytes."""
+        if inputs is None:
+            return f"it takes more than {shown_size(self.memory)} of memory to load"
+        return f"one run of it takes more than {shown_size(self.run_on(inputs)[1])} of memory"
 
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error of a runtime says that there was no memory left."""
+    return isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY)
+
+
+def memory_overrun(inputs: int) -> str:
+    """What a run on inputs of so many bytes took too much of, in a process with or without a budget."""
+    return "out of memory; use smaller inputs" if _budget is None else _budget.memory_overrun(inputs)
+
+
+_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Could not allocate")
+"""What native code says where there is no memory left."""
 
 _LOADING, _RUNNING = getattr(signal, "SIGVTALRM", 0), getattr(signal, "SIGPROF", 0)
 """Signals that end a process which takes too long: of the timers of CPU time, each has its own."""
 
 _lock = threading.Lock()
 _budget: Budget | None = None
-_runs = 0
+_runs: list[tuple[float, int]] = []
+"""What each of the runs under way may take: seconds of CPU time, and bytes."""
 
 
 def set_budget(size: int) -> None:
@@ -96,22 +125,36 @@ def loading() -> Iterator[None]:
 
 
 @contextmanager
-def running() -> Iterator[None]:
-    """Limit the CPU time of one run of a model, where there is a budget; several threads may run models at once."""
-    global _runs
+def running(inputs: int = 0) -> Iterator[None]:
+    """Limit CPU time and memory of one run of a model, where there is a budget; several threads may run models at once.
+
+    Args:
+        inputs: Bytes of the inputs of the run.
+    """
     if _budget is None:
         yield
         return
+    import resource
+
+    allowed = _budget.run_on(inputs)
     with _lock:
-        _runs += 1
-        signal.setitimer(signal.ITIMER_PROF, _budget.running * _runs)
+        if not _runs:
+            _before.append(resource.getrlimit(resource.RLIMIT_AS))
+        _runs.append(allowed)
+        signal.setitimer(signal.ITIMER_PROF, sum(seconds for seconds, _ in _runs))
+        limit_memory(sum(most for _, most in _runs))
     try:
         yield
     finally:
         with _lock:
-            _runs -= 1
-            if _runs == 0:
+            _runs.remove(allowed)
+            if not _runs:
                 signal.setitimer(signal.ITIMER_PROF, 0)
+                resource.setrlimit(resource.RLIMIT_AS, _before.pop())
+
+
+_before: list[tuple[int, int]] = []
+"""The limit of memory before the first of the runs under way."""
 
 
 def limit_memory(most: int | None = None) -> None:
@@ -134,6 +177,22 @@ def limit_memory(most: int | None = None) -> None:
     limit = taken + min(more)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def limit_other(process: int, most: int) -> None:
+    """Limit the address space of a process that was just started, where the system can do that (Linux).
+
+    Args:
+        process: Its number.
+        most: Bytes.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    soft, hard = resource.prlimit(process, resource.RLIMIT_AS)
+    others = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.prlimit(process, resource.RLIMIT_AS, (min([most, *others]), hard))
 
 
 def die_with_parent(parent: int) -> None:

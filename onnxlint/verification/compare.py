@@ -119,10 +119,10 @@ def load_problem(model: Model, proto: onnx.ModelProto, seconds: float = 300.0) -
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as scratch:
         path = os.path.join(scratch, "model.onnx")
         try:
-            folder = write_model(model, proto, path).folder
+            written = write_model(model, proto, path)
         except Incomparable:
             return ""
-        return load_failure(path, folder, seconds)
+        return load_failure(path, written, seconds)
 
 
 _Side = tuple[Model, "onnx.ModelProto"]

@@ -7,6 +7,16 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from onnxlint.model.limits import (
+    die_with_parent,
+    lacks_memory,
+    limit_memory,
+    loading,
+    memory_overrun,
+    running,
+    set_budget,
+)
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -15,6 +25,10 @@ if TYPE_CHECKING:
 
 class Unrunnable(Exception):  # noqa: N818 - an answer, not an error
     """A model cannot be loaded or run; the message has the reason."""
+
+
+class TooLarge(Unrunnable):
+    """A model takes more memory than it may: at other sizes it would, too."""
 
 
 class OrtSession:
@@ -37,7 +51,8 @@ class OrtSession:
         if folder:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            with loading():
+                self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise Unrunnable(_first_line(error)) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
@@ -45,9 +60,14 @@ class OrtSession:
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Any]:
         """Run the model once; returns its outputs in order. Raises Unrunnable with the engine's reason."""
+        taken = {name: x for name, x in feeds.items() if name in self._takes}
+        size = sum(getattr(x, "nbytes", 0) for x in taken.values())
         try:
-            return list(self._session.run(None, {name: x for name, x in feeds.items() if name in self._takes}))
+            with running(size):
+                return list(self._session.run(None, taken))
         except Exception as error:
+            if lacks_memory(error):
+                raise TooLarge(memory_overrun(size)) from error
             raise Unrunnable(_first_line(error)) from error
 
 
@@ -142,8 +162,17 @@ def _first_line(error: Exception) -> str:
     return text.removeprefix("[ONNXRuntimeError] : ")[:300]
 
 
-def print_load_problem(path: str, folder: str) -> None:
-    """Print as JSON why onnxruntime does not load a model; null if it does."""
+def print_load_problem(path: str, folder: str, size: str, parent: str) -> None:
+    """Print as JSON why onnxruntime does not load a model; null if it does.
+
+    Args:
+        path, folder: The file, and the folder that its external data is relative to.
+        size: Bytes of both.
+        parent: Process id of who asks.
+    """
+    die_with_parent(int(parent))
+    limit_memory()
+    set_budget(int(size))
     with open(path, "rb") as file:
         data = file.read()
     problem = None

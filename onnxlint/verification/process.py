@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import Budget
 from onnxlint.model.skeleton import Model, inline_span, is_external, locate_external, walk_tensors
 from onnxlint.model.wire import DATA_NUMBERS, key_bytes
 from onnxlint.text import printable
@@ -89,8 +90,8 @@ _CODE = (
     "from onnxlint.verification.worker import main; main(sys.argv[1], int(sys.argv[3]))"
 )
 _LOAD_CODE = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[3]); "
-    "from onnxlint.verification.engines import print_load_problem; print_load_problem(*sys.argv[1:3])"
+    "import sys, json; sys.path[:] = json.loads(sys.argv[5]); "
+    "from onnxlint.verification.engines import print_load_problem; print_load_problem(*sys.argv[1:5])"
 )
 LOADING = 60.0
 """Seconds that loading the original may take; two gigabytes of weights take a fifth of that."""
@@ -98,15 +99,21 @@ LOADING = 60.0
 GRACE = 20.0
 """Seconds beyond the limit before the other process is ended."""
 
+REFERENCE = 60.0
+"""Seconds that onnx's reference evaluator may take for a model of a few bytes."""
+
 MAX_CRASHES = 5
 
 
-def load_failure(path: str, folder: str, seconds: float) -> str:
-    """Why onnxruntime does not load a file, in one line; empty if it does, or where it takes longer than `seconds`."""
-    command = [sys.executable, "-c", _LOAD_CODE, path, folder, json.dumps(sys.path)]
+def load_failure(path: str, written: Written, seconds: float) -> str:
+    """Why onnxruntime does not load a file, in one line; empty if it does, or where it takes longer than it may."""
+    words = [path, written.folder, str(written.bytes), str(os.getpid())]
+    command = [sys.executable, "-c", _LOAD_CODE, *words, json.dumps(sys.path)]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
+        return ""
+    if Budget.of(written.bytes).overrun(done.returncode):
         return ""
     said = done.stdout.decode("utf-8", "replace").splitlines()
     if done.returncode or not said:
@@ -132,6 +139,7 @@ def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
         if skipped is not None:
             if engine == "onnxruntime" and skipped.get("engine") is False:
                 engine, why = "onnx.reference", skipped["skipped"]
+                task = replace(task, seconds=min(task.seconds, REFERENCE + 1e-5 * task.weights))
                 continue
             return Verification(trials, "", tolerance, f"{why}; {skipped['skipped']}" if why else skipped["skipped"])
         if not death:
@@ -208,6 +216,8 @@ def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
             process.kill()
             reader.join()
             process.wait()
+        if not death and Budget.of(task.weights).overrun(process.returncode):
+            death = _TOO_SLOW
         if process.returncode and not death:
             death = "crashed"
             errors.seek(0)

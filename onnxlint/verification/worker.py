@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.arrays import read_inputs
-from onnxlint.model.limits import FOR_THREAD, die_with_parent, limit_memory
+from onnxlint.model.limits import FOR_THREAD, die_with_parent, limit_memory, set_budget
 from onnxlint.verification.differences import Difference, compare
-from onnxlint.verification.engines import Engine, Unrunnable, load
+from onnxlint.verification.engines import Engine, TooLarge, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
 from onnxlint.verification.inputs import Contract, Input, Sizes, dtype_of
 from onnxlint.verification.sizes import candidates, feeds_for, roles, variations
@@ -131,6 +131,8 @@ def _run_original(task: Task, original: Engine, done: list[_Run]) -> Iterator[Me
             place = dims_shown(task, setting)
             first_refusal = first_refusal or f"{f'at {place}: ' if place else ''}{why}"
             yield result(task, setting, Difference("original failed", 0.0, str(why)), "")
+            if isinstance(why, TooLarge):
+                break
             continue
         plan.succeeded(feeds)
         held += sum(array.nbytes for array in _arrays(outputs))
@@ -269,6 +271,7 @@ def main(path: str, parent: int) -> None:
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
     task = Task(**{**raw, **lists, "contract": _contract(raw["contract"])})
     limit_memory(MEMORY + 4 * task.weights + task.threads * FOR_THREAD)
+    set_budget(task.weights)
     for message in compare_models(task):
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()

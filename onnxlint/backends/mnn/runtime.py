@@ -18,8 +18,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from onnxlint.backends import NotConvertible
+from onnxlint.backends import NotConvertible, bytes_of
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import Budget
 from onnxlint.text import printable
 
 SECONDS = 600
@@ -31,7 +32,7 @@ sys.path[:] = json.loads(sys.argv[1])
 from onnxlint.model.limits import die_with_parent, limit_memory
 die_with_parent(int(sys.argv[3]))
 import _tools
-limit_memory()
+limit_memory(int(sys.argv[4]))
 _tools.mnnconvert(json.loads(sys.argv[2]))
 """
 
@@ -90,6 +91,7 @@ def convert(source: str, file: str, *, half: bool) -> None:
     words = ["mnnconvert", "-f", "ONNX", "--modelFile", source, "--MNNModel", file, "--bizCode", "onnxlint"]
     words += ["--fp16"] if half else []
     command = [sys.executable, "-I", "-c", _CONVERT, json.dumps(sys.path), json.dumps(words), str(os.getpid())]
+    command.append(str(Budget.of(bytes_of(source)).memory))
     shown = printable(source)
     try:
         done = subprocess.run(

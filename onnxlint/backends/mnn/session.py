@@ -10,6 +10,7 @@ import numpy as np
 from onnxlint.backends import Array, Port
 from onnxlint.backends.mnn.runtime import quiet, runtime
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import loading, running
 from onnxlint.text import printable
 
 
@@ -25,7 +26,7 @@ class MnnSession:
             raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
         self._mnn = runtime()
         settings = {"backend": "CPU", "precision": "high", "numThread": threads}
-        with quiet():
+        with quiet(), loading():
             self._manager = self._mnn.nn.create_runtime_manager((settings,))
             names = self._load([], []).get_info()
             self._module = self._load(names["inputNames"], names["outputNames"])
@@ -75,8 +76,9 @@ class MnnSession:
             value = np.ascontiguousarray(feeds[port.name], port.dtype)
             kind = f.float if port.dtype == "float32" else f.int
             given.append(f.const(value, list(value.shape), f.NCHW, kind))
-        results = self._module.forward(given)
-        results = list(results) if isinstance(results, list | tuple) else [results]
+        with running(sum(np.asarray(value).nbytes for value in feeds.values())):
+            results = self._module.forward(given)
+            results = list(results) if isinstance(results, list | tuple) else [results]
         if len(results) != len(own) or any(one is None for one in results):
             shapes = ", ".join(str(list(np.shape(feeds[name]))) for name in known)
             raise OnnxlintError(f"{printable(self.path)}: MNN cannot run it on {shapes}")

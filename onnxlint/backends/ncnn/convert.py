@@ -99,7 +99,7 @@ def _convert(model: Model, view: GraphView, job: Job, progress: Progress) -> Con
         progress("writing the model for pnnx", 0, None)
         _write(model, shapes, os.path.join(folder, "model.onnx"))
         progress("converting to ncnn", 0, None)
-        param, made_with, log = _run_tools(model.path, folder, job)
+        param, made_with, log = _run_tools(model.path, folder, job, shapes)
         net = _read(model.path, param, view, log)
         net, renamed = _named(clean(net), view)
         progress("comparing with onnxruntime", 0, None)
@@ -199,7 +199,9 @@ def batch_axes(view: GraphView) -> dict[str, int]:
 # The tools
 
 
-def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
+def _run_tools(
+    name: str, folder: str, job: Job, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[str, str, list[str]]:
     """Path of the `.param`, which tools made it, and what they said about what they could not do."""
     onnx2ncnn = real_tool(job.tools, "onnx2ncnn")
     pnnx = pnnx_binary(job.tools) or (None if onnx2ncnn else pnnx_binary())
@@ -212,7 +214,7 @@ def _run_tools(name: str, folder: str, job: Job) -> tuple[str, str, list[str]]:
     else:
         raise OnnxlintError("ncnn: models are converted by pnnx; install it with `pip install 'onnxlint[ncnn]'`")
     size = sum(entry.stat().st_size for entry in os.scandir(folder))
-    code, log = run_tool(command, folder, size)
+    code, log = run_tool(command, folder, size, 8 * sum(map(math.prod, shapes.values())))
     said = [line.strip() for line in log.splitlines() if line.strip()]
     if code != 0 or not os.path.exists(os.path.join(folder, param)):
         require_room(folder)
@@ -526,8 +528,8 @@ def run_in_child(param: str, feeds: Mapping[str, Array], folder: str) -> dict[st
     """All outputs of a net, computed in a process of its own: a wrong net makes ncnn crash. The reason where it fails."""
     asked, answer = os.path.join(folder, "asked.npz"), os.path.join(folder, "answer.npz")
     np.savez(asked, *feeds.values(), names=np.array(list(feeds)))
-    size = bytes_of(param)
-    code, log = run_tool([sys.executable, "-m", "onnxlint.backends.ncnn.run", param, asked, answer], folder, size)
+    size, fed = bytes_of(param), sum(value.nbytes for value in feeds.values())
+    code, log = run_tool([sys.executable, "-m", "onnxlint.backends.ncnn.run", param, asked, answer], folder, size, fed)
     overrun = Budget.of(size).overrun(code)
     if overrun:
         return overrun

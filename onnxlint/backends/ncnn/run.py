@@ -93,8 +93,9 @@ class Runner:
         for name, mat in mats.items():
             extractor.input(name, mat)
         out: list[Floats] = []
+        size = sum(array.nbytes for array in arrays.values())
         for name in blobs:
-            with running():
+            with running(size):
                 code, mat = extractor.extract(name)
             array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
             if code != 0 or array.size == 0:
@@ -117,7 +118,7 @@ class Runner:
         for name in (top for layer in self.net.layers for top in layer.tops if top in blobs):
             blob = self._ncnn.Mat()
             # 1: neither unpacked nor copied.
-            with running():
+            with running(array.nbytes):
                 code = extractor.extract(name, blob, 1)
             if code != 0 or blob.empty():
                 raise OnnxlintError(self._cannot(name, [array]))
@@ -151,7 +152,7 @@ class Runner:
             if layer.type != "InnerProduct" or weight is None or layer.bottoms[0] in given:
                 continue
             needed = weight.data.size // max(1, layer.integer(0))
-            with running():
+            with running(sum(array.nbytes for array in arrays.values())):
                 code, mat = extractor.extract(layer.bottoms[0])
             shape = np.asarray(mat).shape if code == 0 else ()
             if math.prod(shape) != needed and shape[-1:] != (needed,):

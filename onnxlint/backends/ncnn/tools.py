@@ -10,12 +10,16 @@ import subprocess
 from collections.abc import Sequence
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import Budget, limit_other
 from onnxlint.text import printable
 
 LIMIT = 180.0
 """Seconds after which a program is taken for stuck, beside `LIMIT_PER_BYTE` for the model that it works on."""
 
 LIMIT_PER_BYTE = 2e-5
+
+PROGRAM = 1 << 30
+"""Bytes of address space that a program may have beside what its model takes: its code, its threads."""
 
 ROOM = 1 << 20
 """Bytes; with less left, a disk counts as full."""
@@ -49,32 +53,34 @@ def real_tool(folder: str | None, name: str) -> str | None:
     return next((path for end in ("", ".exe") if os.path.isfile(path := os.path.join(folder, name + end))), None)
 
 
-def run_tool(command: Sequence[str], folder: str, size: int) -> tuple[int, str]:
+def run_tool(command: Sequence[str], folder: str, size: int, inputs: int | None = None) -> tuple[int, str]:
     """Exit code (negative: killed by that signal) and everything that was printed.
 
     Args:
         command: The program and its arguments.
         folder: Where it runs.
         size: Bytes of the model that it works on.
+        inputs: Bytes of the inputs that it runs the model on, which limit its memory; None: unknown.
 
     Raises:
         OnnxlintError: It cannot be started, or does not end.
     """
     limit = LIMIT + LIMIT_PER_BYTE * size
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-        )
+        with subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            try:
+                if inputs is not None:
+                    limit_other(process.pid, PROGRAM + Budget.of(size).run_on(inputs)[1])
+                said, _ = process.communicate(timeout=limit)
+            finally:
+                process.kill()
     except subprocess.TimeoutExpired:
         raise OnnxlintError(f"{printable(command[0])}: did not end within {limit:.0f} s") from None
     except OSError as error:
         raise OnnxlintError(f"{printable(command[0])}: cannot be started: {error.strerror or error}") from None
-    return done.returncode, _COLOR.sub("", done.stdout.decode("utf-8", "replace"))
+    return process.returncode, _COLOR.sub("", said.decode("utf-8", "replace"))
 
 
 def use_tool(command: Sequence[str], files: Sequence[str]) -> None:

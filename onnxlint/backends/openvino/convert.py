@@ -11,6 +11,7 @@ from onnxlint.backends import NotConvertible
 from onnxlint.backends.openvino.graph import constant_operators
 from onnxlint.backends.openvino.runtime import first_line, runtime
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import budget, lacks_memory, loading
 from onnxlint.text import printable
 
 LINT_TARGET = "openvino"
@@ -26,9 +27,14 @@ def converted(source: str) -> Any:
     Raises:
         NotConvertible: OpenVINO cannot convert it.
     """
+    ov = runtime()
     try:
-        return runtime().convert_model(source)
+        with loading():
+            return ov.convert_model(source)
     except Exception as error:  # the classes that OpenVINO raises share none
+        most = budget()
+        if most is not None and lacks_memory(error):
+            raise OnnxlintError(f"{printable(source)}: {most.memory_overrun()}") from error
         raise NotConvertible(
             f"{printable(source)}: OpenVINO cannot convert it: {first_line(error)}", LINT_TARGET
         ) from error

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import budget, lacks_memory, loading
 from onnxlint.text import printable
 
 TELEMETRY = "openvino_telemetry"
@@ -80,10 +81,12 @@ def read_ir(path: str) -> Any:
     weights = os.path.splitext(path)[0] + ".bin"
     if not os.path.isfile(weights):
         raise OnnxlintError(f"{shown}: {printable(weights)} is missing; an IR is two files, .xml and .bin")
+    core = runtime().Core()
     try:
-        return runtime().Core().read_model(path, weights)
+        with loading():
+            return core.read_model(path, weights)
     except Exception as error:  # the classes that OpenVINO raises share none
-        raise OnnxlintError(f"{shown}: OpenVINO cannot read it: {first_line(error)}") from error
+        raise OnnxlintError(f"{shown}: OpenVINO cannot read it: {_why(error)}") from error
 
 
 def compiled(model: Any, name: str, threads: int) -> Any:
@@ -93,10 +96,18 @@ def compiled(model: Any, name: str, threads: int) -> Any:
         OnnxlintError: OpenVINO cannot compile it.
     """
     settings = {HINT: "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    core = runtime().Core()
     try:
-        return runtime().Core().compile_model(model, "CPU", settings)
+        with loading():
+            return core.compile_model(model, "CPU", settings)
     except Exception as error:  # as above
-        raise OnnxlintError(f"{printable(name)}: OpenVINO cannot compile it: {first_line(error)}") from error
+        raise OnnxlintError(f"{printable(name)}: OpenVINO cannot compile it: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    """Why a model cannot be loaded: the limit on memory, or the reason that OpenVINO gives."""
+    most = budget()
+    return most.memory_overrun() if most is not None and lacks_memory(error) else first_line(error)
 
 
 def default_precision() -> str:

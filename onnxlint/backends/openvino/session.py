@@ -11,7 +11,8 @@ import numpy as np
 from onnxlint.backends import Array, Port
 from onnxlint.backends.openvino.graph import DTYPES, element, port_name, seen_values, value_names
 from onnxlint.backends.openvino.runtime import HINT, compiled, default_precision, first_line, read_ir, runtime
-from onnxlint.errors import OnnxlintError
+from onnxlint.errors import OnnxlintError, OutOfMemory
+from onnxlint.model.limits import lacks_memory, memory_overrun, running
 from onnxlint.text import printable
 
 KEPT = 4
@@ -79,10 +80,14 @@ class OpenVinoSession:
             raise OnnxlintError(
                 f"{printable(self.path)}: input {printable(missing[0])!r} is not given (it takes {shown})"
             )
+        size = sum(values[name].nbytes for name in taken)
         try:
-            results = request.infer([values[name] for name in taken])
-            return [np.array(results[i]) for i in range(len(results))]
+            with running(size):
+                results = request.infer([values[name] for name in taken])
+                return [np.array(results[i]) for i in range(len(results))]
         except Exception as error:  # the classes that OpenVINO raises share none
+            if lacks_memory(error):
+                raise OutOfMemory(f"{printable(self.path)}: {memory_overrun(size)}") from error
             shapes = ", ".join(f"{printable(name)} {list(values[name].shape)}" for name in taken)
             raise OnnxlintError(
                 f"{printable(self.path)}: OpenVINO cannot run it on {shapes}: {first_line(error)}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlint.backends import Array, Job, Port
-from onnxlint.errors import OnnxlintError
+from onnxlint.errors import OnnxlintError, OutOfMemory
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
 from onnxlint.images.sizes import broken_condition
 from onnxlint.model.assumptions import assumptions
@@ -124,7 +124,7 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
     """Sets of inputs by the model's contract, seeded; the first shapes and values that `try_out(feeds)` does not refuse.
 
     Raises:
-        OnnxlintError: It runs on none that were tried.
+        OnnxlintError: It runs on none that were tried, or takes more memory than it may.
     """
     from onnxlint.verification.contract import common_contract
     from onnxlint.verification.interface import Incomparable
@@ -144,6 +144,8 @@ def made_up(path: str, shape: Mapping[str, tuple[int, ...]], try_out: Any) -> li
                 try:
                     sets = [feeds_for(contract, wanted, "normal", way, rank, SEED + i) for i in range(SETS)]
                     try_out(sets[0])
+                except OutOfMemory:
+                    raise
                 except OnnxlintError as error:
                     refused = refused or str(error)
                 else:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlint.backends import Array, Port
-from onnxlint.errors import OnnxlintError
-from onnxlint.model.limits import budget, loading, running
+from onnxlint.errors import OnnxlintError, OutOfMemory
+from onnxlint.model.limits import budget, lacks_memory, loading, memory_overrun, running
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -112,14 +112,7 @@ def start(
 def _why(error: BaseException) -> str:
     """Why a model cannot be loaded: the limit on memory, or the reason that onnxruntime gives."""
     most = budget()
-    text = str(error)
-    if most is not None and (isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY)):
-        return most.memory_overrun()
-    return first_line(error)
-
-
-_NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
-"""What onnxruntime says where there is no memory left."""
+    return most.memory_overrun() if most is not None and lacks_memory(error) else first_line(error)
 
 
 def run(session: Any, name: str, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
@@ -128,10 +121,13 @@ def run(session: Any, name: str, feeds: Mapping[str, Array], outputs: Sequence[s
     Raises:
         OnnxlintError: It does not run on these inputs.
     """
+    size = sum(np.asarray(value).nbytes for value in feeds.values())
     try:
-        with running():
+        with running(size):
             return list(session.run(None if outputs is None else list(outputs), dict(feeds)))
     except Exception as error:  # as in `start`
+        if lacks_memory(error):
+            raise OutOfMemory(f"{printable(name)}: {memory_overrun(size)}") from error
         shapes = ", ".join(f"{printable(key)} {list(value.shape)}" for key, value in feeds.items())
         raise OnnxlintError(
             f"{printable(name)}: onnxruntime cannot run it on {shapes}: {first_line(error)}; check --shape"
