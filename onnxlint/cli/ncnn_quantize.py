@@ -21,8 +21,7 @@ from onnxlint.cli.options import (
 from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
-    from onnxlint.backends.ncnn.backend import Inputs
-    from onnxlint.backends.ncnn.format import Network
+    from onnxlint.images.recipe import Recipe
 
 _SHOWN = 10
 _LOW = 20.0
@@ -43,7 +42,7 @@ class Options(QuietOption, RecipeOptions, ThreadsOption):
 
 def run(options: Options) -> int:
     """Quantize a net with a table and write it, and measure its loss on images; returns the exit code."""
-    from onnxlint.backends.ncnn.backend import Inputs, kept_layers
+    from onnxlint.backends.ncnn.backend import kept_layers
     from onnxlint.backends.ncnn.format import load, save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import diagnose, load_table
@@ -56,9 +55,8 @@ def run(options: Options) -> int:
         refuse_model_output(output)
     chosen = recipe_of(options)
     net, table = load(param, weights), load_table(table_path)
-    inputs = None
     if chosen.images is not None:
-        inputs = Inputs(net, find_images(chosen.images), chosen.recipe, options.threads)
+        find_images(chosen.images)  # what is wrong with them, before anything is written
     made = quantize(net, table, keep=kept_layers(net, split(options.keep)))
     save(made.net, out_param, out_weights)
     console.notes(printable(f"{table_path}: {issue}") for issue in diagnose(table, net))
@@ -70,23 +68,25 @@ def run(options: Options) -> int:
         console.write(f"  {printable(one.layer)} ({printable(one.type)}): {one.state}, {printable(one.why)}\n")
     if len(rest) > _SHOWN:
         console.write(f"  and {len(rest) - _SHOWN} more\n")
-    if inputs is None:
+    if chosen.images is None:
         line = f"onnxlint compare {param} {out_param} --images IMAGES --mean A,B,C --norm A,B,C"
         console.notes([f"the loss was not measured: give --images and the recipe here, or run '{printable(line)}'"])
     else:
-        _report_loss(net, made.net, inputs)
+        nets = (param, weights), (out_param, out_weights)
+        _report_loss(*nets, chosen.images, chosen.recipe, options.threads)
     return 0
 
 
-def _report_loss(net: Network, made: Network, inputs: Inputs) -> None:
-    """Run both nets on the images and print the SNR of the outputs."""
-    from onnxlint.backends.ncnn.backend import JUDGED
-    from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+def _report_loss(net: tuple[str, str], made: tuple[str, str], images: str, recipe: Recipe, threads: int) -> None:
+    """Run both nets on the images, in a process of their own, and print the SNR of the outputs."""
+    from onnxlint.backends import silent
+    from onnxlint.backends.ncnn.commands import measured
+    from onnxlint.conversion.child import call_with_progress
 
-    some = spread(inputs, JUDGED)
-    ratio = Evaluator(net, some, inputs.threads).score(made)
-    console.write(f"mean SNR of the outputs on {counted(len(some), 'image')}: {ratio:.1f} dB\n")
-    console.notes(inputs.notes())
+    size = sum(os.path.getsize(file) for file in (*net, *made))
+    ratio, count, notes = call_with_progress(net[0], size, silent, measured, net, made, images, recipe, threads)
+    console.write(f"mean SNR of the outputs on {counted(count, 'image')}: {ratio:.1f} dB\n")
+    console.notes(notes)
     if not ratio >= _LOW:  # NaN, too
         console.notes(["'onnxlint convert MODEL.onnx --to ncnn-int8' (--method auto) usually loses less than a table"])
 

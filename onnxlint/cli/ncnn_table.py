@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -27,7 +26,10 @@ from onnxlint.cli.options import (
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
+    from onnxlint.backends import Progress
     from onnxlint.backends.ncnn.calibrate import Method
+    from onnxlint.backends.ncnn.table import Table
+    from onnxlint.images.recipe import Recipe
 
 _OWN = re.compile(r"(mean|norm|shape|pixel|thread|method|type)=(.*)", re.DOTALL)
 """ncnn2table's own way to write options, which people paste."""
@@ -65,11 +67,8 @@ class Options(QuietOption, RecipeOptions):
 
 def run(options: Options) -> int:
     """Calibrate a net and write its table; returns the exit code."""
-    from onnxlint.backends.ncnn.backend import Inputs, checked_method
-    from onnxlint.backends.ncnn.calibrate import make_table
-    from onnxlint.backends.ncnn.format import load
+    from onnxlint.backends.ncnn.backend import checked_method
     from onnxlint.backends.ncnn.table import save_table
-    from onnxlint.images.recipe import find_images
     from onnxlint.lint.engines import check_engine
     from onnxlint.model.protect import refuse_report
 
@@ -78,24 +77,32 @@ def run(options: Options) -> int:
     param, weights, images, table = _places(files, options.images, chosen.images, options.output)
     refuse_report(table, [param, weights, images])
     method = checked_method(options.method or (chosen.method if chosen.method in _METHODS else "kl"), _METHODS)
-    threads = options.threads or 2
-    net = load(param, weights)
-    inputs = Inputs(net, find_images(images), chosen.recipe, threads)
-    with ExitStack() as stack:
-        cluster = None
-        check_engine(options.engine)
-        if options.engine != "local":
-            from onnxlint.lint.cluster import Cluster
-
-            stack.enter_context(console.own_stdout())  # Ray prints there what its workers died of
-            cluster = Cluster(options.engine)
-        progress = stack.enter_context(console.steps(options.quiet))
-        made = make_table(net, inputs, cast("Method", method), threads=threads, progress=progress, spread=cluster)
+    check_engine(options.engine)
+    job = (param, weights), images, chosen.recipe, cast("Method", method), options.threads or 2
+    with console.steps(options.quiet) as progress:
+        made, count, notes = _calibrated(options.engine, progress, job)
     save_table(made, table)
     if not options.quiet:
-        console.write(f"{printable(table)}: {len(made.inputs)} layers, {method}, {len(inputs.images)} images\n")
-    console.notes(inputs.notes())
+        console.write(f"{printable(table)}: {len(made.inputs)} layers, {method}, {count} images\n")
+    console.notes(notes)
     return 0
+
+
+def _calibrated(
+    engine: str, progress: Progress, job: tuple[tuple[str, str], str, Recipe, Method, int]
+) -> tuple[Table, int, tuple[str, ...]]:
+    """Table, number of images and notes: from a process of its own, or with the statistics from a cluster."""
+    from onnxlint.backends.ncnn.commands import calibrated
+    from onnxlint.conversion.child import call_with_progress
+
+    if engine == "local":
+        net = job[0]
+        size = sum(os.path.getsize(file) for file in net if os.path.isfile(file))
+        return call_with_progress(net[0], size, progress, calibrated, *job)
+    from onnxlint.lint.cluster import Cluster
+
+    with console.own_stdout():  # Ray prints there what its workers died of
+        return calibrated(progress, *job, cluster=Cluster(engine))
 
 
 def _with_own_words(options: Options) -> tuple[Options, list[str]]:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from onnxlint.backends import bytes_of
-from onnxlint.conversion.worker import ended, receive, send
+from onnxlint.backends import Progress, bytes_of, silent
+from onnxlint.conversion.worker import Told, ended, receive, send
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
 from onnxlint.text import printable
@@ -33,6 +33,34 @@ def call_in_child(path: str, function: Callable[P, R], *arguments: P.args, **opt
     Raises:
         OnnxlintError: The function raised it, or the process ended without an answer.
     """
+    result: R = _called(path, bytes_of(path), silent, (False, function, arguments, options))
+    return result
+
+
+def call_with_progress(
+    path: str,
+    size: int,
+    progress: Progress,
+    function: Callable[Concatenate[Progress, P], R],
+    *arguments: P.args,
+    **options: P.kwargs,
+) -> R:
+    """As `call_in_child`, for a function whose first argument is told about progress.
+
+    Args:
+        path: The model, for messages.
+        size: Bytes of its files, for limits.
+        progress: Called here with what the function tells.
+        function, arguments, options: As there.
+
+    Raises:
+        OnnxlintError: The function raised it, or the process ended without an answer.
+    """
+    result: R = _called(path, size, progress, (True, function, arguments, options))
+    return result
+
+
+def _called(path: str, size: int, progress: Progress, call: tuple[Any, ...]) -> Any:
     # -I: neither the working directory nor PYTHON… variables decide what is imported, but our own path alone.
     command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path), str(os.getpid())]
     with tempfile.TemporaryFile() as errors:
@@ -40,21 +68,22 @@ def call_in_child(path: str, function: Callable[P, R], *arguments: P.args, **opt
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            send(process.stdin, (path, function, arguments, options))
-            is_result, answer = receive(process.stdout)
+            send(process.stdin, (path, size, *call))
+            while isinstance(message := receive(process.stdout), Told):
+                progress(message.what, message.done, message.total)
         except (EOFError, BrokenPipeError):
             code = process.wait()
             how, said = ended(code, errors)
-            why = Budget.of(bytes_of(path)).overrun(code) or f"the runtime crashed on it ({how}){said}"
+            why = Budget.of(size).overrun(code) or f"the runtime crashed on it ({how}){said}"
             raise OnnxlintError(f"{printable(path)}: {why}") from None
         finally:
             process.kill()
             process.stdin.close()
             process.stdout.close()
             process.wait()
+    is_result, answer = message
     if is_result:
-        result: R = answer
-        return result
+        return answer
     raise OnnxlintError(answer)
 
 
@@ -63,9 +92,11 @@ def main() -> None:
     die_with_parent(int(sys.argv[2]))
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
-    path, function, arguments, options = receive(requests)
+    path, size, tells, function, arguments, options = receive(requests)
     limit_memory()
-    set_budget(bytes_of(path))
+    set_budget(size)
+    if tells:
+        arguments = (lambda *told: send(answers, Told(*told)), *arguments)
     try:
         send(answers, (True, function(*arguments, **options)))
     except OnnxlintError as error:

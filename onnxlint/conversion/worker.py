@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Progress:
+class Told:
     """Progress: what is being done, how many steps are done, of how many."""
 
     what: str
@@ -103,7 +103,7 @@ class Worker:
             send(process.stdin, request)
             while True:
                 message = receive(process.stdout)
-                if not isinstance(message, _Progress):
+                if not isinstance(message, Told):
                     break
                 progress(message.what, message.done, message.total)
         except (EOFError, BrokenPipeError):
@@ -191,7 +191,7 @@ def main() -> None:
             request = receive(requests)
         except EOFError:
             break
-        send(answers, _answer(request, lambda *told: send(answers, _Progress(*told))))
+        send(answers, _answer(request, lambda *told: send(answers, Told(*told))))
     answers.flush()
     os._exit(0)  # what libraries do when they are unloaded is nobody's business here
 

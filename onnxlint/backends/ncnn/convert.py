@@ -199,9 +199,7 @@ def batch_axes(view: GraphView) -> dict[str, int]:
 # The tools
 
 
-def _run_tools(
-    name: str, folder: str, job: Job, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[str, str, list[str]]:
+def _run_tools(name: str, folder: str, job: Job, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str, list[str]]:
     """Path of the `.param`, which tools made it, and what they said about what they could not do."""
     onnx2ncnn = real_tool(job.tools, "onnx2ncnn")
     pnnx = pnnx_binary(job.tools) or (None if onnx2ncnn else pnnx_binary())
