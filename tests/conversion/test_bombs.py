@@ -57,7 +57,9 @@ def measured(words: list[str]) -> tuple[int, float, float, str, str]:
         "sys.stderr.write(f'\\n{used.ru_utime + used.ru_stime} {used.ru_maxrss / 1024}')\n"
         "sys.exit(done.returncode)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=300
+    )
     err, used = done.stderr.rsplit("\n", 1)
     seconds, megabytes = map(float, used.split())
     return done.returncode, seconds, megabytes, done.stdout, err

@@ -40,7 +40,10 @@ print("not reached")
     ("code", "said"),
     [
         ("with limits.loading():\n    while True: pass", "it takes more than 0 s of CPU time to load"),
-        ("with limits.running():\n    while True: pass", "one run of it takes more CPU time than it may (0 s, and more for large inputs)"),
+        (
+            "with limits.running():\n    while True: pass",
+            "one run of it takes more CPU time than it may (0 s, and more for large inputs)",
+        ),
         (
             "with limits.running():\n    with limits.running(): pass\n    while True: pass",
             "one run of it takes more CPU time than it may (0 s, and more for large inputs)",
