@@ -77,8 +77,11 @@ def test_convert_refuses(tmp_path: Path, name: str, target: str) -> None:
     path = bomb(tmp_path, name, BOMBS[name])
     code, seconds, megabytes, _, err = measured(["convert", path, "--to", target, "-q"])
     assert code == 2
-    assert err.startswith("error: ") and path in err.splitlines()[0] and "Traceback" not in err
-    assert seconds < SECONDS and megabytes < MEGABYTES, (seconds, megabytes)
+    assert err.startswith("error: ")
+    assert path in err.splitlines()[0]
+    assert "Traceback" not in err
+    assert seconds < SECONDS
+    assert megabytes < MEGABYTES
     assert os.listdir(tmp_path) == [f"{name}.onnx"]
 
 
@@ -93,7 +96,8 @@ def test_others_refuse(tmp_path: Path, name: str, words: list[str]) -> None:
     assert "memory" in out + err
     assert "Traceback" not in err
     assert words[0] == "diff" or code == 2
-    assert seconds < SECONDS and megabytes < MEGABYTES, (seconds, megabytes)
+    assert seconds < SECONDS
+    assert megabytes < MEGABYTES
 
 
 @pytest.mark.slow
@@ -103,7 +107,8 @@ def test_a_loop_without_end_is_stopped(tmp_path: Path, words: list[str]) -> None
     files = [path, path] if words[0] == "diff" else [path]
     _, seconds, megabytes, out, err = measured([words[0], *files, *words[1:]])
     assert "took too long" in out if words[0] == "diff" else "more CPU time than it may" in err
-    assert seconds < 20 and megabytes < MEGABYTES, (seconds, megabytes)
+    assert seconds < 20
+    assert megabytes < MEGABYTES
 
 
 HOSTILE_LAYERS = {
@@ -130,7 +135,8 @@ def test_ncnn_commands_survive_a_net_that_ncnn_does_not(
     Path("net.param").write_text("\n".join(new) + "\n")
     for words in (["table", "net.param", "images.npz", "new.table"], ["quantize", "net.param", "out.param"]):
         more = ["--images", "images.npz"] if words[0] == "quantize" else []
-        assert run(["ncnn", *words, *more, "-q"][: None if words[0] == "table" else -1]) == 2
+        assert run(["ncnn", *words, *more]) == 2
         err = capsys.readouterr().err
-        assert err.startswith("error: net.param: ") and err.count("\n") == 1, err
+        assert err.startswith("error: net.param: ")
+        assert err.count("\n") == 1
     assert not Path("new.table").exists()
