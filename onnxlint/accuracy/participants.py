@@ -13,6 +13,7 @@ from onnxlint.accuracy.match import End, Matched, ends_of
 from onnxlint.accuracy.metrics import Meter
 from onnxlint.accuracy.results import Latency
 from onnxlint.backends import Array, Backend, Session, backend_for
+from onnxlint.conversion.manifest import require_finished
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.sizes import broken_condition
 from onnxlint.model.assumptions import Assumption, assumptions
@@ -96,6 +97,7 @@ def find_participants(reference: str, candidates: Sequence[str]) -> list[Partici
     found = []
     for path, name in zip(paths, names, strict=True):
         backend = backend_for(path)
+        require_finished(path)
         files = backend.files(path)
         try:
             size = sum(os.path.getsize(file) for file in files)

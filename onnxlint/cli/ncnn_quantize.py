@@ -46,10 +46,12 @@ def run(options: Options) -> int:
     from onnxlint.backends.ncnn.format import load, save
     from onnxlint.backends.ncnn.quantize import quantize
     from onnxlint.backends.ncnn.table import diagnose, load_table
+    from onnxlint.conversion.manifest import require_finished
     from onnxlint.images.recipe import find_images
     from onnxlint.model.protect import refuse_inputs, refuse_model_output
 
     param, weights, out_param, out_weights, table_path = _places(options.files)
+    require_finished(param)
     for output in (out_param, out_weights):
         refuse_inputs(output, [param, weights, table_path])
         refuse_model_output(output)

@@ -69,12 +69,14 @@ def run(options: Options) -> int:
     """Calibrate a net and write its table; returns the exit code."""
     from onnxlint.backends.ncnn.backend import checked_method
     from onnxlint.backends.ncnn.table import save_table
+    from onnxlint.conversion.manifest import require_finished
     from onnxlint.lint.engines import check_engine
     from onnxlint.model.protect import refuse_report
 
     options, files = _with_own_words(options)
     chosen = recipe_of(options)
     param, weights, images, table = _places(files, options.images, chosen.images, options.output)
+    require_finished(param)
     refuse_report(table, [param, weights, images])
     method = checked_method(options.method or (chosen.method if chosen.method in _METHODS else "kl"), _METHODS)
     check_engine(options.engine)

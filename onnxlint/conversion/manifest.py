@@ -61,7 +61,15 @@ _SCHEMA: dict[str, Any] = {
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def manifest_text(path: str, model: Model, jobs: Mapping[str, Job], artifacts: Sequence[Artifact], folder: str) -> str:
+def manifest_text(
+    path: str,
+    model: Model,
+    jobs: Mapping[str, Job],
+    artifacts: Sequence[Artifact],
+    folder: str,
+    *,
+    finished: bool = True,
+) -> str:
     """The contents of the manifest at `path` after a conversion; entries of other targets of the same model stay.
 
     Args:
@@ -70,6 +78,8 @@ def manifest_text(path: str, model: Model, jobs: Mapping[str, Job], artifacts: S
         jobs: Target → how it was made.
         artifacts: With the paths that their files have now.
         folder: Where these files will be.
+        finished: Whether all files are in place. Before they are moved there, a manifest says that they may be mixed with
+            earlier ones: the process may be killed between two moves.
     """
     home = os.path.dirname(path) or "."
     subject = _model_entry(model, home)
@@ -99,6 +109,9 @@ def manifest_text(path: str, model: Model, jobs: Mapping[str, Job], artifacts: S
         "targets": {**before.get("targets", {}), **entries},
         "images": {**before.get("images", {}), **{one["sha256"]: one for one in images.values() if one is not None}},
     }
+    unfinished = _unfinished(before) - entries.keys() if finished else _unfinished(before) | entries.keys()
+    if unfinished:
+        document["unfinished"] = sorted(unfinished)
     used = {entry["job"].get("images") for entry in document["targets"].values()}
     document["images"] = {key: entry for key, entry in document["images"].items() if key in used}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -121,10 +134,15 @@ def read_manifest(path: str) -> dict[str, Any]:
         raise OnnxlintError(f"{shown}: is not a manifest of onnxlint; 'onnxlint convert' writes one") from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT or "targets" not in document:
         raise OnnxlintError(f"{shown}: is not a manifest that this version of onnxlint can read; convert again")
-    problem = _problem(document, _SCHEMA, "")
+    problem = _problem(document, _SCHEMA, "") or _problem(document.get("unfinished", []), [str], "unfinished")
     if problem:
         raise OnnxlintError(f"{shown}: is a damaged manifest: {problem}; convert the model again")
     return document
+
+
+def _unfinished(document: Mapping[str, Any]) -> set[str]:
+    """Targets whose files were being moved into place when the process was killed."""
+    return set(document.get("unfinished", ()))
 
 
 def _problem(value: Any, schema: Any, where: str) -> str:
@@ -188,8 +206,28 @@ def recipe_of(file: str) -> Recipe | None:
     """The recipe that an artifact was made with, from a manifest in its folder; None if none names the file.
 
     Raises:
-        OnnxlintError: The manifest that names it holds no recipe.
+        OnnxlintError: The manifest that names it holds no recipe, or says that its files may not belong together.
     """
+    found = _made(file)
+    if found is None:
+        return None
+    path, document, target = found
+    require_finished(file)
+    return recipe_from(document["targets"][target]["job"]["recipe"], path)
+
+
+def require_finished(file: str) -> None:
+    """Raise OnnxlintError if the conversion that wrote a file was killed while it moved its files into place."""
+    found = _made(file)
+    if found is not None and found[2] in _unfinished(found[1]):
+        raise OnnxlintError(
+            f"{printable(file)}: the conversion that wrote it was interrupted ({printable(found[0])} says so), and "
+            "its files may not belong together; convert the model again"
+        )
+
+
+def _made(file: str) -> tuple[str, dict[str, Any], str] | None:
+    """The manifest that names a file: its path, its contents, and the target of the file."""
     folder = os.path.dirname(file) or "."
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), f"*{ENDING}")))[:_MANIFESTS]
     for path in paths:
@@ -197,12 +235,12 @@ def recipe_of(file: str) -> Recipe | None:
             document = read_manifest(path)
         except OnnxlintError:  # somebody else's file: it says nothing of this artifact
             continue
-        for entry in document["targets"].values():
+        for target, entry in document["targets"].items():
             if any(
                 os.path.join(folder, one["path"]) == os.path.join(folder, os.path.basename(file))
                 for one in entry["files"]
             ):
-                return recipe_from(entry["job"]["recipe"], path)
+                return path, document, target
     return None
 
 

@@ -347,12 +347,14 @@ class _Work:
         """
         # Not every target writes all of its files.
         written = [replace(one, files=tuple(file for file in one.files if os.path.exists(file))) for one in artifacts]
-        draft = os.path.join(self.scratch, "manifest")
+        drafts = [os.path.join(self.scratch, name) for name in ("unfinished", "manifest")]
         try:
-            with open(draft, "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(manifest_text(manifest, self.model, self.jobs, written, self.folder))
+            for draft in drafts:
+                finished = draft == drafts[-1]
+                with open(draft, "w", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(manifest_text(manifest, self.model, self.jobs, written, self.folder, finished=finished))
             moves = [(file, os.path.join(self.folder, os.path.basename(file))) for one in written for file in one.files]
-            _move_together([*moves, (draft, manifest)], os.path.join(self.scratch, "before"))
+            _move_together([(drafts[0], manifest), *moves, (drafts[1], manifest)], os.path.join(self.scratch, "before"))
         except OSError as error:
             raise OnnxlintError(
                 f"{printable(self.folder)}: cannot be written to: {error.strerror or error}; nothing was changed in it"

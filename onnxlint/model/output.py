@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.scratch import prefix
+from onnxlint.model.scratch import prefix, undisturbed
 from onnxlint.text import printable
 
 
@@ -67,6 +67,50 @@ def writing(path: str) -> Iterator[Callable[[str | bytes], None]]:
             raise
     except OSError as error:
         raise failed(error) from None
+
+
+def write_together(*files: tuple[str, str | bytes]) -> None:
+    """Write files that belong together, as the weights and the graph of a net.
+
+    All are complete before the first takes its place. The last is removed before the others come, and comes last: whoever
+    finds it, even after the process was killed, finds those that it belongs to.
+
+    Args:
+        files: Path and content (text as UTF-8) of each.
+
+    Raises:
+        OnnxlintError: One cannot be written; until all are complete, the earlier files are unchanged.
+    """
+    import tempfile
+
+    if any(is_stream(path) or os.path.isdir(path) for path, _ in files):
+        for path, content in files:
+            write_atomically(path, content)
+        return
+    drafts: list[tuple[str, str]] = []
+    shown = printable(files[-1][0])
+    try:
+        for path, content in files:
+            shown, target = printable(path), os.path.realpath(path)
+            handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=prefix())
+            drafts.append((temporary, target))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+        with undisturbed():
+            mode = os.stat(target).st_mode & 0o777 if os.path.exists(target) else None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
+            for temporary, target in drafts:
+                replace(temporary, target)
+            if mode is not None:
+                os.chmod(target, mode)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OnnxlintError(f"{shown}: cannot be written: {reason}; choose another place") from None
+    finally:
+        for temporary, _ in drafts:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
 
 
 def replace(temporary: str, destination: str) -> None:

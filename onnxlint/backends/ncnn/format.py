@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.output import write_atomically
+from onnxlint.model.output import write_together
 from onnxlint.model.reading import read_regular
 from onnxlint.text import printable
 
@@ -540,11 +540,16 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 def save(
     net: Network, param: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
 ) -> tuple[Path, Path]:
-    """Write `NAME.param` and `NAME.bin`, each atomically. Returns their paths. Raises OnnxlintError."""
+    """Write `NAME.param` and `NAME.bin`; returns their paths.
+
+    Weights of one net never lie beside the graph of another, even if the process is killed.
+
+    Raises:
+        OnnxlintError: They cannot be written.
+    """
     param = Path(param)
     weights = param.with_suffix(".bin") if weights is None else Path(weights)
-    write_atomically(str(weights), dump_bin(net))
-    write_atomically(str(param), dump_param(net))
+    write_together((str(weights), dump_bin(net)), (str(param), dump_param(net)))
     return param, weights
 
 
