@@ -29,6 +29,13 @@ PATIENCE = 3.0
 WAITING = 0.03
 """Share of a run that a thread of it may have waited for a core."""
 
+SPREAD = 0.5
+"""Distance between the quartiles of undisturbed runs, as a share of their median, above which the machine counts as busy all
+the same: runs that others slowed down without taking a core from them."""
+
+LEAST = 0.05
+"""Milliseconds of that distance that mean nothing: no clock is more exact."""
+
 SPARE = 0.25
 """Where waiting is not known: cores by which other programs may overlap with ours before the machine counts as busy."""
 
@@ -54,8 +61,8 @@ def measure(runs: Sequence[Callable[[], object]], threads: int) -> list[Latency]
         threads: How many each model uses; for the report.
 
     Returns:
-        A latency for each. Where fewer than `MIN_RUNS` runs were undisturbed (two, of models that take seconds), `busy`
-        is set: the numbers are those of all runs, and not to be compared.
+        A latency for each. Where fewer than `MIN_RUNS` runs were undisturbed (two, of models that take seconds), or those
+        differ by more than `SPREAD`, `busy` is set: the numbers are not to be compared.
     """
     timed = [_Timed(run) for run in runs]
     for one in timed:
@@ -88,7 +95,8 @@ def _time(one: _Timed, threads: int) -> None:
 def _latency(one: _Timed, threads: int) -> Latency:
     is_busy = len(one.clean) < min(MIN_RUNS, max(2, one.runs // 4))
     times = [*one.clean, *one.disturbed] if is_busy else one.clean
-    return Latency(statistics.median(times), _quartile_distance(times), len(times), threads, is_busy)
+    median, spread = statistics.median(times), _quartile_distance(times)
+    return Latency(median, spread, len(times), threads, is_busy or spread > max(SPREAD * median, LEAST))
 
 
 def _quartile_distance(times: list[float]) -> float:

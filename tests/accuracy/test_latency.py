@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ def waits(*values: int | None) -> Callable[[], dict[str, int] | None]:
 
 
 def test_models_are_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SPREAD", 1000)  # this machine may be busy
     monkeypatch.setattr(latency, "SECONDS", 0.02)
     monkeypatch.setattr(latency, "_waited", waits(0))
     called: list[str] = []
@@ -49,6 +51,7 @@ def test_models_are_run_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_runs_that_waited_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SPREAD", 1000)  # this machine may be busy
     monkeypatch.setattr(latency, "SECONDS", 0.05)
     steps = [0, 10**9, 10**9, 10**9] * 3  # every other run of the first six waited a second
     total = 0
@@ -71,7 +74,16 @@ def test_a_machine_that_is_busy_throughout_gives_no_number(monkeypatch: pytest.M
     assert one.runs >= 2
 
 
+def test_runs_that_differ_too_much_give_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.2)
+    monkeypatch.setattr(latency, "_waited", waits(0))
+    pauses = itertools.cycle([0.002, 0.05])
+    (one,) = measure([lambda: time.sleep(next(pauses))], 1)
+    assert one.busy
+
+
 def test_where_the_system_does_not_tell_others_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "SPREAD", 1000)  # this machine may be busy
     monkeypatch.setattr(latency, "SECONDS", 0.02)
     monkeypatch.setattr(latency, "_waited", lambda: None)
     used = iter(float(100 * i) for i in range(10**6))
