@@ -85,14 +85,21 @@ def listed(items: Iterable[str], limit: int = 0, last: str = "and") -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word nearest to a misspelt one (ignoring case and `_`); None if none is close."""
+    """The known word nearest to a misspelt one (ignoring case and `_`); None if none is close.
+
+    A word that begins with it, or has it between dashes, is nearer than one that has most of its letters.
+    """
     import difflib
 
     folded: dict[str, str] = {}
     for key in known:
         folded.setdefault(key.lower().replace("_", "-"), key)
-    near = difflib.get_close_matches(word.lower().replace("_", "-"), folded, n=1, cutoff=0.5)
-    return folded[near[0]] if near else None
+    wanted = word.lower().replace("_", "-")
+    close = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.6)
+    if len(wanted) >= 4 and not (close and difflib.SequenceMatcher(None, wanted, close[0]).ratio() > 0.8):
+        whole = [key for key in folded if key.startswith(wanted) or wanted in key.split("-")]
+        close = sorted(whole, key=lambda key: (not key.startswith(wanted), len(key))) or close
+    return folded[close[0]] if close else None
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

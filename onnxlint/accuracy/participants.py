@@ -17,7 +17,7 @@ from onnxlint.conversion.manifest import require_finished
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.sizes import broken_condition
 from onnxlint.model.assumptions import Assumption, assumptions
-from onnxlint.model.reading import similar_file
+from onnxlint.model.reading import no_such_file
 from onnxlint.model.skeleton import open_model
 from onnxlint.text import printable
 from onnxlint.version import __version__
@@ -92,7 +92,7 @@ def find_participants(reference: str, candidates: Sequence[str]) -> list[Partici
     paths = [reference, *candidates]
     for path in paths:
         if not os.path.exists(path):
-            raise OnnxlintError(f"{printable(path)}: no such file; {similar_file(path) or 'check the path'}")
+            raise OnnxlintError(f"{printable(path)}: {no_such_file(path)}")
     names = short_names(paths)
     found = []
     for path, name in zip(paths, names, strict=True):

@@ -119,7 +119,7 @@ def _sized(
             continue
         adapted = recipe_for(open_model(model.path), recipe, shapes if i == 0 else {}, reads_images)
         across, down = math.lcm(across, adapted.multiples[0]), math.lcm(down, adapted.multiples[1])
-        if i and adapted.size != recipe.size and recipe.size is not None:
+        if i and adapted.size != recipe.size and recipe.size is not None and not recipe.suggested:
             raise OnnxlintError(
                 f"{printable(model.path)}: takes {_by(adapted.size)}, and the reference is compared at "
                 f"{_by(recipe.size)}: compare it with a reference of that size, or one whose sizes are free"

@@ -38,7 +38,7 @@ COMMANDS = {
         "onnxlint.cli.convert", "Convert and quantize a model (ONNX fp16/int8, ncnn, OpenVINO).", MODELS
     ),
     "compare": Command("onnxlint.cli.compare", "Compare the accuracy of models against a reference.", MODELS),
-    "deploy": Command("onnxlint.cli.deploy", "All of the above into one folder, with sample programs.", MODELS),
+    "deploy": Command("onnxlint.cli.deploy", "Fix, convert and compare into one folder, with sample programs.", MODELS),
     "diff": Command("onnxlint.cli.diff", "Show what changed between two models.", LOOK),
     "show": Command("onnxlint.cli.show", "Print a model as stable text, for git diff.", LOOK),
     "heads": Command("onnxlint.cli.heads", "Show the slices of a concatenated output.", LOOK),

@@ -14,11 +14,11 @@ from onnxlint.cli.options import (
     InputShapeOption,
     QuietOption,
     RecipeOptions,
+    TextOrJson,
     ThreadsOption,
     UsageError,
     argument,
     input_shapes,
-    one_of,
     option,
     recipe_of,
     split,
@@ -32,7 +32,7 @@ NOTES = "Exit code: 0 everything was made, 2 error."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption):
+class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption, TextOrJson):
     """Arguments and options of the command."""
 
     model: Annotated[str | None, argument("MODEL", "the model, best after 'onnxlint fix'")] = None
@@ -67,12 +67,6 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
             "--manifest", metavar="FILE", help="repeat the conversion in a manifest (NAME.onnxlint.json)", panel=OUTPUT
         ),
     ] = None
-    format: Annotated[
-        str,
-        option(
-            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
-        ),
-    ] = "text"
 
 
 def run(options: Options) -> int:

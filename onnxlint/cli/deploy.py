@@ -10,19 +10,19 @@ from onnxlint.cli.options import (
     CHANGES,
     EXIT,
     MEASURE,
-    NETWORK,
     OUTPUT,
     TASK,
     CalibrationOptions,
     InputShapeOption,
+    NetworkOptions,
     QuietOption,
     RecipeOptions,
+    TextOrJson,
     ThreadsOption,
     UsageError,
     argument,
     input_shapes,
     number,
-    one_of,
     option,
     recipe_of,
     split,
@@ -37,22 +37,14 @@ NOTES = "Exit code: 0 no condition of --fail-if holds, 1 one does, 2 error (a ta
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption):
+class Options(
+    QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, ThreadsOption, NetworkOptions, TextOrJson
+):
     """Arguments and options of the command."""
 
     model: Annotated[
         str, argument("MODEL", "the exported model, which is not changed; or a network, as 'onnxlint export' takes it")
     ]
-    weights: Annotated[
-        str | None, option("--weights", metavar="FILE", help="checkpoint to load into a network", panel=NETWORK)
-    ] = None
-    arg: Annotated[
-        list[str] | None,
-        option("--arg", metavar="NAME=VALUE", help="argument of the network's factory; may be repeated", panel=NETWORK),
-    ] = None
-    trust: Annotated[
-        bool, option("--trust", help="load network files that can run code (pickled modules, .pt2)", panel=NETWORK)
-    ] = False
     to: Annotated[
         list[str] | None,
         option(
@@ -68,12 +60,6 @@ class Options(QuietOption, RecipeOptions, InputShapeOption, CalibrationOptions, 
         option("--out-dir", metavar="DIR", help="output folder (default: MODEL_deploy)", panel=OUTPUT),
     ] = None
     resume: Annotated[bool, option("--resume", help="skip steps whose inputs are unchanged", panel=OUTPUT)] = False
-    format: Annotated[
-        str,
-        option(
-            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
-        ),
-    ] = "text"
     task: Annotated[
         str | None,
         option(

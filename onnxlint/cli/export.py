@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
-from onnxlint.cli import completion, console
+from onnxlint.cli import console
 from onnxlint.cli.options import (
     EXIT,
-    IMAGES,
     NETWORK,
     OUTPUT,
     SOURCE,
     VERIFICATION,
     WORK,
     ConfigOptions,
+    NetworkOptions,
+    PixelOptions,
     QuietOption,
     RuleOptions,
+    TextOrJson,
     UsageError,
     argument,
     configs_of,
     number,
     one_of,
     option,
+    pixels_of,
     rule_settings,
     split,
 )
@@ -30,14 +33,13 @@ from onnxlint.cli.options import (
 if TYPE_CHECKING:
     from onnxlint.exporting.options import ExportOptions
     from onnxlint.exporting.results import ExportReport
-    from onnxlint.images.recipe import Recipe
     from onnxlint.lint.configuration import Configs
 
 NOTES = "Exit code: 0 the model was written, 1 it was, with findings at --fail-on, 2 error (nothing was written)."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ConfigOptions, RuleOptions, QuietOption):
+class Options(ConfigOptions, RuleOptions, QuietOption, NetworkOptions, PixelOptions, TextOrJson):
     """Arguments and options of the command."""
 
     network: Annotated[
@@ -45,19 +47,6 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     ]
     output: Annotated[
         str | None, option("-o", "--output", metavar="FILE", help="the ONNX file to write", panel=OUTPUT)
-    ] = None
-    format: Annotated[
-        str,
-        option(
-            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
-        ),
-    ] = "text"
-    arg: Annotated[
-        list[str] | None,
-        option("--arg", metavar="NAME=VALUE", help="argument of the factory; may be repeated", panel=NETWORK),
-    ] = None
-    weights: Annotated[
-        str | None, option("--weights", metavar="FILE", help="checkpoint to load (.pth, .safetensors)", panel=NETWORK)
     ] = None
     weights_key: Annotated[
         str | None,
@@ -71,9 +60,6 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
         list[str] | None,
         option("--allow-unexpected", metavar="KEYS", help="keys of it that may be left out", panel=NETWORK),
     ] = None
-    trust: Annotated[
-        bool, option("--trust", help="load files that can run code (pickled modules, .pt2)", panel=NETWORK)
-    ] = False
     shape: Annotated[
         list[str] | None,
         option("--shape", metavar="[NAME=]D,D,…[:TYPE]", help="example size of an input: 1,3,640,640", panel=NETWORK),
@@ -109,29 +95,6 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     ] = False
     inputs: Annotated[
         str | None, option("--inputs", metavar="FILE.npz", help="example inputs by name", panel=VERIFICATION)
-    ] = None
-    preset: Annotated[
-        str | None,
-        option(
-            "--preset",
-            metavar="NAME",
-            help="recipe to keep in the file: facenet, imagenet, retinaface, ssd",
-            panel=IMAGES,
-            complete=completion.presets,
-        ),
-    ] = None
-    mean: Annotated[
-        str | None, option("--mean", metavar="A,B,C", help="subtracted from each pixel (0–255)", panel=IMAGES)
-    ] = None
-    norm: Annotated[str | None, option("--norm", metavar="A,B,C", help="scale applied after --mean", panel=IMAGES)] = (
-        None
-    )
-    pixel: Annotated[
-        str | None, option("--pixel", metavar="ORDER", help="BGR (default), RGB or GRAY", panel=IMAGES)
-    ] = None
-    resize: Annotated[
-        str | None,
-        option("--resize", metavar="METHOD", help="stretch (default), letterbox or center-crop", panel=IMAGES),
     ] = None
     fail_on: Annotated[
         str | None,
@@ -174,7 +137,7 @@ def run(options: Options) -> int:
             f"{flag}: is about changes of the source; give --fix-source, or use 'onnxlint fix' on the model"
         )
     configs = configs_of(options, replace(rule_settings(options), fail_on=options.fail_on or "never"))
-    wanted = _wanted(options)
+    wanted = _wanted(options, configs)
     with console.status(options.quiet) as progress:
         report = export_network(
             options.network,
@@ -195,12 +158,12 @@ def run(options: Options) -> int:
     return int(_fails(report, configs))
 
 
-def _wanted(options: Options) -> ExportOptions:
+def _wanted(options: Options, configs: Configs) -> ExportOptions:
     from onnxlint.exporting.options import ExportOptions
     from onnxlint.exporting.parsing import parse_arguments, parse_inputs
 
     return ExportOptions(
-        inputs=parse_inputs(options.shape or (), options.dynamic or ()),
+        inputs=parse_inputs(options.shape or (), options.dynamic or (), options.inputs),
         values=options.inputs,
         weights=options.weights,
         weights_key=options.weights_key,
@@ -213,15 +176,8 @@ def _wanted(options: Options) -> ExportOptions:
         exporter=options.exporter,
         trust=options.trust,
         verify=not options.no_verify,
-        recipe=_recipe(options),
+        recipe=pixels_of(options, configs),
     )
-
-
-def _recipe(options: Options) -> Recipe | None:
-    from onnxlint.images.recipe import make_recipe
-
-    given = {key: getattr(options, key) for key in ("preset", "mean", "norm", "pixel", "resize")}
-    return make_recipe(**given) if any(value is not None for value in given.values()) else None
 
 
 def _fails(report: ExportReport, configs: Configs) -> bool:

@@ -14,7 +14,7 @@ from onnxlint.text import choices, did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.images.recipe import Recipe
-    from onnxlint.lint.configuration import Configs, Settings
+    from onnxlint.lint.configuration import Config, Configs, Settings
     from onnxlint.lint.registry import Registry
 
 OUTPUT = "output"
@@ -260,13 +260,38 @@ class RuleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeOptions(ConfigOptions):
-    """Images, and how they become the input, in ncnn2table's words."""
+class TextOrJson:
+    """How results are printed."""
 
-    images: Annotated[
+    format: Annotated[
+        str,
+        option(
+            "--format", metavar="FORMAT", parser=one_of("text", "json"), help="text (default) or json", panel=OUTPUT
+        ),
+    ] = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """How a PyTorch network is built."""
+
+    weights: Annotated[
         str | None,
-        option("--images", metavar="PATH", help="folder, pattern, list, or .npz/.npy with inputs", panel=IMAGES),
+        option("--weights", metavar="FILE", help="checkpoint to load (.pth, .safetensors)", panel=NETWORK),
     ] = None
+    arg: Annotated[
+        list[str] | None,
+        option("--arg", metavar="NAME=VALUE", help="argument of the factory; may be repeated", panel=NETWORK),
+    ] = None
+    trust: Annotated[
+        bool, option("--trust", help="load files that can run code (pickled modules, .pt2)", panel=NETWORK)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions:
+    """How pixels become values of the input, in ncnn2table's words."""
+
     preset: Annotated[
         str | None,
         option(
@@ -276,10 +301,6 @@ class RecipeOptions(ConfigOptions):
             panel=IMAGES,
             complete=completion.presets,
         ),
-    ] = None
-    shape: Annotated[
-        str | None,
-        option("--shape", metavar="W,H,C", help="input size: 640,640,3 (default: the model's own)", panel=IMAGES),
     ] = None
     mean: Annotated[
         str | None,
@@ -296,6 +317,25 @@ class RecipeOptions(ConfigOptions):
         str | None,
         option("--resize", metavar="METHOD", help="stretch (default), letterbox or center-crop", panel=IMAGES),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Images, and their size."""
+
+    images: Annotated[
+        str | None,
+        option("--images", metavar="PATH", help="folder, pattern, list, or .npz/.npy with inputs", panel=IMAGES),
+    ] = None
+    shape: Annotated[
+        str | None,
+        option("--shape", metavar="W,H,C", help="input size: 640,640,3 (default: the model's own)", panel=IMAGES),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(PixelOptions, ImageOptions, ConfigOptions):
+    """Images, and how they become the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,27 +508,46 @@ def recipe_of(options: RecipeOptions) -> Chosen:
     Raises:
         OnnxlintError: It makes no recipe.
     """
-    from onnxlint.errors import OnnxlintError
-    from onnxlint.images.recipe import make_recipe
-
     config = configs_of(options).of_folder(".")
-    written = config.recipe
-    # A preset on the command line is a whole recipe: what the file says about parts of another one goes.
-    rest = {key: text for key, text in written.items() if options.preset is None or key not in _RECIPE}
-    given = {key: value for key in _RECIPE if (value := getattr(options, key)) is not None}
-    written_or_given = {**rest, **given}
-    try:
-        recipe = make_recipe(**{key: text for key, text in written_or_given.items() if key in _RECIPE})
-    except OnnxlintError as error:
-        if not any(key in rest for key in _RECIPE):
-            raise
-        raise OnnxlintError(f"{error} (together with [recipe] of {config.file.path})") from None
+    words, rest = _recipe_words(options, config)
     return Chosen(
         options.images if options.images is not None else rest.get("images"),
-        recipe,
+        _made_recipe(words, rest, config),
         rest.get("method"),
         rest.get("task"),
         rest.get("labels"),
         config.detection,
-        not any(key in written_or_given for key in _RECIPE if key != "shape"),
+        not any(key in words for key in _RECIPE if key != "shape"),
     )
+
+
+def pixels_of(options: PixelOptions, configs: Configs) -> Recipe | None:
+    """How pixels become values, as the options and the configuration of the working directory say; None if they do not.
+
+    Raises:
+        OnnxlintError: It makes no recipe.
+    """
+    config = configs.of_folder(".")
+    words, rest = _recipe_words(options, config)
+    return _made_recipe(words, rest, config) if any(key in words for key in _RECIPE if key != "shape") else None
+
+
+def _recipe_words(options: PixelOptions, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a recipe by name, and what the configuration says beside the command line."""
+    # A preset on the command line is a whole recipe: what the file says about parts of another one goes.
+    rest = {key: text for key, text in config.recipe.items() if options.preset is None or key not in _RECIPE}
+    keys = _RECIPE if isinstance(options, RecipeOptions) else [key for key in _RECIPE if key != "shape"]
+    given = {key: value for key in keys if (value := getattr(options, key)) is not None}
+    return {key: text for key, text in {**rest, **given}.items() if key in _RECIPE}, rest
+
+
+def _made_recipe(words: dict[str, Any], rest: dict[str, Any], config: Config) -> Recipe:
+    from onnxlint.errors import OnnxlintError
+    from onnxlint.images.recipe import make_recipe
+
+    try:
+        return make_recipe(**words)
+    except OnnxlintError as error:
+        if not any(key in rest for key in _RECIPE):
+            raise
+        raise OnnxlintError(f"{error} (together with [recipe] of {config.file.path})") from None

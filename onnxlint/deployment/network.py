@@ -71,12 +71,14 @@ def export_first(
     Raises:
         OnnxlintError: The size of its input is not known, or it cannot be exported.
     """
-    from onnxlint.exporting.preflight import require_usable
+    from onnxlint.exporting.preflight import require_network, require_usable
     from onnxlint.exporting.session import export_network
 
     started = time.monotonic()
     given = os.fspath(network) if isinstance(network, str | os.PathLike) else network
     spec = parse_spec(given) if isinstance(given, str) else None
+    if spec is not None:
+        require_network(spec)
     wanted = _with_inputs(given, options, exporting)
     require_usable(wanted, spec, None)
     path = os.path.join(folder, EXPORTED, f"{name_of(network)}.onnx")

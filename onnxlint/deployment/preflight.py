@@ -17,8 +17,8 @@ from onnxlint.deployment.options import Options
 from onnxlint.deployment.samples.writing import require_jinja
 from onnxlint.deployment.steps import targets_of
 from onnxlint.errors import OnnxlintError
-from onnxlint.images.recipe import PRESETS, Recipe
-from onnxlint.images.sizes import recipe_for
+from onnxlint.images.recipe import PRESETS, ImageSet, Recipe
+from onnxlint.images.sizes import recipe_for, require_values
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
@@ -87,7 +87,7 @@ def preflight_network(network: Any, to: Sequence[str], options: Options) -> None
         and not (recipe.mean or recipe.norm)
         and options.comparing.task != "detection"
     ):
-        raise _unknown(network if isinstance(network, str) else type(network).__name__)
+        _ask_for_values(network if isinstance(network, str) else type(network).__name__, images)
     if options.comparing.task is not None:
         _task(options)
 
@@ -226,14 +226,13 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         wanted = replace(known, size=None) if recipe.size is None else known
         if call_in_child(model.path, _is_retinaface, model.path, wanted, options.converting.threads):
             return known if recipe.size is not None else recipe_for(model, replace(known, size=None), {})
-    raise _unknown(model.path)
+    _ask_for_values(model.path, images)
+    return recipe
 
 
-def _unknown(name: str) -> OnnxlintError:
-    return OnnxlintError(
-        f"{printable(name)}: preprocessing unknown; give --preset {'|'.join(sorted(PRESETS))}, or --mean and "
-        "--norm (--mean 0,0,0 for raw pixels)"
-    )
+def _ask_for_values(name: str, images: ImageSet) -> None:
+    line = f"onnxlint deploy {printable(name)} … --images {printable(images.source)}"
+    require_values(printable(name), Recipe(), line)
 
 
 def _is_retinaface(path: str, recipe: Recipe, threads: int) -> bool:

@@ -87,9 +87,10 @@ def export(
     odd = next((name for name, value in given.items() if not is_plain(value)), None)
     if odd is not None:
         raise OnnxlintError(f"--arg {odd}: only plain data reaches the other process; give the module itself")
+    values = None if inputs is None else os.fspath(inputs)
     options = ExportOptions(
-        inputs=parse_inputs(_shapes(shape), _names(dynamic)),
-        values=None if inputs is None else os.fspath(inputs),
+        inputs=parse_inputs(_shapes(shape), _names(dynamic), values),
+        values=values,
         weights=None if weights is None else os.fspath(weights),
         weights_key=weights_key,
         arguments=given,

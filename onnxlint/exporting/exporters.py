@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.exporting.factory import said
+from onnxlint.exporting.factory import said, shown_file
 from onnxlint.exporting.network import Network
 from onnxlint.exporting.options import Exporter
 from onnxlint.exporting.tracing import move_source_lines
@@ -118,7 +118,7 @@ def _torchscript(network: Network, opset: int | None, path: str, caught: list[wa
             raise Refused(_reason(error)) from None
     _finish(path)
     frozen = dict.fromkeys(
-        f"{printable(os.path.relpath(one.filename) if one.filename.startswith(os.getcwd()) else one.filename)}:{one.lineno}"
+        f"{shown_file(one.filename)}:{one.lineno}"
         for one in caught
         if _TRACER.search(str(one.message)) and f"{os.sep}torch{os.sep}" not in one.filename
     )

@@ -155,8 +155,7 @@ def _load(path: str, arguments: dict[str, Any], trust: bool) -> Any:
         made = next((one for key in ("ema", "model", "net") if isinstance(one := made.get(key), torch.nn.Module)), made)
     if not isinstance(made, torch.nn.Module):
         raise OnnxlintError(
-            f"{shown}: holds weights and no network; name what builds it: onnxlint export package.module:factory "
-            f"--weights {shown}"
+            f"{shown}: holds weights and no network; name what builds it: package.module:factory --weights {shown}"
         )
     made = unwrapped(made)
     return made.float() if _is_half(made) else made
@@ -184,5 +183,17 @@ def _where(error: BaseException) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = frame.filename.replace("\\", "/")
         if not path.startswith(("<", here)) and "/torch/" not in path and "importlib" not in path:
-            return f" ({printable(os.path.relpath(path) if path.startswith(os.getcwd()) else path)}:{frame.lineno})"
+            return f" ({shown_file(path)}:{frame.lineno})"
     return ""
+
+
+def shown_file(path: str) -> str:
+    """A source file as messages name it: from the working directory, an installed package's from its package."""
+    parts = path.replace("\\", "/").rpartition("-packages/")
+    if parts[1]:
+        return printable(parts[2])
+    try:
+        near = os.path.relpath(path)
+    except ValueError:  # on another drive
+        return printable(path)
+    return printable(near if len(near) < len(path) else path)

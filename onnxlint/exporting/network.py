@@ -180,11 +180,22 @@ def _run_once(module: Any, inputs: Sequence[Input]) -> tuple[list[str], Any]:
         shapes = listed(f"{printable(one.name)} {list(one.example.shape)}" for one in inputs)
         raise OnnxlintError(
             f"the network fails on its example ({shapes}): {said(error)}; give a size that it takes with --shape"
+            f"{_as_image(inputs)}"
         ) from None
     paths = [path for path, _ in flatten(value)]
     if not paths:
         raise OnnxlintError("forward gives no tensor")
     return paths, value
+
+
+def _as_image(inputs: Sequence[Input]) -> str:
+    """The shape of an image, where one was given as width and height, or with its channels last."""
+    sizes = list(inputs[0].example.shape) if len(inputs) == 1 else []
+    if len(sizes) == 2:
+        return f", such as 1,3,{sizes[1]},{sizes[0]}"
+    if len(sizes) == 3 and sizes[2] in (1, 3, 4) and min(sizes[:2]) > 4:
+        return f", such as 1,{sizes[2]},{sizes[1]},{sizes[0]}"
+    return ""
 
 
 # Inputs
@@ -204,7 +215,7 @@ def _parameters(module: Any, scripted: bool) -> tuple[list[str], list[str], bool
 def _bind(module: Any, options: ExportOptions, scripted: bool) -> tuple[Input, ...]:
     """The inputs of the graph and the parameters of `forward` that they become."""
     names, required, has_rest = _parameters(module, scripted)
-    wanted = options.inputs or _from_values(options.values)
+    wanted = options.inputs
     if not wanted:
         shown = printable(required[0] if required else "input")
         raise OnnxlintError(
@@ -244,15 +255,6 @@ def _graph_names(wanted: Sequence[Wanted], places: Sequence[tuple[str, str]], gi
     if given and len(given) != len(wanted):
         raise OnnxlintError(f"--input-names: {counted(len(given), 'name')} for {counted(len(wanted), 'input')}")
     return [given[i] if given else one.name or places[i][0] or f"input{i}" for i, one in enumerate(wanted)]
-
-
-def _from_values(path: str | None) -> tuple[Wanted, ...]:
-    """The inputs that an .npz file has."""
-    if path is None:
-        return ()
-    from onnxlint.model.arrays import read_arrays
-
-    return tuple(Wanted(name, array.shape, str(array.dtype)) for name, array in read_arrays(path).items())
 
 
 def _values(path: str | None, wanted: Sequence[Wanted], graph: Sequence[str]) -> dict[str, npt.NDArray[Any]]:

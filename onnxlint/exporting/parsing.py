@@ -29,17 +29,18 @@ _SIZE = re.compile(r"[0-9]{1,10}")
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-def parse_inputs(shapes: Sequence[str], dynamic: Sequence[str]) -> tuple[Wanted, ...]:
-    """The inputs that `--shape` and `--dynamic` describe.
+def parse_inputs(shapes: Sequence[str], dynamic: Sequence[str], values: str | None = None) -> tuple[Wanted, ...]:
+    """The inputs that `--shape`, `--dynamic` and `--inputs` describe.
 
     Args:
         shapes: `1,3,640,640`, `image=1,3,640,640`, `ids=1,128:int64`.
         dynamic: `image=N,3,H,W`; `N,3,H,W` or `batch,height` where there is one input.
+        values: An .npz file with example inputs by name, whose sizes stand where no shape is given.
 
     Raises:
-        OnnxlintError: One is malformed, or they contradict each other.
+        OnnxlintError: One is malformed, they contradict each other, or the file cannot be read.
     """
-    inputs = [_parse_shape(text) for text in shapes]
+    inputs = [_parse_shape(text) for text in shapes] or _read_inputs(values)
     named = [one.name for one in inputs]
     twice = next((name for name in named if name and named.count(name) > 1), None)
     if twice is not None:
@@ -53,6 +54,18 @@ def parse_inputs(shapes: Sequence[str], dynamic: Sequence[str]) -> tuple[Wanted,
         index = _find(text, name, inputs)
         inputs[index] = _with_free(text, name, sizes, inputs[index])
     return tuple(inputs)
+
+
+def _read_inputs(path: str | None) -> list[Wanted]:
+    """The inputs that an .npz file has."""
+    if path is None:
+        return []
+    from onnxlint.model.arrays import read_arrays
+
+    found = [Wanted(name, array.shape, str(array.dtype)) for name, array in read_arrays(path).items()]
+    if not found:
+        raise OnnxlintError(f"--inputs {printable(path)}: holds no arrays")
+    return found
 
 
 def _parse_shape(text: str) -> Wanted:

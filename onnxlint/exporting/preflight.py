@@ -7,10 +7,11 @@ from importlib.util import find_spec
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.exporting.options import AUTO, EXPORTERS, NEWEST_OPSET, OLDEST_OPSET, ExportOptions, FixSource
-from onnxlint.exporting.spec import Spec
+from onnxlint.exporting.spec import Spec, holds_weights_alone, inputs_of, saved_kind
 from onnxlint.model.output import check_writable
 from onnxlint.model.protect import refuse_inputs
-from onnxlint.text import choices, did_you_mean, printable
+from onnxlint.model.reading import no_such_file
+from onnxlint.text import choices, counted, did_you_mean, listed, printable
 
 EXTRA = "install it with \"pip install 'onnxlint[torch]'\""
 
@@ -38,8 +39,13 @@ def require_usable(
         _require_fixable(options, spec)
     for flag, path in (("--weights", options.weights), ("--inputs", options.values)):
         if path is not None and not os.path.isfile(path):
-            what = "is a folder" if os.path.isdir(path) else "no such file"
+            what = "is a folder" if os.path.isdir(path) else no_such_file(path)
             raise OnnxlintError(f"{flag} {printable(path)}: {what}")
+    if spec is not None:
+        require_network(spec)
+        _require_inputs(spec, options)
+    if options.weights is not None:
+        _require_checkpoint(options.weights)
     if options.weights is None:
         for flag, given in (
             ("--weights-key", options.weights_key),
@@ -59,6 +65,45 @@ def require_usable(
         check_writable(output)
         read = [options.weights, options.values, spec.place if spec is not None else None]
         refuse_inputs(output, [path for path in read if path is not None and os.path.isfile(path)])
+
+
+def require_network(spec: Spec) -> None:
+    """Raise if a spec names a file that holds weights and no network.
+
+    Raises:
+        OnnxlintError: It does.
+    """
+    if spec.kind == "saved" and saved_kind(spec.place) == "pickle" and holds_weights_alone(spec.place):
+        shown = printable(spec.text)
+        raise OnnxlintError(
+            f"{shown}: holds weights and no network; name what builds it: package.module:factory --weights {shown}"
+        )
+
+
+def _require_inputs(spec: Spec, options: ExportOptions) -> None:
+    """Raise if nothing says how large the inputs of a factory's network are."""
+    if spec.kind != "saved" and not options.inputs:
+        shown = printable(spec.text)
+        names = [printable(name) for name in inputs_of(spec)]
+        wanted = f"its {counted(len(names), 'input')} ({listed(names, 8)})" if names else "its input"
+        example = " ".join(f"--shape {name}=1,3,640,640" for name in names[:2]) or "--shape 1,3,640,640"
+        raise OnnxlintError(f"{shown}: needs an example of {wanted}: give {example}")
+
+
+def _require_checkpoint(path: str) -> None:
+    """Raise if a file cannot be one of torch.save, by its first bytes."""
+    if path.lower().endswith(".safetensors"):
+        return
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise OnnxlintError(f"--weights {printable(path)}: cannot be read: {error.strerror or error}") from None
+    if not start.startswith((b"PK", b"\x80")) and start[257:262] != b"ustar":
+        what = (
+            "is an ONNX model" if path.lower().endswith(".onnx") else "is neither a file of torch.save nor .safetensors"
+        )
+        raise OnnxlintError(f"--weights {printable(path)}: {what}; give the checkpoint that training wrote")
 
 
 def _require_fixable(options: ExportOptions, spec: Spec | None) -> None:

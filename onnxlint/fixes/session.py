@@ -16,6 +16,7 @@ from onnxlint.fixes.options import FixOptions
 from onnxlint.fixes.results import FixReport
 from onnxlint.fixes.simplify import require_onnxsim
 from onnxlint.lint.session import Plans, fail_level
+from onnxlint.model.reading import no_such_file
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.text import printable
 from onnxlint.verification.interface import UNCHANGED, Interface
@@ -96,7 +97,7 @@ def _require_usable(options: FixOptions) -> None:
     if opset is not None and opset > NEWEST:
         raise OnnxlintError(f"--opset {opset}: operator sets up to {NEWEST} can be written; give a lower one")
     if inputs is not None and not os.path.isfile(inputs):
-        raise OnnxlintError(f"--inputs {printable(inputs)}: no such file")
+        raise OnnxlintError(f"--inputs {printable(inputs)}: {no_such_file(inputs)}")
 
 
 def _require_loadable(model: Model, proto: onnx.ModelProto, has_sizes: bool) -> None:

@@ -130,6 +130,14 @@ def _reach(recipe: Recipe) -> list[float]:
     return [max(abs(mean), abs(255 - mean)) * abs(norm) for mean, norm in zip(means, norms, strict=True)]
 
 
+_OTHER_WAYS = {
+    **dict.fromkeys(("pad", "fit", "contain", "keep-ratio"), "; 'letterbox' keeps the proportions and fills the rest"),
+    **dict.fromkeys(("crop", "cover", "fill"), "; 'center-crop' keeps the proportions and cuts the rest off"),
+    **dict.fromkeys(("resize", "scale", "bilinear", "linear"), "; 'stretch' scales width and height apart"),
+}
+"""Words for ways of resizing in other tools."""
+
+
 def make_recipe(
     *,
     preset: str | None = None,
@@ -147,12 +155,14 @@ def make_recipe(
     if pixel is not None:
         orders: dict[str, Pixel] = {"BGR": "BGR", "RGB": "RGB", "GRAY": "GRAY"}
         if pixel.upper() not in orders:
-            raise OnnxlintError(printable(f"--pixel: '{pixel}' is not BGR, RGB or GRAY"))
+            near = did_you_mean(pixel, [*orders, "GREY"]).replace("GREY", "GRAY")
+            raise OnnxlintError(printable(f"--pixel: '{pixel}' is not BGR, RGB or GRAY{near}"))
         recipe = replace(recipe, pixel=orders[pixel.upper()])
     if resize is not None:
         ways: dict[str, Resize] = {"stretch": "stretch", "letterbox": "letterbox", "center-crop": "center-crop"}
         if resize not in ways:
-            raise OnnxlintError(printable(f"--resize: '{resize}' is not stretch, letterbox or center-crop"))
+            near = did_you_mean(resize, ways) or _OTHER_WAYS.get(resize.lower(), "")
+            raise OnnxlintError(printable(f"--resize: '{resize}' is not stretch, letterbox or center-crop{near}"))
         recipe = replace(recipe, resize=ways[resize])
     if shape is not None:
         dims = parse_numbers(shape, "--shape")

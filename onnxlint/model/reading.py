@@ -33,7 +33,7 @@ def open_file(path: str) -> int:
     try:
         handle = os.open(path, _FLAGS)
     except FileNotFoundError:
-        raise OnnxlintError(f"{shown}: no such file; {similar_file(path) or 'check the path'}") from None
+        raise OnnxlintError(f"{shown}: {no_such_file(path)}") from None
     except IsADirectoryError:
         raise _is_a_folder(shown) from None
     except (OSError, ValueError) as error:
@@ -219,6 +219,11 @@ def _too_large(shown: str, limit: int) -> OnnxlintError:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def no_such_file(path: str) -> str:
+    """The end of a message about a file that is not there: `no such file; did you mean 'x.onnx'?`."""
+    return f"no such file; {similar_file(path) or 'check the path'}"
 
 
 def similar_file(path: str) -> str:

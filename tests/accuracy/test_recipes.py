@@ -111,3 +111,13 @@ def test_a_condition_that_inputs_break_is_named(tmp_path: Path) -> None:
 def test_without_a_recipe_there_is_a_question(reference: str, pictures: str) -> None:
     with pytest.raises(OnnxlintError, match=r"preprocessing of pixels .* unknown"):
         compare(reference, [reference], images=pictures, time=False)
+
+
+def test_a_preset_gives_way_to_the_size_that_a_candidate_fixes(pictures: str, tmp_path: Path) -> None:
+    model, static = free(tmp_path / "free.onnx"), str(tmp_path / "static.onnx")
+    proto = onnx.load(model)
+    for axis, size in ((0, 1), (2, 40), (3, 48)):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(proto, static)
+    report = compare(model, [static], images=pictures, recipe="imagenet", time=False)
+    assert report.candidates[0].outputs[0].shape == (1, 3, 40, 48)

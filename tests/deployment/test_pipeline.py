@@ -234,7 +234,7 @@ def test_a_fix_can_be_turned_off(place: Path, tmp_path: Path) -> None:
 
 
 def test_it_asks_how_images_become_the_input(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(OnnxlintError, match="preprocessing unknown"):
+    with pytest.raises(OnnxlintError, match=r"preprocessing of pixels \(0–255\) unknown"):
         go(place, tmp_path / "out", recipe=Recipe())
     assert not (tmp_path / "out").exists()
 
@@ -319,7 +319,7 @@ def test_command(place: Path, tmp_path: Path) -> None:
     words += ["--out-dir", str(tmp_path / "out")]
     asked = onnxlint(*words)
     assert asked.code == 2
-    assert "preprocessing unknown; give --preset" in asked.err
+    assert "--preset imagenet' (or facenet, retinaface, ssd), or add your training's --mean" in asked.err
     words += ["--mean", "127.5,127.5,127.5", "--norm", "1/128,1/128,1/128", "--pixel", "RGB"]
     made = onnxlint(*words, "--task", "classification")
     assert made.code == 0, made.err

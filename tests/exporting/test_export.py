@@ -69,6 +69,7 @@ def test_both_exporters_and_the_one_with_fewer_findings() -> None:
     taken = next(one for one in report.attempts if one.exporter == report.exporter)
     assert taken.findings == fewest == len(report)
     assert report.why
+    assert not any("symbolic" in note for note in report.notes)  # that of a class that this network does not use
     dims = [dim.dim_param or dim.dim_value for dim in onnx.load("net.onnx").graph.input[0].type.tensor_type.shape.dim]
     assert dims == ["N", 3, "H", "W"]
 
@@ -83,6 +84,31 @@ def test_traced_nodes_name_their_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert line.function == "forward"
     assert [one.function for one in finding.location.source] == ["forward"]
     assert not any(node.doc_string for node in onnx.load("net.onnx").graph.node)
+
+
+def test_sizes_of_example_inputs_can_be_free() -> None:
+    np.savez("in.npz", image=np.random.default_rng(0).random((1, 3, 8, 8), np.float32), ids=np.int64([[0, 1, 2]]))
+    report = traced(nets.Two(), inputs="in.npz", dynamic=["image=N,3,H,W", "ids=N,T"])
+    assert report.verification is not None
+    assert len(report.verification.trials) == 4
+    dims = [[dim.dim_param for dim in one.type.tensor_type.shape.dim] for one in onnx.load("net.onnx").graph.input]
+    assert dims == [["N", "", "H", "W"], ["N", "T"]]
+
+
+def test_a_shape_with_the_channels_last_is_explained() -> None:
+    for shape, way in (((12, 8, 3), "1,3,8,12"), ((12, 8), "1,3,8,12")):
+        with pytest.raises(OnnxlintError, match=rf"give a size that it takes with shape, such as {way}$"):
+            traced(nets.Plain(), shape=shape)
+
+
+def test_names_of_files_in_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxlint.exporting.factory import shown_file
+
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert shown_file(str(tmp_path / "work" / "net.py")) == "net.py"
+    assert shown_file(str(tmp_path / "nets" / "net.py")) == os.path.join("..", "nets", "net.py")
+    assert shown_file("/opt/venv/lib/python3/site-packages/timm/layers.py") == "timm/layers.py"
 
 
 def test_a_custom_symbolic_goes_through_torchscript() -> None:
@@ -235,7 +261,7 @@ def test_saved_networks() -> None:
     with pytest.raises(OnnxlintError, match="has its own inputs and sizes"):
         made("program.pt2", "dynamo", image, trust=True)
     torch.save(net.state_dict(), "weights.pth")
-    with pytest.raises(OnnxlintError, match=r"holds weights and no network; name what builds it: onnxlint export"):
+    with pytest.raises(OnnxlintError, match=r"holds weights and no network; name what builds it: package"):
         made("weights.pth", "torchscript", image)
 
 
@@ -334,12 +360,30 @@ def test_json() -> None:
         (("net:Plain", "--arg", "width"), "--arg 'width': write NAME=VALUE"),
         (("broken.py:Net",), "broken.py:1: is not Python"),
         (("net:Plain", "--shape", "1,3,8,8", "--mean", "1,2"), "--mean: 2 numbers for the 3 channels of BGR"),
-        (("net:Plain", "-o", "nowhere/net.onnx"), "no such folder"),
+        (("net:Plain", "--shape", "1,3,8,8", "-o", "nowhere/net.onnx"), "no such folder"),
+        (("net:Plain",), "net:Plain: needs an example of its 1 input (image): give --shape image=1,3,640,640"),
+        (("net:Two",), "its 2 inputs (image and ids): give --shape image=1,3,640,640 --shape ids="),
+        (("net:failing",), "net:failing: needs an example of its input: give --shape 1,3,640,640"),
+        (("net.py",), "net.py:Enlarging, net.py:Noisy, net.py:Baked or "),
+        (("weights.pth",), "weights.pth: holds weights and no network; name what builds it: package.module:factory"),
+        (("old.pth",), "old.pth: holds weights and no network"),
+        (("net:Plain", "--shape", "1,3,8,8", "--weights", "wieghts.pth"), "did you mean 'weights.pth'?"),
+        (("net:Plain", "--shape", "1,3,8,8", "--weights", "model.onnx"), "--weights model.onnx: is an ONNX model"),
+        (("net:Plain", "--shape", "1,3,8,8", "--weights", "net.py"), "net.py: is neither a file of torch.save nor"),
+        (("nte.py:Plain",), "nte.py: no such file; did you mean 'net.py'?"),
     ],
 )
 def test_what_cannot_work_is_said_before_torch_is_imported(words: tuple[str, ...], message: str) -> None:
     Path("net.py").write_text((HERE / "nets.py").read_text(encoding="utf-8"), encoding="utf-8")
     Path("broken.py").write_text("def (:\n", encoding="utf-8")
+    Path("model.onnx").write_bytes(b"\x08\x0a")
+    state = {
+        "epoch": 1,
+        "state_dict": nets.Plain().half().state_dict(),
+        "optimizer": {"lr": 0.1, "step": torch.ones(1)},
+    }
+    torch.save(state, "weights.pth")
+    torch.save(state, "old.pth", _use_new_zipfile_serialization=False)
     outcome = command("export", *words, *(() if "-o" in words else ("-o", "net.onnx")))
     assert outcome.code == 2
     assert message in outcome.err

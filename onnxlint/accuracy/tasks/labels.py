@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.lists import LINE_ENDS, read_text
 from onnxlint.images.recipe import EXTENSIONS
+from onnxlint.model.reading import similar_file
 from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def read_lines(path: str) -> list[str]:
 
 def _text(path: str) -> str:
     if not os.path.exists(path):
-        raise OnnxlintError(f"{printable(path)}: no such labels; check --labels")
+        raise OnnxlintError(f"{printable(path)}: no such labels; {similar_file(path) or 'check --labels'}")
     return read_text(path, "a labels file", LARGEST, strict=True)
 
 
