@@ -14,7 +14,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _COMMAND = re.compile(r"('onnxlint [^']*'|onnxlint (?:check|fix|convert|compare|deploy|export) .*)")
 _FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
+_PART = r"--(?:preset|shape|mean|norm|pixel|resize)"
 _RECIPE_FLAG = re.compile(r"--(preset|shape|mean|norm|pixel|resize)(?: (?=[A-Za-z0-9\[])([^\s;:]*[^\s;:,]))?")
+_RECIPE_FLAGS = re.compile(rf"{_PART} [A-Za-z0-9\[][^\s;:]*(?: {_PART} [A-Za-z0-9\[][^\s;:]*[^\s;:,])+")
+_TYPED = re.compile(r"type 'onnxlint .*? --preset (\w+)'")
 _RENAMED = {
     "arg": "arguments",
     "axis": "concat_axis",
@@ -64,11 +67,18 @@ def in_python(message: str, has_recipe: bool = True) -> str:
         message: The command line's words.
         has_recipe: Whether `--shape` is a part of a recipe.
     """
-    parts = _COMMAND.split(message)
-    parts[::2] = [
-        _FLAG.sub(_argument, _RECIPE_FLAG.sub(_recipe_part, part) if has_recipe else part) for part in parts[::2]
-    ]
+    parts = _COMMAND.split(_TYPED.sub(r"give recipe='\1'", message) if has_recipe else message)
+    parts[::2] = [_FLAG.sub(_argument, _recipes(part) if has_recipe else part) for part in parts[::2]]
     return "".join(parts)
+
+
+def _recipes(text: str) -> str:
+    """A text with recipes as Python has them; options side by side are parts of one."""
+    return _RECIPE_FLAG.sub(_recipe_part, _RECIPE_FLAGS.sub(_recipe_parts, text))
+
+
+def _recipe_parts(match: re.Match[str]) -> str:
+    return f"recipe={{{', '.join(f'{name!r}: {value!r}' for name, value in _RECIPE_FLAG.findall(match[0]))}}}"
 
 
 def _recipe_part(match: re.Match[str]) -> str:

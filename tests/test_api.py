@@ -203,10 +203,18 @@ def test_reports_of_every_function_are_lists(tmp_path: Path) -> None:
     report = onnxlint.compare(model, str(tmp_path / "fixed.onnx"), recipe={"shape": (96, 64)}, time=False)
     assert [row["model"] for row in report.rows()] == ["pitfalls.onnx", "fixed.onnx"]
     assert len(report) == 1
-    for result in (fixed, made, report):
+    diff = onnxlint.diff(model, tmp_path / "fixed.onnx")
+    assert len(diff) == len(diff.rows()) == len(list(diff)) > 10
+    assert {"interface", "node"} <= {row["about"] for row in diff.rows()}
+    for result in (fixed, made, report, diff):
         json.dumps(result.to_dict())
         assert "<table" in result._repr_html_()
         assert "\n" not in repr(result)
+        assert len({frozenset(row) for row in result.rows()}) == 1
+        if result is not diff:
+            for entry in result:
+                assert repr(entry).startswith(f"<{type(entry).__name__} ")
+                assert len(repr(entry)) < 400
 
 
 @pytest.mark.parametrize(
@@ -227,3 +235,16 @@ def test_errors_name_arguments(here: Path, call: Any, message: str) -> None:
     with pytest.raises(OnnxlintError, match=message) as caught:
         call()
     assert "--" not in str(caught.value)
+
+
+def test_a_question_about_pixels_is_answered_in_python(here: Path) -> None:
+    from onnxlint.errors import in_python
+    from onnxlint.images.recipe import Recipe
+    from onnxlint.images.sizes import require_values
+
+    with pytest.raises(OnnxlintError) as caught:
+        require_values("m.onnx", Recipe(), "onnxlint convert m.onnx --to ncnn-int8 --images x")
+    assert in_python(str(caught.value)) == (
+        "m.onnx: preprocessing of pixels (0–255) unknown; give recipe='imagenet' (or facenet, retinaface, ssd), or add your "
+        "training's recipe={'mean': 'A,B,C', 'norm': 'A,B,C'}; recipe={'mean': '0,0,0'} feeds raw pixels"
+    )

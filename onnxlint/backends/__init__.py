@@ -120,7 +120,7 @@ class Job:
     engine: str = "local"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Artifact:
     """An artifact: a converted model.
 
@@ -137,6 +137,9 @@ class Artifact:
     decisions: tuple[Decision, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Artifact {self.target}: {', '.join(map(printable, self.files))}>"
 
 
 @dataclass(frozen=True)

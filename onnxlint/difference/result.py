@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.graph.location import Location
 from onnxlint.lint.finding import CheckResult, Finding
+from onnxlint.tabular import Tabular
+from onnxlint.text import counted
 
 if TYPE_CHECKING:
     from onnxlint.lint.neighbourhood import Neighbourhood
@@ -168,9 +170,9 @@ class Verified:
     worst: float | None = None
 
 
-@dataclass(frozen=True)
-class ModelDiff:
-    """All that differs between two models.
+@dataclass(frozen=True, repr=False)
+class ModelDiff(Tabular):
+    """All that differs between two models; its entries are differences of the interface, nodes and weights.
 
     Attributes:
         old: The first model as the user named it.
@@ -206,13 +208,48 @@ class ModelDiff:
         different = self.header or self.nodes or self.weights.changes or self.operators
         return not different and not (self.verified is not None and self.verified.equal is False)
 
-    def __repr__(self) -> str:
-        state = "same" if self.same else f"{len(self.nodes)} nodes, {len(self.weights.changes)} weights"
-        return f"<ModelDiff {self.old!r} → {self.new!r}: {state}>"
+    def entries(self) -> tuple[Detail | NodeChange | WeightChange, ...]:
+        """What differs in the interface, then the nodes, then the weights."""
+        return (*self.header, *self.nodes, *self.weights.changes)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """For each difference: what it is about, how it changed, where, and the details."""
+        return [_row(one) for one in self.entries()]
+
+    def headline(self) -> str:
+        """Both models, and how many nodes and weights differ."""
+        nodes, weights = counted(len(self.nodes), "node"), counted(len(self.weights.changes), "weight")
+        return f"{self.old!r} → {self.new!r}: {'same' if self.same else f'{nodes}, {weights}'}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and dicts, as `onnxlint diff --format json` writes them."""
         return _as_dict(self)
+
+
+def _row(one: Detail | NodeChange | WeightChange) -> dict[str, Any]:
+    if isinstance(one, Detail):
+        return {
+            "about": "interface", "change": Change.CHANGED.value, "name": one.what, "op": "", "module": "", "source": "",
+            "details": f"{one.before} → {one.after}",
+        }  # fmt: skip
+    details = "; ".join(f"{detail.what}: {detail.before} → {detail.after}" for detail in one.details)
+    if isinstance(one, WeightChange):
+        if one.relative is not None:
+            details = f"{details}; relative difference {one.relative:.2g}".removeprefix("; ")
+        return {
+            "about": "weight", "change": one.change.value, "name": one.name, "op": "", "module": "", "source": "",
+            "details": details,
+        }  # fmt: skip
+    lines = one.location.source
+    return {
+        "about": "node",
+        "change": one.change.value,
+        "name": one.location.place,
+        "op": one.op,
+        "module": one.module,
+        "source": f"{lines[-1].path}:{lines[-1].line}" if lines else "",
+        "details": details,
+    }
 
 
 def _as_dict(diff: ModelDiff) -> dict[str, Any]:

@@ -29,6 +29,9 @@ class Role:
     width: int
 
 
+_LONGEST_SIZE = 12
+"""Characters of a size in messages: formulas of the inputs' sizes are longer."""
+
 ROLES = (
     Role(("bbox", "box", "loc", "reg"), 4),
     Role(("class", "cls", "conf", "score", "prob"), 2),
@@ -95,7 +98,8 @@ def _width(view: GraphView, output: str) -> int | None:
 
 def _shown(view: GraphView, output: str) -> str:
     shape = view.main.shape(output) or ()
-    sizes = ", ".join("?" if size is None else printable(str(size)) for size in shape)
+    words = ["?" if size is None else str(size) for size in shape]
+    sizes = ", ".join(printable(word) if len(word) <= _LONGEST_SIZE else "?" for word in words)
     return f"{printable(output)} [{sizes}]" if shape else printable(output)
 
 

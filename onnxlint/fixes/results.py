@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.lint.finding import Applicability, Finding
 from onnxlint.tabular import Tabular
-from onnxlint.text import counted
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     from onnxlint.verification.results import Verification
@@ -16,7 +16,7 @@ Key = tuple[str, str, str]
 """Key of a finding that patches elsewhere do not change: code, graph, node or value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Applied:
     """A finding that a patch did away with.
 
@@ -43,6 +43,9 @@ class Applied:
             return f"proved if {fix.condition}"
         return "asked for"
 
+    def __repr__(self) -> str:
+        return f"<Applied {self.finding.code} at {printable(self.finding.location.place)}: {printable(self.proof)}>"
+
     @property
     def is_unsafe(self) -> bool:
         """Whether the patch changes outputs or the interface on purpose."""
@@ -50,12 +53,15 @@ class Applied:
         return fix is not None and fix.applicability is Applicability.UNSAFE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Left:
     """A finding that stays, and why."""
 
     finding: Finding
     why: str
+
+    def __repr__(self) -> str:
+        return f"<Left {self.finding.code} at {printable(self.finding.location.place)}: {printable(self.why)}>"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.graph.location import Location
 from onnxlint.tabular import Tabular
-from onnxlint.text import counted
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     from onnxlint.lint.neighbourhood import Neighbourhood
@@ -74,7 +74,7 @@ class Fix:
 SAFE = Fix(Applicability.SAFE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
     """One thing that will hurt, and where.
 
@@ -112,6 +112,9 @@ class Finding:
     fingerprint: str = ""
     neighbourhood: Neighbourhood | None = None
     after: Neighbourhood | str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Finding {self.code} {self.severity.value} at {printable(self.location.place)}: {printable(self.message)}>"
 
 
 @dataclass(frozen=True)

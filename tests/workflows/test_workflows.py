@@ -14,7 +14,10 @@ from tests.support.fixture_tools import infer, op_counts, random_input
 torch = pytest.importorskip("torch")
 pytest.importorskip("PIL")
 
+from torch.nn import functional as F  # noqa: E402, N812
+
 from fixtures import face_embedding, pictures, resnet, retinaface, shapes, srcnn, trained  # noqa: E402
+from fixtures._ops import upsample  # noqa: E402
 from onnxlint.images.recipe import find_images, make_recipe, tensors  # noqa: E402
 
 COMPUTED = {"Shape", "Gather", "Unsqueeze", "Slice", "Cast", "Softmax", "Expand", "Identity"}
@@ -137,6 +140,18 @@ def test_the_classifier_classifies_and_training_is_deterministic() -> None:
     with torch.no_grad():
         found = network((x.float() - trained.MEAN) * trained.NORM).argmax(1).numpy()
     assert np.mean(found == [int(one.labels[0]) for one in scenes]) > 0.9
+
+
+@pytest.mark.slow
+def test_the_upscaler_is_better_than_bicubic_upsampling() -> None:
+    network = trained.train_upscaler()
+    factor = torch.tensor([1.0, 1.0, 2.0, 2.0])
+    large = np.stack([shapes.scene(seed, 96, noise=1).pixels for seed in range(8)])
+    x = torch.from_numpy(large).permute(0, 3, 1, 2).float() / 255
+    small = (F.interpolate(x, scale_factor=0.5, mode="area") * 255).round() / 255
+    with torch.no_grad():
+        errors = [((made.clamp(0, 1) - x) ** 2).mean() for made in (network(small, factor), upsample(small, factor))]
+    assert float(10 * torch.log10(errors[1] / errors[0])) > 0.4
 
 
 @pytest.mark.slow
