@@ -57,3 +57,15 @@ def test_every_number_can_be_written(value: float | None) -> None:
     for write in (numbers.db, numbers.gain, numbers.share, numbers.cosine, numbers.magnitude, numbers.milliseconds):
         assert write(value)
     assert numbers.metric("x", value)
+
+
+def test_a_word_inside_of_a_name_is_nearer_than_its_letters() -> None:
+    from onnxlint.text import nearest
+
+    rules = ["baked-size", "resize-by-sizes", "shape-chain"]
+    assert nearest("resize", rules) == "resize-by-sizes"
+    assert nearest("detect", ["classification", "detection"]) == "detection"
+    assert nearest("crop", ["stretch", "center-crop"]) == "center-crop"
+    assert nearest("nccn", ["onnx-fp16", "ncnn", "ncnn-int8"]) == "ncnn"
+    assert nearest("--concat-head", ["--concat-axis", "--concat-heads"]) == "--concat-heads"
+    assert nearest("NOPE", ["OPS", "SHP"]) is None

@@ -94,7 +94,10 @@ def parse_conditions(texts: Sequence[str], known: Iterable[str] | None = ()) -> 
         if name not in METRICS and known is not None:
             names = [*METRICS, *map(_folded, known)]
             if name not in names:
-                hint = did_you_mean(name, names, choices(names))
+                others = (
+                    choices(names) if known else f"{choices(names)}; those of tasks (found, top1, psnr, …) need --task"
+                )
+                hint = did_you_mean(name, names, others)
                 raise OnnxlintError(f"--fail-if {printable(text)!r}: no such metric: {printable(name)!r}{hint}")
         try:
             number = float(bound) * _UNITS[(unit or "").lower()]

@@ -122,9 +122,7 @@ class LayerComparison:
         for done, i in enumerate(order):
             if time.monotonic() - started > SECONDS:
                 missing = len(order) - done
-                return noise, [
-                    f"{missing} of {len(order)} layers were not tried out: after {SECONDS:.0f} s it is enough"
-                ]
+                return noise, [f"{missing} of {len(order)} layers were not tried: the limit is {SECONDS:.0f} s"]
             link = links[i]
             _, border = self.candidate.wiring.segment(link.candidate.name, by_candidate.keys() - {link.candidate.name})
             exact = values.get([by_candidate[name].reference.name for name in border])

@@ -299,19 +299,34 @@ def _pair(flag: str, form: str, text: str) -> tuple[str, str]:
     return left, right
 
 
+_EXAMPLES = {
+    "--assume": ", such as 'h % 32 == 0,w % 32 == 0'",
+    "--heads": ", such as bbox,cls,ldm",
+    "--multiple-of": ", such as 32",
+    "--opset": ", such as 17",
+    "--rename": ", such as 562=boxes",
+    "-o": ", such as fixed.onnx",
+    "--output": ", such as fixed.onnx",
+}
+
+
 def missing_value(option: str, words: Sequence[str]) -> str:
-    """What the value of `--dynamic` or `--static` looks like, for the model that the command line names."""
-    if option not in ("--dynamic", "--static"):
-        return ""
+    """What the value of `--dynamic`, `--static` or `--bind` looks like, for the model that the command line names."""
+    if option not in ("--dynamic", "--static", "--bind"):
+        return _EXAMPLES.get(option, "")
     from onnxlint.fixes.shapes import example_shape
     from onnxlint.model.skeleton import open_model
     from onnxlint.symbolic.view import make_view
 
-    shown = "image=N,3,H,W" if option == "--dynamic" else "image=1,3,640,640"
+    shown = {"--dynamic": "image=N,3,H,W", "--static": "image=1,3,640,640"}.get(option, "factor=1,1,2,2")
     for word in words:
         if word.lower().endswith((".onnx", ".onnxtxt", ".onnxtext")):
             with suppress(OnnxlintError):
                 view = make_view(open_model(word))
-                shown = example_shape(view, option) if view.main.data_inputs else shown
+                inputs = view.main.data_inputs
+                if option == "--bind":  # the last: a factor, a threshold; images come first
+                    shown = f"{printable(inputs[-1])}=1,1,2,2" if inputs else shown
+                else:
+                    shown = example_shape(view, option) if inputs else shown
                 break
     return f", such as '{shown}'"

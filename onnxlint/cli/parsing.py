@@ -371,6 +371,8 @@ def explained(error: Any) -> UsageError:
         known = [name for one in ctx.command.get_params(ctx) for name in (*one.opts, *one.secondary_opts)]
         # Any letter is as close to another one as the next.
         hint = see if len(str(option)) < 4 else did_you_mean(str(option), known) or see
+        if option in ("-o", "--output") and "--out-dir" in known:
+            hint = "; this command writes several files: use --out-dir DIR"
         return UsageError(f"no such option: {option}{hint}")
     if option:
         return UsageError(f"{option}: {str(error.message).rstrip('.').removeprefix(f'Option {option!r} ')}{see}")

@@ -188,10 +188,16 @@ def check_start(shown: str, data: bytes) -> None:
         raise OnnxlintError(f"{shown}: not an ONNX model: byte 0 is not a protobuf field; export or download it again")
 
 
+_EXPORT = "'onnxlint export package.module:factory --weights FILE' makes one"
+
 _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the model; run 'git lfs pull'"),
-    (b"PK\x03\x04", "a zip archive (a PyTorch checkpoint?), not ONNX; export it with torch.onnx.export"),
-    (b"\x80\x02", "a Python pickle (a PyTorch checkpoint?), not ONNX; export it with torch.onnx.export"),
+    (b"PK\x03\x04", f"a zip archive (a PyTorch checkpoint?), not ONNX; {_EXPORT}"),
+    (b"\x80\x02", f"a Python pickle (a PyTorch checkpoint?), not ONNX; {_EXPORT}"),
+    (b"\xff\xd8\xff", "a JPEG picture, not ONNX"),
+    (b"\x89PNG", "a PNG picture, not ONNX"),
+    (b"\x93NUMPY", "a NumPy array, not ONNX"),
+    (b"\x89HDF", "an HDF5 file (a Keras model?), not ONNX; convert it with tf2onnx"),
     (b"\x1f\x8b", "gzip-compressed; decompress it first"),
     (b"<!DOCTYPE", "a web page, not a model; download the file itself"),
     (b"<html", "a web page, not a model; download the file itself"),

@@ -173,3 +173,27 @@ def test_completion_can_be_installed() -> None:
         env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert "_ONNXLINT_COMPLETE=complete_bash" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "example"),
+    [
+        ("--bind", "--bind: needs a value (NAME=VALUE), such as '"),
+        ("--multiple-of", "--multiple-of: needs a value (N), such as 32"),
+        ("--heads", ", such as bbox,cls,ldm"),
+        ("-o", "-o: needs a value (FILE), such as fixed.onnx"),
+    ],
+)
+def test_a_missing_value_is_shown_by_an_example(here: Path, option: str, example: str) -> None:
+    outcome = onnxlint("fix", "bad.onnx", option)
+    assert outcome.code == 2
+    assert example in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_commands_that_write_several_files_name_their_option(here: Path) -> None:
+    for command in ("convert", "deploy"):
+        outcome = onnxlint(command, "bad.onnx", "--to", "onnx-fp16", "-o", "x.onnx")
+        assert outcome.code == 2
+        assert "no such option: -o; this command writes several files: use --out-dir DIR" in outcome.err
+    assert "--out-dir" not in onnxlint("rules", "-o", "x").err

@@ -98,6 +98,9 @@ def test_words_of_ncnn2table() -> None:
         ({"shape": "640,640,1"}, "1 channels do not go with --pixel BGR"),
         ({"pixel": "YUV"}, "is not BGR, RGB or GRAY"),
         ({"resize": "zoom"}, "is not stretch, letterbox or center-crop"),
+        ({"resize": "pad"}, "'letterbox' keeps the proportions"),
+        ({"resize": "crop"}, "did you mean 'center-crop'"),
+        ({"pixel": "RBG"}, "did you mean 'RGB'"),
         ({"preset": "yolo"}, "no preset is called 'yolo'; choose from facenet"),
     ],
 )

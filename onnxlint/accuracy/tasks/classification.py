@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,13 +54,19 @@ class ClassificationTask:
     def __init__(self, images: ImageSet | None, labels: str | None) -> None:
         self.truth = "the reference's classes"
         self._labels: ClassLabels | None = None
+        self._is_labelled = False
         self._notes: tuple[str, ...] = ()
         if labels is not None:
             self._labels = read_classes(labels)
             self._lookup = ByName(self._labels.images) if self._labels.images else self._labels
-            example = next(iter(self._labels.images or self._labels.names))
-            self._notes = match(self._lookup, images, labels, example)
-            self.truth = labels
+            if _names_alone(self._labels, labels, images):
+                why = "names the classes, and no image is in a folder of one: judged by the reference's classes"
+                self._notes = (f"{printable(labels)} {why}",)
+            else:
+                example = next(iter(self._labels.images or self._labels.names))
+                self._notes = match(self._lookup, images, labels, example)
+                self.truth = labels
+                self._is_labelled = True
         self._classes = 0
         self._tallies: dict[str, _Tally] = {}
 
@@ -110,7 +117,7 @@ class ClassificationTask:
         tally.agree_five += before in five
         if before != now:
             tally.changes[before, now] += 1
-        truth = self._lookup.get(image) if self._labels is not None else None
+        truth = self._lookup.get(image) if self._is_labelled else None
         if truth is not None:
             tally.labelled += 1
             tally.first += now == truth
@@ -124,7 +131,7 @@ class ClassificationTask:
         for model, tally in self._tallies.items():
             many = self._classes > 5
             metrics: dict[str, float | None] = {}
-            if self._labels is not None:
+            if self._is_labelled:
                 metrics["top1"] = _share(tally.first, tally.labelled)
                 metrics["top5"] = _share(tally.first_five, tally.labelled) if many else None
                 metrics["broken"] = tally.broken
@@ -148,6 +155,13 @@ def _share(part: int, whole: int) -> float | None:
 def first_five(values: Array) -> list[int]:
     """The five classes with the highest scores, the best first; of equal ones the first, as argmax has it."""
     return [int(i) for i in np.argsort(-values, kind="stable")[:5]]
+
+
+def _names_alone(labels: ClassLabels, path: str, images: ImageSet | None) -> bool:
+    """Whether a list names classes, and the images are in one folder, so that it says of none which of them it is."""
+    if labels.images or os.path.isdir(path) or images is None or len(set(map(os.path.dirname, images.paths))) > 1:
+        return False
+    return not any(labels.get(name) is not None for name in images.paths)
 
 
 def _probabilities(values: Array) -> Array:

@@ -16,7 +16,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engines import make_cluster
 from onnxlint.model.output import write_atomically
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import did_you_mean, listed, printable
+from onnxlint.text import counted, did_you_mean, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.ncnn import quantize
@@ -255,7 +255,7 @@ def _make_int8(target: Target, source: str, files: tuple[str, ...], job: Job, pr
         raise OnnxlintError(f"{printable(net.path)}: the int8 net gives NaN on the calibration images; report this")
     details |= {"made_with": "onnxlint", "method": method, "snr_db": round(ratio, 2), "images": len(job.images)}
     notes: tuple[str, ...] = (
-        f"mean SNR of the outputs on {min(JUDGED, len(job.images))} calibration images: {ratio:.1f} dB",
+        f"mean SNR of the outputs on {counted(min(JUDGED, len(job.images)), 'calibration image')}: {ratio:.1f} dB",
     )
     if method == "auto":
         notes += (f"{os.path.basename(files[2])} is of the rescaled net inside it: no table for ncnn2int8",)

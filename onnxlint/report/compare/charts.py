@@ -70,7 +70,9 @@ def _size_and_accuracy(report: AccuracyReport) -> str:
         ],
     )
     line = base.transform_filter("datum.best").mark_line(strokeDash=[4, 4], color="var(--soft)")
-    caption = f"Size against accuracy ({what}). The dashed line joins those that no other beats in both."
+    caption = f"Size against accuracy ({what})."
+    if sum(bool(row["best"]) for row in rows) > 1:
+        caption += " The dashed line joins those that no other beats in both."
     return charts.figure(line + points, "Size of the files against accuracy", caption)
 
 

@@ -53,7 +53,9 @@ def _body(report: AccuracyReport, no_charts: str) -> Iterator[str]:
         yield from _candidate(one, number, has_charts=not no_charts)
     yield "<h2>How it was measured</h2>"
     yield _notes(tables.notes(report))
-    versions = ", ".join(f"{text(name)} {text(number)}" for name, number in report.versions.items())
+    versions = ", ".join(
+        f"{text(name)} {text(number)}" for name, number in report.versions.items() if name != "onnxlint"
+    )
     yield f'<p class="soft">onnxlint {text(__version__)}{f"; {versions}" if versions else ""}</p>'
     yield "<h3>What the columns mean</h3>"
     terms = "".join(f"<div><dt>{text(name)}</dt><dd>{text(said)}</dd></div>" for name, said in tables.legend(report))

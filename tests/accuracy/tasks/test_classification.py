@@ -156,3 +156,18 @@ def test_models_that_do_not_classify() -> None:
 
 def test_first_five_of_equal_ones() -> None:
     assert first_five(np.array([1.0, 3, 3, 0, 3, -np.inf])) == [1, 2, 4, 0, 3]
+
+
+def test_a_list_of_names_goes_with_a_flat_folder(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "photos", "1.png", "2.png")
+    (tmp_path / "classes.txt").write_text("cat\ndog\nemu\n", encoding="utf-8")
+    task = make(images, tmp_path / "classes.txt")
+    assert task.truth == "the reference's classes"
+    reference, candidate = says(task, 0), says(task, 1)
+    assert reference.words.startswith("cat ")
+    task.judge("candidate", images.paths[0], reference, candidate)
+    result = task.results()["candidate"]
+    assert result.metrics["agreement"] == 0
+    assert "top1" not in result.metrics
+    assert "names the classes, and no image is in a folder of one" in result.notes[0]
+    assert result.notes[1] == "cat became dog: 1 image"
