@@ -325,7 +325,7 @@ def missing_value(option: str, words: Sequence[str]) -> str:
                 view = make_view(open_model(word))
                 inputs = view.main.data_inputs
                 if option == "--bind":  # the last: a factor, a threshold; images come first
-                    shown = f"{printable(inputs[-1])}=1,1,2,2" if inputs else shown
+                    shown = f"{printable(inputs[-1])}=1,1,2,2" if len(inputs) > 1 else shown
                 else:
                     shown = example_shape(view, option) if inputs else shown
                 break

@@ -11,7 +11,7 @@ from onnxlint.images.recipe import PRESETS, Recipe
 from onnxlint.model.assumptions import Assumption, assumptions
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import did_you_mean, printable
+from onnxlint.text import counted, did_you_mean, printable
 
 HEIGHT, WIDTH = 2, 3
 """Axes of N×C×H×W."""
@@ -108,7 +108,7 @@ def _refuse_channels(shown: str, channels: int, width: object, recipe: Recipe) -
     way = {1: "--pixel GRAY", 3: "--pixel BGR or RGB"}.get(channels)
     if way is not None:
         raise OnnxlintError(
-            f"{shown} has {channels} channels, and --pixel {recipe.pixel} gives {recipe.channels}: use {way}"
+            f"{shown} has {counted(channels, 'channel')}, and --pixel {recipe.pixel} gives {recipe.channels}: use {way}"
         )
 
 
