@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from onnxlint.backends import Progress
 from onnxlint.backends.ncnn.backend import JUDGED, Inputs
-from onnxlint.backends.ncnn.calibrate import Method, Spread, make_table
+from onnxlint.backends.ncnn.calibrate import Method, make_table
 from onnxlint.backends.ncnn.evaluate import Evaluator, spread
 from onnxlint.backends.ncnn.format import load
 from onnxlint.images.recipe import Recipe, find_images
+from onnxlint.lint.engines import Spread
 
 if TYPE_CHECKING:
     from onnxlint.backends.ncnn.table import Table
