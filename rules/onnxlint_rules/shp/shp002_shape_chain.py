@@ -73,6 +73,10 @@ class ShapeChain(Rule):
     chain stays. Where some other value has an axis of each size that is needed, and fewer nodes are left so, the chain
     becomes Shape, Slice (before opset 15) and Concat, which is exact, too; the finding stays.
 
+    The bound of a Slice that is the size of its axis becomes the end of the axis. With `--multiple-of N` or `--assume`,
+    targets and bounds that are constant for such sizes become constants under that condition, as where an image is cut
+    into windows: `[b, H, W, C] → [b, H/8, 8, W/8, 8, C]`.
+
     ## References
 
     - [Reshape](https://onnx.ai/onnx/operators/onnx__Reshape.html): `0` copies a size, one `-1` is inferred
