@@ -33,7 +33,7 @@ import onnxlint
 ROOT = Path(__file__).resolve().parents[1]
 RETINAFACE = ROOT.parent / "shared" / "data" / "retinaface" / "original_op11_dyn.onnx"
 BARS = {  # CPU seconds as a multiple of importing onnx, and peak memory in MB
-    "retinaface": (1.6, None),
+    "retinaface": (0.9, None),
     "chain-20k": (3.0, None),
     "inline-1.9GB": (1.7, 200),
     "external-1.9GB": (1.6, 80),
