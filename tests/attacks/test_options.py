@@ -113,7 +113,7 @@ def trouble(model: onnx.ModelProto, path: Path, one: Wanted, *more: str) -> str:
 
 
 def _difference(model: onnx.ModelProto, fixed: onnx.ModelProto, target: Path, one: Wanted) -> str:
-    before, _ = _session(model)
+    before, _ = _session(str(target.with_name("m.onnx")))
     if before is None:  # nothing to compare
         return ""
     after, why = _session(str(target))
@@ -224,7 +224,7 @@ def problems(folder: Path, part: int, parts: int, *more: str, external: bool = F
 
 
 def _save_with_external_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Whole numbers stay inside: onnxruntime does not load a model whose sizes are outside of it."""
+    """Whole numbers stay inside: onnxruntime loads few models whose sizes are outside of them."""
     saved = onnx.ModelProto.FromString(model.SerializeToString())
     path.with_name("w.bin").unlink(missing_ok=True)
     for tensor in saved.graph.initializer:
