@@ -133,7 +133,7 @@ def test_retinaface_loses_its_resizes() -> None:
     """The pyramid and the heads of the real network, with dynamo and with TorchScript."""
     root = Path(__file__).parents[2]
     Path("fixtures").mkdir()
-    for name in ("__init__", "_export", "_files", "_ops", "retinaface"):
+    for name in ("__init__", "_export", "_files", "_ops", "resnet", "retinaface"):
         Path(f"fixtures/{name}.py").write_text((root / "fixtures" / f"{name}.py").read_text("utf-8"), encoding="utf-8")
     for exporter in ("dynamo", "torchscript"):
         before = Path("fixtures/retinaface.py").read_text("utf-8")
