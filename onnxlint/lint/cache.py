@@ -196,14 +196,14 @@ def _status(path: str) -> str:
 
 def _code(plan: Plan) -> str:
     """A hash of the code that makes the results: onnxlint's, and that of the packages and files of the rules."""
-    import onnx
+    from importlib.metadata import version
 
     tops = {rule.__module__.partition(".")[0] for rule in plan.rules} | {"onnxlint"}
     places = {Path(file).resolve().parent for top in tops if (file := getattr(sys.modules.get(top), "__file__", None))}
     files = sorted(file for place in places for file in place.rglob("*.py"))
     for one in map(Path, plan.rule_paths):
         files += sorted(one.rglob("*.py")) if one.is_dir() else [one]
-    digest = hashlib.sha256(f"{__version__} {onnx.__version__} {sys.version}".encode())
+    digest = hashlib.sha256(f"{__version__} {version('onnx')} {sys.version}".encode())
     for file in files:
         try:
             digest.update(f"\0{file}\0".encode("utf-8", "surrogateescape") + file.read_bytes())
