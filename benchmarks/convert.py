@@ -8,6 +8,9 @@ the three heads (boxes, classes, landmarks: the mean of all photos), faces found
 ONNX model, IoU ≥ 0.5), how face scores change, bytes of the weights, CPU seconds of the whole conversion. Then the speed of
 calibration, in units of what plain ncnn inference over the images costs. Model and calibration images are those of
 ../shared/data unless others are given.
+
+`--save FILE.json` keeps each row when it is measured, and a later call with the same file goes on with the others;
+`python -m benchmarks.int8_page FILE.json NETS.json --markdown docs/quantizing.md` writes the page's tables.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.nncf_onnx import by_nncf
+from benchmarks.results import Results
 from onnxlint.api import convert
 from onnxlint.backends import backend_for
 from onnxlint.backends.ncnn.calibrate import make_table
@@ -62,6 +66,8 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 """What is measured: target, and how `convert` is called."""
 
 SLOW = ("ncnn-int8 eq",)
+NNCF = "NNCF default"
+HELD_BACK = "  held back"
 
 
 def priors(size: int) -> Floats:
@@ -245,36 +251,52 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help=f"with what takes minutes ({', '.join(SLOW)})")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of measuring speed; 0: none")
+    parser.add_argument("--save", metavar="FILE", help="rows that were measured, and where to go on")
     args = parser.parse_args()
     judges = {"": Judge(args.model, inputs(args.photos))}
     if args.held_back:
-        judges["  held back"] = Judge(args.model, inputs([args.held_back]))
+        judges[HELD_BACK] = Judge(args.model, inputs([args.held_back]))
     for label, judge in judges.items():
         print(f"{len(judge.photos)} photos, {sum(map(len, judge.faces))} faces{label.replace('  ', ' ')}")
     print(f"\n{HEADER}")
     begins = tuple(args.rows.split(",")) if args.rows else ("",)
     wanted = [name for name in ROWS if name.startswith(begins) and (args.slow or name not in SLOW)]
-    wanted += ["NNCF default"] if args.nncf else []
+    wanted += [NNCF] if args.nncf else []
+    results = Results(args.save)
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            start = cpu_seconds()
-            if name not in ROWS:
-                made = by_nncf(args.nncf, args.model, inputs([args.images]), folder)
-            else:
-                target, how = ROWS[name]
-                done = convert(
-                    args.model, [target], images=args.images, recipe=RECIPE, threads=args.threads, out_dir=folder, **how
-                )
-                if done.failures:
-                    print(f"{name:<34} {done.failures[0].message}", flush=True)
-                    continue
-                made = done.artifacts[0].files[0]
-            seconds = cpu_seconds() - start
-            for label, judge in judges.items():
-                print(judge.row(name + label, made, seconds), flush=True)
+            found = results.get(name, lambda: measure(name, args, judges, folder))  # noqa: B023
+            print("\n".join(shown(name, found)), flush=True)
         if args.rounds:
             plain = convert(args.model, ["ncnn"], recipe=RECIPE, out_dir=folder)
             speed(plain.artifacts[0].files[0], inputs([args.images]), args.threads, args.rounds)
+
+
+def measure(name: str, args: argparse.Namespace, judges: dict[str, Judge], folder: str) -> dict[str, Any]:
+    """Make one model and compare it: {"failure": why}, or label of the photos → how many these are, and the row."""
+    start = cpu_seconds()
+    if name == NNCF:
+        made = by_nncf(args.nncf, args.model, inputs([args.images]), folder)
+    else:
+        target, how = ROWS[name]
+        done = convert(
+            args.model, [target], images=args.images, recipe=RECIPE, threads=args.threads, out_dir=folder, **how
+        )
+        if done.failures:
+            return {"failure": done.failures[0].message}
+        made = done.artifacts[0].files[0]
+    seconds = cpu_seconds() - start
+    return {
+        label: {"photos": len(judge.photos), **asdict(judge.row(name + label, made, seconds))}
+        for label, judge in judges.items()
+    }
+
+
+def shown(name: str, found: dict[str, Any]) -> list[str]:
+    """The lines of the table for what `measure` gave."""
+    if "failure" in found:
+        return [f"{name:<34} {found['failure']}"]
+    return [str(Row(**{key: value for key, value in one.items() if key != "photos"})) for one in found.values()]
 
 
 if __name__ == "__main__":

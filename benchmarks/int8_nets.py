@@ -10,7 +10,7 @@ NETS.toml has a table for each net, with paths relative to it; `images` calibrat
 
 Each output's SNR, over all photos together, is against the ONNX model in onnxruntime; the table has the mean over the
 outputs, the worst output, bytes and CPU seconds. `--nncf PYTHON` names an interpreter that has nncf, onnx and onnxruntime:
-its default quantization of the ONNX model is another row.
+its default quantization of the ONNX model is another row. `--save FILE.json` keeps what was measured, as in convert.py.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from benchmarks.convert import cpu_seconds
 from benchmarks.nncf_onnx import by_nncf
+from benchmarks.results import Results
 from onnxlint.accuracy.metrics import Ratio, mean_db
 from onnxlint.api import convert
 from onnxlint.backends import backend_for
@@ -40,8 +41,11 @@ Floats = npt.NDArray[np.float32]
 METHODS = {
     "onnx-int8-static": ("auto", "percentile", "minmax", "mse", "entropy"),
     "ncnn-int8": ("auto", "kl", "aciq"),
+    "openvino-int8": ("auto", "percentile", "minmax", "nncf"),
 }
 """Target → methods."""
+
+NNCF = "NNCF"
 
 
 @dataclass(frozen=True)
@@ -91,34 +95,47 @@ def ratios(truth: list[list[npt.NDArray[Any]]], found: list[list[npt.NDArray[Any
     return [meter.snr_db for meter in meters]
 
 
-def rows(net: Net, nncf: str | None, only: Mapping[str, tuple[str, ...]]) -> Iterable[str]:
-    """The table's lines for a net."""
-    judged = [x for _, x in tensors(find_images(net.photos), net.recipe)]
-    truth = outputs(net.model, judged)
-    calibration = [x for _, x in tensors(find_images(net.images), net.recipe)]
-    kinds = [(target, method) for target, methods in only.items() for method in methods]
-    if nncf:
-        kinds.append(("NNCF", "default"))
-    with tempfile.TemporaryDirectory() as folder:
-        for target, method in kinds:
-            start = cpu_seconds()
-            try:
-                if target == "NNCF":
-                    path = by_nncf(str(nncf), net.model, calibration, folder)
-                else:
-                    done = convert(
-                        net.model, [target], images=net.images, recipe=net.recipe, method=method, out_dir=folder
-                    )
-                    if done.failures:
-                        raise RuntimeError(done.failures[0].message[:100])
-                    path = done.artifacts[0].files[0]
-                seconds = cpu_seconds() - start
-                snr = ratios(truth, outputs(path, judged))
-            except Exception as error:  # a row says what went wrong, and the others are measured
-                yield f"| {net.name} | {target} {method} | {error} | | | |"
-                continue
-            size = sum(os.path.getsize(file) for file in backend_for(path).files(path) if not file.endswith(".param"))
-            yield f"| {net.name} | {target} {method} | {mean_db(snr):.1f} | {min(snr):.1f} | {size:,} | {seconds:.1f} |"
+class Measured:
+    """A net with what its models are compared with."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self._judged: list[Floats] = []
+        self._truth: list[list[npt.NDArray[Any]]] = []
+
+    def row(self, target: str, method: str, nncf: str | None, folder: str) -> dict[str, Any]:
+        """Make a model and measure it: mean and worst output in dB, bytes, CPU seconds; or {"failure": why}."""
+        net = self.net
+        if not self._truth:
+            self._judged = [x for _, x in tensors(find_images(net.photos), net.recipe)]
+            self._truth = outputs(net.model, self._judged)
+        start = cpu_seconds()
+        try:
+            if target == NNCF:
+                calibration = [x for _, x in tensors(find_images(net.images), net.recipe)]
+                path = by_nncf(str(nncf), net.model, calibration, folder)
+            else:
+                done = convert(net.model, [target], images=net.images, recipe=net.recipe, method=method, out_dir=folder)
+                if done.failures:
+                    raise RuntimeError(done.failures[0].message[:100])
+                path = done.artifacts[0].files[0]
+            seconds = cpu_seconds() - start
+            snr = ratios(self._truth, outputs(path, self._judged))
+        except Exception as error:  # a row says what went wrong, and the others are measured
+            return {"failure": str(error)}
+        size = sum(
+            os.path.getsize(file) for file in backend_for(path).files(path) if not file.endswith((".param", ".xml"))
+        )
+        return {"mean": mean_db(snr), "worst": min(snr), "bytes": size, "seconds": seconds}
+
+
+def shown(name: str, row: Mapping[str, Any]) -> str:
+    """A line of the table."""
+    net, target, method = name.split("/")
+    if "failure" in row:
+        return f"| {net} | {target} {method} | {row['failure']} | | | |"
+    figures = f"{row['mean']:.1f} | {row['worst']:.1f} | {row['bytes']:,} | {row['seconds']:.1f}"
+    return f"| {net} | {target} {method} | {figures} |"
 
 
 def main() -> None:
@@ -129,6 +146,7 @@ def main() -> None:
     parser.add_argument("--targets", default=",".join(METHODS), help="separated by commas")
     parser.add_argument("--methods", help="separated by commas")
     parser.add_argument("--nncf", metavar="PYTHON", help="an interpreter that has nncf")
+    parser.add_argument("--save", metavar="FILE", help="rows that were measured, and where to go on")
     args = parser.parse_args()
     wanted = {
         target: tuple(one for one in methods if not args.methods or one in args.methods.split(","))
@@ -139,10 +157,18 @@ def main() -> None:
         "| net | method | mean dB | worst output dB | bytes | CPU s |\n| --- | --- | --- | --- | --- | --- |",
         flush=True,
     )
+    results = Results(args.save)
+    kinds = [(target, method) for target, methods in wanted.items() for method in methods]
+    kinds += [(NNCF, "default")] if args.nncf else []
     for net in read_nets(args.nets):
-        if not args.only or net.name in args.only.split(","):
-            for row in rows(net, args.nncf, wanted):
-                print(row, flush=True)
+        if args.only and net.name not in args.only.split(","):
+            continue
+        measured = Measured(net)
+        with tempfile.TemporaryDirectory() as folder:
+            for target, method in kinds:
+                name = f"{net.name}/{target}/{method}"
+                row = results.get(name, lambda: measured.row(target, method, args.nncf, folder))  # noqa: B023
+                print(shown(name, row), flush=True)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,14 @@ def centred(parts: Iterable[list[Doubles]], count: int, origin: Floats | None = 
     return Moments(mean_a, mean_b, hessian, cross, count)
 
 
+def around_zero(m: Moments) -> Moments:
+    """The same moments around zero in place of the means: for layers without a bias, which cannot take up a mean error."""
+    hessian = m.hessian + m.quantized[:, :, None] * m.quantized[:, None, :]
+    cross = m.cross + m.exact[:, :, None] * m.quantized[:, None, :]
+    nothing = np.zeros_like(m.exact)
+    return Moments(nothing, nothing, hessian, cross, m.count)
+
+
 def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
     """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones by `damping`,
     and more when there are few positions for the number of weights."""

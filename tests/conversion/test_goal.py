@@ -70,9 +70,12 @@ def test_candidates_cost_more_and_more() -> None:
     assert not jobs[0].mixed
 
 
-def test_the_cheapest_file_that_keeps_it(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to", ["onnx-int8-static", "openvino-int8"])
+def test_the_cheapest_file_that_keeps_it(place: Path, tmp_path: Path, to: str) -> None:
+    if to == "openvino-int8":
+        pytest.importorskip("openvino", reason="openvino is not installed")
     how: dict[str, Any] = {"images": place / "images", "recipe": {"mean": (127.5,) * 3, "norm": (1 / 64,) * 3}}
-    pure = convert(place / "m.onnx", "onnx-int8-static", max_drop="snr>=5", out_dir=tmp_path / "a", **how)
+    pure = convert(place / "m.onnx", to, max_drop="snr>=5", out_dir=tmp_path / "a", **how)
     assert not pure.failures
     facts = pure.artifacts[0].details["held_out"]
     assert facts["asked"] == ["snr>=5"]
@@ -81,7 +84,7 @@ def test_the_cheapest_file_that_keeps_it(place: Path, tmp_path: Path) -> None:
     assert all(one.state == "int8" for one in pure.artifacts[0].decisions)
     better = convert(
         place / "m.onnx",
-        "onnx-int8-static",
+        to,
         max_drop=f"snr>={reached + 1}",
         budget=2.0,
         holdout=0.25,
@@ -92,7 +95,7 @@ def test_the_cheapest_file_that_keeps_it(place: Path, tmp_path: Path) -> None:
     assert any(one.state == "fp32" for one in better.artifacts[0].decisions)
     # The manifest has the job of the file that was taken, without the images that were held out.
     document = json.loads(Path(better.manifest).read_text(encoding="utf-8"))
-    job = document["targets"]["onnx-int8-static"]["job"]
+    job = document["targets"][to]["job"]
     assert job["mixed"]
     assert len(document["images"][job["images"]]["files"]) == 6
     assert "the same bytes as recorded" in repeat(better.manifest, out_dir=str(tmp_path / "c")).notes[0]

@@ -142,6 +142,20 @@ def test_the_activation_that_was_dropped_is_in_the_samples(place: Path, done: De
         np.testing.assert_allclose([printed[i] for i in range(5)], scores, atol=slack)
 
 
+@pytest.mark.parametrize(("flags", "warns"), [("fma avx2", True), ("avx2 avx512_vnni", False), ("neon", False)])
+def test_samples_warn_where_int8_sums_overflow(
+    place: Path, done: Deployment, tmp_path: Path, flags: str, warns: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
+    sample = (place / "out" / "samples" / "run_onnx_int8_static.py").read_text()
+    changed = place / "out" / "samples" / "other_processor.py"
+    changed.write_text(sample.replace('Path("/proc/cpuinfo")', f"Path({str(tmp_path / 'cpuinfo')!r})"))
+    words = [sys.executable, str(changed), str(place / "images" / "2.png")]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True)
+    changed.unlink()
+    assert ("AVX2 without VNNI" in ran.stderr) == warns
+
+
 def test_resume_leaves_out_what_has_not_changed(place: Path, done: Deployment) -> None:
     before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*") if path.name != "deploy.json"}
     again = go(place, place / "out", resume=True)

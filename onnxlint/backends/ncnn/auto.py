@@ -1,7 +1,8 @@
 """`--method auto` and `--mixed`: int8 nets that are closer to the float net than those of ncnn2int8.
 
-In this order: cross-layer equalization along every path of the graph (equalize.py), no clipping, weights refitted and
-rounded against each layer's output on quantized inputs (reconstruct.py), the last layers corrected (heads.py). With
+In this order: ranges of the channels that disturb the outputs most (ranges.py), cross-layer equalization along every
+path of the graph (equalize.py), weights refitted and rounded against each layer's output on quantized inputs
+(reconstruct.py), the last layers corrected (heads.py), and the plain methods as rivals (plain.py). With
 `mixed`, the layers whose float version brings the final outputs closest, for their bytes, stay in fp16; chosen greedily,
 the rest is rounded again.
 
@@ -16,13 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent, weight_scales
+from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import centre
 from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Answers, Evaluator, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
 from onnxlint.backends.ncnn.heads import corrected
+from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import Quantized, quantize
+from onnxlint.backends.ncnn.ranges import narrowed
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
@@ -59,19 +62,25 @@ class Step:
 @dataclass(frozen=True)
 class AutoResult:
     """The int8 net with its decisions; the rescaled float net, table and int8 weights it was made from; the layers
-    kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; and what numbers of
-    layers in fp16 lose for the task, where one is known."""
+    kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; the SNR of all methods
+    on their mirror images; and what numbers of layers in fp16 lose for the task, where one is known."""
 
     quantized: Quantized
     rounded: Rounded
     steps: tuple[Step, ...]
     snr_db: float
+    methods: Mapping[str, float]
     tried: tuple[tuple[int, Loss], ...] = ()
 
     @property
     def table(self) -> Table:
-        """The table of the rescaled net."""
+        """The table of the rescaled net, or of the float one where a plain method was taken."""
         return self.rounded.table
+
+    @property
+    def method(self) -> str:
+        """What was taken: `auto`, or the plain method that came closer."""
+        return max(self.methods, key=lambda name: self.methods[name])
 
 
 def auto(
@@ -111,6 +120,8 @@ def _auto(
     progress: Progress,
 ) -> AutoResult:
     channels, peaks = channel_peaks(net, some, threads, progress)
+    rivals = Rivals.of(net, some, input_scales(net, peaks), threads)
+    peaks = narrowed(net, some, channels, peaks, threads, progress)
     near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
     peaks |= {name: peaks[name] * np.float32(HEADROOM) for name in near & peaks.keys()}
     even, factors = equalize(net, channels, peaks)
@@ -122,15 +133,18 @@ def _auto(
         steps = choose_float_layers(even, free, some, budget=budget, threads=threads, progress=progress)
     judge = Evaluator(net, some, threads)
 
+    by_count: dict[int, dict[str, float]] = {}
+
     def made(count: int) -> tuple[Quantized, Rounded]:
         kept = keep | {step.layer for step in steps[:count]}
         rounded = reconstruct(even, scales, some, keep=kept, threads=threads, progress=progress)
         quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
         last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
         better = quantize(last.net, last.table, keep=kept, weights=last.weights)
-        if judge.score(better.net) < judge.score(quantized.net) - CORRECTION_COST:
-            return quantized, rounded
-        return better, last
+        worse = judge.score(better.net) < judge.score(quantized.net) - CORRECTION_COST
+        best, scores = rivals.best((quantized, rounded) if worse else (better, last), kept)
+        by_count[count] = scores
+        return best
 
     tried: list[tuple[int, Loss]] = []
     answers = Answers(net, [*some, *map(mirrored, some)], task, threads) if task is not None and steps else None
@@ -144,7 +158,7 @@ def _auto(
 
         count, (quantized, rounded), tried = least_loss(len(steps), measured)
         steps = steps[:count]
-    return AutoResult(quantized, rounded, steps, judge.score(quantized.net), tuple(tried))
+    return AutoResult(quantized, rounded, steps, judge.score(quantized.net), by_count[len(steps)], tuple(tried))
 
 
 def channel_peaks(
@@ -217,10 +231,7 @@ def choose_float_layers(
     """
     judge = Evaluator(even, spread(images, TRIAL_IMAGES), threads)
     layers = [layer for layer in even.layers if layer.name in scales]
-    table = table or Table(
-        {layer.name: weight_scales(layer) for layer in layers},
-        {name: np.asarray([s], np.float32) for name, s in scales.items()},
-    )
+    table = table or nearest_table(even, scales)
     left = int(budget * _size(quantize(even, table).net))
     noise = np.zeros((len(layers), len(judge.heads)))
     for i, layer in enumerate(layers):

@@ -257,8 +257,14 @@ def _make_int8(target: Target, source: str, files: tuple[str, ...], job: Job, pr
     notes: tuple[str, ...] = (
         f"mean SNR of the outputs on {counted(min(JUDGED, len(job.images)), 'calibration image')}: {ratio:.1f} dB",
     )
-    if method == "auto":
+    chosen = details.get("chosen")
+    if chosen == "auto":
         notes += (f"{os.path.basename(files[2])} is of the rescaled net inside it: no table for ncnn2int8",)
+    elif chosen:
+        ratios = details["trials_db"]
+        notes += (
+            f"{chosen} was taken: {ratios[chosen]:.1f} dB on mirrored images, where auto has {ratios['auto']:.1f}",
+        )
     return Artifact(target.name, files, _decisions(quantized, steps), (*notes, *inputs.notes()), details)
 
 
@@ -299,8 +305,11 @@ def int8(
             progress=progress,
         )
         quantized, steps, table = made.quantized, made.steps, made.table
-        head = f"{AUTO}\n"
-        details["table"] = "of the rescaled net, not of the float one"
+        details["trials_db"] = {name: round(value, 2) for name, value in made.methods.items()}
+        details["chosen"] = made.method
+        if made.method == "auto":
+            head = f"{AUTO}\n"
+            details["table"] = "of the rescaled net, not of the float one"
         if candidates := facts_of(made.tried):
             details["candidates"] = candidates
     else:

@@ -43,12 +43,13 @@ def heads(net: Network) -> list[str]:
 
 
 class Evaluator:
-    """Compares nets with `net` on inputs (C, H, W) that are held in memory."""
+    """Compares nets with `net` on inputs (C, H, W) that are held in memory: their heads and, with `outputs`, the outputs
+    as well where these are something else."""
 
-    def __init__(self, net: Network, images: Sequence[Floats], threads: int = 2) -> None:
+    def __init__(self, net: Network, images: Sequence[Floats], threads: int = 2, *, outputs: bool = False) -> None:
         self.images = list(images)
         self.threads = threads
-        self.heads = heads(net)
+        self.heads = list(dict.fromkeys([*heads(net), *(net.outputs() if outputs else ())]))
         self.truth = self._run(net)
         self.power = [np.array([_power(h) for h in one]) for one in self.truth]
 

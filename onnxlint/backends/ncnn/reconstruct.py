@@ -25,6 +25,7 @@ from onnxlint.backends.rounding import (
     REFIT_DAMPING,
     Doubles,
     Moments,
+    around_zero,
     best_scales,
     centred,
     moved_bias,
@@ -199,6 +200,8 @@ def _fit_layer(
     """The layer with the values of its rounded weights (int8, or fp16 where it is not to be quantized) and the bias
     that goes with them; the int8 weights and their scales."""
     old = arith.weight_matrix(layer).astype(np.float64)
+    if layer.blob("bias") is None:
+        m = around_zero(m)
     weight = refit(old, m, REFIT_DAMPING)
     integers, scales = np.zeros(0, np.int8), np.zeros(0, np.float32)
     if quantized:

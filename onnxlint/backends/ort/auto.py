@@ -2,7 +2,8 @@
 
 In this order: cross-layer equalization (equalize.py), ranges that clip little, weights refitted and rounded against each
 layer's output (reconstruct.py), the last layers corrected (heads.py). With `mixed`, the layers that disturb the outputs
-most for their bytes stay in float32.
+most for their bytes stay in float32. The plain methods are rivals: one that comes closer to the float model on mirrored
+calibration images is taken.
 
 Every choice is made by the outputs' SNR on calibration images, computed by onnxruntime.
 """
@@ -38,6 +39,9 @@ SMALL_SHARE = 0.002
 
 FEW_BYTES = 64
 """Added to the bytes that a layer costs in float: one that costs next to nothing is not a reason to take a useless one."""
+
+RIVAL_IMAGES = 8
+"""Mirrored calibration images on which the plain methods are compared with what was fitted."""
 
 NEARLY_EXACT = 60.0
 """dB that equalization has to keep: it only regroups float32 arithmetic."""
@@ -121,7 +125,8 @@ def auto(
     judge = Judge.of(plan.name, model, inputs, plan.threads)
     progress(f"int8: takes about {_estimate(model, plan, time.perf_counter() - started):.0f} s", 0, None)
     trials: dict[str, float] = {}
-    base = _base(model, inputs, judge, plan, trials)
+    rivals = _Rivals.of(model, inputs, plan)
+    base = _base(model, inputs, judge, plan, trials, rivals)
     candidates = candidate_ranges(base, seen(base, activations(base, plan.keep), progress))
     first = {key: ranges[0] for key, ranges in candidates.items()}
     plain = quantize(base, first, plan.keep, levels=plan.levels)
@@ -131,7 +136,8 @@ def auto(
     def made(count: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         keep = plan.keep | {step.layer for step in steps[:count]}
         nearest = quantize(base, first, keep, levels=plan.levels) if count else plain
-        return _rounded(base, candidates, nearest, keep, inputs, judge, plan, trials, progress)
+        fitted = _rounded(base, candidates, nearest, keep, inputs, judge, plan, trials, progress)
+        return rivals.best(fitted, keep, trials)
 
     answers = None
     if plan.task is not None and steps:
@@ -184,6 +190,54 @@ def _rounded(
     )
 
 
+@dataclass(frozen=True)
+class _Rivals:
+    """The plain methods on the model as it is.
+
+    Attributes:
+        model: The float model.
+        seen: Histograms of its values.
+        judge: Of the outputs, on inputs that nothing is fitted to.
+        levels: Largest integer of a weight.
+    """
+
+    model: onnx.ModelProto
+    seen: Mapping[str, Histogram]
+    judge: Judge
+    levels: int
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> _Rivals:
+        judged = mirrors(inputs[:: -(-len(inputs) // RIVAL_IMAGES)])
+        judge = Judge.of(plan.name, model, judged, plan.threads, outputs=True)
+        return cls(model, _histograms(model, inputs, plan), judge, plan.levels)
+
+    def best(
+        self, fitted: tuple[onnx.ModelProto, tuple[str, ...]], keep: frozenset[str], trials: dict[str, float]
+    ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        """What was fitted, or what a plain method makes where that is closer, with a note."""
+        best, notes = fitted
+        scores = {"auto": self.judge.score(best)}
+        for method in METHODS:
+            ranges = {key: clipped(method, one) for key, one in self.seen.items()}
+            made = quantize(self.model, ranges, keep, levels=self.levels)
+            score = self.judge.score(made)
+            if score > max(scores.values()):
+                best, notes = (
+                    made,
+                    (f"{method} was taken: {score:.1f} dB on mirrored images, where auto has {scores['auto']:.1f}",),
+                )
+            scores[method] = score
+        trials.update({f"{name}, mirrored images": value for name, value in scores.items()})
+        return best, notes
+
+
+def _histograms(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> dict[str, Histogram]:
+    names = activations(model, plan.keep)
+    compute = computer(model, names, plan.name, plan.threads)
+    return histograms(inputs, compute, names, extremes(inputs, compute, names))
+
+
 def candidate_ranges(model: onnx.ModelProto, seen: Mapping[str, Histogram]) -> dict[str, list[Range]]:
     """Ranges to choose from, for each value that is rounded."""
     known = layers(model)
@@ -222,6 +276,7 @@ def _base(
     judge: Judge,
     plan: Plan,
     trials: dict[str, float],
+    rivals: _Rivals,
 ) -> onnx.ModelProto:
     """The model, or the equalized one where that is computed as exactly and loses less when it is quantized."""
     even = even_model(model, inputs, plan)
@@ -229,9 +284,7 @@ def _base(
         return model
     scores = []
     for one, label in ((model, "as it is"), (even, "equalized")):
-        names = activations(one, plan.keep)
-        compute = computer(one, names, plan.name, plan.threads)
-        found = histograms(inputs, compute, names, extremes(inputs, compute, names))
+        found = rivals.seen if one is model else _histograms(one, inputs, plan)
         ranges = {key: clipped(METHODS[0], histogram) for key, histogram in found.items()}
         trials[label] = judge.score(quantize(one, ranges, plan.keep, levels=plan.levels))
         scores.append(trials[label])

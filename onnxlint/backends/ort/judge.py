@@ -42,13 +42,23 @@ class Judge:
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, name: str, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], threads: int) -> Judge:
-        """A judge by a float model."""
+    def of(
+        cls,
+        name: str,
+        model: onnx.ModelProto,
+        inputs: Sequence[Mapping[str, Array]],
+        threads: int,
+        *,
+        outputs: bool = False,
+    ) -> Judge:
+        """A judge by a float model; with `outputs`, by probabilities as well as by what they are made of."""
         makers = {out: node for node in model.graph.node for out in node.output}
         found: dict[str, None] = {}
         for value in model.graph.output:
             node = makers.get(value.name)
             found[node.input[0] if node is not None and node.op_type in SATURATING else value.name] = None
+        if outputs:
+            found.update(dict.fromkeys(value.name for value in model.graph.output))
         judge = cls(name, inputs, threads, list(found))
         judge.truth = judge._outputs(model, inputs)
         judge.parts = _parts(model, name, judge.names, inputs[0], judge.truth[0])

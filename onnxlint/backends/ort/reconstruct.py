@@ -28,6 +28,7 @@ from onnxlint.backends.rounding import (
     REFIT_DAMPING,
     Doubles,
     Moments,
+    around_zero,
     best_scales,
     centred,
     moved_bias,
@@ -195,6 +196,8 @@ class _Walk:
         self, node: onnx.NodeProto, layer: Layer | None, old: Doubles, shape: tuple[int, ...], m: Moments
     ) -> None:
         key = node.input[1]
+        if len(node.input) < 3 or not node.input[2]:
+            m = around_zero(m)
         refitted = refit(old, m, REFIT_DAMPING)
         scales = np.zeros(0, np.float32)
         if layer is not None:

@@ -128,6 +128,7 @@ class Plan:
         logits: Whether a softmax has to be applied to the scores of a classifier.
         scale, shift: Of each channel, from the output to pixels (super-resolution).
         d: How detections are decoded; None for other tasks.
+        overflows: Whether int8 sums overflow on x86 with AVX2 alone, as weights have all 8 bits.
     """
 
     target: str
@@ -149,6 +150,7 @@ class Plan:
     scale: tuple[float, ...] = ()
     shift: tuple[float, ...] = ()
     d: DetectionPlan | None = None
+    overflows: bool = False
 
     @property
     def activations(self) -> frozenset[str]:
@@ -206,6 +208,7 @@ def make_plan(
         recipe.mean or (0.0,) * recipe.channels,
         recipe.norm or (1.0,) * recipe.channels,
         classes=() if callable(classes) else tuple(classes),
+        overflows=target == "onnx-int8-static" and _overflows(files[0]),
     )
     if task is None:
         return plan
@@ -217,6 +220,13 @@ def make_plan(
     if task == "super-resolution":
         return _super_resolution(plan, outputs, recipe)
     return _vector(plan, outputs)
+
+
+def _overflows(path: str) -> bool:
+    from onnxlint.backends.ort.saturation import has_large
+    from onnxlint.backends.ort.session import load
+
+    return has_large(load(path).graph.initializer)
 
 
 def _vector(plan: Plan, outputs: Sequence[Array]) -> Plan:

@@ -11,7 +11,7 @@ import pytest
 from onnxlint.accuracy.loss import AnswerLoss
 from onnxlint.backends import rounding
 from onnxlint.backends.ncnn import auto as ncnn_auto
-from onnxlint.backends.ncnn import calibrate, reconstruct
+from onnxlint.backends.ncnn import calibrate, ranges, reconstruct
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
 from onnxlint.backends.ncnn.format import dump_bin, dump_param, load, parse_bin, parse_param
@@ -241,3 +241,61 @@ def test_a_matrix_that_is_not_positive_definite_is_damped() -> None:
     hessian = np.diag([1.0, 1.0, -0.05])[None]
     q = rounding.round_weights(np.ones((1, 2, 3)), np.full((1, 2), 7.0), hessian, 7, 0.01)
     assert np.array_equal(q, np.full((1, 2, 3), 7.0))
+
+
+def test_layers_without_a_bias_are_refitted_with_their_mean() -> None:
+    rng = np.random.default_rng(0)
+    exact = (3 + rng.normal(size=(1, 6, 4000))).astype(np.float32)
+    given = np.round(exact * 0.4) / np.float32(0.4) + np.float32(0.3)
+    m = rounding.centred([rounding.sums_of(exact, given)], exact.shape[2])
+    weight = rng.normal(size=(1, 5, 6))
+
+    def error(new: reconstruct.Doubles) -> float:
+        return float(((weight @ exact - new @ given) ** 2).mean())
+
+    around = error(rounding.refit(weight, rounding.around_zero(m), 0.01))
+    assert around < 0.8 * error(rounding.refit(weight, m, 0.01))
+    assert around < 0.8 * error(weight)
+
+
+def test_a_net_without_biases_is_better_than_by_plain_methods() -> None:
+    bare = NET.with_layers(
+        {
+            layer.name: replace(layer.with_param(5 if layer.type != "InnerProduct" else 1, "0"), blobs=(weight,))
+            for layer in NET.layers
+            if (weight := layer.blob("weight")) is not None
+        }
+    )
+    made = ncnn_auto.auto(bare, inputs())
+    assert made.method == "auto"
+    assert made.methods["auto"] > max(made.methods[name] for name in ("kl", "aciq", "min-max"))
+
+
+def test_a_plain_method_is_taken_where_it_is_closer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **more: object) -> reconstruct.Rounded:
+        good = reconstruct.reconstruct(*args, **more)  # type: ignore[arg-type]
+        return replace(good, weights={name: q // 4 for name, q in good.weights.items()})
+
+    monkeypatch.setattr(ncnn_auto, "reconstruct", broken)
+    made = ncnn_auto.auto(NET, inputs())
+    assert made.method in ("kl", "aciq", "min-max")
+    best = made.methods[made.method]
+    assert best > made.methods["auto"] + 3
+    again = quantize(NET, parse_table(dump_table(made.table))).net  # a table of the float net
+    judge = Evaluator(NET, inputs())
+    assert abs(judge.score(again) - judge.score(made.quantized.net)) < 0.5
+
+
+def test_ranges_are_narrowed_only_where_the_outputs_are_closer() -> None:
+    images = inputs(size=48)
+    images[0][:, 20, 20] *= 100  # one bright dot: what is rounded within its range loses the rest
+    channels, peaks = ncnn_auto.channel_peaks(NET, images)
+    found = ranges.narrowed(NET, images, channels, peaks)
+    outputs = ranges._Outputs(NET, images, 1)
+    changed = [name for name in peaks if not np.array_equal(found[name], peaks[name])]
+    assert changed
+    assert "in0" not in changed
+    for name in changed:
+        values, every = outputs.blob(name), range(len(peaks[name]))
+        before, after = (outputs.noise(name, values, one[name], every) for one in (peaks, found))
+        assert after < before

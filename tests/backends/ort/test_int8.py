@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.backends import Artifact, Job, backend_for, find_target
+from onnxlint.backends.ort import auto, qdq
 from onnxlint.backends.ort.calibrate import CANDIDATES, Histogram, clipped, divergence
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe
@@ -328,3 +329,35 @@ def test_a_condition_of_the_model_explains_a_shape(tmp_path: Path) -> None:
     arrays = np.random.default_rng(0).standard_normal((3, 3, 24, 24)).astype(np.float32)
     with pytest.raises(OnnxlintError, match=r"is 1×3×24×24: 24 on axis 2 violates .*\(H % 16 == 0\)"):
         make(tmp_path, model, images=ImageSet("inputs", arrays=arrays))
+
+
+def test_a_plain_method_is_taken_where_it_is_closer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(base: onnx.ModelProto, candidates: Any, *_: Any) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        return qdq.quantize(base, {key: one[0] for key, one in candidates.items()}, frozenset(), levels=1), ()
+
+    pixels = ImageSet("pixels", arrays=PIXELS)
+    plain = [make(tmp_path, network(), images=pixels, method=one)[0].details["snr_db"] for one in auto.METHODS]
+    monkeypatch.setattr(auto, "_rounded", broken)
+    artifact, _, _ = make(tmp_path, network(), images=pixels, method="auto")
+    (note,) = [one for one in artifact.notes if "was taken" in one]
+    assert note.split()[0] in auto.METHODS
+    assert artifact.details["snr_db"] in plain
+
+
+def test_a_product_without_a_bias_keeps_its_mean(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    model = network(size=24)
+    del model.graph.output[:]
+    weight = generator.standard_normal((8, 6)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "bare.w"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Transpose", ["wide1.act"], ["last"], perm=[0, 2, 3, 1], name="last"),
+            helper.make_node("MatMul", ["last", "bare.w"], ["product"], name="bare"),
+            helper.make_node("ReduceMean", ["product"], ["z"], axes=[1, 2], keepdims=0, name="mean"),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 6]))
+    ours, _, _ = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS), method="auto")
+    plain, _, _ = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS), method="percentile")
+    assert ours.details["snr_db"] > plain.details["snr_db"]

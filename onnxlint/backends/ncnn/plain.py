@@ -1,0 +1,78 @@
+"""The plain methods as rivals of `auto`: whichever comes closest to the float net on inputs that nothing was fitted to is
+taken, so that `auto` is not worse than the methods that it is to replace."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlint.backends.ncnn.calibrate import make_table, weight_scales
+from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+from onnxlint.backends.ncnn.format import Network
+from onnxlint.backends.ncnn.quantize import Quantized, quantize
+from onnxlint.backends.ncnn.reconstruct import Rounded
+from onnxlint.backends.ncnn.table import Table, quantizable
+from onnxlint.backends.outputs import mirrored
+
+Floats = npt.NDArray[np.float32]
+
+JUDGED = 12
+"""Mirrored calibration images on which they are compared."""
+
+
+def nearest_table(net: Network, scales: Mapping[str, float]) -> Table:
+    """The table of a net whose inputs have these scales: each weight channel by its largest weight."""
+    layers = [layer for layer in net.layers if quantizable(layer) and layer.name in scales]
+    return Table(
+        {layer.name: weight_scales(layer) for layer in layers},
+        {name: np.asarray([scale], np.float32) for name, scale in scales.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Tables of a float net by the plain methods, and a judge.
+
+    Attributes:
+        net: The float net.
+        tables: Method → table.
+        judge: Of the outputs, and of what a Softmax makes them of.
+    """
+
+    net: Network
+    tables: Mapping[str, Table]
+    judge: Evaluator
+
+    @classmethod
+    def of(cls, net: Network, images: Sequence[Floats], scales: Mapping[str, float], threads: int) -> Rivals:
+        """By kl, aciq and min-max.
+
+        Args:
+            net: The float net.
+            images: Calibration inputs (C, H, W).
+            scales: Layer → scale of its input by its largest value.
+            threads: How many images are computed at a time.
+        """
+        judge = Evaluator(net, [mirrored(x) for x in spread(images, JUDGED)], threads, outputs=True)
+        tables = {
+            "kl": make_table(net, images, "kl", threads=threads),
+            "aciq": make_table(net, images, "aciq", threads=threads),
+            "min-max": nearest_table(net, scales),
+        }
+        return cls(net, tables, judge)
+
+    def best(
+        self, ours: tuple[Quantized, Rounded], keep: Collection[str]
+    ) -> tuple[tuple[Quantized, Rounded], dict[str, float]]:
+        """`ours` or what a plain method makes, and all their scores in dB, `auto` and by method."""
+        best = ours
+        scores = {"auto": self.judge.score(ours[0].net)}
+        for method, table in self.tables.items():
+            made = quantize(self.net, table, keep=keep)
+            scores[method] = self.judge.score(made.net)
+            if scores[method] > max(value for name, value in scores.items() if name != method):
+                best = (made, Rounded(self.net, table, {}))
+        return best, scores
