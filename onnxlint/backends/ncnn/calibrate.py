@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -351,12 +352,16 @@ def _equalize_outputs(net: Network, images: Iterable[Floats], table: Table, thre
     inputs = [np.ascontiguousarray(x) for x in itertools.islice(images, EQ_IMAGES)]
     reads = calibrated_blobs(net)
     layers = {layer.name: layer for layer in net.layers if layer.name in reads}
+    blobs = list(dict.fromkeys(reads.values()))
+    first = dict(zip(blobs, runner.run(inputs[0], blobs), strict=True))
+    seconds = _eq_seconds([(layer, first[reads[name]]) for name, layer in layers.items()]) * len(inputs)
+    progress(f"eq: takes about {math.ceil(seconds / max(1, threads))} s", 0, None)
     factors = np.float32(0.5) + np.float32(1.5 / EQ_STEPS) * np.arange(EQ_STEPS, dtype=np.float32)
     weights = dict(table.weights)
     bottoms = dict(table.inputs)
     done = 0
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for blob in dict.fromkeys(reads.values()):
+        for blob in blobs:
             readers = [layers[name] for name, source in reads.items() if source == blob]
             scale = float(bottoms[readers[0].name][0])
             activations = [np.array(ys[0]) for ys in runner.map(inputs, [blob], threads)]
@@ -374,6 +379,28 @@ def _equalize_outputs(net: Network, images: Iterable[Floats], table: Table, thre
             for layer in readers:
                 bottoms[layer.name] = np.asarray([best], np.float32)
     return Table(weights, bottoms)
+
+
+def _eq_seconds(layers: Sequence[tuple[Layer, Floats]]) -> float:
+    """Seconds that the candidates of all layers take for one input on one core, by the speed of the same arithmetic here.
+
+    Args:
+        layers: Each with the blob that it reads, for one input.
+    """
+    products = elements = 0.0
+    for layer, x in layers:
+        g, m, k = arith.weight_matrix(layer).shape
+        p = min(arith.position_count(layer, x), EQ_POSITIONS)
+        products += 2 * EQ_STEPS * g * m * k * p  # scales of weights, then those of the input
+        elements += EQ_STEPS * g * (2 * m + k) * p  # outputs of both, and rounded inputs
+    rng = np.random.default_rng(0)
+    a, b = rng.random((256, 256), np.float32), rng.random((256, EQ_POSITIONS), np.float32)
+    started = time.perf_counter()
+    a @ b
+    product = (time.perf_counter() - started) / (a.shape[0] * b.size)
+    started = time.perf_counter()
+    arith.quantize_input(b, 100.0)
+    return float(products * product + elements * (time.perf_counter() - started) / b.size)
 
 
 def _positions(layer: Layer, x: Floats) -> npt.NDArray[np.intp] | None:

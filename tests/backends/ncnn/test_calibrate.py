@@ -128,3 +128,14 @@ def test_useless_images(images, problem: str, method: calibrate.Method) -> None:
 def test_wrong_channel_count() -> None:
     with pytest.raises(OnnxlintError):
         calibrate.make_table(NET, [np.ones((1, 24, 24), np.float32)], "kl")
+
+
+def test_eq_says_what_it_will_take_before_it_starts() -> None:
+    said: list[str] = []
+    calibrate.make_table(small(), inputs(), "eq", progress=lambda what, _done, _total: said.append(what))
+    told = next(i for i, what in enumerate(said) if what.startswith("eq: takes about "))
+    assert told < said.index("scales by output")
+    few, many = inputs(1, 24)[0], inputs(1, 96)[0]
+    layer = small().layer("stem")
+    least = [min(calibrate._eq_seconds([(layer, x)]) for _ in range(5)) for x in (few, many)]
+    assert 0 < least[0] < least[1]
