@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -96,7 +97,7 @@ def test_a_full_disk_leaves_the_earlier_net(tmp_path: Path, monkeypatch: pytest.
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     real = os.fdopen
 
-    def full(handle: int, *words: object) -> object:
+    def full(handle: int, *words: Any) -> object:
         file = real(handle, *words)
         if os.path.getsize(tmp_path / "net.bin") and len(list(tmp_path.iterdir())) == 4:
             os.close(handle)  # the second of the new files cannot be written

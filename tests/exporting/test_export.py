@@ -87,7 +87,7 @@ def test_traced_nodes_name_their_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sizes_of_example_inputs_can_be_free() -> None:
-    np.savez("in.npz", image=np.random.default_rng(0).random((1, 3, 8, 8), np.float32), ids=np.int64([[0, 1, 2]]))
+    np.savez("in.npz", image=np.random.default_rng(0).random((1, 3, 8, 8), np.float32), ids=np.array([[0, 1, 2]]))
     report = traced(nets.Two(), inputs="in.npz", dynamic=["image=N,3,H,W", "ids=N,T"])
     assert report.verification is not None
     assert len(report.verification.trials) == 4

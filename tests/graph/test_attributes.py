@@ -1,5 +1,7 @@
 """Values of attributes."""
 
+from typing import Any
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -37,7 +39,7 @@ def test_nested_graphs_have_labels() -> None:
 
 
 def test_an_attribute_of_another_type_than_its_default_is_absent() -> None:
-    values: dict[str, object] = {"group": [1], "alpha": 2, "axis": 0.5, "mode": 3, "epsilon": "x", "keepdims": 0}
+    values: dict[str, Any] = {"group": [1], "alpha": 2, "axis": 0.5, "mode": 3, "epsilon": "x", "keepdims": 0}
     (node,) = GraphView(
         Model(
             "m.onnx", helper.make_model(helper.make_graph([helper.make_node("Own", [], [], **values)], "g", [], [])), 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -77,7 +79,7 @@ def test_each_type_both_ways(kind: str) -> None:
         ({"value": helper.make_tensor("t", TensorProto.INT64, [2], [7, 8])}, (7, 8)),
     ],
 )
-def test_constant_nodes(attributes: dict[str, object], values: tuple[float, ...]) -> None:
+def test_constant_nodes(attributes: dict[str, Any], values: tuple[float, ...]) -> None:
     node = onnx.helper.make_node("Constant", [], ["y"], **attributes)
     numbers = numbers_of(node)
     assert numbers is not None

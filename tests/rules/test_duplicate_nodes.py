@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -41,7 +43,7 @@ def repetitive(draw: st.DrawFn) -> onnx.ModelProto:
         kind = draw(st.sampled_from((*ONE_TO_ONE, "Add", "Mul", "Split")))
         read = draw(st.sampled_from(values))
         if kind in ONE_TO_ONE:
-            attributes = {"alpha": draw(st.sampled_from((0.25, 0.5)))} if kind == "LeakyRelu" else {}
+            attributes: dict[str, Any] = {"alpha": draw(st.sampled_from((0.25, 0.5)))} if kind == "LeakyRelu" else {}
             nodes.append(helper.make_node(kind, [read], [f"v{i}"], **attributes))
         elif kind == "Split":
             nodes.append(helper.make_node(kind, [read], [f"v{i}", f"w{i}"], axis=0))

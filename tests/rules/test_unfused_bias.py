@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import onnx
 from hypothesis import given, settings
@@ -38,7 +40,7 @@ def sums(draw: st.DrawFn) -> tuple[onnx.ModelProto, bool]:
         constants.append(tensor((channels,), "b"))
     order = ["t", "c"] if draw(st.booleans()) else ["c", "t"]
     nodes = [
-        helper.make_node(op, ["x", "w", *["b"] * has_bias], ["t"], **({"group": group} if group > 1 else {})),
+        helper.make_node(op, ["x", "w", *["b"] * has_bias], ["t"], **cast(Any, {"group": group} if group > 1 else {})),
         helper.make_node("Add", order, ["y"]),
     ]
     info = [
@@ -66,4 +68,4 @@ def test_what_is_a_bias_becomes_one(made: tuple[onnx.ModelProto, bool]) -> None:
     fixed, report = fix_model(Model("m.onnx", model, 0), Plan((RULE,), Options()), Request())
     assert bool(report.applied) == is_bias
     assert [node.op_type for node in fixed.graph.node].count("Add") == (not is_bias)
-    np.testing.assert_array_equal(before, ReferenceEvaluator(fixed).run(None, data)[0])
+    np.testing.assert_array_equal(before, cast(Any, ReferenceEvaluator(fixed).run(None, data))[0])

@@ -12,7 +12,7 @@ import random
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ def _feed(value: onnx.ValueInfoProto, bound: Mapping[str, int], seed: int) -> Ar
             continue
         symbol = axis_symbol(dim.dim_param, value.name, axis)
         expression = parse_size(symbol)
-        shape.append(bound[symbol] if expression is None else substitute(expression, bound))
+        shape.append(bound[symbol] if expression is None else cast(int, substitute(expression, bound)))
     generator = np.random.default_rng((seed, zlib.crc32(value.name.encode())))
     dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
     if dtype.kind == "f":

@@ -250,7 +250,7 @@ def test_layers_without_a_bias_are_refitted_with_their_mean() -> None:
     m = rounding.centred([rounding.sums_of(exact, given)], exact.shape[2])
     weight = rng.normal(size=(1, 5, 6))
 
-    def error(new: reconstruct.Doubles) -> float:
+    def error(new: Doubles) -> float:
         return float(((weight @ exact - new @ given) ** 2).mean())
 
     around = error(rounding.refit(weight, rounding.around_zero(m), 0.01))
