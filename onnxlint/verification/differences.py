@@ -17,11 +17,13 @@ class Difference:
         outcome: `equal`, `close`, `different` or `original failed`.
         worst: Largest absolute difference; infinite if they cannot be compared.
         why: In words, where they differ in more than values.
+        zero_signs: Whether zeros of equal values have different signs.
     """
 
     outcome: str
     worst: float = 0.0
     why: str = ""
+    zero_signs: bool = False
 
 
 def compare(a: Any, b: Any, rtol: float, atol: float) -> Difference:
@@ -53,7 +55,8 @@ def compare(a: Any, b: Any, rtol: float, atol: float) -> Difference:
     if x.dtype.kind in "fc":
         same |= np.isnan(x) & np.isnan(y)
     if bool(np.all(same)):
-        return Difference("equal")
+        signs = x.dtype.kind == "f" and bool(np.any(np.signbit(x) != np.signbit(y), where=x == 0))
+        return Difference("equal", zero_signs=signs)
     wide = np.complex128 if x.dtype.kind == "c" else np.float64
     p, q = x[~same].astype(wide), y[~same].astype(wide)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -69,7 +72,7 @@ def compare(a: Any, b: Any, rtol: float, atol: float) -> Difference:
     return Difference("close" if is_close else "different", worst)
 
 
-def severity(difference: Difference) -> tuple[int, float]:
+def severity(difference: Difference) -> tuple[int, float, bool]:
     """Sorts differences: the worst is the largest."""
     """What differences are ordered by: outcome first, then the worst difference."""
-    return ("equal", "close", "different").index(difference.outcome), difference.worst
+    return ("equal", "close", "different").index(difference.outcome), difference.worst, difference.zero_signs

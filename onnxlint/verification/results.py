@@ -49,12 +49,13 @@ class Trial:
     Attributes:
         dims: Sizes of the free dimensions (`N=3, H=96, W=160`); empty for static models; for `user` the file's name.
         kind: What the inputs were.
-        outcome: `equal` bit by bit, `close` within the tolerance, `different`. The others say nothing about the fix:
+        outcome: `equal`, `close` within the tolerance, `different`. The others say nothing about the fix:
             `original failed`; `excluded`: different for a batch of 0, which is not claimed to be equal; `ran`: the
             fixed model alone, at a size that was set free.
         worst: Largest absolute difference; infinite if outputs cannot be compared (shapes, a failed run).
         output: The output that differs most; empty if none does.
         why: The failure, if it is more than different values.
+        zero_signs: Whether zeros of outputs that are equal have different signs.
     """
 
     dims: str
@@ -63,6 +64,7 @@ class Trial:
     worst: float = 0.0
     output: str = ""
     why: str = ""
+    zero_signs: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Verification:
         if not self._ran:
             return "not: nothing was run"
         is_close = any(trial.outcome == "close" for trial in self._ran)
-        how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else "bit-equal"
+        same = "equal but for the sign of zeros" if any(trial.zero_signs for trial in self._ran) else "bit-equal"
+        how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else same
         names = [printable(dims) for dims in self.shapes if dims]
         shown = "; ".join(names[:6]) + ("; …" if len(names) > 6 else "")
         text = f"{how} in {self.engine} on {counted(len(self._ran), 'input')}{f' ({shown})' if shown else ''}"

@@ -115,6 +115,7 @@ def result(task: Task, setting: Setting, difference: Difference, output: str) ->
             "worst": difference.worst,
             "output": output,
             "why": difference.why,
+            "zero_signs": difference.zero_signs,
         }
     }
 

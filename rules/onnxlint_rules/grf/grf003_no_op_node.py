@@ -22,6 +22,7 @@ from onnxlint_rules._graph import (
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules._tensors import read_inline
 from onnxlint_rules.grf._folding import foldable_nodes, shape_nodes
+from onnxlint_rules.grf._zero_signs import zero_signs_matter
 from onnxlint_rules.shp._operands import resize_factors
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class NoOpNode(Rule):
     ## Fix safety
 
     Exact: consumers read the input in place of the output. Where the output is a graph output, the node that makes the
-    input has to take over the name. `x + 0` turns -0.0 into 0.0, and is otherwise exact.
+    input has to take over the name. `x + 0` turns -0.0 into 0.0, and is otherwise exact: it is reported only in models that
+    cannot tell the two apart, and not where a node divides by what may be zero, or is not ONNX's own.
 
     ## References
 
@@ -249,6 +251,8 @@ def _groups(view: GraphView) -> dict[tuple[str, str, str], list[Node]]:
         reason = "" if is_parametric(node) else _REASONS[node.op](node)
         if not reason or id(node) in shape_nodes(view) or not _removable(node) or _is_arithmetic(node):
             continue
+        if node.op in _ZEROS and zero_signs_matter(view):
+            continue
         hidden = ""
         if id(node) in foldable_nodes(view):
             if node.op != "Identity" or not is_fixed(node.graph, node.input(0)) or _is_folded(node):
@@ -257,6 +261,10 @@ def _groups(view: GraphView) -> dict[tuple[str, str, str], list[Node]]:
         found.setdefault((node.op, reason, hidden), []).append(node)
     view.memo["onnxlint_rules.no_ops"] = found
     return found
+
+
+_ZEROS = frozenset(("Add", "AveragePool", "Mean", "Resize", "Sub", "Sum", "Upsample"))
+"""Operators that may turn -0.0 into 0.0 where they do nothing else."""
 
 
 def _undoes(node: Node) -> bool:
