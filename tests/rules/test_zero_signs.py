@@ -61,10 +61,12 @@ def test_what_verification_found_is_not_called_bit_equal(tmp_path: Path) -> None
         onnx.parser.parse_model(ADDED.format("a = Tanh (b)\n y = Relu (a)").replace("Neg", "Relu")), tmp_path / "m.onnx"
     )
     report = onnxlint.fix(tmp_path / "m.onnx", tmp_path / "same.onnx")
+    assert report.verification is not None
     assert "bit-equal" in report.verification.summary()
     text = ADDED.format("y = Tanh (b)").replace("n = Neg (x)", "p = Relu (x)\n n = Neg (p)")
     onnx.save(onnx.parser.parse_model(text), tmp_path / "n.onnx")
     report = onnxlint.fix(tmp_path / "n.onnx", tmp_path / "other.onnx")
+    assert report.verification is not None
     assert "equal but for the sign of zeros" in report.verification.summary()
 
 
