@@ -63,7 +63,7 @@ def test_several_models(here: Path) -> None:
         ("a.onnx -o c.onnx --in-place", "-o and --in-place cannot be used together: each names the output"),
         ("- --in-place", "--in-place cannot be used with stdin: there is no file to replace"),
         ("a.onnx --diff --rename image", "--rename: 'image' is not of the form OLD=NEW"),
-        ("a.onnx --diff --inputs none.npz", "--inputs none.npz: no such file"),
+        ("a.onnx --diff --inputs none.npz", "--inputs none.npz: no such file; check the path"),
         ("a.onnx --diff --opset 99", f"--opset 99: operator sets up to {NEWEST} can be written; give a lower one"),
         ("a.onnx --diff --bind image", "--bind: 'image' is not of the form NAME=VALUE"),
         ("a.onnx --diff --static height", "--static height: name the input, such as --static 'image=1,3,8,8'"),

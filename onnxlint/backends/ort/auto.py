@@ -59,6 +59,7 @@ METHODS = ("percentile", "minmax", "mse")
 """Candidate ranges of each value; reconstruct.py takes the one that disturbs the layers after it least."""
 
 Histograms = Callable[[onnx.ModelProto, Sequence[str], Progress], dict[str, Histogram]]
+Adapted = Callable[[onnx.ModelProto, Mapping[str, Histogram]], dict[str, Histogram]]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Plan:
         threads: For onnxruntime.
         task: What outputs are used for: of several numbers of layers in float, the one is taken that loses least of its
             answers on the calibration images and their mirror images.
+        adapted: What the target makes of the histograms of a model's values; None: nothing.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Plan:
     levels: int = LEVELS[8]
     threads: int = 2
     task: TaskLoss | None = None
+    adapted: Adapted | None = None
 
 
 def auto(
@@ -235,7 +238,8 @@ class _Rivals:
 def _histograms(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> dict[str, Histogram]:
     names = activations(model, plan.keep)
     compute = computer(model, names, plan.name, plan.threads)
-    return histograms(inputs, compute, names, extremes(inputs, compute, names))
+    found = histograms(inputs, compute, names, extremes(inputs, compute, names))
+    return plan.adapted(model, found) if plan.adapted is not None else found
 
 
 def candidate_ranges(model: onnx.ModelProto, seen: Mapping[str, Histogram]) -> dict[str, list[Range]]:

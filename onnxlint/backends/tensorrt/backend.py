@@ -156,9 +156,14 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
 
         ranges = calibrate.extremes(stream(), compute, names, told, cluster)
         found = calibrate.histograms(stream(), compute, names, ranges, told, cluster)
-        return symmetric.mirrored(found, symmetric.groups(one, names))
+        return around_zero(one, found)
 
-    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads, job.task)
+    def around_zero(one: onnx.ModelProto, found: Mapping[str, calibrate.Histogram]) -> dict[str, calibrate.Histogram]:
+        return symmetric.mirrored(found, symmetric.groups(one, list(found)))
+
+    plan = auto.Plan(
+        name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads, job.task, adapted=around_zero
+    )
     made = auto.auto(model, some, seen, plan, progress) if method == "auto" else _plain(model, some, seen, plan, method)
     wanted = symmetric.shortcuts(made.model)
     read = {made.model.graph.node[i].input[operand] for i, operand in wanted.items()}

@@ -192,6 +192,8 @@ def _duplicates(view: GraphView) -> list[tuple[Node, Node]]:
         found = [pair for graph in view.graphs if is_held(graph) for pair in _of_graph(graph)]
         gone = replaced_nodes(view) if found else frozenset()
         known = [(node, first) for node, first in found if id(node) not in gone]
+        if all(node.op == "Shape" for node, _ in known):
+            known = []  # it costs nothing to read a shape twice
         view.memo["onnxlint_rules.duplicate_nodes"] = known
     return known
 
