@@ -131,37 +131,31 @@ def constant_holder(graph: Any, name: str) -> onnx.TensorProto | onnx.NodeProto 
 
 def array_of(holder: onnx.TensorProto | onnx.NodeProto | None) -> npt.NDArray[np.generic] | None:
     """The value in an initializer or a Constant node; None if it is large, sparse or a string."""
-    if holder is None:
+    held = _held(holder)
+    if held is None:
         return None
-    if not hasattr(holder, "attribute"):
-        return small_array(holder)
+    if not isinstance(held, Numbers):
+        return small_array(held)
     import numpy as np
 
-    node: Any = holder
-    for attribute in node.attribute:
-        if attribute.name == "value" and attribute.HasField("t"):
-            return small_array(attribute.t)
-        if attribute.name == "value_int":
-            return np.array(attribute.i, dtype=np.int64)
-        if attribute.name == "value_float":
-            return np.array(attribute.f, dtype=np.float32)
-        if attribute.name == "value_ints":
-            return np.array(attribute.ints, dtype=np.int64)
-        if attribute.name == "value_floats":
-            return np.array(attribute.floats, dtype=np.float32)
-    return None
+    return np.array(held.values, f"{held.kind}{held.bits // 8}").reshape(held.dims)
 
 
 def numbers_of(holder: onnx.TensorProto | onnx.NodeProto | None) -> Numbers | None:
     """The numbers of what `array_of` reads."""
-    if holder is None:
-        return None
-    if not hasattr(holder, "attribute"):
-        return small_numbers(holder)
-    node: Any = holder
-    for attribute in node.attribute:
+    held = _held(holder)
+    return held if held is None or isinstance(held, Numbers) else small_numbers(held)
+
+
+def _held(holder: Any) -> onnx.TensorProto | Numbers | None:
+    """The tensor of an initializer or of a Constant node, or what such a node's attribute says in numbers."""
+    if holder is None or not hasattr(holder, "attribute"):
+        tensor: onnx.TensorProto | None = holder
+        return tensor
+    for attribute in holder.attribute:
         if attribute.name == "value" and attribute.HasField("t"):
-            return small_numbers(attribute.t)
+            inner: onnx.TensorProto = attribute.t
+            return inner
         if attribute.name == "value_int":
             return Numbers((attribute.i,), (), "i", 64)
         if attribute.name == "value_float":
