@@ -6,7 +6,6 @@ whatever the number of workers.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from onnxlint.accuracy.inputs import Feeds, renamed_feeds
 from onnxlint.backends import Array, Session, backend_for
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.cluster import enter
-from onnxlint.lint.engines import Spread
+from onnxlint.lint.engines import Spread, kept, new_token
 from onnxlint.model.limits import set_budget
 from onnxlint.text import printable
 
@@ -36,19 +35,16 @@ class Models:
     paths: tuple[str, ...]
     threads: int
     bytes: int
-    token: str = field(default_factory=lambda: os.urandom(8).hex())
+    token: str = field(default_factory=new_token)
 
     def sessions(self) -> Sequence[Session]:
         """The models, loaded once in a process."""
-        if self.token not in _loaded:
-            _loaded.clear()
-            enter(self.folder, self.paths)
-            set_budget(self.bytes)
-            _loaded[self.token] = [backend_for(path).open(path, self.threads) for path in self.paths]
-        return _loaded[self.token]
+        return kept(self.token, self._load)
 
-
-_loaded: dict[str, list[Session]] = {}
+    def _load(self) -> list[Session]:
+        enter(self.folder, self.paths)
+        set_budget(self.bytes)
+        return [backend_for(path).open(path, self.threads) for path in self.paths]
 
 
 def _run(models: Models, feeds: Mapping[str, Array]) -> list[list[Array]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -21,6 +22,33 @@ class Spread(Protocol):
 
     def each(self, call: Callable[..., T], jobs: Iterable[tuple[Any, ...]], *common: Any) -> Iterator[T | None]:
         """call(*common, *job) of each job, in their order; None where one ended its process again and again."""
+
+
+def new_token() -> str:
+    """A name that no other run has."""
+    return os.urandom(8).hex()
+
+
+def kept(token: str, make: Callable[[], T]) -> T:
+    """What the jobs of one run share and take long to load: made once in a process, in place of what an earlier run kept.
+
+    Args:
+        token: Names the run.
+        make: Loads it.
+    """
+    if token not in _kept:
+        _kept.clear()
+        _kept[token] = make()
+    found: T = _kept[token]
+    return found
+
+
+def let_go(token: str) -> None:
+    """Keep no longer what a run's jobs shared."""
+    _kept.pop(token, None)
+
+
+_kept: dict[str, Any] = {}
 
 
 def make_engine(name: str, workers: int, in_process: bool = False) -> Engine:

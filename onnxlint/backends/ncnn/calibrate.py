@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
-from onnxlint.lint.engines import Spread
+from onnxlint.lint.engines import Spread, kept, let_go, new_token
 from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
@@ -137,17 +136,11 @@ class _Work:
     net: Network
     wanted: frozenset[str]
     peaks: Mapping[str, float] | None = None
-    token: str = field(default_factory=lambda: os.urandom(8).hex())
+    token: str = field(default_factory=new_token)
 
     def runner(self) -> Runner:
         """The net, loaded once in a process."""
-        if _loaded.get(self.token) is None:
-            _loaded.clear()
-            _loaded[self.token] = Runner(self.net, threads=1, light=True)
-        return _loaded[self.token]
-
-
-_loaded: dict[str, Runner] = {}
+        return kept(self.token, lambda: Runner(self.net, threads=1, light=True))
 
 
 def _extremes(work: _Work, x: Floats) -> tuple[bool, dict[str, tuple[float, int]]]:
@@ -192,7 +185,7 @@ def _parallel(
             while pending:
                 yield pending.pop(0).result()
     finally:
-        _loaded.pop(work.token, None)
+        let_go(work.token)
 
 
 def _histogram(blob: Floats, peak: float) -> npt.NDArray[np.int64]:

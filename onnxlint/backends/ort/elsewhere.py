@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +10,7 @@ import numpy as np
 
 from onnxlint.backends import Array
 from onnxlint.errors import OnnxlintError
-from onnxlint.lint.engines import Spread
+from onnxlint.lint.engines import Spread, kept, new_token
 from onnxlint.model.limits import set_budget
 from onnxlint.text import printable
 
@@ -39,23 +38,19 @@ class Computer:
     names: tuple[str, ...]
     path: str
     threads: int
-    token: str = field(default_factory=lambda: os.urandom(8).hex())
+    token: str = field(default_factory=new_token)
 
     def __call__(self, feeds: Feeds) -> Sequence[Array]:
         """The values for one set of inputs."""
-        if self.token not in _loaded:
-            import onnx
+        return kept(self.token, self._load)(feeds)
 
-            from onnxlint.backends.ort.judge import computer
+    def _load(self) -> Compute:
+        import onnx
 
-            _loaded.clear()
-            set_budget(len(self.model))
-            _loaded[self.token] = computer(onnx.ModelProto.FromString(self.model), self.names, self.path, self.threads)
-        return _loaded[self.token](feeds)
+        from onnxlint.backends.ort.judge import computer
 
-
-_loaded: dict[str, Compute] = {}
-"""The model that this process computes with."""
+        set_budget(len(self.model))
+        return computer(onnx.ModelProto.FromString(self.model), self.names, self.path, self.threads)
 
 
 def make_computer(
