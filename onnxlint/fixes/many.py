@@ -128,13 +128,15 @@ def _fix_remotely(
     folder: str, configs: Configs, options: FixOptions, destination: Destination, path: str, output: str | None
 ) -> Result:
     """As `_fix_one`, in another process: what it found, without the graphs, which mean something there only."""
+    import onnx  # Ray pickles a message by the name of its module only where that is loaded, which a model need not do
+
     from onnxlint.lint.cluster import enter
 
     enter(folder, [path])
     result = _fix_one(configs, options, destination, path, output)
     if result.fixed is None:
         return result
-    bare = replace(result.fixed.model, proto=type(result.fixed.proto)(), buffer=None)
+    bare = replace(result.fixed.model, proto=onnx.ModelProto(), buffer=None)
     return replace(result, fixed=replace(result.fixed, model=bare, proto=bare.proto))
 
 
