@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.accuracy_models import SIZE, detector, weights
+from tests.support.command import on_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -89,10 +89,8 @@ def place(tmp_path: Path) -> Path:
 
 def compare(cluster: Any, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`onnxlint compare` as a program, in the folder of the models; its cluster, if it uses one, is this."""
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    command = [sys.executable, "-m", "onnxlint", "compare", "net.onnx", *words, "--images", "images.npz"]
-    command += ["--no-latency", "--format", "json", "--quiet", "--isolated"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=place, timeout=300)
+    quiet = ("--no-latency", "--format", "json", "--quiet", "--isolated")
+    return on_cluster(cluster, place, "compare", "net.onnx", *words, "--images", "images.npz", *quiet)
 
 
 def test_the_report_is_that_of_one_machine_byte_for_byte(cluster: Any, place: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import BAD, CLEAN, save
+from tests.support.command import BAD, CLEAN, on_cluster, save
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +41,7 @@ def deadly_rule(folder: Path, deed: str) -> str:
 
 def run(cluster: Any, *words: str) -> tuple[str, str]:
     """(stdout, stderr) of a check whose cluster, if it uses one, is this."""
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    command = [sys.executable, "-m", "onnxlint", "check", "--format", "jsonl", *words]
-    outcome = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    outcome = on_cluster(cluster, Path.cwd(), "check", "--format", "jsonl", *words)
     return outcome.stdout, outcome.stderr
 
 
@@ -84,30 +82,17 @@ def test_a_cluster_that_is_not_there_is_one_line(models: Path) -> None:
 
 
 def test_paths_are_relative_to_where_the_command_runs(cluster: Any, models: Path) -> None:
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    command = [sys.executable, "-m", "onnxlint", "check", "m001.onnx", "m003.onnx", "--isolated", "--format", "jsonl"]
-    said = [
-        subprocess.run([*command, *more], capture_output=True, text=True, env=environment, cwd=models, timeout=300)
-        for more in ((), ("--engine", "ray"))
-    ]
+    command = ["check", "m001.onnx", "m003.onnx", "--isolated", "--format", "jsonl"]
+    said = [on_cluster(cluster, models, *command, *more) for more in ((), ("--engine", "ray"))]
     assert said[0].stdout.count('"error":null') == 2
     assert said[1].stdout == said[0].stdout
 
 
 def test_models_are_fixed_as_they_are_here_byte_for_byte(cluster: Any, models: Path) -> None:
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    names = ["m001.onnx", "broken.onnx", "m003.onnx", "m004.onnx"]
-    command = [sys.executable, "-m", "onnxlint", "fix", *names, "--isolated", "--no-verify"]
+    command = ["fix", "m001.onnx", "broken.onnx", "m003.onnx", "m004.onnx", "--isolated", "--no-verify", "--out-dir"]
     said = []
     for folder, more in (("here", ()), ("there", ("--engine", "ray"))):
-        outcome = subprocess.run(
-            [*command, "--out-dir", folder, *more],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=models,
-            timeout=300,
-        )
+        outcome = on_cluster(cluster, models, *command, folder, *more)
         assert outcome.returncode == 2  # broken.onnx
         said.append(re.sub(r"[0-9.]+ s", "… s", outcome.stdout.replace(folder, "…")))
     assert said[1] == said[0]
@@ -130,12 +115,9 @@ def test_a_net_is_calibrated_as_it_is_here_bit_for_bit(
 
     save(small(), str(tmp_path / "net.param"), str(tmp_path / "net.bin"))
     np.savez(tmp_path / "images.npz", np.stack(inputs(9)))
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    command = [sys.executable, "-m", "onnxlint", "ncnn", "table", "net.param", "images.npz", "--method", method]
+    command = ["ncnn", "table", "net.param", "images.npz", "--method", method, "-o"]
     for name, more in (("here", ("--threads", "3")), ("there", ("--engine", "ray"))):
-        done = subprocess.run(
-            [*command, "-o", name, *more], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300
-        )
+        done = on_cluster(cluster, tmp_path, *command, name, *more)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
 
@@ -156,18 +138,9 @@ def test_a_model_is_calibrated_as_it_is_here_byte_for_byte(
     detector(tmp_path / "net.onnx")
     images = np.random.default_rng(5).standard_normal((40, 3, SIZE, SIZE)).astype(np.float32)
     np.savez(tmp_path / "images.npz", image=images)
-    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
-    command = [sys.executable, "-m", "onnxlint", "convert", "net.onnx", "--to", target, "--method", method]
-    command += ["--images", "images.npz", "--isolated"]
+    command = ["convert", "net.onnx", "--to", target, "--method", method, "--images", "images.npz", "--isolated"]
     for name, more in (("here", ()), ("there", ("--engine", "ray"))):
-        done = subprocess.run(
-            [*command, "--out-dir", name, *more],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=tmp_path,
-            timeout=300,
-        )
+        done = on_cluster(cluster, tmp_path, *command, "--out-dir", name, *more)
         assert done.returncode == 0, done.stderr
     made = sorted(path.name for path in (tmp_path / "here").iterdir())
     models = [name for name in made if not name.endswith(".json")]

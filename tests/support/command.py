@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -68,3 +70,10 @@ def save(path: Path, text: str = BAD, scope: str = "fpn", first: int = 0) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def on_cluster(cluster: Any, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The real program in a folder; its Ray cluster, if it uses one, is this."""
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-m", "onnxlint", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)

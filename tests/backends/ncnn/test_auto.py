@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,8 +273,8 @@ def test_a_net_without_biases_is_better_than_by_plain_methods() -> None:
 
 
 def test_a_plain_method_is_taken_where_it_is_closer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: object, **more: object) -> reconstruct.Rounded:
-        good = reconstruct.reconstruct(*args, **more)  # type: ignore[arg-type]
+    def broken(*args: Any, **more: Any) -> reconstruct.Rounded:
+        good = reconstruct.reconstruct(*args, **more)
         return replace(good, weights={name: q // 4 for name, q in good.weights.items()})
 
     monkeypatch.setattr(ncnn_auto, "reconstruct", broken)
