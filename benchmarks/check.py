@@ -29,6 +29,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxlint
+from benchmarks.results import write_into
 
 ROOT = Path(__file__).resolve().parents[1]
 RETINAFACE = ROOT.parent / "shared" / "data" / "retinaface" / "original_op11_dyn.onnx"
@@ -193,12 +194,7 @@ def write(rows: list[str], ratios: dict[str, dict[str, float]]) -> None:
         (ROOT / "docs" / "benchmarks.md", f"{table}\n\n{versions()}.\n"),
         (ROOT / "README.md", f"({datetime.date.today()}): {said}.\n"),
     ):
-        page = path.read_text(encoding="utf-8")
-        head, begin, rest = page.partition("<!-- check -->\n")
-        _, end, tail = rest.partition("<!-- /check -->")
-        if not begin or not end:
-            raise SystemExit(f"{path}: no <!-- check --> … <!-- /check -->")
-        path.write_text(f"{head}{begin}{text}{end}{tail}", encoding="utf-8")
+        write_into(path, text)
 
 
 def interleaved(

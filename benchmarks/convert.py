@@ -265,7 +265,7 @@ def main() -> None:
     results = Results(args.save)
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
-            found = results.get(name, lambda: measure(name, args, judges, folder))  # noqa: B023
+            found = results.get(name, measure, name, args, judges, folder)
             print("\n".join(shown(name, found)), flush=True)
         if args.rounds:
             plain = convert(args.model, ["ncnn"], recipe=RECIPE, out_dir=folder)

@@ -21,10 +21,10 @@ class Results:
         if self._path is not None and self._path.exists():
             self.rows = json.loads(self._path.read_text(encoding="utf-8"))
 
-    def get(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def get(self, name: str, measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
         """The row, which is measured and saved where it is not there. To measure it again, take it out of the file."""
         if name not in self.rows:
-            self.rows[name] = measure()
+            self.rows[name] = measure(*arguments)
             if self._path is not None:
                 new = self._path.with_suffix(".new")
                 new.write_text(json.dumps(self.rows, indent=1), encoding="utf-8")
