@@ -162,7 +162,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return value
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(f"{where} is none of {', '.join(get_args(kind))}")
+            raise ValueError(f"{where} must be one of {', '.join(get_args(kind))}")
         return value
     if kind in (int, bool):
         if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or abs(value) > 2**53)):

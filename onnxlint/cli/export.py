@@ -112,12 +112,12 @@ class Options(ConfigOptions, RuleOptions, QuietOption, NetworkOptions, PixelOpti
             "--multiple-of",
             metavar="N",
             parser=number(1),
-            help="with it: height and width are multiples of N",
+            help="with --fix-source: height and width are multiples of N",
             panel=SOURCE,
         ),
     ] = None
     concat_heads: Annotated[
-        bool, option("--concat-heads", help="with it: return the heads as one tensor", panel=SOURCE)
+        bool, option("--concat-heads", help="with --fix-source: return the heads as one tensor", panel=SOURCE)
     ] = False
     verbose: Annotated[
         bool, option("-v", "--verbose", help="show every finding, and what torch and the network print", panel=WORK)

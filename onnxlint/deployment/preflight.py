@@ -81,13 +81,8 @@ def preflight_network(network: Any, to: Sequence[str], options: Options) -> None
     require_jinja()
     _require_images(targets, options)
     recipe, images = options.recipe, options.images
-    if (
-        images is not None
-        and images.arrays is None
-        and not (recipe.mean or recipe.norm)
-        and options.comparing.task != "detection"
-    ):
-        _ask_for_values(network if isinstance(network, str) else type(network).__name__, images)
+    if images is not None and images.arrays is None and options.comparing.task != "detection":
+        _require_values(network if isinstance(network, str) else type(network).__name__, recipe, images)
     if options.comparing.task is not None:
         _task(options)
 
@@ -215,7 +210,7 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         OnnxlintError: Images are given, and no recipe.
     """
     recipe, images = options.recipe, options.images
-    if recipe.mean or recipe.norm or images is None or images.arrays is not None:
+    if recipe.defines_values or images is None or images.arrays is not None:
         return recipe
     if (
         options.comparing.task == "detection"
@@ -226,13 +221,13 @@ def _known_recipe(model: Model, options: Options) -> Recipe:
         wanted = replace(known, size=None) if recipe.size is None else known
         if call_in_child(model.path, _is_retinaface, model.path, wanted, options.converting.threads):
             return known if recipe.size is not None else recipe_for(model, replace(known, size=None), {})
-    _ask_for_values(model.path, images)
+    _require_values(model.path, recipe, images)
     return recipe
 
 
-def _ask_for_values(name: str, images: ImageSet) -> None:
+def _require_values(name: str, recipe: Recipe, images: ImageSet) -> None:
     line = f"onnxlint deploy {printable(name)} … --images {printable(images.source)}"
-    require_values(printable(name), Recipe(), line)
+    require_values(printable(name), recipe, line)
 
 
 def _is_retinaface(path: str, recipe: Recipe, threads: int) -> bool:

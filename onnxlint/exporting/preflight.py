@@ -109,7 +109,7 @@ def _require_checkpoint(path: str) -> None:
 def _require_fixable(options: ExportOptions, spec: Spec | None) -> None:
     """Raise if the source of the network cannot be changed and built again."""
     if spec is None or spec.kind == "saved":
-        raise OnnxlintError("--fix-source: changes the source that builds the network; name a factory in it")
+        raise OnnxlintError("--fix-source changes the network's source; name the factory in it: package.module:factory")
     if find_spec("libcst") is None:
         raise OnnxlintError(f"--fix-source needs libcst: {EXTRA}")
     if not options.verify:

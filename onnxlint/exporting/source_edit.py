@@ -60,7 +60,7 @@ def _change(source: bytes, one: Suggestion) -> bytes | None:
                 if better is not None:
                     found.append((node, better))
 
-        def visit_FunctionDef(self, node: cst.FunctionDef) -> None:  # noqa: N802
+        def visit_FunctionDef(self, node: cst.FunctionDef) -> None:  # noqa: N802 - LibCST's name
             if one.kind == CAT and node.name.value == "forward":
                 first = min(places[part].start.line for part in (node, *node.decorators))
                 if first == one.line and _has_name(wrapper.module, "torch"):
@@ -199,10 +199,10 @@ def _better_return(function: cst.FunctionDef, axis: int) -> tuple[cst.CSTNode, c
         def visit_Return(self, node: cst.Return) -> None:  # noqa: N802 - LibCST's name
             returns.append(node)
 
-        def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:  # noqa: N802
+        def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:  # noqa: N802 - LibCST's name
             return node is function  # those of functions inside are not this one's
 
-        def visit_Lambda(self, node: cst.Lambda) -> bool:  # noqa: N802
+        def visit_Lambda(self, node: cst.Lambda) -> bool:  # noqa: N802 - LibCST's name
             return False
 
     function.visit(Finder())

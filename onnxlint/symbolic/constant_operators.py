@@ -61,6 +61,7 @@ def _array(value: Value, element_type: int) -> Array | None:
     dtype = _DTYPES.get(element_type)
     if dtype is None or value.floating != (np.dtype(dtype).kind == "f"):
         return None  # the value is not of the type that inference says
+    # The caller has known numbers only: quotients of integers.
     numbers = [n.num / n.den if isinstance(n, Quotient) else n for n in value.numbers]  # type: ignore[operator]
     return np.array(numbers, np.float64 if value.floating else np.int64).astype(dtype).reshape(value.dims)
 

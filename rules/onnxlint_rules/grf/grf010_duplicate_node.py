@@ -64,7 +64,7 @@ class DuplicateNode(Rule):
     code = "GRF010"
     name = "duplicate-node"
     severity = Severity.INFO
-    help = "let all readers read the first"
+    help = "remove it and connect its consumers to the first node"
     examples = (
         Example(
             bad="""
