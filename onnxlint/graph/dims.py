@@ -24,17 +24,15 @@ def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
 
     The element type is 0 for values that are not tensors.
     """
-    kind = value.type
-    if not kind.HasField("tensor_type"):
-        return 0, None
-    tensor = kind.tensor_type
+    tensor = value.type.tensor_type  # of other types: an empty one
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
-    dims: list[Dim] = []
-    for dim in tensor.shape.dim:
-        size = dim.dim_value
-        if size or dim.HasField("dim_value"):
-            dims.append(size if size >= 0 else None)  # exporters have written -1 for "unknown"
-        else:
-            dims.append(None if is_placeholder(dim.dim_param) else dim.dim_param)
-    return tensor.elem_type, tuple(dims)
+    return tensor.elem_type, tuple([size if (size := dim.dim_value) > 0 else _unusual(dim) for dim in tensor.shape.dim])
+
+
+def _unusual(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """A dimension that is no positive number: 0, a name, or unknown, for which exporters have written -1, too."""
+    name = dim.dim_param
+    if name:
+        return None if is_placeholder(name) else name
+    return 0 if dim.HasField("dim_value") and not dim.dim_value else None

@@ -377,9 +377,15 @@ class GraphView:
 
     def opset_of(self, domain: str) -> int:
         """Imported version of a domain; 0 if the model does not import it. Never more than onnx can be asked about."""
-        names = STANDARD_DOMAINS if domain in STANDARD_DOMAINS else (domain,)
-        version = max((o.version for o in self.proto.opset_import if o.domain in names), default=0)
-        return min(max(version, 0), 2**31 - 1)
+        return self._opsets.get("" if domain in STANDARD_DOMAINS else domain, 0)
+
+    @cached_property
+    def _opsets(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for entry in self.proto.opset_import:
+            domain = "" if entry.domain in STANDARD_DOMAINS else entry.domain
+            found[domain] = max(found.get(domain, 0), min(entry.version, 2**31 - 1))
+        return found
 
     def nodes(self, *ops: str) -> Iterator[Node]:
         """Nodes of the given operators (all where none is given), graph by graph, in the order of the file."""

@@ -270,7 +270,7 @@ class Symbolic:
         if own is None or len(own) != len(inferred):
             return tuple(self._known(dim) for dim in inferred)
         for size, dim in zip(own, inferred, strict=True):
-            if isinstance(dim, int) and not isinstance(size, int):
+            if type(dim) is int and type(size) is not int:
                 return tuple(d if isinstance(d, int) else size for size, d in zip(own, inferred, strict=True))
         return own
 
