@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.reshapes import Step, constant_target, reshape_steps
     from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
     from onnxlint.symbolic.values import Number, Quotient, in_single
+    from onnxlint.telemetry import load_onnxruntime
     from onnxlint.text import size as byte_size
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "is_external",
     "is_invented",
     "join_heads",
+    "load_onnxruntime",
     "load_target",
     "locate_external",
     "newest_ir_version",
@@ -123,6 +125,7 @@ _HOMES = {
     "onnxlint.model.external": ("External", "tensor_bytes"),
     "onnxlint.model.onnx_types": ("ElementType",),
     "onnxlint.model.skeleton": ("inline_span", "is_external", "locate_external"),
+    "onnxlint.telemetry": ("load_onnxruntime",),
     "onnxlint.surgery.surgeon": ("AlreadyPatched",),
     "onnxlint.surgery.wiring": ("bypass", "detach"),
     "onnxlint.symbolic.batch": ("batch_axis",),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.exporting.factory import said
 from onnxlint.exporting.network import SEED, Network, random
+from onnxlint.telemetry import load_onnxruntime
 from onnxlint.verification.differences import Difference, compare, severity
 from onnxlint.verification.results import BRAIN, HALF, Tolerance, Trial
 
@@ -131,8 +132,7 @@ def run_model(path: str, names: Sequence[str], references: References) -> list[T
         names: Its outputs, in the network's order.
         references: What the network computed.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = THREADS

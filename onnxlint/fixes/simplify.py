@@ -23,6 +23,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.model.skeleton import Model, inline_span, is_external, walk_tensors
 from onnxlint.model.wire import DATA_NUMBERS, key_bytes
 from onnxlint.symbolic.view import make_view
+from onnxlint.telemetry import turn_off_telemetry
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def simplify(model: Model, skeleton: onnx.ModelProto, seconds: int = SECONDS, me
     import onnx
 
     require_onnxsim()
+    turn_off_telemetry()
     shown, hidden = _shown(model, skeleton)
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
         source, target = os.path.join(folder, "model.onnx"), os.path.join(folder, "simplified.onnx")

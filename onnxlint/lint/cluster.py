@@ -12,6 +12,7 @@ from onnxlint.lint.engine import Plan, check_file
 from onnxlint.lint.finding import CheckResult
 from onnxlint.lint.workers import Job, killed
 from onnxlint.store.urls import is_remote
+from onnxlint.telemetry import turn_off_telemetry
 from onnxlint.text import printable
 
 Answer = TypeVar("Answer")
@@ -170,7 +171,7 @@ def connect(name: str) -> Any:
     Raises:
         OnnxlintError: Ray is not installed, or the cluster cannot be reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    turn_off_telemetry()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.store.urls import reason, scheme, shown
+from onnxlint.telemetry import turn_off_telemetry
 from onnxlint.text import size as shown_size
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
         OnnxlintError: A package is missing, or nothing is known about such addresses.
     """
     kind = scheme(url)
+    turn_off_telemetry()
     try:
         import fsspec
     except ImportError:

@@ -16,6 +16,7 @@ from onnxlint.model.limits import (
     running,
     set_budget,
 )
+from onnxlint.telemetry import load_onnxruntime
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,8 +36,7 @@ class OrtSession:
     """A model in onnxruntime, with optimizations off, so that the file's own nodes run."""
 
     def __init__(self, model: bytes, folder: str, threads: int) -> None:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         onnxruntime.set_default_logger_severity(4)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4

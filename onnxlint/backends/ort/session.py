@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from onnxlint.backends import Array, Port
 from onnxlint.errors import OnnxlintError, OutOfMemory
 from onnxlint.model.limits import budget, lacks_memory, loading, memory_overrun, running
+from onnxlint.telemetry import load_onnxruntime
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def runtime() -> Any:
         OnnxlintError: It is not installed.
     """
     try:
-        module = importlib.import_module("onnxruntime")
+        module = load_onnxruntime()
     except ImportError as error:
         raise OnnxlintError(
             f"onnxruntime: cannot be imported ({printable(str(error))}); install it with `pip install 'onnxlint[convert]'`"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import GraphView, Node, Unfixable, printable
+from onnxlint.rulekit import load_onnxruntime
 from onnxlint_rules._graph import fixed_tensor
 from onnxlint_rules.grf._folding import known_sizes
 
@@ -97,8 +98,7 @@ def _sizes(node: Node) -> list[int] | None:
 
 
 def _onnxruntime(model: onnx.ModelProto) -> list[Any]:
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
