@@ -19,7 +19,7 @@ from onnxlint.accuracy.in_process import compare_here
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Progress, bytes_of
-from onnxlint.conversion.worker import ended, receive, send
+from onnxlint.conversion.worker import ended, receive, send, unexpected
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
 from onnxlint.lint.engines import make_cluster
@@ -117,6 +117,12 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native libraries print must not come between the messages
     request = receive(requests)
+    begun: list[_Begun] = []
+
+    def begin(path: str, backend: str, what: str) -> None:
+        begun.append(_Begun(path, backend, what))
+        send(answers, begun[-1])
+
     try:
         cluster = make_cluster(request.options.engine)  # before the limits: Ray maps memory that it shares
         limit_memory()
@@ -127,13 +133,16 @@ def main() -> None:
             request.inputs,
             request.options,
             lambda *told: send(answers, _Progress(*told)),
-            lambda *begun: send(answers, _Begun(*begun)),
+            begin,
             cluster,
         )
     except OnnxlintError as error:
         send(answers, _Failed(str(error)))
     except MemoryError:
         send(answers, _Failed(f"{printable(request.reference)}: out of memory: compare fewer or smaller inputs"))
+    except Exception as error:  # noqa: BLE001 - a backend of somebody else raises anything
+        path, what = (begun[-1].path, f"{begun[-1].what} it") if begun else (request.reference, "comparing")
+        send(answers, _Failed(f"{printable(path)}: {what} fails: {unexpected(error)}"))
     else:
         send(answers, report)
     os._exit(0)  # what libraries do when they are unloaded is nobody's business here

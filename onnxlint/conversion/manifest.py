@@ -17,7 +17,7 @@ from onnxlint.backends import Artifact, Job, find_target
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Pixel, Recipe, Resize, find_images
 from onnxlint.model.reading import read_regular
-from onnxlint.model.skeleton import Model, is_external, locate_external, walk_tensors
+from onnxlint.model.skeleton import Model, external_files
 from onnxlint.text import printable
 from onnxlint.version import __version__
 
@@ -310,8 +310,7 @@ def _previous(path: str, subject: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model_entry(model: Model, folder: str) -> dict[str, Any]:
     entry = _file_entry(model.path, folder)
-    located = (locate_external(model, tensor) for tensor in walk_tensors(model.proto) if is_external(tensor))
-    external = sorted({one.path for one in located} - {os.path.realpath(model.path), model.path})
+    external = external_files(model)
     if external:
         entry["external"] = [_file_entry(file, folder) for file in external]
         joined = "".join([entry["sha256"], *(one["sha256"] for one in entry["external"])])

@@ -34,7 +34,7 @@ from onnxlint.images.sizes import recipe_for
 from onnxlint.lint.finding import Applicability
 from onnxlint.model.protect import refuse_inputs, refuse_model_output
 from onnxlint.model.scratch import undisturbed, work_folder
-from onnxlint.model.skeleton import Model, open_model
+from onnxlint.model.skeleton import Model, external_files, open_model
 from onnxlint.tabular import Tabular
 from onnxlint.text import printable
 
@@ -197,7 +197,9 @@ def _left_out(to: Sequence[str], wanted: Sequence[tuple[Backend, Target]]) -> tu
 def _open(path: str) -> Model:
     if path == "-":
         raise OnnxlintError("convert names its files after the model: give it a file, not stdin")
-    return open_model(path)
+    model = open_model(path)
+    external_files(model)  # a runtime judges them in another way, and says it in other words
+    return model
 
 
 def _refuse_losses(model: Model, wanted: Sequence[tuple[Backend, Target]], folder: str) -> None:

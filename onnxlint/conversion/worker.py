@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -180,6 +181,14 @@ def ended(code: int, errors: IO[bytes]) -> tuple[str, str]:
     return how, f"; the last line that it wrote: {printable(last)[:200]}" if last else ""
 
 
+def unexpected(error: Exception) -> str:
+    """An exception that no part of onnxlint foresaw, as the end of one line: what it is, and where it was raised."""
+    text = printable(" ".join(str(error).split()))[:200]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{said} ({os.path.basename(where.filename)}, line {where.lineno}); this is a bug, please report it"
+
+
 def main() -> None:
     """Answer requests until there are no more."""
     die_with_parent(int(sys.argv[2]))
@@ -217,6 +226,10 @@ def _answer(request: Request, progress: Callable[[str, int, int | None], None]) 
     except OSError as error:
         return _Failed(
             f"{printable(os.path.dirname(request.files[0]))}: cannot be written to: {error.strerror or error}"
+        )
+    except Exception as error:  # noqa: BLE001 - a backend of somebody else raises anything, and the other targets go on
+        return _Failed(
+            f"{printable(request.source)}: {request.backend} fails while making {request.target.name}: {unexpected(error)}"
         )
 
 

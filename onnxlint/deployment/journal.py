@@ -22,7 +22,7 @@ from onnxlint.deployment.results import State, Step, StepError
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet
 from onnxlint.model.output import write_atomically
-from onnxlint.model.skeleton import Model, is_external, locate_external, walk_tensors
+from onnxlint.model.skeleton import Model, external_files
 from onnxlint.text import printable
 from onnxlint.version import __version__
 
@@ -275,8 +275,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 def model_digest(model: Model) -> str:
     """Of a model's file, and of the files that hold its weights."""
-    files = {locate_external(model, tensor).path for tensor in walk_tensors(model.proto) if is_external(tensor)}
-    return _joined([digest_of(file) for file in (model.path, *sorted(files - {model.path}))])
+    return _joined([digest_of(file) for file in (model.path, *external_files(model))])
 
 
 def images_digest(images: ImageSet | None) -> str:

@@ -19,7 +19,7 @@ from onnxlint.deployment.steps import targets_of
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, ImageSet, Recipe
 from onnxlint.images.sizes import recipe_for, require_values
-from onnxlint.model.skeleton import Model, open_model
+from onnxlint.model.skeleton import Model, external_files, open_model
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -46,6 +46,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     targets = targets_of(to)
     require_jinja()
     model = open_model(path)
+    external_files(model)  # before anything is written
     _, fixed = places(path, folder)
     if os.path.exists(fixed) and os.path.samefile(fixed, path):
         raise OnnxlintError(

@@ -28,7 +28,7 @@ from onnxlint.images.options import ImageOptions
 from onnxlint.images.recipe import ImageSet, Recipe, tensors
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.targets import names as target_names
-from onnxlint.model.skeleton import is_external, locate_external, open_model, walk_tensors
+from onnxlint.model.skeleton import external_files, open_model
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable, size
 
@@ -122,15 +122,8 @@ def fix_model(path: str, fixed: str, fixes: Fixes, options: Options, step: OpenS
         wanted = replace(wanted, request=replace(request, concat_heads=None))
         done = fix_path(path, configs, wanted, report_step)
     write(done, fixed)
-    step.files += (fixed, *_weights_of(fixed))
+    step.files += (fixed, *external_files(open_model(fixed)))
     step.lines += tuple(line for line in render_fix(done.report, fixed).splitlines()[1:] if line.strip())
-
-
-def _weights_of(path: str) -> list[str]:
-    """The files beside a model that hold its weights."""
-    model = open_model(path)
-    files = {locate_external(model, tensor).path for tensor in walk_tensors(model.proto) if is_external(tensor)}
-    return sorted(files - {path})
 
 
 # Convert

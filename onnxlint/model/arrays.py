@@ -6,7 +6,9 @@ broken files. Here a file is checked before anything is allocated, and any fault
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -27,6 +29,9 @@ LARGEST = 8 << 30
 
 MOST_MEMBERS = 10_000
 """Arrays of one file at most."""
+
+_ADDRESS = re.compile(r":? <[^<>]* object at 0x[0-9a-f]+>")
+"""An object of Python in a message."""
 
 _PACKED = 1100
 """How many times smaller than its content deflate can make a file; what claims more is damaged."""
@@ -157,9 +162,9 @@ def _header(shown: str, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]
         else:
             shape, fortran, dtype = npy.read_array_header_2_0(file)
     except Exception as error:  # noqa: BLE001 - headers are Python literals: their parser raises anything
-        raise OnnxlintError(
-            f"{shown}: has no header that NumPy reads ({printable(str(error))[:80]}); save it with numpy.save"
-        ) from None
-    if any(not isinstance(one, int) or one < 0 for one in shape) or len(shape) > 32:
+        why = printable(_ADDRESS.sub("", str(error)))[:80]
+        raise OnnxlintError(f"{shown}: has no header that NumPy reads ({why}); save it with numpy.save") from None
+    possible = all(type(one) is int and one >= 0 for one in shape) and len(shape) <= 32  # True is an int, too
+    if not possible or math.prod(max(1, one) for one in shape) * max(1, dtype.itemsize) >= 1 << 63:
         raise OnnxlintError(f"{shown}: has a header with an impossible shape; save it again")
     return shape, fortran, dtype

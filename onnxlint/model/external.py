@@ -146,7 +146,7 @@ def locate(tensor: onnx.TensorProto, base_dir: str, folders: tuple[Folder, ...])
     except (OSError, ValueError):
         return found._replace(kind="missing", problem=f"external data file {shown!r} is missing")
     found = found._replace(device=status.st_dev, inode=status.st_ino)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or location.endswith(("/", os.sep)):
         return found._replace(kind="irregular", problem=f"external data {shown!r} is not a regular file")
     if needed is not None and size != needed:
         return found._replace(

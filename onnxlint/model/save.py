@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.external import External, open_located
+from onnxlint.model.external import open_located
 from onnxlint.model.output import is_stream, replace, write_atomically
 from onnxlint.model.protect import holds_weights, identity, note_of, refuse_external_data, refuse_model_output
 from onnxlint.model.scratch import clear_left, prefix, undisturbed
-from onnxlint.model.skeleton import STDIN, Model, inline_span, is_external, locate_external, walk_tensors
+from onnxlint.model.skeleton import STDIN, Model, inline_span, is_external, named, require_external, walk_tensors
 from onnxlint.model.wire import (
     CHILDREN,
     DATA_LOCATION,
@@ -98,7 +98,7 @@ def save(
         if external_data is not None:
             _move_out(model, proto, scratch, external_data)
         elif inline:
-            _check_size(shown, proto.ByteSize() + sum(_located(model, tensor).length for tensor in moved))
+            _check_size(shown, proto.ByteSize() + sum(require_external(model, tensor).length for tensor in moved))
             for tensor in walk_tensors(proto):
                 if is_external(tensor):
                     _bring_in(model, tensor)
@@ -228,23 +228,12 @@ def _check_size(shown: str, total: int) -> None:
         )
 
 
-def _located(model: Model, tensor: onnx.TensorProto) -> External:
-    found = locate_external(model, tensor)
-    if found.problem:
-        raise OnnxlintError(f"{_named(model, tensor)}: {found.problem}")
-    return found
-
-
-def _named(model: Model, tensor: onnx.TensorProto) -> str:
-    return f"{printable(model.path)}: tensor {printable(tensor.name)!r}"
-
-
 def _bring_in(model: Model, tensor: onnx.TensorProto) -> None:
-    found = _located(model, tensor)
-    with open_located(found, _named(model, tensor)) as file:
+    found = require_external(model, tensor)
+    with open_located(found, named(model, tensor)) as file:
         data = file.read(found.length)
     if len(data) < found.length:
-        raise OnnxlintError(f"{_named(model, tensor)}: external data file {printable(found.location)!r} was cut short")
+        raise OnnxlintError(f"{named(model, tensor)}: external data file {printable(found.location)!r} was cut short")
     tensor.raw_data = data
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
@@ -264,9 +253,9 @@ def _move_out(model: Model, proto: onnx.ModelProto, scratch: _Scratch, name: str
                 _stream(out, model.buffer, span.offset, span.length)
                 length = span.length
             elif is_external(tensor):
-                found = _located(model, tensor)
+                found = require_external(model, tensor)
                 position = _align(out, position)
-                with open_located(found, _named(model, tensor)) as source:
+                with open_located(found, named(model, tensor)) as source:
                     left = found.length
                     while left:
                         piece = source.read(min(left, _PIECE))

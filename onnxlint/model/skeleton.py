@@ -107,8 +107,7 @@ class Model:
             values = numpy_helper.to_array(plain)
         except (ValueError, TypeError, KeyError) as error:
             reason = printable((str(error) or type(error).__name__).splitlines()[0])
-            shown = f"{printable(self.path)}: tensor {printable(tensor.name)!r}"
-            raise OnnxlintError(f"{shown} does not hold what its dims and type say: {reason}") from error
+            raise OnnxlintError(f"{named(self, tensor)} does not hold what its dims and type say: {reason}") from error
         values.flags.writeable = False
         return values
 
@@ -120,11 +119,8 @@ class Model:
         return memoryview(self.buffer)[span.offset : span.offset + span.length]
 
     def _external_data(self, tensor: onnx.TensorProto) -> memoryview:
-        found = locate_external(self, tensor)
-        what = f"{printable(self.path)}: tensor {printable(tensor.name)!r}"
-        if found.problem:
-            raise OnnxlintError(f"{what}: {found.problem}")
-        with open_located(found, what) as file:
+        found = require_external(self, tensor)
+        with open_located(found, named(self, tensor)) as file:
             if found.length < LARGE:
                 return memoryview(file.read(found.length))
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -206,6 +202,35 @@ def locate_external(model: Model, tensor: onnx.TensorProto) -> External:
         return locate_remote(tensor)
     folders = model.folders or folders_of(model.path, model.base_dir, None)
     return locate(tensor, model.base_dir, folders)
+
+
+def named(model: Model, tensor: onnx.TensorProto) -> str:
+    """A tensor in messages, with the model that it belongs to."""
+    return f"{printable(model.path)}: tensor {printable(tensor.name)!r}"
+
+
+def require_external(model: Model, tensor: onnx.TensorProto) -> External:
+    """Find a tensor's external data, without reading it.
+
+    Raises:
+        OnnxlintError: It cannot be read, or must not be.
+    """
+    found = locate_external(model, tensor)
+    if found.problem:
+        way_out = "save it with its weights in its folder" if found.kind == "escapes" else "put the complete file there"
+        raise OnnxlintError(f"{named(model, tensor)}: {found.problem}; {way_out}")
+    return found
+
+
+def external_files(model: Model) -> list[str]:
+    """The files that hold a model's external data, sorted; without the model's own.
+
+    Raises:
+        OnnxlintError: Data of a tensor cannot be read, or must not be.
+    """
+    found = {require_external(model, tensor).path for tensor in walk_tensors(model.proto) if is_external(tensor)}
+    own = os.path.realpath(model.path)
+    return sorted(path for path in found if os.path.realpath(path) != own)
 
 
 def walk_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

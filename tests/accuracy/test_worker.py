@@ -74,6 +74,14 @@ def test_a_bug_is_one_line_that_says_where(models: tuple[str, str], monkeypatch:
         compare(models[0], [models[1]], time=False)
 
 
+def test_an_exception_of_a_backend_is_no_crash(models: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = DYING.replace("os.abort()", "raise TypeError('oh')")
+    monkeypatch.setattr(worker, "_START", broken.format(method="__init__", path="arguments[0]"))
+    said = r"candidate.onnx: loading it fails: TypeError: oh \(.*line \d+\); this is a bug, please report it$"
+    with pytest.raises(OnnxlintError, match=said):
+        compare(models[0], [models[1]], shapes={"image": (1, 3, SIZE, SIZE)}, time=False)
+
+
 def half(path: Path) -> str:
     """A float16 MatMul behind a Transpose, on which onnxruntime 1.32 dies when it loads it."""
     weight = np.random.default_rng(0).standard_normal((16, 48)).astype(np.float16)

@@ -16,7 +16,7 @@ from onnxlint.backends.ncnn.format import parse_bin, parse_param
 from onnxlint.backends.ncnn.format import save as save_net
 from onnxlint.model import reading
 from tests.attacks.test_hostile_models import problem
-from tests.support.command import CLEAN, save
+from tests.support.command import CLEAN, onnxlint, save
 from tests.support.fuzzing import warm_up
 
 FORGED = "\x1b[31mred\x1b]0;title\x07\n::error::forged\r\u202e"
@@ -265,6 +265,42 @@ def test_a_program_is_no_picture(here: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_cannot_be_viewed(here: Path, kind: str) -> None:
     KINDS[kind](here / "bad.param")
     assert problem("view", "bad.param") == ""
+
+
+FAULTS = {
+    "past its end": {"location": "w.bin", "offset": "100000"},
+    "negative": {"location": "w.bin", "offset": "-5"},
+    "no number": {"location": "w.bin", "length": "9" * 5000},
+    "another length": {"location": "w.bin", "length": "3"},
+    "absolute": {"location": "/etc/passwd"},
+    "outside": {"location": "../w.bin"},
+    "a null byte": {"location": "w.bin\0x"},
+    "a folder": {"location": "w.bin/"},
+    "escapes": {"location": FORGED},
+    "the model": {"location": "outer.onnx"},
+    "nowhere": {},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_data_that_is_not_there(here: Path, fault: str) -> None:
+    """Whatever runs the model, onnxlint says what is wrong with its external data, before anything is written."""
+    proto = onnx.parser.parse_model(TEXT.replace("Relu (image)", "Add (image, w)"))
+    tensor = proto.graph.initializer.add(name="w", data_type=1, dims=[1, 3, 8, 8], data_location=1)
+    for key, value in FAULTS[fault].items():
+        tensor.external_data.add(key=key, value=value)
+    (here / "w.bin").write_bytes(bytes(768))
+    (here / "outer.onnx").write_bytes(proto.SerializeToString())
+    for words in (
+        ("convert", "outer.onnx", "--to", "onnx-fp16", "--out-dir", "out"),
+        ("compare", "good.onnx", "outer.onnx", "--no-latency"),
+        ("deploy", "outer.onnx", "--to", "onnx-fp16", "--out-dir", "out", "--isolated"),
+    ):
+        ran = onnxlint(*words)
+        assert ran.code == 2
+        assert ran.err.startswith("error: outer.onnx: tensor 'w': "), ran.err
+        assert ran.err.count("\n") == 1
+        assert list((here / "out").iterdir()) == []
 
 
 def test_data_that_is_no_file(here: Path) -> None:

@@ -67,8 +67,9 @@ def test_a_crash_while_making_is_one_line_and_the_others_are_made(
         "from onnxlint.backends import Target\n"
         "class Crasher:\n"
         "    name = 'crasher'\n"
-        "    targets = (Target('crash', 'dies', ('.dead',)),)\n"
+        "    targets = (Target('crash', 'dies', ('.dead',)), Target('fail', 'fails', ('.dead',)))\n"
         "    def make(self, target, source, files, job, progress):\n"
+        "        if target.name == 'fail': raise ValueError('oh')\n"
         "        os.kill(os.getpid(), signal.SIGSEGV)\n"
         "    def opens(self, path):\n"
         "        return False\n"
@@ -79,12 +80,14 @@ def test_a_crash_while_making_is_one_line_and_the_others_are_made(
     monkeypatch.syspath_prepend(str(plugin))
     backends.cache_clear()
     try:
-        done = convert(place / "m.onnx", ["crash", "onnx-int8-dynamic"], out_dir=str(tmp_path / "out"))
+        done = convert(place / "m.onnx", ["crash", "fail", "onnx-int8-dynamic"], out_dir=str(tmp_path / "out"))
     finally:
         monkeypatch.undo()
         backends.cache_clear()
     assert [one.target for one in done.artifacts] == ["onnx-int8-dynamic"]
     assert "crasher crashed (SIGSEGV) while making crash" in done.failures[0].message
+    said = "crasher fails while making fail: ValueError: oh (crasher.py, line 7); this is a bug, please report it"
+    assert said in done.failures[1].message
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")

@@ -520,19 +520,22 @@ def blob_bytes(blob: Blob) -> bytes:
 
 
 LARGEST = 1 << 36
-"""Bytes that a file of a net may have."""
+"""Bytes that the weights of a net may have."""
+
+LARGEST_PARAM = 1 << 26
+"""Bytes that a `.param` file may have: a line of it takes about 100."""
 
 
 def load(param: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Network:
     """Read `NAME.param` and `NAME.bin` (or `weights`). Raises OnnxlintError."""
-    net = parse_param(_read(param), str(param))
+    net = parse_param(_read(param, LARGEST_PARAM), str(param))
     weights = Path(param).with_suffix(".bin") if weights is None else weights
-    return parse_bin(net, _read(weights), str(weights))
+    return parse_bin(net, _read(weights, LARGEST), str(weights))
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _read(path: str | os.PathLike[str], limit: int) -> bytes:
     try:
-        return read_regular(os.fspath(path), LARGEST)
+        return read_regular(os.fspath(path), limit)
     except OSError as e:
         raise _error(f"{path}: cannot be read ({e.strerror}); check the path") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -109,15 +108,9 @@ class OrtBackend:
         Raises:
             OnnxlintError: It cannot be read.
         """
-        from onnxlint.model.skeleton import inline_span, is_external, open_model, walk_tensors
+        from onnxlint.model.skeleton import external_files, open_model
 
-        model = open_model(path)
-        others: dict[str, None] = {}
-        for tensor in walk_tensors(model.proto):
-            if is_external(tensor) and inline_span(tensor) is None:
-                location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-                others[os.path.normpath(os.path.join(model.base_dir, location))] = None
-        return (path, *(other for other in others if os.path.exists(other)))
+        return (path, *external_files(open_model(path)))
 
     def parameters(self, path: str) -> int:
         """Elements of all floating-point and integer initializers and constants but those of shapes: weights and biases.
