@@ -202,6 +202,8 @@ class Repository:
             raise OnnxlintError(
                 "git is not installed, or not on PATH; onnxlint bot reads the repository with it"
             ) from None
+        except ValueError:  # a null byte, or half of a surrogate pair
+            raise OnnxlintError(f"git {words[0]}: {printable(words[-1])!r} is no name that git can have") from None
         except subprocess.TimeoutExpired:
             raise OnnxlintError(f"git {words[0]}: took more than {SECONDS} s") from None
         if done.returncode:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from onnxlint.bot.comment import MARKER
-from onnxlint.bot.web import Api, Refused
+from onnxlint.bot.web import Api, Refused, entry, number
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -87,8 +87,8 @@ class GitHub(Forge):
     def _login(self) -> str:
         if self._author is None:
             try:
-                self._author = str(self._api.get("/user")["login"])
-            except (Refused, KeyError, TypeError):  # the token of a workflow belongs to no user
+                self._author = str(entry(self._api.get("/user"), "login") or "github-actions[bot]")
+            except Refused:  # the token of a workflow belongs to no user
                 self._author = "github-actions[bot]"
         return self._author
 
@@ -96,8 +96,8 @@ class GitHub(Forge):
         """Our comment: with our marker and written by us."""
         for one in self._api.get_all(f"/repos/{self._repository}/issues/{self._number}/comments"):
             text = str(one.get("body") or "")
-            if text.startswith(MARKER) and (one.get("user") or {}).get("login") == self._login():
-                return int(one["id"]), text
+            if text.startswith(MARKER) and entry(one, "user", "login") == self._login():
+                return number(one, "id"), text
         return None
 
     def create(self, text: str) -> None:
@@ -111,11 +111,11 @@ class GitHub(Forge):
     def annotate(self, notes: Sequence[LineNote], head: str) -> None:
         """One review with a comment on each line."""
         known = {
-            (str(one.get("path")), one.get("line"), str(one.get("body") or ""))
+            (str(one.get("path")), str(one.get("line")), str(one.get("body") or ""))
             for one in self._api.get_all(f"/repos/{self._repository}/pulls/{self._number}/comments")
-            if (one.get("user") or {}).get("login") == self._login()
+            if entry(one, "user", "login") == self._login()
         }
-        new = [note for note in notes if (note.path, note.line, note.body) not in known]
+        new = [note for note in notes if (note.path, str(note.line), note.body) not in known]
         if not new:
             return
         body = {
@@ -137,8 +137,8 @@ def pull_request_of(api: Api, repository: str, head: str) -> int:
     """
     path = f"/repos/{_checked(repository)}/pulls"
     for one in api.get_all(path, state="open", sort="updated", direction="desc"):
-        if (one.get("head") or {}).get("sha") == head:
-            return int(one["number"])
+        if entry(one, "head", "sha") == head:
+            return number(one, "number")
     raise OnnxlintError(f"no open pull request of {repository} has {head[:12]} as its newest commit; nothing is posted")
 
 
@@ -165,7 +165,7 @@ class GitLab(Forge):
 
     def _is_ours(self, author: Any) -> bool:
         if self._user is None:
-            self._user = int(self._api.get("/user")["id"])
+            self._user = number(self._api.get("/user"), "id")
         return isinstance(author, dict) and author.get("id") == self._user
 
     def find(self) -> tuple[int, str] | None:
@@ -173,7 +173,7 @@ class GitLab(Forge):
         for one in self._api.get_all(f"{self._path}/notes", sort="asc"):
             text = str(one.get("body") or "")
             if text.startswith(MARKER) and self._is_ours(one.get("author")):
-                return int(one["id"]), text
+                return number(one, "id"), text
         return None
 
     def create(self, text: str) -> None:
@@ -187,20 +187,16 @@ class GitLab(Forge):
     def annotate(self, notes: Sequence[LineNote], head: str) -> None:
         """A discussion on each line."""
         known = {
-            (
-                (note.get("position") or {}).get("new_path"),
-                (note.get("position") or {}).get("new_line"),
-                note.get("body"),
-            )
+            tuple(str(entry(note, *keys)) for keys in (("position", "new_path"), ("position", "new_line"), ("body",)))
             for one in self._api.get_all(f"{self._path}/discussions")
-            for note in one.get("notes") or ()
-            if self._is_ours(note.get("author"))
+            for note in (one["notes"] if isinstance(one.get("notes"), list) else ())
+            if self._is_ours(entry(note, "author"))
         }
-        new = [note for note in notes if (note.path, note.line, note.body) not in known]
+        new = [note for note in notes if (note.path, str(note.line), note.body) not in known]
         if not new:
             return
-        versions = self._api.get(self._path).get("diff_refs") or {}
-        if versions.get("head_sha") != head:
+        versions = entry(self._api.get(self._path), "diff_refs")
+        if entry(versions, "head_sha") != head:
             return  # the merge request has newer commits: their own job writes the notes
         for note in new:
             position = {

@@ -9,7 +9,9 @@ from onnxlint.bot.comment import MARKER, comment, is_worth_posting
 from onnxlint.bot.entries import Entries, FindingEntry
 from onnxlint.bot.forges import LINE_MARKER, Forge, LineNote
 from onnxlint.bot.web import Refused
+from onnxlint.errors import OnnxlintError
 from onnxlint.report.markup import code, prose
+from onnxlint.text import printable
 
 MOST_NOTES = 10
 """Notes on lines in one review."""
@@ -96,6 +98,10 @@ def write_summary(entries: Entries) -> bool:
     if not path:
         return False
     text = comment(entries, SUMMARY_BYTES // 4).removeprefix(f"{MARKER}\n")
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a name with a null byte"
+        raise OnnxlintError(f"GITHUB_STEP_SUMMARY: {printable(path)}: cannot be written to: {why}") from None
     return True

@@ -47,8 +47,12 @@ class Api:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], sleep: Callable[[float], None] = time.sleep) -> None:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.scheme not in ("http", "https"):
+        try:
+            parts = urlsplit(url)
+            has_port = parts.port is None or parts.port > 0  # an impossible one raises
+        except ValueError:
+            raise OnnxlintError(f"{printable(url)}: not the address of an API; it begins with https://") from None
+        if not has_port or not url.isprintable() or not parts.hostname or parts.scheme not in ("http", "https"):
             raise OnnxlintError(f"{printable(url)}: not the address of an API; it begins with https://")
         if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise OnnxlintError(f"{printable(url)}: not https: the token would be sent in the clear")
@@ -56,6 +60,8 @@ class Api:
             self._httpx = importlib.import_module("httpx")
         except ImportError:
             raise OnnxlintError("httpx is not installed; 'pip install onnxlint[bot]' brings it") from None
+        if any(not value.isascii() or not value.isprintable() for value in headers.values()):
+            raise OnnxlintError("the token holds characters that no token has; set it again")
         self._url = url.rstrip("/")
         self._client = self._httpx.Client(headers=dict(headers), timeout=SECONDS, follow_redirects=False)
         self._sleep = sleep
@@ -72,13 +78,16 @@ class Api:
             items = self._json(response, path)
             if not isinstance(items, list):
                 raise OnnxlintError(f"{self._where(path)}: a list was expected")
-            yield from items
+            yield from (item for item in items if isinstance(item, dict))
             if len(items) < 100 and 'rel="next"' not in response.headers.get("link", ""):
                 return
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str) -> dict[str, Any]:
         """A document."""
-        return self._json(self._request("GET", path), path)
+        document = self._json(self._request("GET", path), path)
+        if not isinstance(document, dict):
+            raise OnnxlintError(f"{self._where(path)}: an object was expected")
+        return document
 
     def send(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
         """Create or change something."""
@@ -89,7 +98,7 @@ class Api:
         for attempt in range(TRIES):
             try:
                 response = self._client.request(method, f"{self._url}{path}", **options)
-            except self._httpx.HTTPError as error:
+            except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
                 problem = f"{type(error).__name__}"
                 delay = 2.0**attempt
                 if method == "POST" and not isinstance(error, self._httpx.ConnectError):
@@ -116,8 +125,27 @@ class Api:
     def _json(self, response: Any, path: str) -> Any:
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise OnnxlintError(f"{self._where(path)}: the answer is not JSON") from None
+
+
+def entry(document: Any, *keys: str) -> Any:
+    """What an answer holds below its keys; None where it holds something else."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def number(document: Any, key: str) -> int:
+    """A whole number that an answer has to hold.
+
+    Raises:
+        OnnxlintError: It holds something else.
+    """
+    value = entry(document, key)
+    if type(value) is not int:
+        raise OnnxlintError(f"the forge's answer has no {key}; is this the address of its API?")
+    return value
 
 
 def _delay(response: Any, attempt: int) -> float | None:
@@ -135,7 +163,7 @@ def _delay(response: Any, attempt: int) -> float | None:
 def _reason(response: Any) -> str:
     """The server's error text, in one short line."""
     try:
-        message = response.json().get("message", "")
-    except (ValueError, AttributeError):
+        message = entry(response.json(), "message") or ""
+    except (ValueError, RecursionError):
         message = ""
     return printable(" ".join(str(message).split()))[:160]

@@ -197,9 +197,9 @@ def _event() -> dict[str, Any]:
 
 def _base() -> str:
     """The commit that the pull request is to be merged into."""
-    request = _event().get("pull_request")
-    base = request.get("base", {}).get("sha") if isinstance(request, dict) else None
-    base = base or os.environ.get("CI_MERGE_REQUEST_DIFF_BASE_SHA")
+    from onnxlint.bot.web import entry
+
+    base = entry(_event(), "pull_request", "base", "sha") or os.environ.get("CI_MERGE_REQUEST_DIFF_BASE_SHA")
     if not base:
         raise UsageError("no base commit: give --base COMMIT (such as origin/main), or run in a pull request's job")
     return str(base)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,51 @@ def test_a_token_that_may_not_write(state: ForgeState, monkeypatch: pytest.Monke
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     assert write_summary(DIRTY)
     assert "SHP001" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+BENT = [
+    [1, "x", None],
+    [{"id": "x", "body": f"{MARKER} x", "user": {"login": "github-actions[bot]"}, "author": {"id": 7}}],
+    [{"id": 1, "body": [], "user": 5, "author": 5, "notes": 5}],
+    {"message": []},
+    5,
+]
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+@pytest.mark.parametrize("answer", BENT, ids=str)
+def test_answers_of_another_shape(state: ForgeState, answer: object, kind: str) -> None:
+    """Each is one line, or nothing that was there."""
+    gitlab = GitLab(Api(state.url, GitLab.headers("s3cret")), "5", 5)
+    for status in (200, 403, 500):
+        state.answers += [(status, {}, answer)]
+        try:
+            post(DIRTY, github(state, []) if kind == "github" else gitlab)
+        except (OnnxlintError, Refused) as error:
+            assert "\n" not in str(error)
+        state.answers.clear()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:9\r\nX: y", "http://127.0.0.1:x", "http://127.0.0.1:0", "", "https:///x"]
+)
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(OnnxlintError, match="not the address of an API"):
+        Api(url, {})
+
+
+@pytest.mark.parametrize("token", ["caf\xe9", "a\nb", "a\0b"])
+def test_what_is_no_token(token: str) -> None:
+    with pytest.raises(OnnxlintError, match="no token has") as caught:
+        Api("http://127.0.0.1:9", GitHub.headers(token))
+    assert token not in str(caught.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_summary_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/full")
+    with pytest.raises(OnnxlintError, match="^GITHUB_STEP_SUMMARY: /dev/full: cannot be written to: No space"):
+        write_summary(DIRTY)
 
 
 def test_the_token_is_sent_and_never_shown(state: ForgeState) -> None:

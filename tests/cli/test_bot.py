@@ -64,6 +64,17 @@ def test_in_one_step(state: ForgeState, tmp_path: Path) -> None:
     assert len(state.comments) == 1
 
 
+@pytest.mark.parametrize(
+    "base", [None, [], "x", {"sha": None}, {"sha": 5}, {"sha": ["a"]}, {"sha": "a\0b"}, {"sha": "\ud800"}, {"sha": "-x"}]
+)
+def test_events_of_another_shape(state: ForgeState, tmp_path: Path, base: object) -> None:
+    (tmp_path / "event.json").write_text(json.dumps({"pull_request": {"number": 5, "base": base}}))
+    outcome = onnxlint("bot", "--dry-run")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+
+
 def test_in_two_halves(state: ForgeState, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = tmp_path / "onnxlint.json"
     assert onnxlint("bot", "--write", report).code == 0
