@@ -65,7 +65,8 @@ def test_in_one_step(state: ForgeState, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", [None, [], "x", {"sha": None}, {"sha": 5}, {"sha": ["a"]}, {"sha": "a\0b"}, {"sha": "\ud800"}, {"sha": "-x"}]
+    "base",
+    [None, [], "x", {"sha": None}, {"sha": 5}, {"sha": ["a"]}, {"sha": "a\0b"}, {"sha": "\ud800"}, {"sha": "-x"}],
 )
 def test_events_of_another_shape(state: ForgeState, tmp_path: Path, base: object) -> None:
     (tmp_path / "event.json").write_text(json.dumps({"pull_request": {"number": 5, "base": base}}))
