@@ -87,7 +87,9 @@ def load_pickle(path: str, trust: bool, holds: str = "needs more than tensors") 
     except pickle.UnpicklingError as error:
         found = _GLOBAL.search(str(error))
         if found is None and ("Weights only" not in str(error) or "Unsupported operand" in str(error)):
-            raise OnnxlintError(f"{shown}: is no file of torch.save: {_first(error)}") from None
+            raise OnnxlintError(
+                f"{shown}: is no file of torch.save, or is damaged; write it again: torch.save(model.state_dict(), FILE)"
+            ) from None
         what = f" ({printable(found[1])})" if found else ""
         raise OnnxlintError(
             f"{shown}: {holds}{what}: loading it can run any code; add --trust if you made the file or trust who did, "
@@ -99,6 +101,8 @@ def load_pickle(path: str, trust: bool, holds: str = "needs more than tensors") 
         hint = "; its module has to be importable from the working directory" if isinstance(error, ImportError) else ""
         if isinstance(error, AttributeError):
             hint = "; the class has to be where it was when the file was written"
+        if isinstance(error, RuntimeError):  # torch's reader of archives, in many words
+            hint = "; it is cut short or damaged: copy or write it again"
         raise OnnxlintError(f"{shown}: is no file that torch can load: {_first(error)}{hint}") from None
 
 
@@ -330,6 +334,10 @@ def _pattern(keys: Sequence[str]) -> str:
 
 
 def _first(error: BaseException) -> str:
+    """The class of an exception, and the first sentence that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = printable(lines[0])[:200] if lines else ""
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):
+        lines = lines[1:]
+    said = lines[0].partition("an exception occurred : (")[2].strip("'\",).") or lines[0] if lines else ""
+    text = printable(said.partition(". ")[0])[:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

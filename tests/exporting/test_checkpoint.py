@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,18 @@ def test_files_that_are_none(tmp_path: Path, data: bytes) -> None:
         load_weights(Plain(), str(path))
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_what_torch_says_is_not_repeated(tmp_path: Path, state: dict[str, Any]) -> None:
+    """Its advice on a file that runs code is to let it."""
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps({"a": os.system}))
+    with pytest.raises(OnnxlintError, match="is damaged; write it again: torch.save") as error:
+        load_weights(Plain(), str(path))
+    assert "weights_only" not in str(error.value)
+    torch.save({key: value.to("meta") for key, value in state.items()}, path)
+    with pytest.raises(OnnxlintError, match=r"Cannot copy out of meta tensor; no data!$"):
+        load_weights(Plain(), str(path))
 
 
 @pytest.mark.parametrize("content", [3, [torch.ones(1)], {"a": 1}, {"state_dict": 3}, {1: torch.ones(1)}])

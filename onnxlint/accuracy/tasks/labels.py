@@ -309,9 +309,10 @@ def _read_coco(path: str, text: str) -> BoxLabels:
         if any(abs(key) > MOST_CATEGORIES for key in categories):
             raise ValueError(f"a category has an id above {MOST_CATEGORIES}")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        why = f" ({printable(why[:100])})" if type(error) in (KeyError, ValueError) else ""
         raise OnnxlintError(
-            f"{printable(path)}: is not a COCO file with images, annotations and categories"
-            f" ({type(error).__name__}: {printable(str(error)[:100])})"
+            f"{printable(path)}: is not a COCO file with images, annotations and categories{why}"
         ) from None
     images = {}
     for key, name in names.items():
