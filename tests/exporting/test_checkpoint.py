@@ -158,7 +158,7 @@ def test_what_torch_says_is_not_repeated(tmp_path: Path, state: dict[str, Any]) 
     """Its advice on a file that runs code is to let it."""
     path = tmp_path / "w.pth"
     path.write_bytes(pickle.dumps({"a": os.system}))
-    with pytest.raises(OnnxlintError, match="is damaged; write it again: torch.save") as error:
+    with pytest.raises(OnnxlintError, match=r"is damaged; write it again: torch.save") as error:
         load_weights(Plain(), str(path))
     assert "weights_only" not in str(error.value)
     torch.save({key: value.to("meta") for key, value in state.items()}, path)
