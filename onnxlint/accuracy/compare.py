@@ -9,14 +9,13 @@ import os
 from collections.abc import Sequence
 
 from onnxlint.accuracy import worker
-from onnxlint.accuracy.conditions import parse_conditions
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.participants import find_participants
+from onnxlint.accuracy.preflight import require_usable
 from onnxlint.accuracy.results import AccuracyReport
 from onnxlint.backends import Progress, silent
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
-from onnxlint.lint.engines import check_engine
 
 
 def compare(
@@ -44,7 +43,5 @@ def compare(
     paths = [os.fspath(path) for path in candidates]
     if not paths:
         raise OnnxlintError("no candidate given: name a reference and at least one candidate")
-    check_engine(options.engine)
-    parse_conditions(options.fail_if, None if options.task else ())
-    find_participants(os.fspath(reference), paths)
+    require_usable(find_participants(os.fspath(reference), paths), inputs, options)
     return worker.in_child(os.fspath(reference), paths, inputs, options, progress)

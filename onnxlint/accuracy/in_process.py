@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,13 @@ from onnxlint.accuracy.conditions import Condition, parse_conditions
 from onnxlint.accuracy.inputs import Inputs, make_inputs
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.participants import Participant, find_participants, versions_of
+from onnxlint.accuracy.preflight import are_arrays, require_usable
 from onnxlint.accuracy.recipes import describe, groups_of
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.accuracy.verdict import verdict
 from onnxlint.backends import Progress, silent
-from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
-from onnxlint.images.recipe import ImageSet, Recipe
+from onnxlint.images.recipe import Recipe
 from onnxlint.lint.engines import Spread
 from onnxlint.text import counted, printable
 
@@ -50,9 +49,9 @@ def compare_here(
         OnnxlintError: As for `compare`.
     """
     models = find_participants(reference, candidates)
+    require_usable(models, inputs, options)
     images = inputs.images
-    are_arrays = not isinstance(images, ImageSet) and os.fspath(images or "").lower().endswith((".npz", ".npy"))
-    reads_images = images is not None and not are_arrays
+    reads_images = images is not None and not are_arrays(images)
     reports: dict[str, CandidateReport] = {}
     first: tuple[CandidateReport, Comparison, Recipe] | None = None
     groups = groups_of(models, inputs.recipe, inputs.shapes, reads_images, inputs.noted)
@@ -124,13 +123,9 @@ def _judge(
     task: str | None, labels: str | None, detection: Mapping[str, Any] | None, recipe: Recipe, inputs: Inputs
 ) -> Task | None:
     if task is None:
-        if labels is not None:
-            raise OnnxlintError("--labels needs --task (for example --task detection)")
         return None
     from onnxlint.accuracy.tasks import make_task
 
-    if inputs.images is None:
-        raise OnnxlintError("--task needs --images: tasks are evaluated on images")
     return make_task(task, recipe=recipe, images=inputs.images, labels=labels, detection=detection)
 
 

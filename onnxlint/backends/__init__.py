@@ -7,7 +7,7 @@ artifacts for its targets, and opens the files that it can run; it never looks f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -192,6 +192,12 @@ class Backend(Protocol):
         Said before any work is done. A backend without this method is taken for available.
         """
 
+    def missing_to_run(self) -> str:
+        """What is missing on this machine to run the files that it opens, as `available` says it; empty: nothing.
+
+        A backend without this method is asked to `open` at once.
+        """
+
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """Find reasons why a target cannot be made, in well under a second: nothing is loaded or run.
 
@@ -301,6 +307,16 @@ def backend_for(path: str) -> Backend:
     )
 
 
+def not_installed(packages: Iterable[str], extra: str) -> str:
+    """The first of some modules that is not installed, and the extra that brings it; empty: all are. Imports nothing."""
+    from importlib.util import find_spec
+
+    for package in packages:
+        if find_spec(package) is None:
+            return f"{package} is not installed; install it with `pip install 'onnxlint[{extra}]'`"
+    return ""
+
+
 def bytes_of(path: str) -> int:
     """Bytes of all files of a model; of those that there are."""
     try:
@@ -330,6 +346,7 @@ __all__ = [
     "backends",
     "bytes_of",
     "find_target",
+    "not_installed",
     "silent",
     "targets",
     "with_batch",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from glob import has_magic
 from typing import TYPE_CHECKING, Annotated
 
 from onnxlint.cli import console
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from onnxlint.fixes.options import FixOptions
     from onnxlint.lint.configuration import Configs, Settings
     from onnxlint.lint.rule import Request
+
+MAX_RANK = 64
+"""Axes that a tensor may have: NumPy's limit."""
 
 NOTES = "Exit code: 0 nothing that fails is left, 1 findings are left, 2 error."
 
@@ -98,7 +102,13 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     ] = None
     axis: Annotated[
         int | None,
-        option("--axis", metavar="N", help="axis to concatenate along (default: the one that differs)", panel=CHANGES),
+        option(
+            "--axis",
+            metavar="N",
+            parser=number(-MAX_RANK, MAX_RANK - 1),
+            help="axis to concatenate along (default: the one that differs)",
+            panel=CHANGES,
+        ),
     ] = None
     concat_name: Annotated[
         str, option("--concat-name", metavar="NAME", help="name of that output (default: output)", panel=CHANGES)
@@ -213,8 +223,10 @@ def _require_output(options: Options) -> None:
     if options.in_place and "-" in options.models:
         raise UsageError("--in-place cannot be used with stdin: there is no file to replace")
     if options.output is not None and len(options.models) > 1:
+        lost = next((one for one in options.models if one != "-" and not os.path.exists(one)), None)
+        known = f"; {printable(lost)!r} is no file" if lost is not None and not has_magic(lost) else ""
         raise UsageError(
-            f"-o names one file, and {len(options.models)} models are given: use --out-dir DIR or --in-place"
+            f"-o names one file, and {len(options.models)} models are given: use --out-dir DIR or --in-place{known}"
         )
     if not outputs and not options.diff and not options.dry_run:
         two = len(options.models) == 2 and all(word.endswith(".onnx") for word in options.models)
@@ -274,6 +286,9 @@ def _request(options: Options) -> Request:
     from onnxlint.lint.rule import Request
 
     heads = split(options.heads)
+    if not heads and not options.concat_heads and (options.axis is not None or options.concat_name != "output"):
+        name = "--axis" if options.axis is not None else "--concat-name"
+        raise UsageError(f"{name} is of --concat-heads: give that, or --heads NAMES")
     return Request(
         unsafe=options.unsafe,
         concat_heads=heads if heads or options.concat_heads else None,

@@ -128,7 +128,11 @@ class _Command(TyperCommand):
             example = self.missing(error.option, args)
             raise UsageError(f"{error}{example or _see(ctx)}") from None
         ctx.allow_extra_args = True
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except _USAGE_ERROR as error:
+            error.ctx = error.ctx or ctx  # an error of a word alone knows no command
+            raise
         if rest and not ctx.resilient_parsing:
             raise UsageError(f"unexpected argument: {rest[0]}{_expected(self, rest[0], ctx)}")
         return rest

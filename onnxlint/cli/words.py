@@ -53,6 +53,9 @@ GATHERED = {
 """Options whose values may be separate words (`--mean 104 117 123`), and how such a word is spelt."""
 
 
+_EMPTY = "an argument is empty: is a variable of the command line unset?"
+
+
 class MissingValue(UsageError):  # noqa: N818 - said of an option
     """An option stands without its value; `option` is its name."""
 
@@ -70,27 +73,32 @@ def normalized(words: Sequence[str], options: Mapping[str, str], is_target: Call
         is_target: Whether a word after `--to` or `--target` (the first argument) names a target.
 
     Raises:
-        MissingValue: An option has no value.
+        MissingValue: An option has no value, or an empty one.
+        UsageError: An argument is empty.
     """
     out: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "--":
+            if "" in rest:
+                raise UsageError(_EMPTY)
             return [*out, word, *rest]
         name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
         if name not in options:
             name = OPTION_SYNONYMS.get(name, name)
+        if not word:
+            raise UsageError(_EMPTY)
         if name not in options:
             out.append(word)
-        elif name == "--concat-heads":
+        elif name == "--concat-heads" and (not equals or "," in value):
             out.append(_concat_heads(value, rest))
         elif name == "--write-baseline" and not equals:
             out.append(f"{name}={rest.pop(0) if rest and rest[0].endswith('.json') else ''}")
+        elif options[name] and (not value if equals else not rest or rest[0].partition("=")[0] in {*options, ""}):
+            raise MissingValue(name, options[name])
         elif equals or not options[name]:
             out.append(f"{name}{equals}{value}")
-        elif not rest or rest[0].partition("=")[0] in options:
-            raise MissingValue(name, options[name])
         elif name.startswith("--"):
             values = [rest.pop(0)]
             while rest and _continues(name, rest[0], is_target):

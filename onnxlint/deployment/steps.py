@@ -123,7 +123,7 @@ def fix_model(path: str, fixed: str, fixes: Fixes, options: Options, step: OpenS
         done = fix_path(path, configs, wanted, report_step)
     write(done, fixed)
     step.files += (fixed, *external_files(open_model(fixed)))
-    step.lines += tuple(line for line in render_fix(done.report, fixed).splitlines()[1:] if line.strip())
+    step.lines += tuple(line for line in render_fix(done.report, fixed, "deploy").splitlines()[1:] if line.strip())
 
 
 # Convert

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import importlib.util
 import math
 import os
 import re
@@ -307,7 +308,7 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
         if path.suffix.lower() in (".npz", ".npy"):
             return ImageSet(text, arrays=_load_arrays(path))
         if path.suffix.lower() in EXTENSIONS:
-            return ImageSet(text, (text,))
+            return _some(text, [text], "")
         return _some(text, read_list(path), "the list names no image; write one path a line")
     if any(c in text for c in "*?["):
         found = sorted(p for p in glob.glob(text, recursive=True) if Path(p).suffix.lower() in EXTENSIONS)
@@ -319,6 +320,10 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
 def _some(source: str, paths: list[str], problem: str) -> ImageSet:
     if not paths:
         raise OnnxlintError(printable(f"{source}: {problem}"))
+    if importlib.util.find_spec("PIL") is None:
+        raise OnnxlintError(
+            f"{printable(source)}: reading images takes Pillow; install it with `pip install 'onnxlint[convert]'`"
+        )
     return ImageSet(source, tuple(paths))
 
 

@@ -87,6 +87,10 @@ def make_cluster(name: str) -> Cluster | None:
 
 
 def check_engine(name: str) -> None:
-    """Raise OnnxlintError unless a name is that of an engine."""
+    """Raise OnnxlintError unless a name is that of an engine whose package is installed."""
+    from importlib.util import find_spec  # for --engine alone
+
     if name not in ("local", "ray") and not name.startswith("ray://"):
         raise OnnxlintError(f"--engine: no such engine: {printable(name)!r}; it is local, ray or ray://HOST:PORT")
+    if name != "local" and find_spec("ray") is None:
+        raise OnnxlintError("--engine ray takes the package ray: pip install 'onnxlint[ray]'")

@@ -233,13 +233,23 @@ def no_such_file(path: str) -> str:
 
 
 def similar_file(path: str) -> str:
-    """`did you mean 'x.onnx'?` where a file of a similar name is in the same folder."""
+    """`did you mean 'x.onnx'?` where a file of a similar name is in the same folder, or `\\` separates folders."""
+    turned = path.replace("\\", "/")
+    if turned != path and os.path.exists(turned):
+        return f"did you mean {printable(turned)!r}?"
+    from difflib import SequenceMatcher  # only where something is wrong
+
     try:
         names = os.listdir(os.path.dirname(path) or ".")
     except (OSError, ValueError):
         return ""
     wanted, ending = os.path.splitext(os.path.basename(path))
-    # Equal endings would make any two names alike: stems are compared, and of equal stems the same ending comes first.
-    stems = {os.path.splitext(name)[0]: name for name in sorted(names[:_NAMES], key=lambda name: name.endswith(ending))}
+    # Equal endings would make any two names alike: stems are compared, and of equal stems the most similar ending wins.
+    stems: dict[str, list[str]] = {}
+    for name in sorted(names[:_NAMES]):
+        stems.setdefault(os.path.splitext(name)[0], []).append(name)
     near = nearest(wanted, stems)
-    return f"did you mean {printable(os.path.join(os.path.dirname(path), stems[near]))!r}?" if near else ""
+    if near is None:
+        return ""
+    alike = {name: SequenceMatcher(None, ending, os.path.splitext(name)[1]).ratio() for name in stems[near]}
+    return f"did you mean {printable(os.path.join(os.path.dirname(path), max(alike, key=alike.__getitem__)))!r}?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -9,24 +10,30 @@ from onnxlint.fixes.results import FixReport, Left
 from onnxlint.report._common import LIMIT, disarmed
 from onnxlint.text import counted, listed, printable, shortened
 
+_OPTION = re.compile(r"(?<![\w-])--[a-z]")
 
-def render_fix(report: FixReport, output: str | None) -> str:
+
+def render_fix(report: FixReport, output: str | None, by: str = "fix") -> str:
     """The summary of a fix: patches by rule with their proof, remaining findings with reasons, and the verification.
 
     Args:
         report: The report of the fix.
         output: Path of the result; None if nothing was written.
+        by: The command that prints it. Options are those of `onnxlint fix`: another command says so.
     """
     lines = [printable(report.model)]
     lines += [f"  {text}" for text in report.asked]
     lines += _table(report)
-    lines += _left(report)
+    left = list(_left(report))
+    lines += left
+    if by != "fix" and any(_OPTION.search(line) for line in left):
+        lines.append(f"  to use options that are named here: run 'onnxlint fix' with them, and {by} its result")
     lines += _simplified(report)
-    for left in report.rolled_back:
-        lines.append(f"  rolled back: {left.finding.code} at {printable(left.finding.location.place)}: {left.why}")
+    for back in report.rolled_back:
+        lines.append(f"  rolled back: {back.finding.code} at {printable(back.finding.location.place)}: {back.why}")
     assumed = [
         *map(printable, report.conditions),
-        *(["sizes of at least 1 (--allow-empty keeps 0)"] * report.has_minimum),
+        *([f"sizes of at least 1{' (--allow-empty keeps 0)' if by == 'fix' else ''}"] * report.has_minimum),
     ]
     if assumed:
         lines.append(f"  assumes  {' and '.join(assumed)}; written into the model's metadata")

@@ -254,6 +254,13 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
         (f"check --min-opset {'9' * 5000}", "--min-opset: '" + "9" * 40 + "…' is not a whole number from 1"),
         ("check --severity SHP001=fatal", "--severity: 'SHP001=fatal' is not of the form CODE=error"),
         ("check --config", "--config: needs a value (FILE); see 'onnxlint check --help'"),
+        ("check --config= bad.onnx", "--config: needs a value (FILE); see 'onnxlint check --help'"),
+        ("fix bad.onnx --diff --unsafe=yes", "--unsafe: does not take a value; see 'onnxlint fix --help'"),
+        ("fix bad.onnx --diff --concat-heads=yes", "--concat-heads: does not take a value; see 'onnxlint fix --help'"),
+        ("fix bad.onnx --diff --axis 1", "--axis is of --concat-heads: give that, or --heads NAMES"),
+        ("fix bad.onnx --axis x", "--axis: 'x' is not a whole number from -64 to 63; see 'onnxlint fix --help'"),
+        ("fix bad.onnx --unsafe yes -o x.onnx", "-o names one file, and 2 models are given: use --out-dir DIR or"),
+        ("fix bad.onnx --diff --heads=", "--heads: needs a value (NAMES), such as bbox,cls,ldm"),
         ("check --select --ignore SHP", "--select: needs a value (RULES); see 'onnxlint check --help'"),
         ("check bad.onnx -o", "-o: needs a value (FILE); see 'onnxlint check --help'"),
         ("check --fix bad.onnx", "no such option: --fix; 'onnxlint fix MODEL -o FILE' fixes models"),
@@ -289,6 +296,14 @@ def test_mistakes_are_one_line_with_the_way_out(here: Path, words: str, message:
     assert outcome.out == ""
     assert outcome.err.startswith(f"error: {message}")
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"demo"}))
+def test_an_unset_variable_is_said(here: Path, command: str) -> None:
+    for words in ([""], ["bad.onnx", ""], ["--", ""]):
+        outcome = onnxlint(*command.split(), *words)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert outcome.err == "error: an argument is empty: is a variable of the command line unset?\n"
 
 
 def test_without_anything_the_help_is_shown_and_nothing_passes() -> None:

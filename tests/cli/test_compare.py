@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from fixtures import pictures
 from tests.support.accuracy_models import SIZE, detector, images, rough
 from tests.support.command import onnxlint
 
@@ -54,6 +57,9 @@ def test_a_condition_that_holds_is_exit_code_1(models: tuple[str, str, str]) -> 
         (("--labels", "x.txt"), "--labels needs --task"),
         (("--layer",), "did you mean '--layers'?"),
         (("--preset", "yolo"), "no preset is called 'yolo'"),
+        (("--images", "picture.npy"), "no such file"),
+        (("--task", "detection", "--labels", "none.txt"), "none.txt: no such labels"),
+        (("--config=",), "--config: needs a value (FILE)"),
         (("-o", "none/report.json"), "no such folder"),
     ],
 )
@@ -66,6 +72,45 @@ def test_what_is_misspelt_is_one_line_and_exit_code_2(
     assert message in done.err
     assert len(done.err.splitlines()) == 1
     assert done.out == ""
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("onnxruntime", (), "convert"),
+        ("pycocotools", ("--task", "detection"), "tasks"),
+        ("skimage", ("--task", "super_resolution"), "tasks"),
+        ("ray", ("--engine", "ray"), "ray"),
+        ("PIL", (), "convert"),
+    ],
+)
+def test_a_missing_package_is_said_before_a_process_is_started(
+    models: tuple[str, str, str], tmp_path: Path, package: str, words: tuple[str, ...], extra: str
+) -> None:
+    reference, candidate, _ = models
+    pictures.build(tmp_path / "photos", 1, SIZE, SIZE)
+    real = importlib.util.find_spec
+    with (
+        mock.patch("importlib.util.find_spec", lambda name, *more: None if name == package else real(name, *more)),
+        mock.patch("onnxlint.accuracy.worker.in_child", side_effect=AssertionError),
+    ):
+        done = onnxlint("compare", reference, candidate, "--images", tmp_path / "photos", *RECIPE, *words)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert f"pip install 'onnxlint[{extra}]'" in done.err
+
+
+@pytest.mark.parametrize(("ending", "package", "extra"), [(".param", "ncnn", "ncnn"), (".xml", "openvino", "openvino")])
+def test_a_missing_runtime_of_a_candidate_names_the_file(
+    models: tuple[str, str, str], tmp_path: Path, ending: str, package: str, extra: str
+) -> None:
+    candidate = tmp_path / f"net{ending}"
+    for one in (candidate, candidate.with_suffix(".bin")):
+        one.write_bytes(b"")
+    real = importlib.util.find_spec
+    with mock.patch("importlib.util.find_spec", lambda name, *more: None if name == package else real(name, *more)):
+        done = onnxlint("compare", models[0], candidate, *RECIPE)
+    way = f"{package} is not installed; install it with `pip install 'onnxlint[{extra}]'`, or compare the others without it"
+    assert (done.code, done.err) == (2, f"error: {candidate}: {way}\n")
 
 
 def test_a_report_goes_to_a_file(models: tuple[str, str, str], tmp_path: Path) -> None:
@@ -106,3 +151,18 @@ def test_what_cannot_be_compared(models: tuple[str, str, str], tmp_path: Path) -
     assert done.code == 2
     assert "no backend runs such a file" in done.err
     assert onnxlint("compare", reference).code == 2
+
+
+@pytest.mark.parametrize("typed", ["nets\\a.param", "nets/a.parm", "nets/aa.parm"])
+def test_a_path_that_is_misspelt_or_written_as_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    for name in ("a.bin", "a.onnx", "a.param", "a.table", "b.onnx"):
+        (tmp_path / "nets" / name).write_bytes(b"")
+    wanted = f"{typed}: no such file; did you mean 'nets/a.param'?"
+    if typed.startswith("nets/aa"):
+        (tmp_path / "nets" / "a.param").rename(tmp_path / "nets" / "aab.param")
+        wanted = wanted.replace("a.param", "aab.param")
+    assert onnxlint("compare", "nets/b.onnx", typed, "--isolated").err == f"error: {wanted}\n"

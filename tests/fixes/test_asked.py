@@ -336,6 +336,7 @@ def test_that_sizes_have_to_be_at_least_one_is_said_once_and_recorded(tmp_path: 
     assert report.has_minimum
     assert metadata(fixed)[MIN_SIZE_KEY] == "1"
     assert render_fix(report, None).count("sizes of at least 1 (--allow-empty keeps 0)") == 1
+    assert "--" not in render_fix(report, None, "deploy")
     kept, report = fix(path, select=["SHP"], allow_empty=True)
     assert not report.has_minimum
     assert MIN_SIZE_KEY not in metadata(kept)

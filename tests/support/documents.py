@@ -26,17 +26,18 @@ def block_lines(text: str, kind: str) -> list[str]:
 
 def commands(text: str) -> list[list[str]]:
     """Each `$ onnxlint …` line in words; a pipe and what follows it is left out."""
-    typed = [line for line in block_lines(text, "console") if line.startswith("$ onnxlint ")]
-    words = [shlex.split(line, comments=True)[2:] for line in typed]
-    return [one[: one.index("|")] if "|" in one else one for one in words]
+    return [_words(line) for line in block_lines(text, "console") if line.startswith("$ onnxlint ")]
+
+
+def _words(line: str) -> list[str]:
+    words = shlex.split(line, comments=True)[2:]
+    return words[: words.index("|")] if "|" in words else words
 
 
 def answer(text: str, words: list[str]) -> str:
     """The line that a page shows below a command, empty if it shows none."""
     lines = block_lines(text, "console")
-    at = next(
-        i for i, line in enumerate(lines) if line.startswith("$ ") and shlex.split(line, comments=True)[2:] == words
-    )
+    at = next(i for i, line in enumerate(lines) if line.startswith("$ onnxlint ") and _words(line) == words)
     below = lines[at + 1] if at + 1 < len(lines) else ""
     return "" if below.startswith("$ ") else below
 

@@ -34,6 +34,18 @@ TASKS = {
 """Task name → description of the outputs."""
 
 
+def task_name(name: str) -> str:
+    """The task of a name that may be written with `_` and capitals.
+
+    Raises:
+        OnnxlintError: There is none.
+    """
+    wanted = name.lower().replace("_", "-")
+    if wanted not in TASKS:
+        raise OnnxlintError(f"--task: no such task: {printable(name)!r}{did_you_mean(wanted, TASKS, choices(TASKS))}")
+    return wanted
+
+
 def make_task(
     name: str,
     *,
@@ -54,10 +66,7 @@ def make_task(
     Raises:
         OnnxlintError: There is no such task, or the labels or the table cannot be used.
     """
-    wanted = name.lower().replace("_", "-")
-    if wanted not in TASKS:
-        hint = did_you_mean(wanted, TASKS, choices(TASKS))
-        raise OnnxlintError(f"--task: no such task: {printable(name)!r}{hint}")
+    wanted = task_name(name)
     if wanted == "detection":
         from onnxlint.accuracy.tasks.detection import DetectionTask
 
@@ -75,4 +84,4 @@ def make_task(
     return SuperResolutionTask(recipe, images, labels)
 
 
-__all__ = ["TASKS", "Answer", "Array", "Detection", "Task", "TaskResult", "make_task"]
+__all__ = ["TASKS", "Answer", "Array", "Detection", "Task", "TaskResult", "make_task", "task_name"]

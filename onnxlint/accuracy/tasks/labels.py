@@ -138,9 +138,14 @@ def read_lines(path: str) -> list[str]:
     return [line.rstrip() for line in LINE_ENDS.split(_text(path)) if line.strip()]
 
 
-def _text(path: str) -> str:
+def require_labels(path: str) -> None:
+    """Raise OnnxlintError if there is no such file or folder."""
     if not os.path.exists(path):
         raise OnnxlintError(f"{printable(path)}: no such labels; {similar_file(path) or 'check --labels'}")
+
+
+def _text(path: str) -> str:
+    require_labels(path)
     return read_text(path, "a labels file", LARGEST, strict=True)
 
 

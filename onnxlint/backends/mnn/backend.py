@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from onnxlint.backends import Artifact, Job, Progress, Target, silent
+from onnxlint.backends import Artifact, Job, Progress, Target, not_installed, silent
 
 if TYPE_CHECKING:
     from onnxlint.backends.mnn.session import MnnSession
@@ -25,12 +25,12 @@ class MnnBackend:
 
     def available(self, target: Target, job: Job) -> str:
         """What is missing: see `Backend.available`."""
-        from importlib.util import find_spec
+        missing = not_installed(("MNN", "_tools", "onnxruntime"), "mnn").replace("_tools", "MNN's converter")
+        return missing and f"{target.name}: {missing}"
 
-        for package, shown in (("MNN", "MNN"), ("_tools", "MNN"), ("onnxruntime", "onnxruntime")):
-            if find_spec(package) is None:
-                return f"{target.name}: {shown} is not installed; install it with `pip install 'onnxlint[mnn]'`"
-        return ""
+    def missing_to_run(self) -> str:
+        """What is missing: see `Backend.missing_to_run`."""
+        return not_installed(("MNN",), "mnn")
 
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, silent
+from onnxlint.backends import Artifact, Decision, Job, Progress, Session, Target, not_installed, silent
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engines import make_cluster
 from onnxlint.model.output import write_atomically
@@ -106,16 +106,18 @@ class NcnnBackend:
 
     def available(self, target: Target, job: Job) -> str:
         """What is missing: see `Backend.available`."""
-        from importlib.util import find_spec
-
         from onnxlint.backends.ncnn.tools import pnnx_binary, real_tool
 
-        way = "install it with `pip install 'onnxlint[ncnn]'`"
-        if find_spec("ncnn") is None:
-            return f"{target.name}: ncnn is not installed; {way}"
+        if missing := self.missing_to_run():
+            return f"{target.name}: {missing}"
         if pnnx_binary(job.tools) is None and real_tool(job.tools, "onnx2ncnn") is None and pnnx_binary() is None:
+            way = "install it with `pip install 'onnxlint[ncnn]'`"
             return f"{target.name}: pnnx, which converts models, is not installed; {way}"
         return ""
+
+    def missing_to_run(self) -> str:
+        """What is missing: see `Backend.missing_to_run`."""
+        return not_installed(("ncnn",), "ncnn")
 
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""

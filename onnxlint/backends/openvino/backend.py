@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, silent
+from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, not_installed, silent
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import printable
+from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.openvino.session import OpenVinoSession
@@ -37,16 +37,14 @@ class OpenVinoBackend:
 
     def available(self, target: Target, job: Job) -> str:
         """What is missing: see `Backend.available`."""
-        from importlib.util import find_spec
+        missing = not_installed(("openvino", "onnxruntime"), "openvino")
+        if not missing and target.name == INT8.name and job.method == "nncf":
+            missing = not_installed(("nncf",), "nncf")
+        return missing and f"{target.name}: {missing}"
 
-        wanted = {"openvino": "openvino", "onnxruntime": "openvino"}
-        if target.name == INT8.name and job.method == "nncf":
-            wanted["nncf"] = "nncf"
-        for package, extra in wanted.items():
-            if find_spec(package) is None:
-                way = f"install it with `pip install 'onnxlint[{extra}]'`"
-                return f"{target.name}: {package} is not installed; {way}"
-        return ""
+    def missing_to_run(self) -> str:
+        """What is missing: see `Backend.missing_to_run`."""
+        return not_installed(("openvino",), "openvino")
 
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""
@@ -172,9 +170,12 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
         return (*made[:2], (*made[2], f"NNCF was not tried: {error}"), made[3])
     second = loss_of(other[0], other[1], session, inputs, job)
     is_better = is_second_better(first, second)
-    names = ("NNCF's", "that of onnx-int8-static") if is_better else ("that of onnx-int8-static", "NNCF's")
-    losses = (second, first) if is_better else (first, second)
-    note = f"{names[0]} is taken ({shown(losses[0])}); {names[1]}: {shown(losses[1])}"
+    taken, refused = ("NNCF", "onnx-int8-static") if is_better else ("onnx-int8-static", "NNCF")
+    least, more = (second, first) if is_better else (first, second)
+    note = (
+        f"calibrated as {taken} does it: {shown(least)} on {counted(len(inputs), 'calibration image')}; "
+        f"as {refused} does it: {shown(more)}"
+    )
     model, known, notes, facts = other if is_better else made
     return (
         model,

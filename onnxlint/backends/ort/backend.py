@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlint.backends import Artifact, Job, Progress, Target, silent
+from onnxlint.backends import Artifact, Job, Progress, Target, not_installed, silent
 from onnxlint.backends.ort.targets import DYNAMIC, FP16, STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
@@ -31,10 +31,12 @@ class OrtBackend:
 
     def available(self, target: Target, job: Job) -> str:
         """What is missing: see `Backend.available`."""
-        from importlib.util import find_spec
+        missing = self.missing_to_run()
+        return missing and f"{target.name}: {missing}"
 
-        missing = "onnxruntime is not installed; install it with `pip install 'onnxlint[convert]'`"
-        return "" if find_spec("onnxruntime") is not None else f"{target.name}: {missing}"
+    def missing_to_run(self) -> str:
+        """What is missing: see `Backend.missing_to_run`."""
+        return not_installed(("onnxruntime",), "convert")
 
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.backends import Array, Artifact, Job, Progress, Session, Target, silent
+from onnxlint.backends import Array, Artifact, Job, Progress, Session, Target, not_installed, silent
 from onnxlint.backends.ort.targets import require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engines import make_cluster
@@ -46,10 +46,8 @@ class TensorRtBackend:
 
     def available(self, target: Target, job: Job) -> str:
         """What is missing: see `Backend.available`."""
-        from importlib.util import find_spec
-
-        missing = "onnxruntime is not installed; install it with `pip install 'onnxlint[convert]'`"
-        return "" if find_spec("onnxruntime") is not None else f"{target.name}: {missing}"
+        missing = not_installed(("onnxruntime",), "convert")
+        return missing and f"{target.name}: {missing}"
 
     def preflight(self, target: Target, source: str, job: Job) -> None:
         """What stands in the way: see `Backend.preflight`."""

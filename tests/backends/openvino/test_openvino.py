@@ -132,7 +132,10 @@ def test_the_better_of_the_two_by_the_task(tmp_path: Path, best: int, by: str) -
     made = make(source, "openvino-int8", tmp_path, images=IMAGES, recipe=RECIPE, task=task)
     assert len(task.seen) == 2
     assert made.details["made_by"] == by
-    assert any(note.endswith(f": found {3 - best}") and f"(found {best})" in note for note in made.notes)
+    names = ["onnx-int8-static", "NNCF"][:: 1 if best == 1 else -1]
+    found = [f"{one}00 % of the objects found" for one in (best, 3 - best)]
+    note = f"calibrated as {names[0]} does it: {found[0]} on {len(IMAGES)} calibration images; as {names[1]} does it: "
+    assert f"{note}{found[1]}" in made.notes
     other = tmp_path / "other"
     other.mkdir()
     method = "nncf" if by == "nncf" else "auto"
