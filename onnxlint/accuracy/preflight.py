@@ -10,7 +10,7 @@ from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.participants import Participant
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
-from onnxlint.images.recipe import ImageSet, find_images
+from onnxlint.images.recipe import ImageSet, find_images, require_pillow
 from onnxlint.lint.engines import check_engine
 from onnxlint.text import printable
 
@@ -26,8 +26,11 @@ def require_usable(models: Sequence[Participant], inputs: ImageOptions, options:
     _require_runtimes(models)
     _require_task(inputs, options)
     images = inputs.images
-    if images is not None and not isinstance(images, ImageSet) and not are_arrays(images):
-        find_images(images)
+    if images is None or isinstance(images, ImageSet) or are_arrays(images):
+        return
+    if not os.path.exists(images):
+        find_images(images)  # a pattern, or nothing
+    require_pillow(os.fspath(images))
 
 
 def are_arrays(images: str | os.PathLike[str] | ImageSet | None) -> bool:

@@ -317,13 +317,18 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
     raise OnnxlintError(f"{printable(text)}: no such file or folder; {way}")
 
 
-def _some(source: str, paths: list[str], problem: str) -> ImageSet:
-    if not paths:
-        raise OnnxlintError(printable(f"{source}: {problem}"))
+def require_pillow(source: str) -> None:
+    """Raise OnnxlintError if Pillow, which reads images, is not installed."""
     if importlib.util.find_spec("PIL") is None:
         raise OnnxlintError(
             f"{printable(source)}: reading images takes Pillow; install it with `pip install 'onnxlint[convert]'`"
         )
+
+
+def _some(source: str, paths: list[str], problem: str) -> ImageSet:
+    if not paths:
+        raise OnnxlintError(printable(f"{source}: {problem}"))
+    require_pillow(source)
     return ImageSet(source, tuple(paths))
 
 

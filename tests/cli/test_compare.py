@@ -57,7 +57,7 @@ def test_a_condition_that_holds_is_exit_code_1(models: tuple[str, str, str]) -> 
         (("--labels", "x.txt"), "--labels needs --task"),
         (("--layer",), "did you mean '--layers'?"),
         (("--preset", "yolo"), "no preset is called 'yolo'"),
-        (("--images", "picture.npy"), "no such file"),
+        (("--images", "pictures/none"), "pictures/none: no such file or folder; give --images a folder"),
         (("--task", "detection", "--labels", "none.txt"), "none.txt: no such labels"),
         (("--config=",), "--config: needs a value (FILE)"),
         (("-o", "none/report.json"), "no such folder"),
