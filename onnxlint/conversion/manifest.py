@@ -47,6 +47,7 @@ _SCHEMA: dict[str, Any] = {
                 "mixed": bool,
                 "budget": float,
                 "keep": [str],
+                "weight_bits?": int,
             },
             "files": [_FILE],
             "decisions": [{"layer": str, "type": str, "state": str, "why": str}],
@@ -55,8 +56,9 @@ _SCHEMA: dict[str, Any] = {
         }
     },
     "images": {_ANY: {"source": str, "files": [{"path": str, "sha256": str}]}},
+    "unfinished?": [str],
 }
-"""What readers rely on: dictionaries and lists of the types that their values have."""
+"""What readers rely on: dictionaries and lists of the types that their values have; `?` ends a key that may be missing."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -134,7 +136,7 @@ def read_manifest(path: str) -> dict[str, Any]:
         raise OnnxlintError(f"{shown}: is not a manifest of onnxlint; 'onnxlint convert' writes one") from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT or "targets" not in document:
         raise OnnxlintError(f"{shown}: is not a manifest that this version of onnxlint can read; convert again")
-    problem = _problem(document, _SCHEMA, "") or _problem(document.get("unfinished", []), [str], "unfinished")
+    problem = _problem(document, _SCHEMA, "")
     if problem:
         raise OnnxlintError(f"{shown}: is a damaged manifest: {problem}; convert the model again")
     return document
@@ -155,6 +157,8 @@ def _problem(value: Any, schema: Any, where: str) -> str:
         if not isinstance(value, dict):
             return f"{where} is not an object"
         for key, inner in schema.items():
+            if key.endswith("?") and (key := key.removesuffix("?")) not in value:
+                continue
             if key != _ANY and key not in value:
                 return f"{where}.{key} is missing".removeprefix(".")
             for name, one in value.items() if key == _ANY else ((key, value[key]),):

@@ -474,7 +474,7 @@ def repeat(
                 tuple(job["keep"]),
                 threads=threads,
                 tools=tools,
-                weight_bits=int(job.get("weight_bits", 8)),
+                weight_bits=job.get("weight_bits", 8),
                 task=task(model.path, job["task"]) if task is not None and job.get("task") else None,
             ),
             out_dir=out_dir if out_dir is not None else folder,
