@@ -21,7 +21,7 @@ import numpy.typing as npt
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Layer, Network
 from onnxlint.backends.ncnn.run import Runner
-from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
+from onnxlint.backends.ncnn.table import Table, quantizable, require_names, source_blobs, weight_groups
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engines import Spread, kept, let_go, new_token
@@ -93,6 +93,7 @@ def activation_stats(
     numbers, so that the result does not depend on who computes it: `threads` here, or the tasks of `spread`. Raises
     OnnxlintError for inputs that cannot calibrate anything: none, NaN, or all of one colour.
     """
+    require_names(net)
     blobs = list(dict.fromkeys(calibrated_blobs(net).values()))
     if not blobs:
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import TAG_INT8, Blob, Layer, Network, half_blob
-from onnxlint.backends.ncnn.table import QUANTIZABLE, SUFFIX, Table, diagnose, weight_groups
+from onnxlint.backends.ncnn.table import QUANTIZABLE, SUFFIX, Table, diagnose, require_names, weight_groups
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -73,6 +73,7 @@ def quantize(
     are not quantized are stored: ncnn2int8 writes fp16. Raises OnnxlintError when the
     table cannot belong to the net, or names no layer of it.
     """
+    require_names(net)
     fatal = [i for i in diagnose(table, net) if i.fatal]
     if fatal:
         more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -156,6 +157,18 @@ def weight_groups(layer: Layer) -> int:
     if layer.type == "ConvolutionDepthWise":
         return layer.integer(7, 1)
     return layer.integer(0)
+
+
+def require_names(net: Network) -> None:
+    """Raise OnnxlintError if a layer that can be quantized shares its name: a table knows layers by their names alone."""
+    count = Counter(layer.name for layer in net.layers)
+    shared = next((layer.name for layer in net.layers if count[layer.name] > 1 and quantizable(layer)), None)
+    if shared is not None:
+        raise OnnxlintError(
+            printable(
+                f"{net.path}: {count[shared]} layers are called '{shared}', so a table cannot tell them apart; rename them"
+            )
+        )
 
 
 def quantizable(layer: Layer) -> bool:

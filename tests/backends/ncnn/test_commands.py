@@ -53,6 +53,21 @@ def test_what_people_paste_gives_the_reference_bytes(tmp_path: Path) -> None:
         assert Path(path).read_bytes() == (REFERENCE / "kl" / Path(path).name).read_bytes()
 
 
+def test_layers_of_one_name(folder: Path, capsys: Output) -> None:
+    """A table knows layers by their names: one of two would get the weights of the other."""
+    assert run(["ncnn", "table", "net.param", "images.npz"]) == 0
+    capsys.readouterr()
+    text = (folder / "net.param").read_text()
+    layers = [line.split() for line in text.splitlines()[2:]]
+    first = next(words[1] for words in layers if words[0] == "Convolution")
+    other = next(words[1] for words in layers if words[0] not in ("Convolution", "Input"))
+    (folder / "net.param").write_text(re.sub(rf" {other} ", f" {first} ", text, count=1))
+    said = f"error: net.param: 2 layers are called '{first}', so a table cannot tell them apart; rename them\n"
+    assert error(capsys, "table", "net.param", "images.npz", "-o", "other.table") == said
+    assert error(capsys, "quantize", "net.param", "o.param", "net.table") == said
+    assert not (folder / "o.param").exists()
+
+
 def test_what_is_left_out_lies_beside_the_param(folder: Path, capsys: Output) -> None:
     assert run(["ncnn", "table", "net.param", "images.npz"]) == 0
     assert capsys.readouterr().out == "net.table: 6 layers, kl, 4 images\n"
