@@ -19,6 +19,7 @@ from onnxlint.images.sizes import broken_condition
 from onnxlint.model.assumptions import Assumption, assumptions
 from onnxlint.model.reading import no_such_file
 from onnxlint.model.skeleton import open_model
+from onnxlint.store.urls import is_remote, shown
 from onnxlint.text import printable
 from onnxlint.version import __version__
 
@@ -92,6 +93,8 @@ def find_participants(reference: str, candidates: Sequence[str]) -> list[Partici
     paths = [reference, *candidates]
     for path in paths:
         if not os.path.exists(path):
+            if is_remote(path):
+                raise OnnxlintError(f"{shown(path)}: only 'onnxlint check' reads remote models; download it first")
             raise OnnxlintError(f"{printable(path)}: {no_such_file(path)}")
     names = short_names(paths)
     found = []

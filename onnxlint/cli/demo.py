@@ -40,7 +40,7 @@ def run(options: Options) -> int:
     _prepare(folder)
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     for words in commands(folder, everything=not missing):
-        console.write(f"$ onnxlint {shlex.join(words)}\n")
+        console.write(f"$ onnxlint {printable(shlex.join(words))}\n")
         code = app.run(words)
         if code != (_FINDINGS if words[0] == "check" else 0):
             return code if code > ERROR else ERROR
@@ -49,7 +49,7 @@ def run(options: Options) -> int:
         what = f"{listed(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
         console.write(
             f"{what}. With all extras, the demo also converts to fp16 and int8 for onnxruntime and ncnn, and compares "
-            f"their accuracy:\n  pip install 'onnxlint[all]' && onnxlint demo {shlex.quote(folder)}\n"
+            f"their accuracy:\n  pip install 'onnxlint[all]' && onnxlint demo {printable(shlex.quote(folder))}\n"
         )
     else:
         console.write(f"The report is {printable(folder)}/report.html. Your model: onnxlint check MODEL.onnx\n")

@@ -21,6 +21,7 @@ from onnxlint.cli.commands import ERROR, Command
 from onnxlint.cli.errors import UsageError
 from onnxlint.cli.options import PANELS
 from onnxlint.cli.words import COMMAND_HINTS, COMMAND_SYNONYMS, OPTION_HINTS, MissingValue, normalized
+from onnxlint.store.urls import is_remote, shown
 from onnxlint.text import choices, did_you_mean, nearest
 from onnxlint.version import __version__
 
@@ -135,6 +136,8 @@ class _Command(TyperCommand):
             raise
         if rest and not ctx.resilient_parsing:
             raise UsageError(f"unexpected argument: {rest[0]}{_expected(self, rest[0], ctx)}")
+        if not ctx.resilient_parsing:
+            _refuse_addresses(self, ctx)
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -195,6 +198,22 @@ def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
     if record is not None and record[0] == ", ".join(_HELP):
         return record[0], "show this help"
     return record
+
+
+_PLACES = ("FILE", "DIR", "PATH", "FILE.npz", "[FILE.json]")
+"""What stands for files and folders of this machine in the help."""
+
+
+def _refuse_addresses(command: Any, ctx: Any) -> None:
+    """Raise UsageError where an option that takes a file or folder was given `s3://…`: the system would make it a folder."""
+    for one in command.get_params(ctx):
+        if one.metavar not in _PLACES or (one.param_type_name == "argument" and one.metavar == "PATH"):
+            continue
+        given = ctx.params.get(one.name)
+        for value in given if isinstance(given, (list, tuple)) else [given]:
+            if isinstance(value, str) and "://" in value and is_remote(value) and not os.path.lexists(value):
+                name = max(one.opts, key=len) if one.param_type_name == "option" else one.metavar
+                raise UsageError(f"{name}: {shown(value)} is an address; name a file or folder of this machine")
 
 
 def _metavar(parameter: Any) -> str:

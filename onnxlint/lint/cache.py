@@ -127,7 +127,7 @@ class ResultCache:
             row = (known.key, _written(result))
             self._base.execute("INSERT OR REPLACE INTO results (key, result) VALUES (?, ?)", row)
             if known.status:
-                entry = (os.path.abspath(known.path), known.status, known.content)
+                entry = (_place(known.path), known.status, known.content)
                 self._base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", entry)
             if time.monotonic() - self._committed > COMMIT_SECONDS:
                 self._base.commit()
@@ -153,7 +153,7 @@ class ResultCache:
     def _content(self, path: str, status: str) -> str:
         """What stands for the bytes of a local file; empty if nothing does."""
         query = "SELECT digest FROM files WHERE path = ? AND status = ?"
-        row = self._base.execute(query, (os.path.abspath(path), status)).fetchone()
+        row = self._base.execute(query, (_place(path), status)).fetchone()
         if row is not None:
             return str(row[0])
         if int(status.split()[0]) > HASHED:
@@ -178,6 +178,11 @@ class ResultCache:
             )
             known = self._plans[id(plan)] = plan, hashlib.sha256(repr(told).encode()).digest()
         return known[1]
+
+
+def _place(path: str) -> bytes:
+    """A file's absolute path, as the system has it: SQLite takes no text that is not UTF-8."""
+    return os.fsencode(os.path.abspath(path))
 
 
 def _status(path: str) -> str:

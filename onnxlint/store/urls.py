@@ -41,6 +41,10 @@ def without_secrets(text: str) -> str:
 
 def reason(error: BaseException) -> str:
     """What an error of a client library says, in one line that holds no secrets."""
+    if isinstance(error, UnicodeError):
+        return "the address is not UTF-8"
     lines = str(error).strip().splitlines()
+    if len(lines) > 1 and lines[0].endswith(":"):  # boto3: Parameter validation failed:
+        lines[0] += f" {lines[1]}"
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return printable(without_secrets(said))[:_LONGEST]

@@ -35,6 +35,14 @@ def test_with_the_base_install_it_checks_and_fixes_and_says_what_the_extras_add(
     assert sorted(path.name for path in (tmp_path / "place").iterdir()) == ["fixed.onnx", "pitfalls.onnx"]
 
 
+def test_a_name_reaches_no_terminal_as_it_is(tmp_path: Path) -> None:
+    code = _BASE.replace('"place"', r'"a\x1b[31m\n::error::forged"')
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert b"\n::error" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", ["taken", "taken/file.txt", "taken/file.txt/below"])
 def test_what_is_there_is_left_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

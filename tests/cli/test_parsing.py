@@ -198,3 +198,29 @@ def test_commands_that_write_several_files_name_their_option(here: Path) -> None
         assert outcome.code == 2
         assert "no such option: -o; this command writes several files: use --out-dir DIR" in outcome.err
     assert "--out-dir" not in onnxlint("rules", "-o", "x").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "clean.onnx", "-o", "URL"),
+        ("check", "clean.onnx", "--cache-dir", "URL"),
+        ("check", "clean.onnx", "--config", "URL"),
+        ("fix", "bad.onnx", "-o", "URL"),
+        ("fix", "bad.onnx", "--out-dir", "URL"),
+        ("convert", "clean.onnx", "--to", "onnx-fp16", "--out-dir", "URL"),
+        ("compare", "clean.onnx", "clean.onnx", "--images", "URL"),
+        ("compare", "clean.onnx", "URL"),
+        ("deploy", "clean.onnx", "--out-dir", "URL"),
+        ("demo", "URL"),
+    ],
+)
+def test_an_address_is_no_folder(here: Path, words: tuple[str, ...]) -> None:
+    """The system would make a folder `s3:` of it, and the command would say that it wrote to the store."""
+    before = sorted(here.iterdir())
+    outcome = onnxlint(*(word.replace("URL", "s3://user:secret@bucket/x.onnx") for word in words))
+    assert outcome.code == 2
+    assert "s3://bucket/x.onnx" in outcome.err
+    assert "secret" not in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert sorted(here.iterdir()) == before

@@ -57,6 +57,17 @@ def test_reports_of_kept_results_are_equal_in_every_format(here: Path) -> None:
         assert (reused(kept) > 0) == (name not in ("markdown", "html"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+def test_names_that_are_not_utf8(here: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.onnx")
+    os.rename("models/m0.onnx", f"models/{name}")
+    time.sleep(caches.JUST_WRITTEN / 1e9)
+    first, second = check(), check()
+    assert (first.code, second.code) == (1, 1)
+    assert (reused(first), reused(second)) == (0, COUNT)
+    assert first.out == second.out
+
+
 def test_a_changed_model_is_checked_again(here: Path) -> None:
     check()
     old = os.stat("models/m0.onnx")
