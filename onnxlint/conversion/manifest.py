@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import math
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -59,6 +58,9 @@ _SCHEMA: dict[str, Any] = {
     "unfinished?": [str],
 }
 """What readers rely on: dictionaries and lists of the types that their values have; `?` ends a key that may be missing."""
+
+_LARGEST_NUMBER = 1e300
+"""Numbers of a manifest are smaller: JSON has infinities, NaN, and whole numbers of any length."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -168,7 +170,8 @@ def _problem(value: Any, schema: Any, where: str) -> str:
     fits = isinstance(value, (int, float) if schema is float else schema)
     if schema is not object and (not fits or (isinstance(value, bool) and schema is not bool)):
         return f"{where} is not {_WORDS[schema]}"
-    return f"{where} is not finite" if isinstance(value, float) and not math.isfinite(value) else ""
+    too_large = isinstance(value, int | float) and not abs(value) < _LARGEST_NUMBER  # NaN, too
+    return f"{where} is no finite number" if too_large else ""
 
 
 def recipe_from(entry: Mapping[str, Any], path: str) -> Recipe:
@@ -191,9 +194,10 @@ def recipe_from(entry: Mapping[str, Any], path: str) -> Recipe:
         or any(
             not isinstance(pair, tuple) or len(pair) != 2 or not all(_is_size(one) for one in pair) for pair in pairs
         )
+        or not isinstance(recipe.suggested, bool)
         or any(not isinstance(one, tuple) or len(one) not in (0, recipe.channels) for one in numbers)
         or any(
-            isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x)
+            isinstance(x, bool) or not isinstance(x, int | float) or not abs(x) < _LARGEST_NUMBER
             for one in numbers
             for x in one
         )

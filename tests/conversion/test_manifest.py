@@ -89,6 +89,10 @@ def test_every_field_missing_or_of_another_type_is_one_line_or_harmless(done: Co
         (("targets", "onnx-int8-static", "job", "recipe", "taste"), "sweet"),
         (("targets", "onnx-int8-static", "job", "images"), [1]),
         (("targets", "onnx-int8-static", "job", "weight_bits"), "seven"),
+        (("targets", "onnx-int8-static", "job", "weight_bits"), 10**400),
+        (("targets", "onnx-int8-static", "job", "budget"), 10**400),
+        (("targets", "onnx-int8-static", "job", "recipe", "mean"), [10**400, 1, 1]),
+        (("targets", "onnx-int8-static", "job", "recipe", "suggested"), {}),
         (("images",), {}),
     ],
 )
