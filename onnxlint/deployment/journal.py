@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import stat
 import time
@@ -226,7 +225,7 @@ def _entry(path: str, name: str, value: Any) -> _Entry:
     key, state, seconds, files, lines = (value.get(name) for name in ("key", "state", "seconds", "files", "lines"))
     if not isinstance(key, str) or state not in ("done", "failed"):
         raise wrong("key or state is wrong")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
         raise wrong("seconds is not a time")
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise wrong("lines is not a list of texts")

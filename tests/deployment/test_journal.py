@@ -62,6 +62,7 @@ def test_lines_of_the_record_are_escaped(tmp_path: Path) -> None:
         {"seconds": "1"},
         {"seconds": float("nan")},
         {"seconds": -1},
+        {"seconds": 10**400},
         {"lines": "done"},
         {"lines": [1]},
         {"files": ["a.txt"]},
