@@ -12,7 +12,7 @@ from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
 from onnxlint.symbolic.inference import OPERATORS
-from onnxlint.symbolic.sizes import AnySize, Size, divide, product, substitute
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, divide, product, substitute
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ class Freeing(Symbolic):
         outer, self._touched = self._touched, self._is_touched(node)
         try:
             check = self._checks.get(node.op) if self._touched else None
-            shape = check(self, node) if check is not None else None
+            try:
+                shape = check(self, node) if check is not None else None
+            except TooComplexError:
+                raise self.fail(node, "its sizes are too complex to be followed") from None
             if shape is not None:
                 self.record(node.graph, node.output(), shape)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from onnxlint.symbolic.sizes import AnySize, divide
+from onnxlint.symbolic.sizes import AnySize, TooComplexError, divide
 
 NeverEmpty = Callable[[AnySize], bool]
 """Whether a proof may take it that a size is at least 1 (`Symbolic.is_never_empty`)."""
@@ -70,13 +70,16 @@ def reshape_steps(data: Sequence[AnySize], target: Sequence[AnySize], is_never_e
         is_never_empty: `Symbolic.is_never_empty`.
 
     Returns:
-        The steps, first to last; None if a group of axes has two new sizes, so that they have to be computed, or where
-        a size beside a `-1` may be 0.
+        The steps, first to last; None if a group of axes has two new sizes, so that they have to be computed, where
+        a size beside a `-1` may be 0, or where products of sizes are beyond bounds.
     """
-    whole = _aligned(data, target, is_never_empty)
+    try:
+        whole = _aligned(data, target, is_never_empty)
+        groups = _groups(data, target) if whole is None else None
+    except TooComplexError:
+        return None
     if whole is not None:
         return [whole]
-    groups = _groups(data, target)
     if groups is None or len(groups) < 2:
         return None
     steps: list[Step] = []

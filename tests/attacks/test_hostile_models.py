@@ -228,6 +228,13 @@ def test_options_over_some_models(files: list[Path], tmp_path: Path) -> None:
     assert problems_of_options(files[::80], tmp_path) == {}
 
 
+@pytest.mark.parametrize("name", ["sizes-doubling-Add.onnx", "dims-reshape-many.onnx"])
+def test_free_sizes_beyond_bounds(files: list[Path], tmp_path: Path, name: str) -> None:
+    path = next(path for path in files if path.name == name)
+    words = ("fix", str(path), "-o", str(tmp_path / "out.onnx"), "--no-verify", "--isolated", *asked(path)["dynamic"])
+    assert problem(*words, cpu=3 * CPU_SECONDS) == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_options_over_all_models(files: list[Path], tmp_path: Path, group: int) -> None:

@@ -247,6 +247,7 @@ def test_detr_has_its_background_last() -> None:
         ({"box": "offsets", "min-sizes": [16], "steps": [8]}, "min-sizes: should be a list of lists"),
         ({"box": "offsets", "min-sizes": [[16]], "steps": [8, 16]}, "steps: 2 levels, but min-sizes has 1"),
         ({"box": "offsets", "min-sizes": [[16]], "steps": [0]}, "steps: should be a list of positive numbers"),
+        ({"box": "offsets", "min-sizes": [[16]], "steps": [10**400]}, "steps: should be a list of positive numbers"),
         ({"box": "distances", "min-sizes": [[1]], "features": [4]}, "needs steps"),
         ({"boxes": 4}, "boxes: should be a name, or a list of names"),
         ({"background": "face"}, "background: should be the number of a class"),
