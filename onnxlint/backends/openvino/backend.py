@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, not_installed, silent
+from onnxlint.backends.ort.targets import STATIC
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable
@@ -152,37 +154,42 @@ def _by_nncf(session: OrtSession, job: Job, progress: Progress) -> Made:
 
 
 def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Made:
-    """The model, or NNCF's where that loses less of the task; the model itself without a task, or without NNCF."""
+    """The model, that with plain ranges, or NNCF's (where it is installed): the one that loses least of the task, or of the
+    outputs if there is none."""
     from importlib.util import find_spec
 
-    from onnxlint.backends.openvino.better import JUDGED, is_second_better, loss_of, shown
+    from onnxlint.backends.openvino.better import JUDGED, BySnr, is_second_better, loss_of, shown
+    from onnxlint.backends.openvino.int8 import by_qdq
     from onnxlint.backends.ort.feeds import from_images, spread
 
-    if job.task is None or job.images is None or find_spec("nncf") is None:
-        return made
+    assert job.images is not None
     inputs = list(from_images(session.path, session.inputs, job, spread(job.images, JUDGED)))
-    first = loss_of(made[0], made[1], session, inputs, job)
+    task = job.task or BySnr()
+    first = loss_of(made[0], made[1], session, inputs, task, job.threads)
     if not first.rank:  # the outputs are not those of the task
-        return made
-    try:
-        other = _by_nncf(session, job, progress)
-    except OnnxlintError as error:
-        return (*made[:2], (*made[2], f"NNCF was not tried: {error}"), made[3])
-    second = loss_of(other[0], other[1], session, inputs, job)
-    is_better = is_second_better(first, second)
-    taken, refused = ("NNCF", "onnx-int8-static") if is_better else ("onnx-int8-static", "NNCF")
-    least, more = (second, first) if is_better else (first, second)
-    note = (
-        f"calibrated as {taken} does it: {shown(least)} on {counted(len(inputs), 'calibration image')}; "
-        f"as {refused} does it: {shown(more)}"
-    )
-    model, known, notes, facts = other if is_better else made
-    return (
-        model,
-        known,
-        (*notes, note),
-        {**facts, "method": "auto", "made_by": "nncf" if is_better else "onnx-int8-static"},
-    )
+        task = BySnr()
+        first = loss_of(made[0], made[1], session, inputs, task, job.threads)
+    others: dict[str, Callable[[], Made]] = {
+        "minmax": lambda: by_qdq(session.path, replace(job, method="minmax"), progress)
+    }
+    if find_spec("nncf") is not None:
+        others["NNCF"] = lambda: _by_nncf(session, job, progress)
+    taken, best, untried = STATIC.name, made, []
+    found = {taken: first}
+    for name, make in others.items():
+        try:
+            other = make()
+        except OnnxlintError as error:
+            untried.append(f"{name} was not tried: {error}")
+            continue
+        found[name] = loss_of(other[0], other[1], session, inputs, task, job.threads)
+        if is_second_better(found[taken], found[name]):
+            taken, best = name, other
+    worse = [f"as {name} does it: {shown(loss)}" for name, loss in found.items() if name != taken]
+    images = counted(len(inputs), "calibration image")
+    note = "; ".join([f"calibrated as {taken} does it: {shown(found[taken])} on {images}", *worse])
+    model, known, notes, facts = best
+    return model, known, (*notes, note, *untried), {**facts, "method": "auto", "made_by": taken.lower()}
 
 
 def _checked(

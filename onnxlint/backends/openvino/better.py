@@ -1,24 +1,31 @@
-"""Of two int8 models, that of onnx-int8-static and NNCF's, the one that answers better: by what the outputs are used for."""
+"""Of several int8 models the one that answers best: judged by what the outputs are used for."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.backends import Array, Job
+import numpy as np
+
+from onnxlint.backends import Array
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
-from onnxlint.backends.task import Loss, size_of
+from onnxlint.backends.task import Loss, TaskLoss, size_of
 
 if TYPE_CHECKING:
     from onnxlint.backends.ort.session import OrtSession
     from onnxlint.backends.task import Pairs
 
 JUDGED = 16
-"""Calibration images, evenly from all, on which the two are compared."""
+"""Calibration images, evenly from all, on which they are compared."""
 
+
+LEAST = 1e-30
+"""Power that stands for less."""
 
 CHANCE = 1.0
 """Answers by which one may lose more than the other by chance: then the outputs' SNR decides."""
@@ -34,8 +41,33 @@ def is_second_better(first: Loss, second: Loss) -> bool:
     return second.values.get("snr", 0.0) > first.values.get("snr", 0.0)
 
 
+@dataclass(frozen=True)
+class BySnr:
+    """What is judged where no task is known: the mean SNR of the outputs over all inputs."""
+
+    def measure(self, pairs: Pairs) -> Loss:
+        """The loss, whose rank is the same for all, so that the SNR decides."""
+        sums: dict[str, tuple[float, float]] = {}
+        for truth, found, _ in pairs:
+            for name, a in truth.items():
+                signal, noise = sums.get(name, (0.0, 0.0))
+                x, y = np.asarray(a, np.float64), np.asarray(found[name], np.float64)
+                sums[name] = signal + float((x * x).sum()), noise + float(((x - y) ** 2).sum())
+        ratios = [10 * math.log10(max(signal, LEAST) / max(noise, LEAST)) for signal, noise in sums.values()]
+        return Loss((0.0,), {"snr": sum(ratios) / len(ratios)})
+
+    def record(self) -> dict[str, object]:
+        """Nothing: there is no task."""
+        return {}
+
+
 def loss_of(
-    model: Any, known: frozenset[str], session: OrtSession, inputs: Sequence[Mapping[str, Array]], job: Job
+    model: Any,
+    known: frozenset[str],
+    session: OrtSession,
+    inputs: Sequence[Mapping[str, Array]],
+    task: TaskLoss,
+    threads: int,
 ) -> Loss:
     """What an int8 model loses of the task, run in OpenVINO.
 
@@ -44,22 +76,22 @@ def loss_of(
         known: Names of the ONNX model.
         session: That in onnxruntime.
         inputs: On which they are compared.
-        job: With the task.
+        task: What counts.
+        threads: For OpenVINO.
 
     Raises:
         OnnxlintError: It does not run, or its outputs are not those of the task.
     """
-    assert job.task is not None
     with tempfile.TemporaryDirectory() as folder:
         files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
         save(model.clone(), files, known, half=False, source=session.path)
-        made = OpenVinoSession(files[0], job.threads)
+        made = OpenVinoSession(files[0], threads)
 
         def pairs() -> Pairs:
             names = [port.name for port in session.outputs]
             return _pairs(session, made, names, inputs)
 
-        return job.task.measure(pairs())
+        return task.measure(pairs())
 
 
 def _pairs(
