@@ -19,6 +19,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+REPEATED = {"attacks", "test_against_sympy.py", "test_odd_models.py"}
+"""Folders and modules that run the same lines on very many models."""
+
+
+@pytest.hookimpl(trylast=True)  # after Hypothesis has marked its tests
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure no coverage in tests that repeat the same lines, which would take several times as long."""
+    for item in items:
+        if item.get_closest_marker("hypothesis") or not REPEATED.isdisjoint(item.path.parts):
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture(scope="module")
 def cluster(two_nodes: Any) -> Any:
     """A Ray cluster of two nodes."""
