@@ -86,7 +86,11 @@ def _rank(report: AccuracyReport, one: CandidateReport) -> tuple[float, float]:
 
 def _criterion(report: AccuracyReport) -> str:
     return {
-        "found": "no object missed and none extra",
+        "found": (
+            "no object missed and none extra"
+            if not _metric(report.reference, "missed") and not _metric(report.reference, "extra")
+            else "no more objects missed or extra than the reference has"
+        ),
         "top1": f"at least {GOOD_SHARE:.0%} of the reference's top1",
         "agreement": f"the reference's class on at least {GOOD_SHARE:.0%} of the images",
         "accuracy_kept": f"at least {GOOD_SHARE:.0%} of the reference's accuracy_kept",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onnxlint import text as numbers
-from onnxlint.accuracy.results import AccuracyReport, Detection, ImageAccuracy, LayerAccuracy
+from onnxlint.accuracy.results import AccuracyReport, Detection, ImageAccuracy, LayerAccuracy, TaskResult
 from onnxlint.report import charts
 from onnxlint.report.compare import tables as compare_tables
 from onnxlint.report.compare.html import render
@@ -119,6 +119,24 @@ def test_without_a_task_nothing_is_said_to_be_found_and_a_photo_is_shown_once() 
     assert " found" not in page.words
     assert len(page.named("img")) == 1
     assert len(Strict(render(full)).named("img")) == 2
+
+
+def test_candidates_are_drawn_by_what_tells_them_apart() -> None:
+    task = TaskResult("detection", {"found": 30.0, "missed": 1.0, "extra": 4.0}, "the labels")
+    small = tuple(
+        replace(one, bytes=number * 10_000, task=task, worst=()) for number, one in enumerate(report().candidates, 1)
+    )
+    page = render(replace(report(), candidates=small))
+    assert "Size against accuracy (SNR" in page
+    assert "size of the files, KB" in page
+    more = replace(small[0], task=replace(task, metrics={**task.metrics, "found": 31.0}))
+    assert "Size against accuracy (found)" in render(replace(report(), candidates=(more, *small[1:])))
+
+
+def test_what_is_worst_is_called_an_image_only_where_there_is_one() -> None:
+    random = tuple(replace(one, worst=tuple(replace(x, pixels=b"") for x in one.worst)) for one in report().candidates)
+    assert "Worst images" in render(report())
+    assert "Worst images" not in render(replace(report(), candidates=random))
 
 
 def test_without_the_packages_the_tables_stay_and_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,17 +39,20 @@ def _size_and_accuracy(report: AccuracyReport) -> str:
     import altair
 
     metric = judged(report)
+    if metric and len({_metric_of(one, metric) for one in report.candidates}) == 1 < len(report.candidates):
+        metric = ""  # it tells no candidate from another
     what = metric or (
         "SNR of the worst output, dB" if any(len(one.outputs) > 1 for one in report.candidates) else "SNR, dB"
     )
     names = _names(report)
+    unit, unit_name = (1e6, "MB") if max(one.bytes for one in report.candidates) >= 1e6 else (1e3, "KB")
     rows = []
     for name, one in zip(names, report.candidates, strict=True):
-        value = one.task.metrics.get(metric) if one.task is not None and metric else worst_snr(one)
+        value = _metric_of(one, metric) if one.task is not None and metric else worst_snr(one)
         rows.append(
             {
                 "name": name,
-                "size": one.bytes / 1e6,
+                "size": one.bytes / unit,
                 "accuracy": _bounded(math.nan if value is None else value) if not metric else value,
                 "shown": numbers.metric(metric, value) if metric else numbers.db(worst_snr(one)),
                 "bytes": numbers.size(one.bytes),
@@ -57,7 +60,7 @@ def _size_and_accuracy(report: AccuracyReport) -> str:
             }
         )
     base = altair.Chart(altair.InlineData(values=rows)).encode(
-        x=altair.X("size:Q", title="size of the files, MB", scale=altair.Scale(zero=False, padding=24)),
+        x=altair.X("size:Q", title=f"size of the files, {unit_name}", scale=altair.Scale(zero=False, padding=24)),
         y=altair.Y("accuracy:Q", title=what, scale=altair.Scale(zero=False, padding=16)),
     )
     points = base.mark_point(size=140, filled=True, opacity=1).encode(
@@ -74,6 +77,10 @@ def _size_and_accuracy(report: AccuracyReport) -> str:
     if sum(bool(row["best"]) for row in rows) > 1:
         caption += " The dashed line joins those that no other beats in both."
     return charts.figure(line + points, "Size of the files against accuracy", caption)
+
+
+def _metric_of(one: CandidateReport, metric: str) -> float | None:
+    return None if one.task is None else one.task.metrics.get(metric)
 
 
 def _is_best(report: AccuracyReport, one: CandidateReport, metric: str) -> bool:

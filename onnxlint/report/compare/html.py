@@ -140,7 +140,7 @@ def _candidate(one: CandidateReport, number: int, has_charts: bool) -> Iterator[
         yield f'<p class="soft">{text(tables.fall(one.layers))}</p>'
         yield _layers(one)
     if one.worst:
-        yield "<h3>Worst images</h3>"
+        yield f"<h3>Worst {'images' if any(image.pixels for image in one.worst) else 'inputs'}</h3>"
         for image in one.worst:
             yield from worst_image(image, is_detection=one.task is not None and one.task.task == "detection")
 
