@@ -16,7 +16,7 @@ import pytest
 from onnxlint.cli.commands import COMMANDS
 from onnxlint.report import FORMATS
 from onnxlint.version import __version__
-from tests.support.command import BAD, CLEAN, onnxlint, save
+from tests.support.command import BAD, CLEAN, onnxlint, save, unmeasured
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "retinaface"
 
@@ -434,7 +434,9 @@ def test_start_up_imports_nothing_heavy(here: Path) -> None:
         "'concurrent.futures.process', 'asyncio', 'xml', 'sqlite3'}; "
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=unmeasured()
+    )
     assert outcome.stderr == "[]\n"
 
 

@@ -26,6 +26,7 @@ from onnxlint.lint.engine import Plan, check_file
 from onnxlint.lint.finding import SAFE, Applicability, CheckResult, FileError, Finding, Fix
 from onnxlint.lint.registry import load_registry
 from onnxlint.report import FORMATS, Report, render
+from tests.support.command import unmeasured
 from tests.support.report_samples import detector, finding, fixes, rules
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "onnxlint-check.schema.json"
@@ -81,7 +82,7 @@ for name in FORMATS:
     render(name, Report(()))
 assert "onnx" not in sys.modules and "rich" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], check=True, env=unmeasured())
 
 
 # Summary

@@ -55,6 +55,11 @@ def onnxlint(*words: str | Path, stdin: bytes = b"") -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment of a process in which coverage, which imports much, is not measured."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS_")}
+
+
 def save(path: Path, text: str = BAD, scope: str = "fpn", first: int = 0) -> Path:
     """Write a model given in ONNX's text syntax as a binary file.
 
