@@ -123,20 +123,6 @@ def test_piped_text_has_a_line_with_the_code_for_every_finding() -> None:
     assert sum("help: use a constant scale_factor" in line for line in lines) == 1
 
 
-def test_a_place_that_the_message_names_has_no_line() -> None:
-    def text(message: str, **place: Any) -> str:
-        return render(
-            "text", Report((CheckResult("m.onnx", (finding(message=message, location=Location("m.onnx", **place)),)),))
-        )
-
-    assert "-->" not in text("opset 9 is older than 11")
-    assert "-->" not in text("output '387' has a generated name", value="387")
-    assert "--> 38" in text("output '387' has a generated name", value="38")
-    assert "--> graph/If_3.then_branch/387" in text("output '387'", value="387", graph="graph/If_3.then_branch")
-    assert "--> 387  module fpn" in text("output '387'", value="387", scope="fpn")
-    assert "--> model  near output y" in text("some nodes", near="y")
-
-
 def test_a_terminal_shows_a_shared_message_once_and_every_place() -> None:
     report = Report((CheckResult("m.onnx", (finding(), finding(), finding())),), rules("SHP001"), width=80)
     text = render("text", replace(report, verbose=True))

@@ -109,8 +109,7 @@ class _Writer:
         first = group.first
         yield from self._head(first, group.message)
         if len(group.findings) == 1:
-            if not _is_said(first):
-                yield from self._place(first, 0)
+            yield from self._place(first, 0)
         else:
             yield from self._places(group)
         if first.help:
@@ -288,15 +287,6 @@ class _Writer:
         while end > 1 and self.measure(text[:end]) > columns:
             end -= 1
         return text[: max(end, 1)], text[max(end, 1) :]
-
-
-def _is_said(finding: Finding) -> bool:
-    """Whether the place says no more than the message: it is the whole model, or a value that the message names."""
-    location = finding.location
-    if location.source or location.scope or location.near:
-        return False
-    is_named = location.index is None and f"{location.value!r}" in finding.message
-    return location.graph == "graph" and (is_named or location.place == "model")
 
 
 def _plain(style: str, text: str) -> str:
