@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import onnxlint_rules
 import pytest
 from hypothesis import settings
+
+import onnxlint
 
 # The same examples on every run, however slow the machine; HYPOTHESIS_PROFILE=random looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
@@ -24,8 +29,14 @@ REPEATED = {"attacks", "test_against_sympy.py", "test_odd_models.py"}
 
 
 @pytest.hookimpl(trylast=True)  # after Hypothesis has marked its tests
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Measure no coverage in tests that repeat the same lines, which would take several times as long."""
+    if config.pluginmanager.hasplugin("_cov"):
+        # What runs when a module is imported is measured, even if a test without coverage would be the first to import it.
+        for package in (onnxlint, onnxlint_rules):
+            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+                if not module.name.endswith("__main__"):
+                    importlib.import_module(module.name)
     for item in items:
         if item.get_closest_marker("hypothesis") or not REPEATED.isdisjoint(item.path.parts):
             item.add_marker(pytest.mark.no_cover)

@@ -246,7 +246,7 @@ def test_every_option_on_every_model(tmp_path: Path, part: int) -> None:
     assert problems(tmp_path, part, 16, "--no-verify") == {}
 
 
-@reaching(60)
+@reaching(85)
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(16))
 def test_every_option_with_verification(tmp_path: Path, part: int) -> None:
