@@ -158,16 +158,16 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
     outputs if there is none."""
     from importlib.util import find_spec
 
-    from onnxlint.backends.openvino.better import JUDGED, BySnr, is_second_better, loss_of, shown
+    from onnxlint.backends.openvino.better import JUDGED, is_second_better, loss_of, shown
     from onnxlint.backends.openvino.int8 import by_qdq
     from onnxlint.backends.ort.feeds import from_images, spread
 
     assert job.images is not None
     inputs = list(from_images(session.path, session.inputs, job, spread(job.images, JUDGED)))
-    task = job.task or BySnr()
+    task = job.task
     first = loss_of(made[0], made[1], session, inputs, task, job.threads)
     if not first.rank:  # the outputs are not those of the task
-        task = BySnr()
+        task = None
         first = loss_of(made[0], made[1], session, inputs, task, job.threads)
     others: dict[str, Callable[[], Made]] = {
         "minmax": lambda: by_qdq(session.path, replace(job, method="minmax"), progress)

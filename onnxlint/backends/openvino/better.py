@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from onnxlint.backends import Array
+from onnxlint.backends.closeness import closeness
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
 from onnxlint.backends.task import Loss, TaskLoss, size_of
@@ -22,10 +20,6 @@ if TYPE_CHECKING:
 
 JUDGED = 16
 """Calibration images, evenly from all, on which they are compared."""
-
-
-LEAST = 1e-30
-"""Power that stands for less."""
 
 CHANCE = 1.0
 """Answers by which one may lose more than the other by chance: then the outputs' SNR decides."""
@@ -41,42 +35,22 @@ def is_second_better(first: Loss, second: Loss) -> bool:
     return second.values.get("snr", 0.0) > first.values.get("snr", 0.0)
 
 
-@dataclass(frozen=True)
-class BySnr:
-    """What is judged where no task is known: the mean SNR of the outputs over all inputs."""
-
-    def measure(self, pairs: Pairs) -> Loss:
-        """The loss, whose rank is the same for all, so that the SNR decides."""
-        sums: dict[str, tuple[float, float]] = {}
-        for truth, found, _ in pairs:
-            for name, a in truth.items():
-                signal, noise = sums.get(name, (0.0, 0.0))
-                x, y = np.asarray(a, np.float64), np.asarray(found[name], np.float64)
-                sums[name] = signal + float((x * x).sum()), noise + float(((x - y) ** 2).sum())
-        ratios = [10 * math.log10(max(signal, LEAST) / max(noise, LEAST)) for signal, noise in sums.values()]
-        return Loss((0.0,), {"snr": sum(ratios) / len(ratios)})
-
-    def record(self) -> dict[str, object]:
-        """Nothing: there is no task."""
-        return {}
-
-
 def loss_of(
     model: Any,
     known: frozenset[str],
     session: OrtSession,
     inputs: Sequence[Mapping[str, Array]],
-    task: TaskLoss,
+    task: TaskLoss | None,
     threads: int,
 ) -> Loss:
-    """What an int8 model loses of the task, run in OpenVINO.
+    """What an int8 model loses, run in OpenVINO: of the task, or else of the signal, with the same rank for all models.
 
     Args:
         model: An `openvino.Model`.
         known: Names of the ONNX model.
         session: That in onnxruntime.
         inputs: On which they are compared.
-        task: What counts.
+        task: What counts; None: the mean SNR of the outputs.
         threads: For OpenVINO.
 
     Raises:
@@ -86,6 +60,8 @@ def loss_of(
         files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
         save(model.clone(), files, known, half=False, source=session.path)
         made = OpenVinoSession(files[0], threads)
+        if task is None:
+            return Loss((0.0,), {"snr": statistics.mean(closeness(session, made, inputs, session.path).values())})
 
         def pairs() -> Pairs:
             names = [port.name for port in session.outputs]
