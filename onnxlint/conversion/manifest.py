@@ -14,7 +14,7 @@ from typing import Any
 
 from onnxlint.backends import Artifact, Job, find_target
 from onnxlint.errors import OnnxlintError
-from onnxlint.images.recipe import ImageSet, Pixel, Recipe, Resize, find_images
+from onnxlint.images.recipe import ImageSet, Pixel, Recipe, Resize, find_images, is_number
 from onnxlint.model.reading import read_regular
 from onnxlint.model.skeleton import Model, external_files
 from onnxlint.text import printable
@@ -58,9 +58,6 @@ _SCHEMA: dict[str, Any] = {
     "unfinished?": [str],
 }
 """What readers rely on: dictionaries and lists of the types that their values have; `?` ends a key that may be missing."""
-
-_LARGEST_NUMBER = 1e300
-"""Numbers of a manifest are smaller: JSON has infinities, NaN, and whole numbers of any length."""
 
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -170,8 +167,8 @@ def _problem(value: Any, schema: Any, where: str) -> str:
     fits = isinstance(value, (int, float) if schema is float else schema)
     if schema is not object and (not fits or (isinstance(value, bool) and schema is not bool)):
         return f"{where} is not {_WORDS[schema]}"
-    too_large = isinstance(value, int | float) and not abs(value) < _LARGEST_NUMBER  # NaN, too
-    return f"{where} is no finite number" if too_large else ""
+    is_impossible = isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value)
+    return f"{where} is not a finite number" if is_impossible else ""
 
 
 def recipe_from(entry: Mapping[str, Any], path: str) -> Recipe:
@@ -196,11 +193,7 @@ def recipe_from(entry: Mapping[str, Any], path: str) -> Recipe:
         )
         or not isinstance(recipe.suggested, bool)
         or any(not isinstance(one, tuple) or len(one) not in (0, recipe.channels) for one in numbers)
-        or any(
-            isinstance(x, bool) or not isinstance(x, int | float) or not abs(x) < _LARGEST_NUMBER
-            for one in numbers
-            for x in one
-        )
+        or not all(is_number(x) for one in numbers for x in one)
     ):
         raise broken
     return recipe

@@ -317,6 +317,16 @@ def find_images(source: str | os.PathLike[str]) -> ImageSet:
     raise OnnxlintError(f"{printable(text)}: no such file or folder; {way}")
 
 
+LARGEST_NUMBER = 1e300
+"""Numbers in files are smaller."""
+
+
+def is_number(value: object) -> bool:
+    """Whether a value read from a file is a number to compute with: JSON and TOML have NaN, infinities, and whole numbers
+    of any length, too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
+
+
 def require_pillow(source: str) -> None:
     """Raise OnnxlintError if Pillow, which reads images, is not installed."""
     if importlib.util.find_spec("PIL") is None:

@@ -10,6 +10,7 @@ from onnxlint.accuracy.tasks.decoder import PRESETS, Decoder
 from onnxlint.accuracy.tasks.heads import ROLES
 from onnxlint.accuracy.tasks.priors import Priors
 from onnxlint.errors import OnnxlintError
+from onnxlint.images.recipe import is_number
 from onnxlint.text import choices, did_you_mean, printable
 
 _CHOICES = {
@@ -53,7 +54,7 @@ def read_table(table: Mapping[str, Any]) -> Decoder | None:
                 raise OnnxlintError('[detection] background: should be the number of a class, or "none"')
             changes[key] = None if value == "none" else value
         elif key in ("threshold", "nms"):
-            if not _is_number(value) or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise OnnxlintError(f"[detection] {key}: should be a number from 0 to 1")
             changes[key] = float(value)
         elif key == "limit":
@@ -84,7 +85,7 @@ def _priors(known: Priors | None, table: Mapping[str, Any]) -> Priors | None:
         elif key == "clip":
             good, what, read = isinstance(value, bool), "true or false", bool
         elif key == "center":
-            good, what, read = _is_number(value), "a number, such as 0.5", float
+            good, what, read = is_number(value), "a number, such as 0.5", float
         elif key == "features":
             good = isinstance(value, list) and all(_is_whole(n) and n > 0 for n in value)
             what, read = "a list of whole numbers, one a level", tuple
@@ -122,13 +123,9 @@ def _strings(key: str, value: Any) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _positive(values: Sequence[Any]) -> bool:
-    return all(_is_number(value) and value > 0 for value in values)
+    return all(is_number(value) and value > 0 for value in values)
