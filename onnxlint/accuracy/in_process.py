@@ -11,7 +11,7 @@ from onnxlint.accuracy.conditions import Condition, parse_conditions
 from onnxlint.accuracy.inputs import Inputs, make_inputs
 from onnxlint.accuracy.options import CompareOptions
 from onnxlint.accuracy.participants import Participant, find_participants, versions_of
-from onnxlint.accuracy.preflight import are_arrays, require_usable
+from onnxlint.accuracy.preflight import are_arrays
 from onnxlint.accuracy.recipes import describe, groups_of
 from onnxlint.accuracy.results import AccuracyReport, CandidateReport
 from onnxlint.accuracy.verdict import verdict
@@ -38,7 +38,7 @@ def compare_here(
     begin: Begin = _nothing,
     spread: Spread | None = None,
 ) -> AccuracyReport:
-    """As `onnxlint.accuracy.compare.compare`, in this process.
+    """As `onnxlint.accuracy.compare.compare`, in this process, after `require_usable`.
 
     Args:
         reference, candidates, inputs, options, progress: As for `compare`.
@@ -49,7 +49,6 @@ def compare_here(
         OnnxlintError: As for `compare`.
     """
     models = find_participants(reference, candidates)
-    require_usable(models, inputs, options)
     images = inputs.images
     reads_images = images is not None and not are_arrays(images)
     reports: dict[str, CandidateReport] = {}

@@ -19,7 +19,7 @@ from onnxlint.images.sizes import broken_condition
 from onnxlint.model.assumptions import Assumption, assumptions
 from onnxlint.model.reading import no_such_file
 from onnxlint.model.skeleton import open_model
-from onnxlint.store.urls import is_remote, shown
+from onnxlint.store.urls import is_remote, must_be_local
 from onnxlint.text import printable
 from onnxlint.version import __version__
 
@@ -94,7 +94,7 @@ def find_participants(reference: str, candidates: Sequence[str]) -> list[Partici
     for path in paths:
         if not os.path.exists(path):
             if is_remote(path):
-                raise OnnxlintError(f"{shown(path)}: only 'onnxlint check' reads remote models; download it first")
+                raise must_be_local(path)
             raise OnnxlintError(f"{printable(path)}: {no_such_file(path)}")
     names = short_names(paths)
     found = []

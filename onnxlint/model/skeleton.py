@@ -33,8 +33,7 @@ from onnxlint.model.wire import (
     slim,
 )
 from onnxlint.store.ranges import RemoteBytes
-from onnxlint.store.urls import is_remote, without_secrets
-from onnxlint.store.urls import shown as shown_url
+from onnxlint.store.urls import is_remote, must_be_local, without_secrets
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def open_model(path: str | os.PathLike[str], remote: bool = False) -> Model:
     name = os.fspath(path)
     if is_remote(name) and not os.path.lexists(name):
         if not remote:
-            raise OnnxlintError(f"{shown_url(name)}: only 'onnxlint check' reads remote models; download it first")
+            raise must_be_local(name)
         return _open_remote(name)
     shown = printable(name)
     base_dir = "." if name == STDIN else os.path.dirname(name) or "."

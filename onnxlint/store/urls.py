@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
@@ -30,6 +31,11 @@ def scheme(url: str) -> str:
 def shown(url: str) -> str:
     """An address as messages and reports name it: without user, password and query, which may hold a signature."""
     return printable(without_secrets(url))
+
+
+def must_be_local(url: str) -> OnnxlintError:
+    """What commands other than `check` say of an address."""
+    return OnnxlintError(f"{shown(url)}: only 'onnxlint check' reads remote models; download it first")
 
 
 def without_secrets(text: str) -> str:
