@@ -20,7 +20,6 @@ from onnxlint.backends import Array, Progress, silent
 from onnxlint.backends.ort.half_graph import half_slots, opset_version
 from onnxlint.backends.ort.session import OrtSession, size_nodes
 from onnxlint.errors import OnnxlintError
-from onnxlint.telemetry import turn_off_telemetry
 from onnxlint.text import printable
 
 LARGEST = 65504.0
@@ -217,7 +216,6 @@ def plan(
 
 def _why_not_by_type(node: onnx.NodeProto, version: int) -> str:
     """Why an operator cannot compute in float16; empty if it can."""
-    turn_off_telemetry()
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
