@@ -203,7 +203,7 @@ class Repository:
                 "git is not installed, or not on PATH; onnxlint bot reads the repository with it"
             ) from None
         except ValueError:  # a null byte, or half of a surrogate pair
-            raise OnnxlintError(f"git {words[0]}: {printable(words[-1])!r} is no name that git can have") from None
+            raise OnnxlintError(f"git {words[0]}: {printable(words[-1])!r} is not a name that git accepts") from None
         except subprocess.TimeoutExpired:
             raise OnnxlintError(f"git {words[0]}: took more than {SECONDS} s") from None
         if done.returncode:

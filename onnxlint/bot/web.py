@@ -77,7 +77,7 @@ class Api:
             response = self._request("GET", path, params={**parameters, "per_page": 100, "page": page})
             items = self._json(response, path)
             if not isinstance(items, list):
-                raise OnnxlintError(f"{self._where(path)}: a list was expected")
+                raise OnnxlintError(f"{self._where(path)}: the answer is not a list; is this the address of its API?")
             yield from (item for item in items if isinstance(item, dict))
             if len(items) < 100 and 'rel="next"' not in response.headers.get("link", ""):
                 return
@@ -86,7 +86,7 @@ class Api:
         """A document."""
         document = self._json(self._request("GET", path), path)
         if not isinstance(document, dict):
-            raise OnnxlintError(f"{self._where(path)}: an object was expected")
+            raise OnnxlintError(f"{self._where(path)}: the answer is not an object; is this the address of its API?")
         return document
 
     def send(self, method: str, path: str, body: Mapping[str, Any]) -> Any:

@@ -288,7 +288,7 @@ def _request(options: Options) -> Request:
     heads = split(options.heads)
     if not heads and not options.concat_heads and (options.axis is not None or options.concat_name != "output"):
         name = "--axis" if options.axis is not None else "--concat-name"
-        raise UsageError(f"{name} is of --concat-heads: give that, or --heads NAMES")
+        raise UsageError(f"{name} needs --concat-heads or --heads NAMES")
     return Request(
         unsafe=options.unsafe,
         concat_heads=heads if heads or options.concat_heads else None,

@@ -257,7 +257,7 @@ def test_names_of_files_are_never_shown_raw(here: Path) -> None:
         ("check --config= bad.onnx", "--config: needs a value (FILE); see 'onnxlint check --help'"),
         ("fix bad.onnx --diff --unsafe=yes", "--unsafe: does not take a value; see 'onnxlint fix --help'"),
         ("fix bad.onnx --diff --concat-heads=yes", "--concat-heads: does not take a value; see 'onnxlint fix --help'"),
-        ("fix bad.onnx --diff --axis 1", "--axis is of --concat-heads: give that, or --heads NAMES"),
+        ("fix bad.onnx --diff --axis 1", "--axis needs --concat-heads or --heads NAMES"),
         ("fix bad.onnx --axis x", "--axis: 'x' is not a whole number from -64 to 63; see 'onnxlint fix --help'"),
         ("fix bad.onnx --unsafe yes -o x.onnx", "-o names one file, and 2 models are given: use --out-dir DIR or"),
         ("fix bad.onnx --diff --heads=", "--heads: needs a value (NAMES), such as bbox,cls,ldm"),
