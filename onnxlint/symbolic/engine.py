@@ -16,6 +16,7 @@ from onnxlint.symbolic.sizes import (
     AnySize,
     Size,
     TooComplexError,
+    divide,
     is_made_up,
     lower_bound,
     substitute,
@@ -30,6 +31,14 @@ Handler = Callable[["Symbolic", Node], "Sequence[Sizes | None] | None"]
 
 Evaluator = Callable[["Symbolic", Node], "Value | None"]
 """Gives the numbers of the first output of a node; None if it cannot."""
+
+EMPTYING = frozenset(
+    "CenterCropPad ConstantOfShape Expand OneHot Pad Range Resize Slice Split Tile Upsample".split(),
+)
+"""Operators that make maps without elements where their operands say so: `x[1:]` of a batch of 1."""
+
+WINDOWED = frozenset("AveragePool Conv ConvInteger ConvTranspose LpPool MaxPool QLinearConv".split())
+"""Operators whose maps have elements wherever the model runs: runtimes refuse a window that does not fit."""
 
 
 class Operators(NamedTuple):
@@ -97,6 +106,8 @@ class Symbolic:
         self._fresh = 0
         self._clipped: dict[str, tuple[AnySize, int]] = {}
         self._named: dict[str, AnySize] = {}
+        self._cut: set[Size] = set()
+        self._windowed: set[AnySize] = set()
         self.may_be_empty: set[str] = self._find_empty()
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
@@ -187,13 +198,25 @@ class Symbolic:
     def is_never_empty(self, size: AnySize) -> bool:
         """Whether a proof may take it that a size is at least 1.
 
-        By arithmetic it is, or it depends on sizes of inputs alone: what "proved" means is that these, and the sizes of
-        the maps that are computed from them, are at least 1. Sizes that data decide (NonZero, NonMaxSuppression, Compress,
-        Unique) may be 0, and so may those of inputs where the view allows empty ones.
+        By arithmetic it is, or it depends on sizes of inputs alone: what "proved" means is that these are at least 1, and
+        then so are the maps of convolutions and pooling, which runtimes refuse to run otherwise. Sizes that data decide
+        (NonZero, NonMaxSuppression, Compress, Unique) or that an operator cuts (`x[1:]`) may be 0, and so may those of
+        inputs where the view allows empty ones.
         """
-        return self.is_positive(size) or not any(
-            name in self.may_be_empty or is_made_up(name) for name in symbols(size)
-        )
+        if self.is_positive(size):
+            return True
+        if any(name in self.may_be_empty or is_made_up(name) for name in symbols(size)):
+            return False
+        return not self._may_be_cut(size)
+
+    def _may_be_cut(self, size: AnySize) -> bool:
+        """Whether a size is one that operators may have cut to 0, or a product with one."""
+        if size in self._windowed:
+            return False
+        try:
+            return any(size == cut or divide([size], [cut]) is not None for cut in self._cut - self._windowed)
+        except TooComplexError:
+            return True
 
     def clipped(self, size: AnySize, limit: int) -> AnySize:
         """`min(size, limit)`, as a symbol that remembers its definition."""
@@ -258,10 +281,24 @@ class Symbolic:
             if name:
                 own = shapes[i] if shapes is not None and i < len(shapes) else None
                 self.record(node.graph, name, self.merge(own, self.view.onnx_inferred(node.graph, name)[1]))
+        if node.op in EMPTYING or node.op in WINDOWED:
+            self._note_sizes(node)
         try:
             self._evaluate(node)
         except (TooComplexError, *MISUSE):
             return
+
+    def _note_sizes(self, node: Node) -> None:
+        """Remember which sizes may be 0 although the model runs, and which may not."""
+        given = {size for name in node.inputs if name for size in self.shape(node.graph, name) or ()}
+        for name in filter(None, node.outputs):
+            for size in self.shape(node.graph, name) or ():
+                if isinstance(size, int) or size in given:
+                    continue
+                if node.op in WINDOWED:
+                    self._windowed.add(size)
+                elif not self.is_positive(size):
+                    self._cut.add(size)
 
     def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
         """Our sizes, completed by numbers from onnx's inference."""
