@@ -1,11 +1,13 @@
 """What checking a store of models costs: throughput, efficiency, bytes read, memory; with and without results of before.
 
     python benchmarks/scale.py [--models 2000] [--runs 3] [--ray] [--markdown docs/scale.md] [--assert]
+    python benchmarks/scale.py --processes 1,2,4,8,16 [--models 2000] [--runs 3] [--markdown docs/scale.md]
 
 Generates detectors of different sizes (no two are equal), and checks them as whole processes: with 1 and 2 workers, twice
 with a cache, from an S3 server on loopback, and, with `--ray`, on local Ray clusters of one node and of two. CPU is that of
 the process and of all that it started. Where ../shared/data is there, a batch of RetinaFace exports is checked, too.
-`--markdown` writes the page with the figures in it; `--assert` fails where a bar is missed.
+`--markdown` writes the page with the figures in it; `--assert` fails where a bar is missed. `--processes` measures files
+alone, with as many processes each: for a machine of many cores.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ BUSY = 0.5
 
 WHOLE = ("one", "two", "first", "second", "ray", "ray one")
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+CORES_BEGIN, CORES_END = "<!-- cores -->", "<!-- /cores -->"
 
 STORED = 100
 """Models in the object store: moto's server holds them in memory and is slow."""
@@ -250,18 +253,52 @@ def cluster(nodes: int) -> Iterator[str]:
         started.shutdown()  # type: ignore[no-untyped-call]  # ray has no types for it
 
 
+def generate(folder: Path, count: int) -> list[Path]:
+    """Write so many different models into a new folder."""
+    folder.mkdir()
+    paths = [folder / f"m{number:05}.onnx" for number in range(count)]
+    for number, path in enumerate(paths):
+        build(path, number)
+    return paths
+
+
+def cores(options: argparse.Namespace, folder: Path) -> str:
+    """A table of checking the same models with more and more processes."""
+    load = os.getloadavg()[0]
+    models = folder / "models"
+    generate(models, options.models)
+    costs = {
+        count: min(
+            (check(folder, str(models), "-j", str(count)) for _ in range(options.runs)), key=lambda cost: cost.wall
+        )
+        for count in options.processes
+    }
+    few, one = next(iter(costs.items()))
+    lines = [
+        f"{options.models:,} models like those above, the fastest of {options.runs} runs each, {datetime.date.today()}, "
+        f"Python {platform.python_version()}, onnx {onnx.__version__}, {platform.machine()}, {os.cpu_count()} cores"
+        f"{_shared(load)}. Made by",
+        f"`python benchmarks/scale.py {' '.join(sys.argv[1:])}`.",
+        "",
+        "| processes | wall s | models/s | efficiency | CPU s | peak MB of the largest |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for count, cost in costs.items():
+        if cost.lines != options.models:
+            raise SystemExit(f"{count} processes: {cost.lines} of {options.models} models were told of")
+        gain = one.wall * few / cost.wall / count
+        speed = options.models / cost.wall
+        lines.append(f"| {count} | {cost.wall:.2f} | {speed:.0f} | {gain:.2f} | {cost.cpu:.1f} | {cost.peak:.0f} |")
+    return "\n".join((*lines, ""))
+
+
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures, by name."""
     load = os.getloadavg()[0]
     models = folder / "models"
     few = folder / "few"
-    models.mkdir()
     few.mkdir()
-    paths = []
-    for number in range(options.models):
-        path = models / f"m{number:05}.onnx"
-        build(path, number)
-        paths.append(path)
+    paths = generate(models, options.models)
     for path in paths[: max(1, options.models // FEW)]:
         (few / path.name).symlink_to(path)
     found: dict[str, Any] = {
@@ -427,6 +464,15 @@ def missed(found: dict[str, Any]) -> Iterator[str]:
             yield what
 
 
+def show(text: str, page: Path | None, begin: str, end: str) -> None:
+    """Print figures, and write them between the marks of a page."""
+    print(text)
+    if page is not None:
+        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+        _, _, after = rest.partition(end)
+        page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+
+
 def main() -> int:
     """Measure, print and write the page; returns 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -435,15 +481,18 @@ def main() -> int:
     parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of two nodes on this machine")
     parser.add_argument("--markdown", type=Path, help="write the figures into this page")
     parser.add_argument("--assert", action="store_true", dest="bars", help="fail where a bar is missed")
+    parser.add_argument(
+        "--processes",
+        type=lambda text: [int(part) for part in text.split(",")],
+        help="measure files alone, with as many processes each: 1,2,4",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        if options.processes:
+            show(cores(options, Path(name)), options.markdown, CORES_BEGIN, CORES_END)
+            return 0
         found = measure(options, Path(name))
-    text = page(found)
-    print(text)
-    if options.markdown is not None:
-        before, _, rest = options.markdown.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        options.markdown.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+    show(page(found), options.markdown, BEGIN, END)
     problems = list(missed(found))
     for problem in problems:
         print(problem, file=sys.stderr)

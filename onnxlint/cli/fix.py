@@ -15,6 +15,7 @@ from onnxlint.cli.options import (
     EXIT,
     OUTPUT,
     VERIFICATION,
+    WORK,
     ConfigOptions,
     EngineName,
     QuietOption,
@@ -166,6 +167,12 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     fail_on_change: Annotated[
         bool, option("--fail-on-change", help="exit with 1 if a model changed, as pre-commit expects", panel=EXIT)
     ] = False
+    jobs: Annotated[
+        int | None,
+        option(
+            "-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK
+        ),
+    ] = None
     engine: EngineName = "local"
 
 
@@ -190,7 +197,8 @@ def run(options: Options) -> int:
             results.append(_fix_one(options, configs, wanted, progress))
         else:
             goes = Destination() if shows_only else _destination(options)
-            results += fix_many(options.models, configs, wanted, goes, progress, options.engine)
+            jobs = 1 if options.diff else configs.of_folder(".").jobs  # what is compared line by line stays here
+            results += fix_many(options.models, configs, wanted, goes, progress, options.engine, jobs)
     for result in results:
         _show(result, options)
     if not options.quiet:
@@ -279,7 +287,9 @@ def _show(result: Result, options: Options) -> None:
 
 
 def _settings(options: Options) -> Settings:
-    return replace(rule_settings(options), weights=True if options.clamp_fp16 else None, fail_on=options.fail_on)
+    return replace(
+        rule_settings(options), weights=True if options.clamp_fp16 else None, fail_on=options.fail_on, jobs=options.jobs
+    )
 
 
 def _request(options: Options) -> Request:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.session import Fixed, fix_path, write
-from onnxlint.lint.engines import check_engine
+from onnxlint.lint.engines import Spread, check_engine, make_cluster
 from onnxlint.lint.files import STDIN, find_models
 from onnxlint.lint.finding import FileError
+from onnxlint.lint.pool import WorkerPool
+from onnxlint.lint.workers import usable_cores
+from onnxlint.model.limits import AVAILABLE, Budget, available_memory
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ def fix_many(
     destination: Destination,
     progress: Callable[[str], None] = lambda text: None,
     engine: str = "local",
+    jobs: int = 1,
 ) -> Iterator[Result]:
     """Fix all models that `paths` name, and write the results.
 
@@ -79,7 +83,8 @@ def fix_many(
         options: Changes to make, assumptions, and how to verify.
         destination: Where results are written; nothing is written if it names neither.
         progress: Called with the current action.
-        engine: Where models are fixed: `local`: here, one after the other; `ray`: see `onnxlint.lint.engines`.
+        engine: Where models are fixed: `local`: on this machine; `ray`: see `onnxlint.lint.engines`.
+        jobs: Processes of this machine; 1: models are fixed here, one after the other; 0: as many as it has room for.
 
     Yields:
         A result for each model, in the order in which they are named.
@@ -92,8 +97,9 @@ def fix_many(
     found = list(find_models(paths, lambda path: configs.of(path).excludes(path)))
     models = [one for one in found if isinstance(one, str)]
     outputs = _outputs(models, destination)
-    if engine != "local":
-        yield from _on_cluster(engine, found, outputs, configs, options, destination, progress)
+    processes = 1 if STDIN in models else _processes(models, jobs)
+    if engine != "local" or processes > 1:
+        yield from _spread(engine, processes, found, outputs, configs, options, destination, progress)
         return
     for number, one in enumerate(found, 1):
         if not isinstance(one, str):
@@ -104,6 +110,16 @@ def fix_many(
             progress(f"{number} of {len(found)} {printable(os.path.basename(one))}: {what}" if len(found) > 1 else what)
 
         yield _fix_one(configs, options, destination, one, outputs.get(one), report_step)
+
+
+def _processes(models: Sequence[str], jobs: int) -> int:
+    """How many processes fix models at once: no more than there are cores and memory for, unless they are asked for."""
+    if jobs:
+        return min(jobs, len(models))
+    largest = max((os.path.getsize(model) for model in models if os.path.isfile(model)), default=0)
+    available = available_memory()
+    room = len(models) if available is None else int(AVAILABLE * available) // Budget.of(largest).memory
+    return max(1, min(usable_cores(), len(models), room))
 
 
 def _fix_one(
@@ -124,15 +140,20 @@ def _fix_one(
         return Result(path, error=str(error))
 
 
-def _fix_remotely(
-    folder: str, configs: Configs, options: FixOptions, destination: Destination, path: str, output: str | None
+def _fix_elsewhere(
+    folder: str | None, configs: Configs, options: FixOptions, destination: Destination, path: str, output: str | None
 ) -> Result:
-    """As `_fix_one`, in another process: what it found, without the graphs, which mean something there only."""
+    """As `_fix_one`, in another process: what it found, without the graphs, which mean something there only.
+
+    Args:
+        folder: Where the command runs, on a machine of a cluster; None in a process of this machine.
+    """
     import onnx  # Ray pickles a message by the name of its module only where that is loaded, which a model need not do
 
-    from onnxlint.lint.cluster import enter
+    if folder is not None:
+        from onnxlint.lint.cluster import enter
 
-    enter(folder, [path])
+        enter(folder, [path])
     result = _fix_one(configs, options, destination, path, output)
     if result.fixed is None:
         return result
@@ -140,8 +161,9 @@ def _fix_remotely(
     return replace(result, fixed=replace(result.fixed, model=bare, proto=bare.proto))
 
 
-def _on_cluster(
+def _spread(
     engine: str,
+    processes: int,
     found: Sequence[str | FileError],
     outputs: Mapping[str, str],
     configs: Configs,
@@ -149,14 +171,17 @@ def _on_cluster(
     destination: Destination,
     progress: Callable[[str], None],
 ) -> Iterator[Result]:
-    """Models are fixed, and written, by tasks of a Ray cluster. A task that is started again writes the same file."""
-    from onnxlint.lint.cluster import Cluster
+    """Models are fixed, and written, by other processes, here or on a cluster.
 
+    A task of a cluster that is started again writes the same file; a process of this machine is not started again.
+    """
     models = [one for one in found if isinstance(one, str)]
-    if STDIN in models:
+    if engine != "local" and STDIN in models:
         raise OnnxlintError("--engine ray cannot fix standard input; name a file")
+    where: Spread | None = make_cluster(engine)
+    folder = None if where is None else os.getcwd()
     jobs = [(one, outputs.get(one)) for one in models]
-    answers = Cluster(engine).each(_fix_remotely, jobs, os.getcwd(), configs, options, destination)
+    answers = (where or WorkerPool(processes)).each(_fix_elsewhere, jobs, folder, configs, options, destination)
     for number, one in enumerate(found, 1):
         if not isinstance(one, str):
             yield Result(one.model, error=one.message)

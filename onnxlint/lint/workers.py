@@ -53,7 +53,7 @@ class Processes:
         from multiprocessing import active_children
 
         others = set(active_children())
-        pool = ProcessPoolExecutor(self._workers, initializer=_prepare)
+        pool = ProcessPoolExecutor(self._workers, initializer=prepare_worker)
 
         def submit(path: str, plan: Plan) -> Callable[[], CheckResult]:
             future: Future[CheckResult] | None
@@ -115,10 +115,15 @@ def killed(path: str) -> CheckResult:
     return CheckResult(name, error=FileError(name, message))
 
 
-def _prepare() -> None:
+def prepare_worker() -> None:
+    """What a worker process does first: signals are the parent's to answer, and it does not outlive the parent."""
     import gc
+    import os
     import signal
 
+    from onnxlint.model.limits import die_with_parent
+
+    die_with_parent(os.getppid())
     # Ctrl-C reaches the workers too, which would each print a traceback: the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's may raise, which the pool would hand on as a result
@@ -136,7 +141,7 @@ def _check_alone(path: str, plan: Plan) -> CheckResult:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    with ProcessPoolExecutor(1, initializer=_prepare) as pool:
+    with ProcessPoolExecutor(1, initializer=prepare_worker) as pool:
         try:
             return pool.submit(check_file, path, plan).result()
         except BrokenProcessPool:

@@ -167,7 +167,7 @@ def limit_memory(most: int | None = None) -> None:
         import resource
     except ImportError:
         return  # Windows
-    taken, available = _address_space(), _available()
+    taken, available = _address_space(), available_memory()
     if not taken:
         return
     more = [size for size in (most, None if available is None else int(AVAILABLE * available)) if size is not None]
@@ -222,7 +222,7 @@ def _address_space() -> int:
         return 0
 
 
-def _available() -> int | None:
+def available_memory() -> int | None:
     """Bytes of memory that can be had without taking any from others; None if the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

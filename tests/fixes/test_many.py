@@ -51,6 +51,23 @@ def test_an_error_costs_no_other_model_its_result(folder: Path) -> None:
     assert exit_code(results[2:], on_change=True) == 0
 
 
+def test_several_processes_make_the_same(folder: Path) -> None:
+    for number in range(6):
+        (folder / f"m{number}.onnx").write_bytes((folder / "dirty.onnx").read_bytes())
+    configs = Configs(Settings(), None, isolated=True)
+    options = FixOptions(verify=False)
+    told = []
+    for jobs in (1, 3):
+        goes = Destination(folder=str(folder / f"out{jobs}"))
+        results = list(fix_many([str(folder / "*.onnx")], configs, options, goes, jobs=jobs))
+        told.append([(one.path, one.error, one.exit_code, one.has_changed, bool(one.output)) for one in results])
+    assert told[0] == told[1]
+    assert sum(bool(error) for _, error, *_ in told[0]) == 1
+    made = [{path.name: path.read_bytes() for path in (folder / f"out{jobs}").iterdir()} for jobs in (1, 3)]
+    assert made[0] == made[1]
+    assert len(made[0]) == 8
+
+
 def test_results_go_to_a_folder(folder: Path) -> None:
     out = folder / "out"
     results = fix(folder / "dirty.onnx", folder / "clean.onnx", folder=str(out))
