@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Job, Progress, find_target
 from onnxlint.backends.openvino.convert import converted, names_of
+from onnxlint.backends.openvino.repair import repair
 from onnxlint.backends.openvino.runtime import first_line, nncf
 from onnxlint.backends.ort.targets import METHODS as QDQ_METHODS
 from onnxlint.backends.ort.targets import STATIC, require_weight_bits, static_method
@@ -57,7 +58,9 @@ def by_qdq(source: str, job: Job, progress: Progress) -> tuple[Any, frozenset[st
         made = backend.make(target, source, (file,), job, progress)
         progress("converting", 0, None)
         details = {key: value for key, value in made.details.items() if key not in ("bytes", "snr_db")}
-        return converted(file), names_of(file), made.notes, details
+        model = converted(file)
+        repair(model)
+        return model, names_of(file), made.notes, details
 
 
 def by_nncf(
@@ -100,6 +103,7 @@ def by_nncf(
         )
     except Exception as error:  # NNCF's own classes share none with those of OpenVINO
         raise OnnxlintError(f"{printable(source)}: NNCF cannot quantize it: {first_line(error)}") from error
+    repair(made)
     return made, names_of(source)
 
 
