@@ -50,6 +50,10 @@ class ChannelClasses:
         """The factor of these channels has to stay 1."""
         self._pinned.update(ids.tolist())
 
+    def is_pinned(self, ids: Ids) -> bool:
+        """Whether all these channels have been pinned themselves."""
+        return self._pinned.issuperset(ids.tolist())
+
     def resolved(self, ids: Mapping[str, Ids]) -> dict[str, Ids]:
         """Value → the class of each of its channels, `FIXED` where the factor stays 1."""
         fixed = {self._find(i) for i in self._pinned}

@@ -10,6 +10,7 @@ Every choice is made by the outputs' SNR on calibration images, computed by onnx
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,10 @@ NEGATIVE = 0.3
 """Part of the range that channels may fill which are mostly negative. The range of a tensor is the sum of both sides, and
 behind a leaky ReLU the negative one carries little: filling it as well would cost all other channels a bit. (RetinaFace on
 photos that are not calibration images: 22.7 dB at 1, 24.5 at 0.5, 24.9 at 0.3; chosen by these.)"""
+
+STRENGTHS = {"equalized by half": 0.5, "equalized": 1.0}
+"""How far channels are brought to the same range. By half where layers of few channels read them, whose weights would be too
+far from each other otherwise."""
 
 LAST_PART = 6
 """The last sixth of the layers, and at least two, have wider ranges: see `onnxlint.backends.outputs.HEADROOM`. (RetinaFace
@@ -282,21 +287,24 @@ def _base(
     trials: dict[str, float],
     rivals: _Rivals,
 ) -> onnx.ModelProto:
-    """The model, or the equalized one where that is computed as exactly and loses less when it is quantized."""
-    even = even_model(model, inputs, plan)
-    if even is None or judge.score(even, TRIAL_IMAGES) < NEARLY_EXACT:
-        return model
-    scores = []
-    for one, label in ((model, "as it is"), (even, "equalized")):
+    """The model, or an equalized one where that is computed as exactly and loses less when it is quantized."""
+    best, most = model, -math.inf
+    even = even_models(model, inputs, plan)
+    for label, one in {"as it is": model, **even}.items() if even else ():
+        if one is not model and judge.score(one, TRIAL_IMAGES) < NEARLY_EXACT:
+            continue
         found = rivals.seen if one is model else _histograms(one, inputs, plan)
         ranges = {key: clipped(METHODS[0], histogram) for key, histogram in found.items()}
         trials[label] = judge.score(quantize(one, ranges, plan.keep, levels=plan.levels))
-        scores.append(trials[label])
-    return even if scores[1] >= scores[0] else model
+        if trials[label] >= most:
+            best, most = one, trials[label]
+    return best
 
 
-def even_model(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> onnx.ModelProto | None:
-    """The model after cross-layer equalization; None if no value has channels."""
+def even_models(
+    model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan
+) -> dict[str, onnx.ModelProto]:
+    """What was done → the model after cross-layer equalization; nothing if no value has channels."""
     rounded = activations(model, plan.keep)
     names = list(dict.fromkeys([*rounded, *_floats(model)]))
     compute = computer(model, names, plan.name, plan.threads)
@@ -309,10 +317,10 @@ def even_model(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], pl
                 others = tuple(axis for axis in range(value.ndim) if axis != 1)
                 peak = np.maximum(value.max(axis=others), -value.min(axis=others) / np.float32(NEGATIVE))
                 if key in peaks and peaks[key].shape != peak.shape:
-                    return None
+                    return {}
                 peaks[key] = np.maximum(peaks[key], peak) if key in peaks else peak
     images = {key: peak for key, peak in peaks.items() if len(shapes[key]) >= 3 or len(peak) > 1}
-    return equalized(model, shapes, images) if images else None
+    return {label: equalized(model, shapes, images, part) for label, part in STRENGTHS.items()} if images else {}
 
 
 def _floats(model: onnx.ModelProto) -> list[str]:

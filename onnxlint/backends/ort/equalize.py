@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from onnxlint.backends.channels import ChannelClasses, Doubles, Floats, Ids, factors, log_factor
 from onnxlint.backends.ort.session import read_by
 
-PASSES = frozenset("Relu LeakyRelu MaxPool AveragePool GlobalAveragePool GlobalMaxPool Identity Dropout".split())
+PASSES = frozenset("Relu LeakyRelu PRelu MaxPool AveragePool GlobalAveragePool GlobalMaxPool Identity Dropout".split())
 """Operators with one data input whose every output channel is a homogeneous function of the same input channel."""
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -49,10 +49,15 @@ def channel_classes(model: onnx.ModelProto, shapes: Shapes) -> dict[str, Ids]:
         data = [name for name in node.input if name and name not in constants]
         made = None
         if count is not None and data and data[0] in ids:
+            whole = [ids.get(name) for name in data]
             if is_layer(node, constants) and all(uses[name] == 1 for name in node.input[1:] if name):
                 made = classes.new(count)
+            elif channel_constant(node, constants, shapes):
+                made = classes.new(count) if node.op_type in ("Mul", "Div") else whole[0]
+            elif node.op_type == "Mul" and len(data) == 2 and len({len(shapes.get(name, ())) for name in data}) == 1:
+                made = _gated(whole, count, classes)
             else:
-                made = _passed_on(node, [ids.get(name) for name in data], count, constants, classes)
+                made = _passed_on(node, whole, count, constants, classes)
         if made is not None:
             ids[out] = made
         else:
@@ -80,6 +85,30 @@ def _passed_on(
     if node.op_type == "Concat" and attribute(node, "axis", 1) == 1 and sum(map(len, whole)) == count:
         return np.concatenate(whole)
     return None
+
+
+def _gated(data: Sequence[Ids | None], count: int, classes: ChannelClasses) -> Ids | None:
+    """Classes of a product's channels where one factor has to stay as it is: those of the other."""
+    for one, other in (data, data[::-1]):
+        if one is not None and other is not None and len(one) == count and classes.is_pinned(other):
+            return one
+    return None
+
+
+def channel_constant(node: onnx.NodeProto, constants: Shapes, shapes: Shapes) -> str:
+    """The constant that a node adds to each channel of a value, or multiplies it with: a number, or one for each channel.
+    Empty if it does something else."""
+    if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.input) != 2 or node.domain not in ("", "ai.onnx"):
+        return ""
+    left, right = (name in constants for name in node.input)
+    if left == right or (left and node.op_type == "Div"):
+        return ""
+    key, value = node.input if left else reversed(node.input)
+    shape, dims = shapes.get(value, ()), constants[key]
+    if len(shape) < 2 or len(dims) > len(shape) or shapes.get(node.output[0]) != shape:
+        return ""
+    wide = (1,) * (len(shape) - len(dims)) + dims
+    return key if wide[1] in (1, shape[1]) and all(size == 1 for i, size in enumerate(wide) if i != 1) else ""
 
 
 def use_counts(model: onnx.ModelProto) -> Counter[str]:
@@ -112,19 +141,23 @@ def _keeps_channels(node: onnx.NodeProto, constants: Shapes) -> bool:
     )
 
 
-def equalized(model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats]) -> onnx.ModelProto:
+def equalized(
+    model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats], strength: float = 1.0
+) -> onnx.ModelProto:
     """The model with its channels rescaled.
 
     Args:
         model: It is not changed.
         shapes: Of its floating-point values.
         peaks: Value → largest |x| of each channel, for those that are quantized.
+        strength: Exponent of the factors. With 1, all channels fill the range of their tensor; weights that read them are
+            as far from each other then as the channels were, and with less both have a part of it.
     """
     classes = channel_classes(model, shapes)
     scales = factors(
         classes,
         [
-            (name, log_factor(peak))
+            (name, strength * log_factor(peak))
             for name, peak in peaks.items()
             if name in classes and len(classes[name]) == len(peak) and peak.max() > 0
         ],
@@ -135,12 +168,35 @@ def equalized(model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     uses = use_counts(model)
     for node in copy.graph.node:
-        if not is_layer(node, constants) or any(uses[name] > 1 for name in node.input[1:] if name):
+        key = channel_constant(node, constants, shapes)
+        read = next((name for name in node.input if name not in constants), "")
+        source, target = scales.get(read), scales.get(node.output[0] if node.output else "")
+        if source is None or target is None:
             continue
-        source, target = scales.get(node.input[0]), scales.get(node.output[0])
-        if source is not None and target is not None:
+        if key:
+            _rescale_constant(copy, node, tensors[key], source, target, len(shapes[read]))
+        elif is_layer(node, constants) and all(uses[name] == 1 for name in node.input[1:] if name):
             _rescale(node, tensors, source, target)
+    read_still = {name for node in copy.graph.node for name in read_by(node)} | {one.name for one in copy.graph.output}
+    for i in reversed(range(len(copy.graph.initializer))):
+        name = copy.graph.initializer[i].name
+        if uses[name] and name not in read_still:
+            del copy.graph.initializer[i]
     return copy
+
+
+def _rescale_constant(
+    model: onnx.ModelProto, node: onnx.NodeProto, tensor: onnx.TensorProto, source: Doubles, target: Doubles, rank: int
+) -> None:
+    """Give a node a constant of its own, where its input was divided by `source` and its output is by `target`."""
+    factor = {"Mul": source / target, "Div": target / source}.get(node.op_type, 1 / target)
+    if np.array_equal(factor, np.ones_like(factor)):
+        return
+    old = numpy_helper.to_array(tensor).astype(np.float64).reshape(-1)
+    name = f"{tensor.name}:{node.name}"
+    new = np.broadcast_to(old * factor, factor.shape).reshape((1, -1) + (1,) * (rank - 2))
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new, np.float32), name))
+    node.input[list(node.input).index(tensor.name)] = name
 
 
 def _rescale(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], source: Doubles, target: Doubles) -> None:

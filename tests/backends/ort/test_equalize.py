@@ -1,0 +1,89 @@
+"""Cross-layer equalization: what is rescaled computes the same, and channels come closer to each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+from onnxlint.backends.ort.auto import Plan, even_models
+from onnxlint.backends.ort.session import part, run, start
+
+X = {"x": np.random.default_rng(5).standard_normal((2, 3, 16, 16)).astype(np.float32)}
+SPREAD = np.logspace(-1.5, 1.5, 8).reshape(8, 1, 1, 1)
+
+BETWEEN = {
+    "scaled": "d = Mul(c, two)  e = Add(d, half)",
+    "divided": "d = Div(c, six)  e = Sub(one, d)",
+    "hard swish": "a = Add(c, three)  b = Clip(a, zero, six)  m = Mul(c, b)  d = Div(m, six)  e = Add(d, vector)",
+    "gate": "p = GlobalAveragePool(c)  q = Conv(p, s)  g = HardSigmoid(q)  e = Mul(c, g)",
+    "gate on the left": "p = GlobalAveragePool(c)  q = Conv(p, s)  g = HardSigmoid(q)  m = Mul(g, c)  e = Add(c, m)",
+    "gate of one channel": "q = Conv(c, t)  g = Sigmoid(q)  e = Mul(c, g)",
+    "slope": "e = PRelu(c, slope)",
+}
+STAYS = {
+    "square": "e = Mul(c, c)",
+    "over the height": "e = Add(c, rows)",
+    "inverse": "d = Abs(c)  f = Add(d, one)  e = Div(one, f)",
+}
+
+
+def model_of(between: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]>\nm (float[n, 3, 16, 16] x) => (float[n, 4, 16, 16] y) '
+        f"{{ c = Conv<pads=[1, 1, 1, 1]>(x, w)  {between}  y = Conv(e, v) }}"
+    )
+    random = np.random.default_rng(0)
+    arrays = {
+        "w": random.standard_normal((8, 3, 3, 3)) * SPREAD,
+        "v": random.standard_normal((4, 8, 1, 1)),
+        "s": random.standard_normal((8, 8, 1, 1)),
+        "t": random.standard_normal((1, 8, 1, 1)),
+        "vector": random.standard_normal((1, 8, 1, 1)),
+        "slope": random.uniform(0, 1, (8, 1, 1)),
+        "rows": random.standard_normal((1, 1, 16, 1)),
+        **{
+            name: np.array(value)
+            for name, value in {"zero": 0, "half": 0.5, "one": 1, "two": 2, "three": 3, "six": 6}.items()
+        },
+    }
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items() if name in used
+    )
+    for i, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{i}"
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def values(model: onnx.ModelProto, name: str) -> np.ndarray:
+    return np.asarray(run(start(part(model, [name]), name="m"), "m", X)[0])
+
+
+def spread(model: onnx.ModelProto) -> float:
+    """How far the channels that the second layer reads are apart."""
+    peaks = np.abs(values(model, "e")).max(axis=(0, 2, 3))
+    return float(peaks.max() / peaks.min())
+
+
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_channels_are_evened_and_outputs_stay(kind: str) -> None:
+    model = model_of(BETWEEN[kind])
+    even = even_models(model, [X], Plan("m"))
+    half, whole = even["equalized by half"], even["equalized"]
+    before = values(model, "y")
+    for one in (half, whole):
+        onnx.checker.check_model(one)
+        np.testing.assert_allclose(values(one, "y"), before, rtol=1e-3, atol=1e-3 * np.abs(before).max())
+    assert spread(whole) < spread(half) < spread(model)
+    read = {name for node in whole.graph.node for name in node.input}
+    assert {tensor.name for tensor in whole.graph.initializer} <= read
+
+
+@pytest.mark.parametrize("kind", STAYS)
+def test_what_is_not_homogeneous_stays(kind: str) -> None:
+    model = model_of(STAYS[kind])
+    whole = even_models(model, [X], Plan("m"))["equalized"]
+    np.testing.assert_array_equal(values(whole, "e"), values(model, "e"))
