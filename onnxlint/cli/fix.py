@@ -178,6 +178,8 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
 
 def run(options: Options) -> int:
     """Fix models, and print applied fixes and remaining findings; returns the exit code."""
+    # Before NumPy is imported: its threads, one for each core, keep their cores busy for a while, and nothing uses them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from onnxlint.fixes.many import Destination, exit_code, fix_many
     from onnxlint.fixes.options import FixOptions
 

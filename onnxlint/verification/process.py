@@ -93,6 +93,9 @@ _LOAD_CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[5]); "
     "from onnxlint.verification.engines import print_load_problem; print_load_problem(*sys.argv[1:5])"
 )
+_FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's threads, one for each core, keep their cores busy for a while when it is imported, and nothing here uses them."""
+
 LOADING = 60.0
 """Seconds that loading the original may take; two gigabytes of weights take a fifth of that."""
 
@@ -110,7 +113,14 @@ def load_failure(path: str, written: Written, seconds: float) -> str:
     words = [path, written.folder, str(written.bytes), str(os.getpid())]
     command = [sys.executable, "-c", _LOAD_CODE, *words, json.dumps(sys.path)]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+            env=_FEW_THREADS | os.environ,
+        )
     except subprocess.TimeoutExpired:
         return ""
     if Budget.of(written.bytes).overrun(done.returncode):
@@ -206,7 +216,13 @@ def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
     Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
     command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path), str(os.getpid())]
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_FEW_THREADS | os.environ,
+        )
         reader = _Reader(process)
         death = ""
         try:
