@@ -71,9 +71,11 @@ class _Writer:
 
     def lines(self) -> Iterator[str]:
         """The report, line by line."""
+        separator: tuple[str, ...] = ()
         for result in self.report.results:
-            if result.findings and not self.report.statistics:
-                yield from self._file(result)
+            if result.findings and not self.report.statistics and (lines := [*self._file(result)]):
+                yield from (*separator, *lines)
+                separator = ("",)
         for result in self.report.results:
             if result.error is not None:
                 yield f"{self.paint('error', 'error')}: {shown(result.error.message)}"
@@ -94,7 +96,6 @@ class _Writer:
             yield self.paint("path", shown(result.model))
             for group in grouped(findings):
                 yield from self._group(group)
-            yield ""
 
     def _end(self) -> Iterator[str]:
         """Counted findings, and the command to type."""
@@ -177,7 +178,6 @@ class _Writer:
                 yield from self._advice("help", shown(run[0].help))
             if run[0].fix and len(terms) == 1:
                 yield from self._advice("fix", fix_terms(run[0].fix))
-        yield ""
 
     def _head(self, finding: Finding, message: str) -> Iterator[str]:
         """Severity, code and message."""
