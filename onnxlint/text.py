@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
     Names come out of untrusted files: none is ever printed raw. Ordinary Unicode stays unchanged.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

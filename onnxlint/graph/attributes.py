@@ -33,18 +33,33 @@ def attribute_value(attribute: onnx.AttributeProto) -> Any:
     return None if read is None or attribute.ref_attr_name else read(attribute)
 
 
-def value_of(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """Value of a node's attribute.
+def first_values(node: onnx.NodeProto) -> dict[str, Any]:
+    """Values of a node's attributes by name; of several with one name, the first counts."""
+    values = {attribute.name: attribute_value(attribute) for attribute in node.attribute}
+    if len(values) < len(node.attribute):
+        values = {attribute.name: attribute_value(attribute) for attribute in reversed(list(node.attribute))}
+    return values
+
+
+def all_values(node: onnx.NodeProto, first: dict[str, Any]) -> dict[str, Any]:
+    """The values of `first_values`, the caller's own; of several with one name, the last counts."""
+    if len(first) < len(node.attribute):
+        return {attribute.name: attribute_value(attribute) for attribute in node.attribute}
+    return {name: value.copy() if type(value) is list else value for name, value in first.items()}
+
+
+def chosen(values: dict[str, Any], name: str, default: Any = None) -> Any:
+    """Value of an attribute among those of its node.
 
     `default` where it is absent, given by the caller of a function, or of another type than the default: a model may hold
-    anything.
+    anything. A list is the caller's own.
     """
-    for attribute in node.attribute:
-        if attribute.name == name:
-            value = attribute_value(attribute)
-            kind: Any = (int, float) if isinstance(default, float) else type(default)
-            return value if default is None or isinstance(value, kind) else default
-    return default
+    value = values.get(name)
+    if value is None:
+        return default
+    if default is not None and not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
+        return default
+    return value.copy() if type(value) is list else value
 
 
 def nested_graphs(node: onnx.NodeProto) -> list[tuple[str, onnx.GraphProto]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from onnxlint.model.dim_names import is_placeholder
+from onnxlint.model.messages import messages
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +26,21 @@ def type_of(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
 
     The element type is 0 for values that are not tensors.
     """
-    tensor = value.type.tensor_type  # of other types: an empty one
+    kind: bytes = value.type.SerializeToString()
+    return _read_type(kind) if len(kind) <= _OFTEN else _type_of(value.type)
+
+
+_OFTEN = 128
+"""Bytes of types that are remembered: a network has few different ones, and writing a type costs less than reading it."""
+
+
+@lru_cache(maxsize=4096)
+def _read_type(kind: bytes) -> tuple[int, Shape | None]:
+    return _type_of(messages().TypeProto.FromString(kind))
+
+
+def _type_of(kind: onnx.TypeProto) -> tuple[int, Shape | None]:
+    tensor = kind.tensor_type  # of other types: an empty one
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
     return tensor.elem_type, tuple([size if (size := dim.dim_value) > 0 else _unusual(dim) for dim in tensor.shape.dim])

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.graph.attributes import attribute_value, nested_graphs, value_of
+from onnxlint.graph.attributes import all_values, chosen, first_values, nested_graphs
 from onnxlint.graph.constants import Numbers, array_of, constant_holder, numbers_of
 from onnxlint.graph.dims import Shape, is_invented, type_of
 from onnxlint.graph.location import Location
@@ -45,7 +45,7 @@ class Node:
         outputs: Output names.
     """
 
-    __slots__ = ("graph", "index", "inputs", "op", "outputs", "proto")
+    __slots__ = ("_attributes", "graph", "index", "inputs", "op", "outputs", "proto")
 
     def __init__(self, proto: onnx.NodeProto, graph: Graph, index: int) -> None:
         self.proto = proto
@@ -55,6 +55,7 @@ class Node:
         self.op: str = proto.op_type if domain in STANDARD_DOMAINS else f"{domain}::{proto.op_type}"
         self.inputs: tuple[str, ...] = tuple(proto.input)
         self.outputs: tuple[str, ...] = tuple(proto.output)
+        self._attributes: dict[str, Any] = {}  # read when one is first asked for
 
     def __repr__(self) -> str:
         return f"<{self.op} {self.name!r} in {self.graph.path}>"
@@ -73,12 +74,16 @@ class Node:
         return self.outputs[i] if i < len(self.outputs) else ""
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Value of an attribute, see `value_of`: int, float, str, list, TensorProto or GraphProto."""
-        return value_of(self.proto, name, default)
+        """Value of an attribute, see `chosen`: int, float, str, list, TensorProto or GraphProto."""
+        return chosen(self._attributes or self._read(), name, default)
 
     def attributes(self) -> dict[str, Any]:
         """Values of all attributes by name; cheaper than several calls of `attribute`."""
-        return {attribute.name: attribute_value(attribute) for attribute in self.proto.attribute}
+        return all_values(self.proto, self._attributes or self._read())
+
+    def _read(self) -> dict[str, Any]:
+        self._attributes = first_values(self.proto)
+        return self._attributes
 
     def producer(self, i: int) -> Node | None:
         """The node that makes input `i`; None for graph inputs, initializers and absent inputs."""

@@ -62,10 +62,12 @@ def _of_graph(symbolic: Symbolic, graph: Graph) -> Iterator[Demand]:
     for child in graph.children:
         bodies.setdefault(id(child.parent_node), []).append(child)
     for node in graph.nodes:
+        inner = bodies.get(id(node), ())
+        if node.op not in _RULES and not inner:
+            continue
         if not _is_used(graph, node):
             continue  # what no output depends on is left out by runtimes, whatever it demands
         yield from _of_node(symbolic, node)
-        inner = bodies.get(id(node), ())
         if inner:
             yield from _of_bodies(symbolic, node, inner)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from onnxlint.graph.dims import Shape, is_invented
 from onnxlint.graph.onnx_inference import GRAPH_OPS
@@ -78,6 +78,19 @@ def _is_plain(size: Size) -> bool:
     return number > 0 and all(isinstance(factor, str) for factor in factors)
 
 
+def _constant(graph: Graph, name: str) -> Value | None:
+    """The numbers of a small tensor that is constant."""
+    constant = graph.numbers(name) if name else None
+    if constant is None or len(constant.values) > MAX_VALUES:
+        return None
+    floating = constant.kind == "f"
+    if floating and constant.bits < 32:
+        return None  # half precision rounds sizes above 2048
+    return Value(tuple(map(number_of, constant.values)), constant.dims, floating)
+
+
+_NOTHING: dict[str, Any] = {}
+
 MISUSE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What evaluating an operator raises if its operands or attributes are not those of the specification."""
 
@@ -101,13 +114,15 @@ class Symbolic:
         self.view = view
         self._operators = operators
         self.multiples = _of_symbols(multiples or {})
-        self._shapes: dict[tuple[int, str], Sizes | None] = {}
-        self._values: dict[tuple[int, str], Value] = {}
+        self._valued = frozenset((*operators.values, *operators.folded))
+        self._shapes: dict[int, dict[str, Sizes | None]] = {id(graph): {} for graph in view.graphs}
+        self._values: dict[int, dict[str, Value]] = {id(graph): {} for graph in view.graphs}
+        self._constants: dict[tuple[int, str], Value | None] = {}
         self._fresh = 0
         self._clipped: dict[str, tuple[AnySize, int]] = {}
         self._named: dict[str, AnySize] = {}
         self._cut: set[Size] = set()
-        self._windowed: set[AnySize] = set()
+        self._windowed: set[Size] = set()
         self.may_be_empty: set[str] = self._find_empty()
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
@@ -116,11 +131,10 @@ class Symbolic:
     def shape(self, graph: Graph, name: str) -> Sizes | None:
         """Sizes of a value, looked up outwards through the graphs; None if its rank is unknown."""
         here: Graph | None = graph
-        shapes = self._shapes
         while here is not None:
-            key = (id(here), name)
-            if key in shapes:
-                return shapes[key]
+            shapes = self._shapes.get(id(here), _NOTHING)
+            if name in shapes:
+                return shapes[name]
             tensor = here.initializers.get(name)
             if tensor is not None:
                 return tuple(tensor.dims)
@@ -131,18 +145,16 @@ class Symbolic:
         """Numbers of a small tensor that is constant or computed from shapes; None for anything else."""
         here: Graph | None = graph
         while here is not None:
-            if (id(here), name) in self._values:
-                return self._values[(id(here), name)]
+            values = self._values.get(id(here), _NOTHING)
+            if name in values:
+                return values[name]
             if here.owns(name):
                 break
             here = here.parent
-        constant = graph.numbers(name) if name else None
-        if constant is None or len(constant.values) > MAX_VALUES:
-            return None
-        floating = constant.kind == "f"
-        if floating and constant.bits < 32:
-            return None  # half precision rounds sizes above 2048
-        return Value(tuple(map(number_of, constant.values)), constant.dims, floating)
+        key = (id(graph), name)
+        if key not in self._constants:
+            self._constants[key] = _constant(graph, name)
+        return self._constants[key]
 
     def input_size(self, name: str) -> AnySize:
         """The size that a dimension's name in the file means, a symbol or an expression, under the assumptions."""
@@ -262,43 +274,50 @@ class Symbolic:
 
     def record(self, graph: Graph, name: str, sizes: Sizes | None) -> None:
         """Set the sizes of a value of a graph."""
-        self._shapes[(id(graph), name)] = sizes
+        self._shapes[id(graph)][name] = sizes
 
     def visit(self, node: Node) -> None:
         """Infer the outputs of one node, and the bodies in it first."""
-        if node.graph.children and node.op in GRAPH_OPS:
-            for child in node.graph.children:
+        graph, op = node.graph, node.op
+        if graph.children and op in GRAPH_OPS:
+            for child in graph.children:
                 if child.parent_node is node:
                     self._run(child)
-        handler = self._operators.shapes.get(node.op)
+        handler = self._operators.shapes.get(op)
         shapes: Sequence[Sizes | None] | None = None
         if handler is not None:
             try:
                 shapes = handler(self, node)
             except (TooComplexError, *MISUSE):
                 shapes = None  # an operator used against its specification, or sizes beyond bounds: fall back
+        known = self._shapes[id(graph)]
         for i, name in enumerate(node.outputs):
             if name:
                 own = shapes[i] if shapes is not None and i < len(shapes) else None
-                self.record(node.graph, name, self.merge(own, self.view.onnx_inferred(node.graph, name)[1]))
-        if node.op in EMPTYING or node.op in WINDOWED:
-            self._note_sizes(node)
-        try:
-            self._evaluate(node)
-        except (TooComplexError, *MISUSE):
-            return
+                known[name] = self.merge(own, self.view.onnx_inferred(graph, name)[1])
+        if op in WINDOWED:
+            self._note_sizes(node, self._windowed)
+        elif op in EMPTYING:
+            self._note_sizes(node, self._cut)
+        if op in self._valued:
+            try:
+                self._evaluate(node)
+            except (TooComplexError, *MISUSE):
+                return
 
-    def _note_sizes(self, node: Node) -> None:
-        """Remember which sizes may be 0 although the model runs, and which may not."""
-        given = {size for name in node.inputs if name for size in self.shape(node.graph, name) or ()}
+    def _note_sizes(self, node: Node, noted: set[Size]) -> None:
+        """Remember which sizes may be 0 although the model runs, or which may not."""
+        given: list[Sizes] | None = None
         for name in filter(None, node.outputs):
             for size in self.shape(node.graph, name) or ():
-                if isinstance(size, int) or size in given:
+                if isinstance(size, int) or size in noted:
                     continue
-                if node.op in WINDOWED:
-                    self._windowed.add(size)
-                elif not self.is_positive(size):
-                    self._cut.add(size)
+                if given is None:
+                    given = [self.shape(node.graph, one) or () for one in node.inputs if one]
+                if any(size in sizes for sizes in given):
+                    continue
+                if noted is self._windowed or not self.is_positive(size):
+                    noted.add(size)
 
     def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:
         """Our sizes, completed by numbers from onnx's inference."""
@@ -320,26 +339,27 @@ class Symbolic:
 
     def _evaluate(self, node: Node) -> None:
         evaluator = self._operators.values.get(node.op)
-        if evaluator is None and node.op not in self._operators.folded:
-            return
         value = evaluator(self, node) if evaluator is not None else None
         if value is None or None in value.numbers:
             value = self._operators.fold(self, node) or value
         if value is not None and len(value.numbers) <= MAX_VALUES and node.output():
-            key = (id(node.graph), node.output())
+            graph, name = id(node.graph), node.output()
             if any(isinstance(number, int) and abs(number) > MAX_NUMBER for number in value.numbers):
                 # It wraps around in a runtime; followed, its digits would double from one node to the next.
                 numbers = (None if isinstance(n, int) and abs(n) > MAX_NUMBER else n for n in value.numbers)
                 value = value._replace(numbers=tuple(numbers))
-            self._values[key] = value
-            self._shapes[key] = value.dims
+            self._values[graph][name] = value
+            self._shapes[graph][name] = value.dims
 
     # For the handlers
 
     def of(self, node: Node, i: int) -> Sizes | None:
         """Sizes of input `i`."""
         name = node.inputs[i] if i < len(node.inputs) else ""
-        return self.shape(node.graph, name) if name else None
+        if not name:
+            return None
+        known = self._shapes.get(id(node.graph), _NOTHING)
+        return known[name] if name in known else self.shape(node.graph, name)
 
     def val(self, node: Node, i: int) -> Value | None:
         """Numbers of input `i`."""

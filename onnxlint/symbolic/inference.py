@@ -19,9 +19,13 @@ OPERATORS = Operators(SHAPE_OPERATORS, VALUE_OPERATORS, fold, FOLDED)
 """The operators of ONNX's own domain."""
 
 
+_EXACT = "onnxlint.symbolic.[]"
+
+
 def exact_sizes(view: GraphView) -> Symbolic:
     """Every size of a model as an expression of its inputs' symbols; inferred once for a view."""
-    return sizes_where(view, {})
+    known: Symbolic | None = view.memo.get(_EXACT)
+    return sizes_where(view, {}) if known is None else known
 
 
 def assumed_sizes(view: GraphView) -> Symbolic:
@@ -36,7 +40,7 @@ def sizes_where(view: GraphView, multiples: Mapping[str, int]) -> Symbolic:
         view: The model.
         multiples: Symbol of an input → number that it is a multiple of.
     """
-    key = f"onnxlint.symbolic.{sorted(multiples.items())}"
+    key = f"onnxlint.symbolic.{sorted(multiples.items())}" if multiples else _EXACT
     known: Symbolic | None = view.memo.get(key)
     if known is None:
         known = view.memo[key] = Symbolic(view, OPERATORS, multiples)
