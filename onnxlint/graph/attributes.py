@@ -35,7 +35,10 @@ def attribute_value(attribute: onnx.AttributeProto) -> Any:
 
 def first_values(node: onnx.NodeProto) -> dict[str, Any]:
     """Values of a node's attributes by name; of several with one name, the first counts."""
-    values = {attribute.name: attribute_value(attribute) for attribute in node.attribute}
+    values: dict[str, Any] = {}
+    for attribute in node.attribute:
+        read = _READERS.get(attribute.type)
+        values[attribute.name] = None if read is None or attribute.ref_attr_name else read(attribute)
     if len(values) < len(node.attribute):
         values = {attribute.name: attribute_value(attribute) for attribute in reversed(list(node.attribute))}
     return values

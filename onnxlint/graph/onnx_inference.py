@@ -87,7 +87,8 @@ def without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
     while pending:
         graph = pending.pop()
         for tensor in graph.initializer:
-            _disarm_tensor(tensor)
+            if len(tensor.dims) == 1:
+                _disarm_tensor(tensor)
         # Shapes of optional, sequence and map types stay: inference needs the element type.
         del graph.value_info[:]
         for value in graph.output:
@@ -104,13 +105,19 @@ def without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:
                 for dim in value.type.tensor_type.shape.dim:
                     dim.Clear()
         for node in graph.node:
-            _disarm(node)
-            if node.op_type in GRAPH_OPS:
+            kind = node.op_type
+            if kind in _DANGEROUS:
+                _disarm(node)
+            elif kind in GRAPH_OPS:
                 for attribute in node.attribute:
                     if attribute.HasField("g"):
                         pending.append(attribute.g)
                     pending.extend(attribute.graphs)
     return bare
+
+
+_DANGEROUS = frozenset({"Constant", "TreeEnsemble"})
+"""Operators that `_disarm` knows."""
 
 
 def _disarm(node: onnx.NodeProto) -> None:

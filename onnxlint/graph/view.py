@@ -55,7 +55,7 @@ class Node:
         self.op: str = proto.op_type if domain in STANDARD_DOMAINS else f"{domain}::{proto.op_type}"
         self.inputs: tuple[str, ...] = tuple(proto.input)
         self.outputs: tuple[str, ...] = tuple(proto.output)
-        self._attributes: dict[str, Any] = {}  # read when one is first asked for
+        self._attributes: dict[str, Any] | None = None  # read when one is first asked for
 
     def __repr__(self) -> str:
         return f"<{self.op} {self.name!r} in {self.graph.path}>"
@@ -75,14 +75,15 @@ class Node:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, see `chosen`: int, float, str, list, TensorProto or GraphProto."""
-        return chosen(self._attributes or self._read(), name, default)
+        return chosen(self._held(), name, default)
 
     def attributes(self) -> dict[str, Any]:
         """Values of all attributes by name; cheaper than several calls of `attribute`."""
-        return all_values(self.proto, self._attributes or self._read())
+        return all_values(self.proto, self._held())
 
-    def _read(self) -> dict[str, Any]:
-        self._attributes = first_values(self.proto)
+    def _held(self) -> dict[str, Any]:
+        if self._attributes is None:
+            self._attributes = first_values(self.proto)
         return self._attributes
 
     def producer(self, i: int) -> Node | None:
@@ -159,7 +160,6 @@ class Graph:
         self._constants: dict[str, npt.NDArray[np.generic] | None] = {}
         self._numbers: dict[str, Numbers | None] = {}
         self.children: list[Graph] = []
-        self.is_sorted = True
         self.nodes: list[Node] = self._index(proto.node)
 
     def _index(self, protos: Sequence[onnx.NodeProto]) -> list[Node]:
@@ -182,8 +182,7 @@ class Graph:
         producers.pop("", None)
         consumers.pop("", None)
         unresolved.discard("")
-        if any(name in producers for name in unresolved):
-            self.is_sorted = False
+        self.is_sorted = producers.keys().isdisjoint(unresolved)
         for name in unresolved:
             if self.parent is not None and name not in producers:
                 self._capture(name, consumers[name])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,8 +100,11 @@ def check_view(view: GraphView, plan: Plan) -> Checked:
     severities = dict(plan.severities)
     for rule in plan.rules:
         try:
-            with nullcontext() if is_built_in(rule) else no_exit():
+            if is_built_in(rule):
                 found = list(rule().check(view, plan.options))
+            else:
+                with no_exit():
+                    found = list(rule().check(view, plan.options))
         except OnnxlintError as error:
             failures.append(f"{rule.code} could not be checked: {error}")
             continue

@@ -188,11 +188,10 @@ def inline_span(tensor: onnx.TensorProto) -> Span | None:
     if tensor.data_location != 1:
         return None
     held = tensor.external_data
-    if len(held) < 4 or held[-1].key != MARK:  # opening appends it
+    if len(held) < 4 or held[-1].key != MARK:  # opening appends it, after offset and length
         return None
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    name, _, located = entries[MARK].partition(" ")
-    return Span(name, int(entries["offset"]), int(entries["length"]), bool(located))
+    name, _, located = held[-1].value.partition(" ")
+    return Span(name, int(held[-3].value), int(held[-2].value), bool(located))
 
 
 def locate_external(model: Model, tensor: onnx.TensorProto) -> External:

@@ -121,7 +121,11 @@ class _Slimmer:
                 length = data[position]
                 position += 1
                 if length >= 0x80:
-                    length, position = read_varint(self.data, position - 1, end)
+                    if position < end and data[position] < 0x80:
+                        length = length & 0x7F | data[position] << 7
+                        position += 1
+                    else:
+                        length, position = read_varint(self.data, position - 1, end)
                 content_end = position + length
                 if content_end > end:
                     raise WireError(
@@ -150,10 +154,17 @@ class _Slimmer:
         position = start
         while position < end:
             field_start = position
-            tag, position = read_varint(self.data, position, end)
+            tag = data[position]
+            position += 1
+            if tag >= 0x80:
+                tag, position = read_varint(self.data, field_start, end)
             number, wire = tag >> 3, tag & 7
             if wire == 2:
-                length, position = read_varint(self.data, position, end)
+                if position < end and data[position] < 0x80:
+                    length = data[position]
+                    position += 1
+                else:
+                    length, position = read_varint(self.data, position, end)
                 if position + length > end:
                     raise WireError(
                         f"a tensor at byte {start} claims {length} bytes of data and {end - position} are left"

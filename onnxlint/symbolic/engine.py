@@ -257,6 +257,8 @@ class Symbolic:
     # Filling in
 
     def _run(self, graph: Graph) -> None:
+        known = self._shapes[id(graph)]
+        known.update((name, tuple(tensor.dims)) for name, tensor in graph.initializers.items())
         for name in graph.data_inputs:
             self.record(graph, name, self.declared_input(graph, name, self.view.onnx_inferred(graph, name)[1]))
         for node in graph.order:
@@ -307,14 +309,12 @@ class Symbolic:
 
     def _note_sizes(self, node: Node, noted: set[Size]) -> None:
         """Remember which sizes may be 0 although the model runs, or which may not."""
-        given: list[Sizes] | None = None
+        graph, inputs = node.graph, node.inputs
         for name in filter(None, node.outputs):
-            for size in self.shape(node.graph, name) or ():
+            for size in self.shape(graph, name) or ():
                 if isinstance(size, int) or size in noted:
                     continue
-                if given is None:
-                    given = [self.shape(node.graph, one) or () for one in node.inputs if one]
-                if any(size in sizes for sizes in given):
+                if any(size in (self.shape(graph, one) or ()) for one in inputs if one):
                     continue
                 if noted is self._windowed or not self.is_positive(size):
                     noted.add(size)

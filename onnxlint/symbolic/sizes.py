@@ -293,9 +293,11 @@ def ratio_of(size: AnySize, by: AnySize) -> Fraction | None:
         return Fraction(size, by) if by else None
     if isinstance(size, int) or isinstance(by, int) or len(size.terms) != len(by.terms):
         return None
-    ratio = Fraction(size.terms[0][1], by.terms[0][1])
-    same = all(a[0] == b[0] and Fraction(a[1], b[1]) == ratio for a, b in zip(size.terms, by.terms, strict=True))
-    return ratio if same and size.constant == ratio * by.constant else None
+    num, den = size.terms[0][1], by.terms[0][1]
+    for (mono, k), (other, m) in zip(size.terms, by.terms, strict=True):
+        if mono != other or k * den != m * num:
+            return None
+    return Fraction(num, den) if size.constant * den == by.constant * num else None
 
 
 def lower_bound(size: AnySize, empty: Collection[str] = ()) -> int | None:

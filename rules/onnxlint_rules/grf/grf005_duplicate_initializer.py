@@ -121,7 +121,6 @@ class DuplicateInitializer(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        total = sum(tensor_bytes(tensor) or 0 for graph in view.graphs for tensor in graph.initializers.values())
         copies: list[tuple[str, str]] = []
         wasted = 0
         mergeable = False
@@ -129,7 +128,10 @@ class DuplicateInitializer(Rule):
             copies += [(tensor.name, same[0].name) for tensor in same[1:]]
             wasted += (len(same) - 1) * (tensor_bytes(same[0]) or 0)
             mergeable = mergeable or bool(_merges(view, same))
-        if not copies or wasted < (SHARE if wasted >= NOTABLE else 10 * SHARE) * total:
+        if not copies:
+            return
+        total = sum(tensor_bytes(tensor) or 0 for graph in view.graphs for tensor in graph.initializers.values())
+        if wasted < (SHARE if wasted >= NOTABLE else 10 * SHARE) * total:
             return
         one = len(copies) == 1
         yield self.found(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -176,28 +177,35 @@ def only_difference(shapes: list[Shape]) -> int | None:
 def _same_feature_maps(concats: list[Node]) -> bool:
     """Whether the parts of all Concats come, one by one, from something that they have in common."""
     computed: dict[str, list[str]] = {}
-    for i in range(len(concats[0].inputs)):
-        common: set[str] | None = None
-        for concat in concats:
-            found = _ancestors(concat, i, computed)
-            common = found if common is None else common & found
-        if not common:
-            return False
-    return True
+    return all(_meet(concats, i, computed) for i in range(len(concats[0].inputs)))
 
 
-def _ancestors(node: Node, i: int, computed: dict[str, list[str]]) -> set[str]:
-    """Computed values that input `i` of a node depends on, the nearest ones.
+def _meet(concats: list[Node], i: int, computed: dict[str, list[str]]) -> bool:
+    """Whether inputs `i` of all nodes depend on something that they have in common."""
+    first, *others = concats
+    common = set(_ancestors(first, i, computed))
+    # Nearly always the first thing that two of them share is shared by all.
+    shared = next((name for name in _ancestors(others[0], i, computed) if name in common), "") if others else ""
+    if shared and all(shared in _ancestors(other, i, computed) for other in others[1:]):
+        return True
+    for other in others:
+        common.intersection_update(_ancestors(other, i, computed))
+    return bool(common)
+
+
+def _ancestors(node: Node, i: int, computed: dict[str, list[str]]) -> Iterator[str]:
+    """Computed values that input `i` of a node depends on, the nearest ones first.
 
     Args:
         computed: Value → computed operands of the node that makes it; filled as they are asked for.
     """
     graph = node.graph
-    found = {node.input(i): None}
+    found = {node.input(i)}
     queue = [node.input(i)]
+    yield queue[0]
     for name in queue:
         if len(found) > _MAX_ANCESTORS:
-            break
+            return
         operands = computed.get(name)
         if operands is None:
             producer = graph.producer(name)
@@ -205,9 +213,9 @@ def _ancestors(node: Node, i: int, computed: dict[str, list[str]]) -> set[str]:
             operands = computed[name] = [one for one in inputs if one and not graph.is_constant(one)]
         for operand in operands:
             if operand not in found:
-                found[operand] = None
+                found.add(operand)
                 queue.append(operand)
-    return set(found)
+                yield operand
 
 
 def _by_level(graph: Graph, names: list[str]) -> Heads | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxlint import GraphView
-from onnxlint_rules._tensors import attribute_tensors, holders
+from onnxlint_rules._tensors import attribute_tensors, stored_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -66,17 +66,19 @@ class Copy:
 
     def empty_tensors(self) -> None:
         """Leave no tensor whose data is elsewhere: the checker would look for files, or miss the data."""
-        holding: dict[int, list[int]] = {id(graph): [] for graph in self.view.graphs}
-        for node in self.view.nodes(*holders(self.view)):
-            holding[id(node.graph)].append(node.index)
+        holding: dict[int, dict[int, None]] = {}
+        for stored in stored_tensors(self.view):
+            holding.setdefault(id(stored.graph), {})
+            if stored.node is not None:
+                holding[id(stored.graph)][stored.node.index] = None
         for graph, proto in zip(self.view.graphs, self.graphs, strict=True):
-            if not graph.is_function:
+            if id(graph) in holding and not graph.is_function:
                 for tensor in proto.initializer:
                     if tensor.data_location == 1:
                         empty_tensor(tensor)
                 for sparse in proto.sparse_initializer:
                     _empty_sparse(sparse)
-            for index in holding[id(graph)]:
+            for index in holding.get(id(graph), ()):
                 for attribute in proto.node[index].attribute:
                     _empty_attribute(attribute)
 

@@ -16,9 +16,12 @@ def type_conflict(node: Node) -> str:
     signature = operator_schema(node.graph.view, node.op)
     if signature is None:
         return ""  # SPC001 reports it
+    kinds = tuple([node.graph.dtype(name) if name else 0 for name in node.inputs])
+    fitting: set[tuple[str, tuple[int, ...]]] = node.graph.view.memo.setdefault("onnxlint_rules.fitting_types", set())
+    if (node.op, kinds) in fitting:
+        return ""
     bound: dict[str, tuple[str, str]] = {}
-    for i, name in enumerate(node.inputs):
-        kind = node.graph.dtype(name) if name else 0
+    for i, (name, kind) in enumerate(zip(node.inputs, kinds, strict=True)):
         if not kind or (i >= len(signature.inputs) and not signature.repeats):
             continue
         parameter = signature.inputs[min(i, len(signature.inputs) - 1)]
@@ -34,4 +37,5 @@ def type_conflict(node: Node) -> str:
                 f"{printable(node.op)} takes inputs of one type, and gets {first[0]} ({printable(first[1])!r}) and "
                 f"{shown} ({printable(name)!r})"
             )
+    fitting.add((node.op, kinds))
     return ""
