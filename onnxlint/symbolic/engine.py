@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from onnxlint.graph.dims import Shape, is_invented
 from onnxlint.graph.onnx_inference import GRAPH_OPS
@@ -89,7 +89,8 @@ def _constant(graph: Graph, name: str) -> Value | None:
     return Value(tuple(map(number_of, constant.values)), constant.dims, floating)
 
 
-_NOTHING: dict[str, Any] = {}
+_NO_SIZES: dict[str, Sizes | None] = {}
+_NO_VALUES: dict[str, Value] = {}
 
 MISUSE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What evaluating an operator raises if its operands or attributes are not those of the specification."""
@@ -132,7 +133,7 @@ class Symbolic:
         """Sizes of a value, looked up outwards through the graphs; None if its rank is unknown."""
         here: Graph | None = graph
         while here is not None:
-            shapes = self._shapes.get(id(here), _NOTHING)
+            shapes = self._shapes.get(id(here), _NO_SIZES)
             if name in shapes:
                 return shapes[name]
             tensor = here.initializers.get(name)
@@ -145,7 +146,7 @@ class Symbolic:
         """Numbers of a small tensor that is constant or computed from shapes; None for anything else."""
         here: Graph | None = graph
         while here is not None:
-            values = self._values.get(id(here), _NOTHING)
+            values = self._values.get(id(here), _NO_VALUES)
             if name in values:
                 return values[name]
             if here.owns(name):
@@ -358,7 +359,7 @@ class Symbolic:
         name = node.inputs[i] if i < len(node.inputs) else ""
         if not name:
             return None
-        known = self._shapes.get(id(node.graph), _NOTHING)
+        known = self._shapes.get(id(node.graph), _NO_SIZES)
         return known[name] if name in known else self.shape(node.graph, name)
 
     def val(self, node: Node, i: int) -> Value | None:

@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxlint.graph.attributes import attribute_value, nested_graphs
+from onnxlint.graph.dims import _type_of, type_of
 from onnxlint.graph.view import GraphView
 from onnxlint.model.skeleton import Model
 
@@ -52,3 +53,24 @@ def test_an_attribute_of_another_type_than_its_default_is_absent() -> None:
     assert node.attribute("epsilon", 1e-5) == 1e-5
     assert node.attribute("keepdims", 1) == 0
     assert node.attribute("group") == [1]
+
+
+def test_values_are_the_callers_own_and_of_one_name_the_first_or_last_counts() -> None:
+    proto = helper.make_node("Own", [], [], pads=[1, 2], alpha=0.5)
+    (node,) = GraphView(Model("m.onnx", helper.make_model(helper.make_graph([proto], "g", [], [])), 0)).main.nodes
+    node.attribute("pads").append(3)
+    node.attributes()["pads"].append(3)
+    node.attributes().clear()
+    assert node.attribute("pads") == [1, 2]
+    assert node.attributes() == {"pads": [1, 2], "alpha": 0.5}
+    proto.attribute.append(helper.make_attribute("pads", [5]))
+    (node,) = GraphView(Model("m.onnx", helper.make_model(helper.make_graph([proto], "g", [], [])), 0)).main.nodes
+    assert node.attribute("pads") == [1, 2]
+    assert node.attributes()["pads"] == [5]
+
+
+def test_types_are_read_from_what_they_say() -> None:
+    for shape in (None, [], [1, "N", None, 0], ["x" * 300, 4], [-1, 2**40]):
+        value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+        assert type_of(value) == type_of(value) == _type_of(value.type)
+    assert type_of(onnx.ValueInfoProto()) == (0, None)
