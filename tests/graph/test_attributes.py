@@ -70,7 +70,8 @@ def test_values_are_the_callers_own_and_of_one_name_the_first_or_last_counts() -
 
 
 def test_types_are_read_from_what_they_say() -> None:
-    for shape in (None, [], [1, "N", None, 0], ["x" * 300, 4], [-1, 2**40]):
+    shapes: list[list[int | str | None] | None] = [None, [], [1, "N", None, 0], ["x" * 300, 4], [-1, 2**40]]
+    for shape in shapes:
         value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
         assert type_of(value) == type_of(value) == _type_of(value.type)
     assert type_of(onnx.ValueInfoProto()) == (0, None)
