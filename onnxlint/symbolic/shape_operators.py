@@ -90,7 +90,9 @@ def _split(s: Symbolic, node: Node) -> list[Sizes | None]:
     count = len(node.outputs)
     sizes: list[AnySize]
     if given is not None:
-        sizes = list(given)
+        if not isinstance(given, list) or not all(isinstance(size, int) for size in given):
+            raise TypeError(given)
+        sizes = given
     elif parts is not None:
         sizes = [s.whole(number) for number in parts.numbers]
     elif node.input(1):
