@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array, Decision, Progress, silent
-from onnxlint.backends.ort.calibrate import Histogram, Range, clipped, extremes, histograms
+from onnxlint.backends.ort.calibrate import BINS, Ends, Histogram, Range, Ranges, channel_extremes, clipped, histograms
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Answers, Judge, computer
@@ -43,6 +43,14 @@ FEW_BYTES = 64
 
 RIVAL_IMAGES = 8
 """Mirrored calibration images on which the plain methods are compared with what was fitted."""
+
+EXACT_IMAGES = 2
+"""Calibration images on which equalized models are checked to compute the same."""
+
+FIRST_IMAGES = 2
+"""Of the mirrored images: rivals that are `HOPELESS` dB behind on these are not tried on the others."""
+
+HOPELESS = 4.0
 
 NEARLY_EXACT = 60.0
 """dB that equalization has to keep: it only regroups float32 arithmetic."""
@@ -98,6 +106,7 @@ class Plan:
         task: What outputs are used for: of several numbers of layers in float, the one is taken that loses least of its
             answers on the calibration images and their mirror images.
         adapted: What the target makes of the histograms of a model's values; None: nothing.
+        whole: Whether the inputs that are held are all that the model is calibrated on.
     """
 
     name: str
@@ -108,6 +117,7 @@ class Plan:
     threads: int = 2
     task: TaskLoss | None = None
     adapted: Adapted | None = None
+    whole: bool = False
 
 
 def auto(
@@ -133,9 +143,12 @@ def auto(
     judge = Judge.of(plan.name, model, inputs, plan.threads)
     progress(f"int8: takes about {_estimate(model, plan, time.perf_counter() - started):.0f} s", 0, None)
     trials: dict[str, float] = {}
-    rivals = _Rivals.of(model, inputs, plan)
-    base = _base(model, inputs, judge, plan, trials, rivals)
-    candidates = candidate_ranges(base, seen(base, activations(base, plan.keep), progress))
+    ends = channel_extremes(
+        inputs, computer(model, (names := activations(model, plan.keep)), plan.name, plan.threads), names
+    )
+    rivals = _Rivals.of(model, inputs, plan, ends)
+    base, found = _base(model, inputs, judge, plan, trials, rivals, ends)
+    candidates = candidate_ranges(base, found if plan.whole else seen(base, activations(base, plan.keep), progress))
     first = {key: ranges[0] for key, ranges in candidates.items()}
     plain = quantize(base, first, plan.keep, levels=plan.levels)
     facts: dict[str, object] = {"pure_int8_bytes": size_of(plain)}
@@ -160,8 +173,8 @@ def auto(
 
         count, (result, notes), tried = least_loss(len(steps), measured)
         steps = steps[:count]
-        if found := facts_of(tried):
-            facts["candidates"] = found
+        if measured_facts := facts_of(tried):
+            facts["candidates"] = measured_facts
     facts["trials_db"] = {label: round(value, 2) for label, value in trials.items()}
     return Int8(result, steps, notes, facts)
 
@@ -215,36 +228,45 @@ class _Rivals:
     levels: int
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> _Rivals:
+    def of(cls, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan, ends: Ends) -> _Rivals:
         judged = mirrors(inputs[:: -(-len(inputs) // RIVAL_IMAGES)])
         judge = Judge.of(plan.name, model, judged, plan.threads, outputs=True)
-        return cls(model, _histograms(model, inputs, plan), judge, plan.levels)
+        return cls(model, _histograms(model, inputs, plan, _whole(ends)), judge, plan.levels)
 
     def best(
         self, fitted: tuple[onnx.ModelProto, tuple[str, ...]], keep: frozenset[str], trials: dict[str, float]
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """What was fitted, or what a plain method makes where that is closer, with a note."""
         best, notes = fitted
-        scores = {"auto": self.judge.score(best)}
+        few, all_ = f"first {FIRST_IMAGES} mirrored images", "mirrored images"
+        trials[f"auto, {few}"] = first = self.judge.score(best, FIRST_IMAGES)
+        auto = most = -math.inf
         for method in METHODS:
             ranges = {key: clipped(method, one) for key, one in self.seen.items()}
             made = quantize(self.model, ranges, keep, levels=self.levels)
-            score = self.judge.score(made)
-            if score > max(scores.values()):
-                best, notes = (
-                    made,
-                    (f"{method} was taken: {score:.1f} dB on mirrored images, where auto has {scores['auto']:.1f}",),
-                )
-            scores[method] = score
-        trials.update({f"{name}, mirrored images": value for name, value in scores.items()})
+            trials[f"{method}, {few}"] = score = self.judge.score(made, FIRST_IMAGES)
+            if score < first - HOPELESS:
+                continue
+            if most == -math.inf:
+                trials[f"auto, {all_}"] = auto = most = self.judge.score(best)
+            trials[f"{method}, {all_}"] = score = self.judge.score(made)
+            if score > most:
+                best, most = made, score
+                notes = (f"{method} was taken: {score:.1f} dB on mirrored images, where auto has {auto:.1f}",)
         return best, notes
 
 
-def _histograms(model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan) -> dict[str, Histogram]:
+def _histograms(
+    model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan, ranges: Ranges
+) -> dict[str, Histogram]:
     names = activations(model, plan.keep)
-    compute = computer(model, names, plan.name, plan.threads)
-    found = histograms(inputs, compute, names, extremes(inputs, compute, names))
+    found = histograms(inputs, computer(model, names, plan.name, plan.threads), names, ranges)
     return plan.adapted(model, found) if plan.adapted is not None else found
+
+
+def _whole(ends: Ends) -> Ranges:
+    """The range of each value from those of its channels."""
+    return {key: (float(low.min()), float(high.max())) if low.size else (0.0, 0.0) for key, (low, high) in ends.items()}
 
 
 def candidate_ranges(model: onnx.ModelProto, seen: Mapping[str, Histogram]) -> dict[str, list[Range]]:
@@ -286,41 +308,55 @@ def _base(
     plan: Plan,
     trials: dict[str, float],
     rivals: _Rivals,
-) -> onnx.ModelProto:
-    """The model, or an equalized one where that is computed as exactly and loses less when it is quantized."""
-    best, most = model, -math.inf
-    even = even_models(model, inputs, plan)
-    for label, one in {"as it is": model, **even}.items() if even else ():
-        if one is not model and judge.score(one, TRIAL_IMAGES) < NEARLY_EXACT:
+    ends: Ends,
+) -> tuple[onnx.ModelProto, Mapping[str, Histogram]]:
+    """The model, or an equalized one where that is computed as exactly and loses less when it is quantized to the widest
+    ranges; and the histograms of its values."""
+    best, most, limits = model, -math.inf, _whole(ends)
+    even = even_models(model, inputs[0], ends, plan)
+    for label, (one, widest) in {"as it is": (model, limits), **even}.items() if even else ():
+        if one is not model and judge.score(one, EXACT_IMAGES) < NEARLY_EXACT:
             continue
-        found = rivals.seen if one is model else _histograms(one, inputs, plan)
-        ranges = {key: clipped(METHODS[0], histogram) for key, histogram in found.items()}
+        found = {key: Histogram(*ends, np.zeros(BINS)) for key, ends in widest.items()}
+        found = plan.adapted(one, found) if plan.adapted is not None else found
+        ranges = {key: (histogram.low, histogram.high) for key, histogram in found.items()}
         trials[label] = judge.score(quantize(one, ranges, plan.keep, levels=plan.levels))
         if trials[label] >= most:
-            best, most = one, trials[label]
-    return best
+            best, most, limits = one, trials[label], widest
+    return best, rivals.seen if best is model else _histograms(best, inputs, plan, limits)
 
 
 def even_models(
-    model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan
-) -> dict[str, onnx.ModelProto]:
-    """What was done → the model after cross-layer equalization; nothing if no value has channels."""
-    rounded = activations(model, plan.keep)
-    names = list(dict.fromkeys([*rounded, *_floats(model)]))
-    compute = computer(model, names, plan.name, plan.threads)
-    shapes: dict[str, tuple[int, ...]] = {}
-    peaks: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {}
-    for feeds in inputs:
-        for key, value in zip(names, compute(feeds), strict=True):
-            shapes[key] = value.shape
-            if key in rounded and value.ndim >= 2 and value.size:
-                others = tuple(axis for axis in range(value.ndim) if axis != 1)
-                peak = np.maximum(value.max(axis=others), -value.min(axis=others) / np.float32(NEGATIVE))
-                if key in peaks and peaks[key].shape != peak.shape:
-                    return {}
-                peaks[key] = np.maximum(peaks[key], peak) if key in peaks else peak
-    images = {key: peak for key, peak in peaks.items() if len(shapes[key]) >= 3 or len(peak) > 1}
-    return {label: equalized(model, shapes, images, part) for label, part in STRENGTHS.items()} if images else {}
+    model: onnx.ModelProto, feeds: Mapping[str, Array], ends: Ends, plan: Plan
+) -> dict[str, tuple[onnx.ModelProto, Ranges]]:
+    """What was done → the model after cross-layer equalization, and the ranges of its rounded values; nothing if no value
+    has channels.
+
+    Args:
+        model: As `prepare` makes it.
+        feeds: One set of inputs.
+        ends: Smallest and largest value of each channel of the rounded values.
+        plan: How.
+    """
+    names = list(dict.fromkeys([*ends, *_floats(model)]))
+    values = computer(model, names, plan.name, plan.threads)(feeds)
+    shapes = {key: value.shape for key, value in zip(names, values, strict=True)}
+    peaks = {key: np.maximum(high, -low / np.float32(NEGATIVE)) for key, (low, high) in ends.items()}
+    peaks = {
+        key: peak
+        for key, peak in peaks.items()
+        if len(shapes[key]) >= 3 or (len(shapes[key]) == 2 and len(peak) > 1)
+        if len(peak) == shapes[key][1]
+    }
+    found = {}
+    for label, strength in STRENGTHS.items() if peaks else ():
+        even, scales = equalized(model, shapes, peaks, strength)
+        scaled: Ends = {
+            key: (low / scales[key], high / scales[key]) if key in peaks and key in scales else (low, high)
+            for key, (low, high) in ends.items()
+        }
+        found[label] = even, _whole(scaled)
+    return found
 
 
 def _floats(model: onnx.ModelProto) -> list[str]:

@@ -17,6 +17,8 @@ from onnxlint.text import printable
 Doubles = npt.NDArray[np.float64]
 Range = tuple[float, float]
 Ranges = dict[str, Range]
+Ends = dict[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]
+"""Name of a tensor → smallest and largest value of each of its channels."""
 
 BINS = 4096
 """Of a tensor's histogram, between the smallest and the largest value that it had."""
@@ -72,12 +74,46 @@ def extremes(
         for i, end in enumerate(ends):
             if end is not None:
                 low[i], high[i] = min(low[i], end[0]), max(high[i], end[1])
-                if not np.isfinite((low[i], high[i])).all():
-                    raise OnnxlintError(
-                        f"{printable(names[i])} holds NaN or infinity for input {done}; check --mean, --norm and the model"
-                    )
+                _require_finite(names[i], done, low[i], high[i])
         progress("ranges of activations", done, None)
     return {name: (float(a), float(b)) if a <= b else (0.0, 0.0) for name, a, b in zip(names, low, high, strict=True)}
+
+
+def channel_extremes(inputs: Iterable[Feeds], compute: Compute, names: Sequence[str]) -> Ends:
+    """Smallest and largest value of each channel (of the second axis) of each tensor; of the whole, (1,), where it has
+    fewer axes or another number of channels for another input. Empty arrays: it never held a value.
+
+    Args:
+        inputs: Sets of inputs, gone through once.
+        compute: Gives the tensors of one set.
+        names: Their names.
+
+    Raises:
+        OnnxlintError: A tensor holds NaN or infinity.
+    """
+    nothing = np.zeros(0, np.float32)
+    found: Ends = dict.fromkeys(names, (nothing, nothing))
+    for done, feeds in enumerate(inputs, 1):
+        for name, value in zip(names, compute(feeds), strict=True):
+            if not value.size:
+                continue
+            axes = tuple(axis for axis in range(value.ndim) if axis != 1) if value.ndim >= 2 else None
+            low, high = (np.atleast_1d(end) for end in (value.min(axis=axes), value.max(axis=axes)))
+            _require_finite(name, done, low, high)
+            before = found[name]
+            if before[0].size and before[0].shape != low.shape:
+                before, low, high = (before[0].min(), before[1].max()), low.min(keepdims=True), high.max(keepdims=True)
+            if np.size(before[0]):
+                low, high = np.minimum(before[0], low), np.maximum(before[1], high)
+            found[name] = low, high
+    return found
+
+
+def _require_finite(name: str, number: int, *ends: npt.NDArray[np.floating]) -> None:
+    if not all(np.isfinite(end).all() for end in ends):
+        raise OnnxlintError(
+            f"{printable(name)} holds NaN or infinity for input {number}; check --mean, --norm and the model"
+        )
 
 
 def histograms(
@@ -109,8 +145,10 @@ def _counts(compute: Compute, ranges: Sequence[Range], feeds: Feeds) -> list[npt
         if not value.size or high <= low:
             found.append(None)
             continue
-        bins = ((value.reshape(-1) - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int32)
-        found.append(np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS))
+        places = value.reshape(-1) - np.float32(low)
+        places *= np.float32(BINS / (high - low))
+        np.clip(places, 0, BINS - 1, out=places)
+        found.append(np.bincount(places.astype(np.intp), minlength=BINS))
     return found
 
 

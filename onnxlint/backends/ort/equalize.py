@@ -143,8 +143,8 @@ def _keeps_channels(node: onnx.NodeProto, constants: Shapes) -> bool:
 
 def equalized(
     model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats], strength: float = 1.0
-) -> onnx.ModelProto:
-    """The model with its channels rescaled.
+) -> tuple[onnx.ModelProto, dict[str, Doubles]]:
+    """The model with its channels rescaled, and by what its values are divided.
 
     Args:
         model: It is not changed.
@@ -182,7 +182,7 @@ def equalized(
         name = copy.graph.initializer[i].name
         if uses[name] and name not in read_still:
             del copy.graph.initializer[i]
-    return copy
+    return copy, scales
 
 
 def _rescale_constant(

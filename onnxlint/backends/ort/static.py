@@ -61,9 +61,10 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
     if not activations(model, job.keep):
         raise OnnxlintError(NOTHING.format(printable(name)))
 
+    whole = len(job.images) <= auto.IMAGES
+
     def stream() -> Iterator[Mapping[str, Array]]:
         assert job.images is not None
-        whole = len(job.images) <= auto.IMAGES
         return iter(some) if whole else from_images(name, session.inputs, job)
 
     def seen(one: onnx.ModelProto, names: Sequence[str], told: Progress) -> dict[str, calibrate.Histogram]:
@@ -72,7 +73,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         return calibrate.histograms(stream(), compute, names, ranges, told, cluster)
 
     levels = LEVELS[job.weight_bits]
-    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, levels, job.threads, job.task)
+    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, levels, job.threads, job.task, whole=whole)
     made = (
         auto.auto(model, some, seen, plan, progress)
         if method == "auto"

@@ -9,6 +9,9 @@ import pytest
 from onnx import numpy_helper
 
 from onnxlint.backends.ort.auto import Plan, even_models
+from onnxlint.backends.ort.calibrate import channel_extremes
+from onnxlint.backends.ort.judge import computer
+from onnxlint.backends.ort.qdq import activations
 from onnxlint.backends.ort.session import part, run, start
 
 X = {"x": np.random.default_rng(5).standard_normal((2, 3, 16, 16)).astype(np.float32)}
@@ -62,6 +65,17 @@ def values(model: onnx.ModelProto, name: str) -> np.ndarray:
     return np.asarray(run(start(part(model, [name]), name="m"), "m", X)[0])
 
 
+def evened(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
+    names = activations(model)
+    ends = channel_extremes([X], computer(model, names, "m", 1), names)
+    found = even_models(model, X, ends, Plan("m"))
+    for one, ranges in found.values():
+        for name, (low, high) in ranges.items():
+            inside = values(one, name)
+            np.testing.assert_allclose((inside.min(), inside.max()), (low, high), rtol=1e-3)
+    return {label: one for label, (one, _) in found.items()}
+
+
 def spread(model: onnx.ModelProto) -> float:
     """How far the channels that the second layer reads are apart."""
     peaks = np.abs(values(model, "e")).max(axis=(0, 2, 3))
@@ -71,7 +85,7 @@ def spread(model: onnx.ModelProto) -> float:
 @pytest.mark.parametrize("kind", BETWEEN)
 def test_channels_are_evened_and_outputs_stay(kind: str) -> None:
     model = model_of(BETWEEN[kind])
-    even = even_models(model, [X], Plan("m"))
+    even = evened(model)
     half, whole = even["equalized by half"], even["equalized"]
     before = values(model, "y")
     for one in (half, whole):
@@ -85,5 +99,5 @@ def test_channels_are_evened_and_outputs_stay(kind: str) -> None:
 @pytest.mark.parametrize("kind", STAYS)
 def test_what_is_not_homogeneous_stays(kind: str) -> None:
     model = model_of(STAYS[kind])
-    whole = even_models(model, [X], Plan("m"))["equalized"]
+    whole = evened(model)["equalized"]
     np.testing.assert_array_equal(values(whole, "e"), values(model, "e"))
