@@ -66,6 +66,7 @@ def fix_model(
     request: Request,
     verify: Compare | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> tuple[onnx.ModelProto, FixReport]:
     """Fix all that the plan's rules find and the request allows.
 
@@ -75,6 +76,7 @@ def fix_model(
         request: What is wanted beside what is safe.
         verify: Compares both models; None leaves that out.
         progress: Called with the current action.
+        prepare: Called as soon as the model is sure to change, or likely to: it may make ready what `verify` needs.
 
     Returns:
         The fixed skeleton (the original object where nothing changed), and the report.
@@ -90,7 +92,9 @@ def fix_model(
         view = make_view(replace(model, proto=edited.proto), None, request.multiples, request.allow_empty)
     if request.drop_output_activations:
         plan = replace(plan, options=replace(plan.options, all_activations=True))
-    job = Job(view.model, plan, request, view)
+    job = Job(view.model, plan, request, view, prepare=prepare)
+    if edited.proto is not model.proto:
+        prepare()
     progress("fixing")
     run = run_rounds(job)
     _require_heads(job, run)

@@ -36,6 +36,7 @@ class Job:
         request: What is wanted beside what is safe.
         view: The view of that model.
         banned: Rolled-back patches with reasons; grows while fixing.
+        prepare: Called before anything is patched.
     """
 
     model: Model
@@ -43,6 +44,7 @@ class Job:
     request: Request
     view: GraphView
     banned: dict[Key, str] = field(default_factory=dict)
+    prepare: Callable[[], None] = lambda: None
 
     @property
     def rules(self) -> Mapping[str, type[Rule]]:
@@ -128,6 +130,7 @@ def _stage(job: Job, run: Run, *, is_asked: bool, limit: int | None) -> None:
             todo = todo[: limit - sum(not applied.is_unsafe for applied in run.applied)]
         if not todo:
             return
+        job.prepare()
         proto = _round(job, run, view, todo, number)
         if proto is run.proto:
             return

@@ -20,6 +20,7 @@ from onnxlint.model.reading import no_such_file
 from onnxlint.model.skeleton import Model, open_model
 from onnxlint.text import printable
 from onnxlint.verification.interface import UNCHANGED, Interface
+from onnxlint.verification.process import worker_ahead
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +77,8 @@ def fix_path(
     if request.opset is not None:
         plan = replace(plan, options=replace(plan.options, min_opset=request.opset))
     compare = comparer(model, options.inputs, request.allow_empty) if options.verify else None
-    proto, report = fix_model(model, plan, request, compare, progress)
+    with worker_ahead() as start:
+        proto, report = fix_model(model, plan, request, compare, progress, start if options.verify else lambda: None)
     if options.verify and report.changed and not (report.verification and report.verification.verified):
         progress("loading")
         _require_loadable(model, proto, bool(request.dynamic or request.static))

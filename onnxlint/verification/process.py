@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,8 +88,8 @@ def write_model(model: Model, skeleton: onnx.ModelProto, path: str) -> Written:
 
 
 _CODE = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[2]); "
-    "from onnxlint.verification.worker import main; main(sys.argv[1], int(sys.argv[3]))"
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from onnxlint.verification.worker import main; main(int(sys.argv[2]))"
 )
 _LOAD_CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[5]); "
@@ -179,6 +181,76 @@ def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
 _TOO_SLOW = "took too long"
 
 
+class _Worker:
+    """The other process. It imports what it needs, and waits for the path of a task."""
+
+    def __init__(self) -> None:
+        self.parent = os.getpid()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
+        command = [sys.executable, "-c", _CODE, json.dumps(sys.path), str(self.parent)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=_FEW_THREADS | os.environ,
+        )
+
+    def begin(self, path: str) -> _Reader:
+        """Hand over a task."""
+        assert self.process.stdin is not None
+        reader = _Reader(self.process)
+        with suppress(BrokenPipeError), self.process.stdin as words:  # it has ended: its exit code says how
+            words.write(path.encode("utf-8", "surrogateescape"))
+        return reader
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            if stream is not None:
+                stream.close()
+
+
+class _Ahead(threading.local):
+    """The process that this thread started before it had a task: a process ends with the thread that started it."""
+
+    worker: _Worker | None = None
+
+
+_ahead = _Ahead()
+
+
+@contextmanager
+def worker_ahead() -> Iterator[Callable[[], None]]:
+    """Gives a function that starts the other process before its task is known, once: it imports NumPy and the runtime
+    meanwhile. A process that got no task by the end is ended.
+    """
+    started: list[_Worker] = []
+
+    def start() -> None:
+        if not started:
+            _ahead.worker = _Worker()
+            started.append(_ahead.worker)
+
+    try:
+        yield start
+    finally:
+        if _ahead.worker is not None and _ahead.worker in started:
+            _ahead.worker.end()
+            _ahead.worker = None
+
+
+def _worker() -> _Worker:
+    found, _ahead.worker = _ahead.worker, None
+    if found is not None and found.parent == os.getpid():  # in a fork it is the parent's
+        if found.process.poll() is None:
+            return found
+        found.end()
+    return _Worker()
+
+
 class _Reader(threading.Thread):
     """Reads the output of the other process as it arrives."""
 
@@ -214,17 +286,10 @@ class _Reader(threading.Thread):
 def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
     """The output of the other process, and how it died (empty if it did not)."""
     Path(path).write_text(json.dumps(asdict(task)), encoding="utf-8")
-    command = [sys.executable, "-c", _CODE, path, json.dumps(sys.path), str(os.getpid())]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_FEW_THREADS | os.environ,
-        )
-        reader = _Reader(process)
-        death = ""
+    worker = _worker()
+    process, death = worker.process, ""
+    try:
+        reader = worker.begin(path)
         try:
             if not reader.ends_in_time(task.seconds):
                 death = _TOO_SLOW
@@ -236,10 +301,12 @@ def _messages(task: Task, path: str) -> tuple[list[dict[str, Any]], str]:
             death = _TOO_SLOW
         if process.returncode and not death:
             death = "crashed"
-            errors.seek(0)
-            text = errors.read().decode("utf-8", "replace").strip()
+            worker.errors.seek(0)
+            text = worker.errors.read().decode("utf-8", "replace").strip()
             if process.returncode > 0 and text:
                 death += f" ({printable(text.splitlines()[-1])[:200]})"
+    finally:
+        worker.end()
     messages = []
     for line in reader.lines:
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.arrays import read_inputs
 from onnxlint.model.limits import FOR_THREAD, die_with_parent, limit_memory, set_budget
+from onnxlint.telemetry import load_onnxruntime
 from onnxlint.verification.differences import Difference, compare
 from onnxlint.verification.engines import Engine, TooLarge, Unrunnable, load
 from onnxlint.verification.freed_sizes import at_freed_sizes
@@ -263,9 +264,13 @@ def _feeds(task: Task, setting: Setting) -> dict[str, Array]:
     return feeds_for(task.contract, setting.sizes, setting.kind, setting.way, setting.rank, seed)
 
 
-def main(path: str, parent: int) -> None:
-    """Run a task file for a process; messages go to standard output."""
+def main(parent: int) -> None:
+    """Run a task file for a process, which writes its path to standard input; messages go to standard output."""
     die_with_parent(parent)
+    load_onnxruntime()  # and NumPy: most of what a small model takes, so it is done before there is a task
+    path = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    if not path:
+        return  # none came
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
     lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}

@@ -330,7 +330,7 @@ def test_without_onnxruntime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def _dying(body: str) -> str:
     """Code of the other process, with sessions that do something else when they are called for the n-th time."""
     return (
-        "import sys, json, os, time; sys.path[:] = json.loads(sys.argv[2])\n"
+        "import sys, json, os, time; sys.path[:] = json.loads(sys.argv[1])\n"
         "from onnxlint.verification import engines, worker as trials\n"
         "calls = []\n"
         "real = engines.OrtSession.__call__\n"
@@ -339,7 +339,7 @@ def _dying(body: str) -> str:
         f"    {body}\n"
         "    return real(self, feeds)\n"
         "engines.OrtSession.__call__ = call\n"
-        "trials.main(sys.argv[1], int(sys.argv[3]))\n"
+        "trials.main(int(sys.argv[2]))\n"
     )
 
 
