@@ -78,8 +78,10 @@ class _Equation(NamedTuple):
 
 
 def _baked(view: GraphView) -> Iterator[BakedSize]:
-    symbolic = exact_sizes(view)
     found = _solve([demand for demand in demands(view) if not _is_followed_by_data(demand)])
+    if not found:
+        return
+    symbolic = exact_sizes(view)
     main = view.main
     for name in main.data_inputs:
         for axis, size in enumerate(symbolic.shape(main, name) or ()):

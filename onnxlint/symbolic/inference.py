@@ -28,6 +28,11 @@ def exact_sizes(view: GraphView) -> Symbolic:
     return sizes_where(view, {}) if known is None else known
 
 
+def knows_sizes(view: GraphView) -> bool:
+    """Whether the exact sizes of a view have been inferred."""
+    return _EXACT in view.memo
+
+
 def assumed_sizes(view: GraphView) -> Symbolic:
     """Every size under the assumptions that the user makes about the inputs (`view.multiples`)."""
     return sizes_where(view, view.multiples)
