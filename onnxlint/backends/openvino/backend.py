@@ -12,7 +12,7 @@ from onnxlint.backends import Array, Artifact, Decision, Job, Progress, Target, 
 from onnxlint.backends.ort.targets import STATIC
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
-from onnxlint.text import counted, printable
+from onnxlint.text import printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.openvino.session import OpenVinoSession
@@ -158,12 +158,10 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
     outputs if there is none."""
     from importlib.util import find_spec
 
-    from onnxlint.backends.openvino.better import JUDGED, is_second_better, loss_of, shown
+    from onnxlint.backends.openvino.better import is_second_better, judged_on, loss_of, shown
     from onnxlint.backends.openvino.int8 import by_qdq
-    from onnxlint.backends.ort.feeds import from_images, spread
 
-    assert job.images is not None
-    inputs = list(from_images(session.path, session.inputs, job, spread(job.images, JUDGED)))
+    inputs, images = judged_on(session, job)
     task = job.task
     first = loss_of(made[0], made[1], session, inputs, task, job.threads)
     if not first.rank:  # the outputs are not those of the task
@@ -186,7 +184,6 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
         if is_second_better(found[taken], found[name]):
             taken, best = name, other
     worse = [f"as {name} does it: {shown(loss)}" for name, loss in found.items() if name != taken]
-    images = counted(len(inputs), "calibration image")
     note = "; ".join([f"calibrated as {taken} does it: {shown(found[taken])} on {images}", *worse])
     model, known, notes, facts = best
     return model, known, (*notes, note, *untried), {**facts, "method": "auto", "made_by": taken.lower()}

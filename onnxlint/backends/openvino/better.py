@@ -8,21 +8,49 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.backends import Array
+from onnxlint.backends import Array, Job
 from onnxlint.backends.closeness import closeness
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
+from onnxlint.backends.ort.auto import IMAGES
+from onnxlint.backends.ort.feeds import from_images, left_by, spread
+from onnxlint.backends.outputs import mirrored
 from onnxlint.backends.task import Loss, TaskLoss, size_of
+from onnxlint.text import counted
 
 if TYPE_CHECKING:
     from onnxlint.backends.ort.session import OrtSession
     from onnxlint.backends.task import Pairs
 
 JUDGED = 16
-"""Calibration images, evenly from all, on which they are compared."""
+"""Images, at most, on which they are compared."""
+
+FEWEST = 6
+"""Calibration images that weights were not fitted to have to be so many, or mirror images judge in their place."""
 
 CHANCE = 1.0
 """Answers by which one may lose more than the other by chance: then the outputs' SNR decides."""
+
+
+def judged_on(session: OrtSession, job: Job) -> tuple[list[Mapping[str, Array]], str]:
+    """Inputs on which candidates are compared, and what they are: fitted weights look better than they are on what they were
+    fitted to.
+
+    Args:
+        session: The ONNX model.
+        job: With the calibration images.
+
+    Raises:
+        OnnxlintError: They cannot be fed to the model.
+    """
+    assert job.images is not None
+    left = left_by(job.images, IMAGES)
+    if len(left) >= FEWEST:
+        inputs: list[Mapping[str, Array]] = list(from_images(session.path, session.inputs, job, spread(left, JUDGED)))
+        return inputs, f"{counted(len(inputs), 'calibration image')} that weights were not fitted to"
+    fitted = from_images(session.path, session.inputs, job, spread(job.images, JUDGED))
+    inputs = [{name: mirrored(value) for name, value in feeds.items()} for feeds in fitted]
+    return inputs, counted(len(inputs), "mirrored calibration image")
 
 
 def is_second_better(first: Loss, second: Loss) -> bool:

@@ -23,7 +23,7 @@ from onnxlint.backends.ort.calibrate import BINS, Ends, Histogram, Range, Ranges
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Answers, Judge, computer
-from onnxlint.backends.ort.qdq import LEVELS, activations, layers, quantize
+from onnxlint.backends.ort.qdq import LEVELS, activations, layers, nearly_rounded, quantize
 from onnxlint.backends.ort.reconstruct import reconstruct
 from onnxlint.backends.ort.session import read_by
 from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, mirrored, near_outputs
@@ -63,6 +63,16 @@ photos that are not calibration images: 22.7 dB at 1, 24.5 at 0.5, 24.9 at 0.3; 
 STRENGTHS = {"equalized by half": 0.5, "equalized": 1.0}
 """How far channels are brought to the same range. By half where layers of few channels read them, whose weights would be too
 far from each other otherwise."""
+
+BASE_MARGIN = 0.3
+"""dB by which a model has to be closer than what is less equalized."""
+
+BASE_IMAGES = 6
+"""Calibration images on which they are compared."""
+
+ROUNDING_LEFT = 0.6
+"""Of the error that weights have when they are rounded to the nearest: the part that is left when they are rounded against
+the layers' outputs (about 4 dB less). Otherwise equalized models would be judged by noise that is taken off later."""
 
 LAST_PART = 6
 """The last sixth of the layers, and at least two, have wider ranges: see `onnxlint.backends.outputs.HEADROOM`. (RetinaFace
@@ -310,8 +320,8 @@ def _base(
     rivals: _Rivals,
     ends: Ends,
 ) -> tuple[onnx.ModelProto, Mapping[str, Histogram]]:
-    """The model, or an equalized one where that is computed as exactly and loses less when it is quantized to the widest
-    ranges; and the histograms of its values."""
+    """The model, or an equalized one where that is computed as exactly and loses less with the widest ranges and weights
+    that are rounded about as well as they will be; and the histograms of its values."""
     best, most, limits = model, -math.inf, _whole(ends)
     even = even_models(model, inputs[0], ends, plan)
     for label, (one, widest) in {"as it is": (model, limits), **even}.items() if even else ():
@@ -320,8 +330,10 @@ def _base(
         found = {key: Histogram(*ends, np.zeros(BINS)) for key, ends in widest.items()}
         found = plan.adapted(one, found) if plan.adapted is not None else found
         ranges = {key: (histogram.low, histogram.high) for key, histogram in found.items()}
-        trials[label] = judge.score(quantize(one, ranges, plan.keep, levels=plan.levels))
-        if trials[label] >= most:
+        soft = nearly_rounded(one, ROUNDING_LEFT, plan.keep, plan.levels)
+        tried = quantize(soft, ranges, plan.keep, weights_too=False)
+        trials[label] = judge.score(tried, BASE_IMAGES, integers=False)
+        if trials[label] >= most + BASE_MARGIN:
             best, most, limits = one, trials[label], widest
     return best, rivals.seen if best is model else _histograms(best, inputs, plan, limits)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -114,9 +114,18 @@ def spread(images: ImageSet, count: int) -> ImageSet:
     """At most so many of the images, evenly from all."""
     if len(images) <= count:
         return images
-    at = [i * len(images) // count for i in range(count)]
+    return _some(images, [i * len(images) // count for i in range(count)])
+
+
+def left_by(images: ImageSet, count: int) -> ImageSet:
+    """The images that `spread` leaves, in their order."""
+    taken = {i * len(images) // count for i in range(count)} if len(images) > count else set(range(len(images)))
+    return _some(images, [i for i in range(len(images)) if i not in taken])
+
+
+def _some(images: ImageSet, at: Sequence[int]) -> ImageSet:
     if images.arrays is not None:
-        return ImageSet(images.source, arrays=images.arrays[at])
+        return ImageSet(images.source, arrays=images.arrays[list(at)])
     return ImageSet(images.source, tuple(images.paths[i] for i in at))
 
 

@@ -64,14 +64,17 @@ class Judge:
         judge.parts = _parts(model, name, judge.names, inputs[0], judge.truth[0])
         return judge
 
-    def _outputs(self, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
-        compute = computer(model, self.names, self.name, self.threads)
+    def _outputs(
+        self, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], integers: bool = True
+    ) -> list[list[Array]]:
+        compute = computer(model, self.names, self.name, self.threads, integers=integers)
         return [compute(feeds) for feeds in inputs]
 
-    def snr(self, model: onnx.ModelProto, count: int | None = None) -> npt.NDArray[np.float64]:
-        """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite."""
+    def snr(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> npt.NDArray[np.float64]:
+        """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite. `integers` as in
+        `start`."""
         signal, noise = np.zeros(len(self.parts)), np.zeros(len(self.parts))
-        for truth, got in zip(self.truth, self._outputs(model, self.inputs[:count]), strict=False):
+        for truth, got in zip(self.truth, self._outputs(model, self.inputs[:count], integers), strict=False):
             for i, (output, axis, first, last) in enumerate(self.parts):
                 a, b = (np.asarray(x[output]) for x in (truth, got))
                 if last > first:
@@ -85,9 +88,9 @@ class Judge:
         with np.errstate(divide="ignore"):
             return np.asarray(np.clip(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), -300, 300))
 
-    def score(self, model: onnx.ModelProto, count: int | None = None) -> float:
+    def score(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> float:
         """Mean SNR of the parts, dB."""
-        return float(self.snr(model, count).mean())
+        return float(self.snr(model, count, integers).mean())
 
 
 class Answers:
@@ -164,15 +167,15 @@ def _taken(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arra
 
 
 def computer(
-    model: onnx.ModelProto, names: Sequence[str], name: str, threads: int
+    model: onnx.ModelProto, names: Sequence[str], name: str, threads: int, *, integers: bool = True
 ) -> Callable[[Mapping[str, Array]], list[Array]]:
-    """A function from inputs to the named values of a model."""
+    """A function from inputs to the named values of a model; `integers` as in `start`."""
     inputs = {value.name for value in model.graph.input}
     inner = [one for one in names if one not in inputs]
     if not inner:
         return lambda feeds: [feeds[one] for one in names]
     small = part(model, inner)
-    session = start(small, name=name, threads=threads)
+    session = start(small, name=name, threads=threads, integers=integers)
     takes = {port.name for port in session.get_inputs()}
 
     def compute(feeds: Mapping[str, Array]) -> list[Array]:

@@ -118,6 +118,8 @@ def quantize(
     keep: Collection[str] = (),
     weights: Weights | None = None,
     levels: int = LEVELS[8],
+    *,
+    weights_too: bool = True,
 ) -> onnx.ModelProto:
     """A QDQ model: uint8 activations, int8 weights with a scale for each channel and no offset, biases in float.
 
@@ -127,6 +129,7 @@ def quantize(
         keep: Names of nodes that stay in float.
         weights: Weights to take instead of those rounded to the nearest.
         levels: The largest integer of those.
+        weights_too: Whether weights are rounded; activations are in any case.
     """
     known = layers(model, keep)
     new = onnx.ModelProto()
@@ -143,17 +146,32 @@ def quantize(
         if layer is not None:
             if layer.source not in made:
                 made[layer.source] = _add_activation(graph, layer.source, ranges[layer.source])
-            if layer.weight not in made:
+            if weights_too and layer.weight not in made:
                 values = numpy_helper.to_array(tensors[layer.weight])
                 quantized = (weights or {}).get(layer.weight) or nearest(values, layer.axis, levels)
                 made[layer.weight] = _add_weight(graph, layer, *quantized)
-            node.input[0], node.input[1] = made[layer.source], made[layer.weight]
+            node.input[0], node.input[1] = made[layer.source], made.get(layer.weight, layer.weight)
         still_read |= read_by(node)
         graph.node.append(node)
     kept = [tensor for tensor in graph.initializer if tensor.name not in made or tensor.name in still_read]
     copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
     del graph.initializer[:]
     graph.initializer.extend(copies)
+    return new
+
+
+def nearly_rounded(
+    model: onnx.ModelProto, share: float, keep: Collection[str] = (), levels: int = LEVELS[8]
+) -> onnx.ModelProto:
+    """The model with weights that are moved by a share of what rounding to the nearest would move them."""
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    axes = {layer.weight: layer.axis for layer in layers(model, keep).values()}
+    for tensor in new.graph.initializer:
+        if tensor.name in axes:
+            old = numpy_helper.to_array(tensor)
+            moved = old + np.float32(share) * (nearest(old, axes[tensor.name], levels)[0] - old)
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
     return new
 
 

@@ -76,7 +76,13 @@ def load(path: str, data: bool = True) -> onnx.ModelProto:
 
 
 def start(
-    model: str | onnx.ModelProto, *, name: str = "", folder: str = "", threads: int = 2, optimize: bool = True
+    model: str | onnx.ModelProto,
+    *,
+    name: str = "",
+    folder: str = "",
+    threads: int = 2,
+    optimize: bool = True,
+    integers: bool = True,
 ) -> Any:
     """An InferenceSession of a file, or of a model in memory whose external data is in `folder`.
 
@@ -86,6 +92,8 @@ def start(
         folder: Where external data of a model in memory is.
         threads: For one operator; operators run one after the other.
         optimize: Whether onnxruntime may change the graph.
+        integers: Whether it may compute in integers what is between DequantizeLinear and QuantizeLinear, and round weights
+            for that which the model has in float.
 
     Raises:
         OnnxlintError: It cannot be loaded.
@@ -96,6 +104,8 @@ def start(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = module.GraphOptimizationLevel.ORT_DISABLE_ALL
     if folder:

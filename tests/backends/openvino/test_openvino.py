@@ -18,12 +18,13 @@ import pytest
 
 import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
-from onnxlint.backends.openvino.better import is_second_better
+from onnxlint.backends.openvino.better import is_second_better, judged_on
 from onnxlint.backends.openvino.runtime import default_precision
+from onnxlint.backends.ort.session import OrtSession
 from onnxlint.backends.task import Loss
 from onnxlint.conversion.session import repeat
 from onnxlint.errors import OnnxlintError
-from onnxlint.images.recipe import PRESETS, Recipe, find_images, tensors
+from onnxlint.images.recipe import PRESETS, ImageSet, Recipe, find_images, tensors
 from tests.support.conv_nets import IMAGES, RECIPE, conv_net
 
 pytest.importorskip("openvino")
@@ -136,7 +137,7 @@ def test_the_best_of_three_by_the_task(tmp_path: Path, best: int, by: str) -> No
     names = dict(enumerate(["onnx-int8-static", "minmax", "NNCF"], 1))
     found = {one: f"as {names[one]} does it: {one}00 % of the objects found" for one in names}
     worse = "; ".join(text for one, text in found.items() if one != best)
-    assert f"calibrated {found[best]} on {len(IMAGES)} calibration images; {worse}" in made.notes
+    assert f"calibrated {found[best]} on {len(IMAGES)} mirrored calibration images; {worse}" in made.notes
     other = tmp_path / "other"
     other.mkdir()
     if best > 1:  # `auto` without a task may take another one
@@ -151,6 +152,25 @@ def test_without_a_task_the_signal_decides(tmp_path: Path) -> None:
     ratios = [float(one) for one in re.findall(r"does it: (\d+\.\d) dB SNR", note)]
     assert len(ratios) == 3
     assert ratios[0] == max(ratios)
+
+
+def test_candidates_are_judged_on_images_that_weights_were_not_fitted_to(tmp_path: Path) -> None:
+    session = OrtSession(conv_net(tmp_path / "m.onnx"))
+
+    def judged(count: int) -> tuple[list[np.ndarray], str]:
+        pixels = np.stack([np.full((24, 24, 3), i, np.uint8) for i in range(count)])
+        pixels[:, :, :12] = 0
+        inputs, words = judged_on(session, Job(recipe=Recipe(), images=ImageSet("pixels", arrays=pixels)))
+        return [feeds["x"] for feeds in inputs], words
+
+    inputs, words = judged(24)
+    assert words == "8 calibration images that weights were not fitted to"
+    fitted = {i * 24 // 16 for i in range(16)}
+    assert {int(x[..., -1].max()) for x in inputs} == set(range(24)) - fitted
+    inputs, words = judged(20)
+    assert words == "16 mirrored calibration images"
+    assert {int(x[..., 0].max()) for x in inputs} == {i * 20 // 16 for i in range(16)}
+    assert not any(x[..., -1].any() for x in inputs)
 
 
 @pytest.mark.parametrize("method", ["minmax", pytest.param("nncf", marks=pytest.mark.slow)])
