@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from onnxlint.backends.ort.auto import Plan, even_models
 from onnxlint.backends.ort.calibrate import channel_extremes
 from onnxlint.backends.ort.judge import computer
-from onnxlint.backends.ort.qdq import activations
+from onnxlint.backends.ort.qdq import activations, nearest, nearly_rounded, quantize
 from onnxlint.backends.ort.session import part, run, start
 
 X = {"x": np.random.default_rng(5).standard_normal((2, 3, 16, 16)).astype(np.float32)}
@@ -101,3 +101,26 @@ def test_what_is_not_homogeneous_stays(kind: str) -> None:
     model = model_of(STAYS[kind])
     whole = evened(model)["equalized"]
     np.testing.assert_array_equal(values(whole, "e"), values(model, "e"))
+
+
+def test_weights_that_are_nearly_rounded() -> None:
+    model = model_of("e = Relu(c)")
+    old, half, whole = (
+        {one.name: numpy_helper.to_array(one) for one in nearly_rounded(model, share).graph.initializer}
+        for share in (0.0, 0.5, 1.0)
+    )
+    for name, axis in (("w", 0), ("v", 0)):
+        np.testing.assert_allclose(whole[name], nearest(old[name], axis, 127)[0], rtol=1e-6)
+        np.testing.assert_allclose(half[name], (old[name] + whole[name]) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_float_weights_are_not_rounded_by_onnxruntime() -> None:
+    model = model_of("e = Relu(c)")
+    ranges = {name: (float(values(model, name).min()), float(values(model, name).max())) for name in ("e",)} | {
+        "x": (float(X["x"].min()), float(X["x"].max()))
+    }
+    tried = quantize(model, ranges, weights_too=False)
+    assert {node.op_type for node in tried.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    expected = start(tried, optimize=False).run(None, X)[0]
+    found = computer(tried, ["y"], "m", 1, integers=False)(X)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
