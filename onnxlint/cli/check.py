@@ -115,10 +115,15 @@ class Options(ConfigOptions, RuleOptions):
     ] = False
 
 
+MANY = 32
+"""Models from which on it pays to change how memory is handled."""
+
+
 def run(options: Options) -> int:
     """Check models and report the findings; returns the exit code."""
     from onnxlint.lint.configuration import parse_severities
     from onnxlint.lint.session import Check, Execution
+    from onnxlint.model.limits import keep_freed_memory
     from onnxlint.model.output import check_writable
     from onnxlint.model.protect import refuse_report
     from onnxlint.report import NEEDS_FIXES, NEEDS_NEIGHBOURHOODS
@@ -149,6 +154,8 @@ def run(options: Options) -> int:
         fixes=here.format in NEEDS_FIXES,
         execution=Execution(engine=options.engine, cache=cache),
     )
+    if check.total >= MANY:
+        keep_freed_memory()
     with ExitStack() as stack:
         if options.engine != "local":  # Ray prints there what its workers died of
             stack.enter_context(console.own_stdout())

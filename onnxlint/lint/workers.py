@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from onnxlint.lint.engine import Plan, check_file
 from onnxlint.lint.finding import CheckResult, FileError
+from onnxlint.model.limits import keep_freed_memory
 from onnxlint.store.urls import shown, without_secrets
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def prepare_worker() -> None:
     # Ctrl-C reaches the workers too, which would each print a traceback: the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's may raise, which the pool would hand on as a result
+    keep_freed_memory()
     gc.freeze()  # what the parent had imported stays: looking through it would copy its pages
 
 

@@ -72,3 +72,25 @@ while time.process_time() < 1: pass
 """
     done = subprocess.run([sys.executable, "-c", BUDGET.format(code)], capture_output=True, timeout=60, check=False)
     assert done.stdout.split() == [b"too", b"much", b"not", b"reached"], done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is a library of Linux")
+def test_memory_that_is_kept_is_not_fetched_again() -> None:
+    code = """
+import resource, sys
+from onnxlint.model.limits import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def use():
+    held = [b"x" * (4000 + i % 2) for i in range(2000)]
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = [
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, check=True).stdout)
+        for word in ("keep", "plain")
+    ]
+    assert faults[0] < faults[1] / 2, faults

@@ -9,6 +9,10 @@ from onnxlint_rules._tensors import type_name
 
 def type_conflict(node: Node) -> str:
     """The type error of a node's inputs; empty if there is none."""
+    kinds = tuple([node.graph.dtype(name) if name else 0 for name in node.inputs])
+    fitting: set[tuple[str, tuple[int, ...]]] = node.graph.view.memo.setdefault("onnxlint_rules.fitting_types", set())
+    if (node.op, kinds) in fitting:
+        return ""
     domain = node.proto.domain
     opset = node.graph.view.opset_of(domain)
     if domain not in (*STANDARD_DOMAINS, "ai.onnx.ml") or not 0 < opset < 2**31:
@@ -16,10 +20,6 @@ def type_conflict(node: Node) -> str:
     signature = operator_schema(node.graph.view, node.op)
     if signature is None:
         return ""  # SPC001 reports it
-    kinds = tuple([node.graph.dtype(name) if name else 0 for name in node.inputs])
-    fitting: set[tuple[str, tuple[int, ...]]] = node.graph.view.memo.setdefault("onnxlint_rules.fitting_types", set())
-    if (node.op, kinds) in fitting:
-        return ""
     bound: dict[str, tuple[str, str]] = {}
     for i, (name, kind) in enumerate(zip(node.inputs, kinds, strict=True)):
         if not kind or (i >= len(signature.inputs) and not signature.repeats):
