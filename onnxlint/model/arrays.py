@@ -10,8 +10,6 @@ import math
 import os
 import re
 import stat
-import zipfile
-import zlib
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +17,8 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.text import counted, listed, printable, size
 
 if TYPE_CHECKING:
+    import zipfile
+
     import numpy as np
     import numpy.typing as npt
 
@@ -60,6 +60,9 @@ def read_arrays(path: str, wanted: Collection[str] | None = None) -> dict[str, A
     Raises:
         OnnxlintError: The file cannot be read, is damaged, holds Python objects, or claims more than it has.
     """
+    import zipfile  # only where there are such files: each comparison of two models would pay for it
+    import zlib
+
     shown = printable(path)
     try:
         with open(path, "rb", opener=_open_at_once) as file:
