@@ -123,7 +123,16 @@ class Scales(NamedTuple):
 
 
 def resize_scales(node: Node) -> Scales:
-    """Constant factors for a Resize or Upsample whose size or scale is computed: proved, proved if, or why not."""
+    """Constant factors for a Resize or Upsample whose size or scale is computed: proved, proved if, or why not; found once
+    for a view.
+    """
+    known: dict[int, Scales] = node.graph.view.memo.setdefault("onnxlint_rules.scales", {})
+    if id(node) not in known:
+        known[id(node)] = _scales(node)
+    return known[id(node)]
+
+
+def _scales(node: Node) -> Scales:
     view = node.graph.view
     index, _ = resize_factors(node)
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
