@@ -135,11 +135,16 @@ _OTHER_EXPORTERS = (
 
 def is_from_elsewhere(view: GraphView) -> bool:
     """Whether the file names another program than PyTorch as its maker: advice about torch.onnx.export does not fit."""
-    maker = view.proto.producer_name.lower()
-    if any(name in maker for name in _OTHER_EXPORTERS):
-        return True
-    # Paddle2ONNX names itself in some versions only, and its nodes in all.
-    return not maker and any(node.name.startswith("p2o.") for node in view.main.nodes)
+    key = "onnxlint_rules.is_from_elsewhere"
+    known: bool | None = view.memo.get(key)
+    if known is None:
+        maker = view.proto.producer_name.lower()
+        # Paddle2ONNX names itself in some versions only, and its nodes in all.
+        known = any(name in maker for name in _OTHER_EXPORTERS) or (
+            not maker and any(node.name.startswith("p2o.") for node in view.main.nodes)
+        )
+        view.memo[key] = known
+    return known
 
 
 def advice(view: GraphView, torch: str, elsewhere: str) -> str:
