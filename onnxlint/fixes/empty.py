@@ -34,7 +34,7 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
 
 def _target(node: Node) -> list[int] | None:
     value = node.constant(1) if node.input(1) else None
-    return None if value is None else [int(number) for number in value.reshape(-1)]
+    return None if value is None or value.dtype.kind not in "iu" else [int(number) for number in value.reshape(-1)]
 
 
 def _may_be_empty(view: GraphView, node: Node) -> bool:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.opset_body import MISUSED
 from onnxlint.fixes.opset_changes import CHANGES, NEWEST, OLDEST, STEPS
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import STANDARD_DOMAINS, Graph, GraphView
+from onnxlint.symbolic.engine import MISUSE
 from onnxlint.symbolic.inference import exact_sizes
 from onnxlint.text import printable
 
@@ -170,7 +172,10 @@ class _Work:
                 nodes.append(node)
                 continue
             before = len(nodes)
-            nodes += self._upgraded(node, old, place)
+            try:
+                nodes += self._upgraded(node, old, place)
+            except MISUSE:
+                raise place.fail(node, MISUSED) from None
             is_longer = is_longer or len(nodes) != before + 1
         if is_longer or place.prelude:
             copies = [type(node).FromString(node.SerializeToString()) for node in (*place.prelude, *nodes)]

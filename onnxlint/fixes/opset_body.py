@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from onnxlint.graph.view import Node
 
 
+MISUSED = "its operands or attributes are not those of the specification"
+"""Why a node is not lowered that no runtime takes."""
+
+
 class CannotExpandError(Exception):
     """Something that has to be known about a node is not; the message says what."""
 

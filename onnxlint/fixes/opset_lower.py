@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.opset import Conversion
+from onnxlint.fixes.opset_body import MISUSED
 from onnxlint.fixes.opset_changes import CHANGES, SAME
 from onnxlint.graph.view import STANDARD_DOMAINS
 from onnxlint.model.onnx_types import AttributeKind, ElementType
+from onnxlint.symbolic.engine import MISUSE
 from onnxlint.text import counted, listed, printable
 
 if TYPE_CHECKING:
@@ -90,7 +92,10 @@ def lower(view: GraphView, version: int, allow_empty: bool = False) -> Conversio
     for graph, message in _graphs(view, proto):
         for node in graph.nodes:
             if node.proto.domain in STANDARD_DOMAINS:
-                gone |= _lowered(view, node, message.node[node.index], version)
+                try:
+                    gone |= _lowered(view, node, message.node[node.index], version)
+                except MISUSE as error:
+                    raise _cannot(view, node, version, MISUSED) from error
         if version < 13 <= view.opset:
             _give_resizes_all_inputs(view, message)
     _drop_constants(proto, gone)
@@ -319,7 +324,7 @@ _COERCED = ("Hardmax", "LogSoftmax", "Softmax")
 def _along_last_axis(node: Node, message: onnx.NodeProto, fail: Any) -> None:
     from onnx import helper
 
-    axis, shape = int(node.attribute("axis", -1)), node.shape(0)
+    axis, shape = node.integer("axis", -1), node.shape(0)
     if axis != -1 and (shape is None or axis != len(shape) - 1):
         raise fail("it changed in opset 13 for all axes but the last")
     for k in reversed([k for k, a in enumerate(message.attribute) if a.name == "axis"]):

@@ -77,6 +77,11 @@ class Node:
         """Value of an attribute, see `chosen`: int, float, str, list, TensorProto or GraphProto."""
         return chosen(self._held(), name, default)
 
+    def integer(self, name: str, default: int) -> int:
+        """A whole number among the attributes; the default where it is absent, or of another type, as SPC001 reports."""
+        value = self.attribute(name, default)
+        return value if isinstance(value, int) else default
+
     def attributes(self) -> dict[str, Any]:
         """Values of all attributes by name; cheaper than several calls of `attribute`."""
         return all_values(self.proto, self._held())

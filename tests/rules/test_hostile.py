@@ -12,13 +12,16 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.engine import fix_model
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Finding
 from onnxlint.lint.registry import load_registry
-from onnxlint.lint.rule import Options
+from onnxlint.lint.rule import Options, Request
 from onnxlint.lint.targets import names as target_names
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
+from tests.support.fixing import DEFAULT
 
 RULES = tuple(load_registry())
 OPTIONS = Options(targets=target_names(), weights=True)
@@ -104,10 +107,14 @@ ATTRIBUTES = (
 )
 
 
+MORE = "Transpose Flatten Softmax Concat Identity Constant AveragePool Relu Shape".split()
+VALUES: tuple[Any, ...] = ("odd", [1.5], helper.make_tensor("t", 1, [0], []))
+
+
 def odd_attributes() -> Iterator[tuple[str, onnx.ModelProto]]:
     """One model for each operator and odd value, which all attributes have that some operator knows."""
-    for op in (*OPERANDS, "Transpose", "Flatten", "Softmax", "Concat", "Identity", "Constant", "AveragePool", "Relu"):
-        for value in ("odd", 1.5, float("nan"), -(2**62), [1.5], [b"x"], [], helper.make_tensor("t", 1, [0], [])):
+    for op in (*OPERANDS, *MORE):
+        for value in (*VALUES, 1.5, float("nan"), -(2**62), [b"x"], []):
             count = OPERANDS.get(op, 0)
             node = helper.make_node(op, ["x", *[f"c{i}" for i in range(count)]], ["y"])
             for name in ATTRIBUTES:
@@ -143,6 +150,30 @@ def test_operands_and_attributes_of_odd_types_switch_no_rule_off(
         failed += [f"{name}: {failure}" for failure in check(model)[1]]
     assert seen > 300
     assert not failed, f"{len(failed)} failures: " + "\n".join(failed[:20])
+
+
+@pytest.mark.parametrize(
+    "op", ["Upsample", "Resize", "Reshape", "Shape", "Split", "Softmax", "Slice", "Gather", "Conv"]
+)
+@pytest.mark.parametrize("value", VALUES, ids=["text", "numbers", "tensor"])
+@pytest.mark.parametrize("opset", [9, 23])
+def test_no_patch_fails_for_an_attribute_of_an_odd_type(op: str, value: Any, opset: int) -> None:
+    names = [name for name in ATTRIBUTES if name != "mode"] if isinstance(value, str) else ATTRIBUTES
+    for constants in ([constant("c0", 1, (4, 3, 3, 3))], [constant("c0", 7, (1,))]):
+        constants[0].raw_data = b"\xff" * len(constants[0].raw_data)  # -1, or not a number
+        node = helper.make_node(op, ["x", "c0"][: 1 + (op in OPERANDS)], ["y"])
+        node.attribute.extend(helper.make_attribute(name, value) for name in names)
+        shape = [helper.make_node("Shape", ["y"], ["s"]), helper.make_node("Reshape", ["y", "s"], ["z"])]
+        model = model_of([node, *shape], constants)
+        model.opset_import[0].version = opset
+        for request in (Request(), Request(opset=12)):
+            plan = Plan(DEFAULT, Options(min_opset=request.opset or 11))
+            try:
+                _, report = fix_model(Model("hostile.onnx", model, 0), plan, request)
+                said = [left.why for left in report.left]
+            except OnnxlintError as error:
+                said = [str(error)]
+            assert not [why for why in said if "please report" in why]
 
 
 def with_metadata(node_metadata: dict[str, str] | None = None, **metadata: str) -> onnx.ModelProto:

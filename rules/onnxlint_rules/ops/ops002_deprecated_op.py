@@ -190,7 +190,8 @@ def _replace(surgeon: Surgeon, node: Node) -> None:
     if opset >= 11:
         # The defaults of Resize changed in opset 11: what Upsample does has to be written out from there on.
         held.attrs["coordinate_transformation_mode"] = "asymmetric"
-        if held.attrs.setdefault("mode", "nearest") == "nearest":
+        held.attrs.setdefault("mode", "nearest")
+        if node.attribute("mode", "nearest") == "nearest":
             held.attrs["nearest_mode"] = "floor"
         nothing = surgeon.constant(f"{node.name or node.output()}_roi", np.zeros(0, np.float32))
         held.inputs = [data, nothing, scales]

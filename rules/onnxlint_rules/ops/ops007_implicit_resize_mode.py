@@ -145,9 +145,10 @@ class ImplicitResizeMode(Rule):
                 yield self.found(view.at(node), text, fix=SAFE, group="Resizes leave how pixels map to the default")
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
-        held = surgeon.node(view.find(finding.location))
+        node = view.find(finding.location)
+        held = surgeon.node(node)
         held.attrs.setdefault("coordinate_transformation_mode", "half_pixel")
-        if held.attrs.get("mode", "nearest") == "nearest":
+        if node.attribute("mode", "nearest") == "nearest":
             held.attrs.setdefault("nearest_mode", "round_prefer_floor")
 
 
