@@ -16,12 +16,14 @@ from tests.support.command import BAD, save
 from tests.support.conv_nets import conv_net
 
 WINDOWS = """
-import os, signal, sys, subprocess, tempfile
+import os, shutil, signal, sys, subprocess, tempfile
+subprocess._USE_POSIX_SPAWN = False  # from Python 3.12 on, it is taken where no descriptor is closed
 for name in ("fork", "forkpty", "killpg", "register_at_fork", "geteuid", "getuid", "sched_getaffinity", "mkfifo", "wait4",
              "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY", "setsid", "posix_spawn"):
     if hasattr(os, name):
         delattr(os, name)
 os.supports_dir_fd = frozenset()
+shutil._use_fd_functions = False
 for name in ("SIGALRM", "SIGXCPU", "SIGHUP", "SIGQUIT", "SIGUSR1", "setitimer", "alarm", "pthread_sigmask", "ITIMER_REAL"):
     if hasattr(signal, name):
         delattr(signal, name)

@@ -550,8 +550,6 @@ class GraphView:
         """A copy of the model whose declared shapes are gone, but for the inputs' (which are its contract)."""
         return without_claims(self.proto)
 
-    # Places
-
     def at(self, node: Node | None = None, value: str = "", graph: Graph | None = None) -> Location:
         """The location of a node, of a value (an input, output or initializer), or of the whole model."""
         if node is None:
@@ -564,8 +562,7 @@ class GraphView:
                 scope=self.sources.scope(producer.proto) if producer else "",
                 source=self.sources.lines(producer.proto) if producer else (),
             )
-        scope = self.sources.scope(node.proto)
-        lines = self.sources.lines(node.proto)
+        scope, lines = self.sources.scope(node.proto), self.sources.lines(node.proto)
         return Location(
             model=self.model.path,
             graph=node.graph.path,
@@ -596,10 +593,7 @@ class GraphView:
         return self._nearest_outputs(node.graph).get(node.index, "")
 
     def _nearest_outputs(self, graph: Graph) -> dict[int, str]:
-        if id(graph) in self._nearest:
-            return self._nearest[id(graph)]
-        nearest = nearest_outputs(
-            graph.outputs, [node.inputs for node in graph.nodes], [node.outputs for node in graph.nodes]
-        )
-        self._nearest[id(graph)] = nearest
-        return nearest
+        if id(graph) not in self._nearest:
+            reads, makes = [node.inputs for node in graph.nodes], [node.outputs for node in graph.nodes]
+            self._nearest[id(graph)] = nearest_outputs(graph.outputs, reads, makes)
+        return self._nearest[id(graph)]
