@@ -14,7 +14,6 @@ from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
 from onnxlint.backends.ort.auto import IMAGES
 from onnxlint.backends.ort.feeds import from_images, left_by, spread
-from onnxlint.backends.outputs import mirrored
 from onnxlint.backends.task import Loss, TaskLoss, size_of
 from onnxlint.text import counted
 
@@ -26,7 +25,7 @@ JUDGED = 16
 """Images, at most, on which they are compared."""
 
 FEWEST = 6
-"""Calibration images that weights were not fitted to have to be so many, or mirror images judge in their place."""
+"""Calibration images that weights were not fitted to have to be so many, or those that they were fitted to judge."""
 
 CHANCE = 1.0
 """Answers by which one may lose more than the other by chance: then the outputs' SNR decides."""
@@ -48,9 +47,8 @@ def judged_on(session: OrtSession, job: Job) -> tuple[list[Mapping[str, Array]],
     if len(left) >= FEWEST:
         inputs: list[Mapping[str, Array]] = list(from_images(session.path, session.inputs, job, spread(left, JUDGED)))
         return inputs, f"{counted(len(inputs), 'calibration image')} that weights were not fitted to"
-    fitted = from_images(session.path, session.inputs, job, spread(job.images, JUDGED))
-    inputs = [{name: mirrored(value) for name, value in feeds.items()} for feeds in fitted]
-    return inputs, counted(len(inputs), "mirrored calibration image")
+    inputs = list(from_images(session.path, session.inputs, job, spread(job.images, JUDGED)))
+    return inputs, counted(len(inputs), "calibration image")
 
 
 def is_second_better(first: Loss, second: Loss) -> bool:
