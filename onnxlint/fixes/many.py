@@ -114,12 +114,22 @@ def fix_many(
 
 def _processes(models: Sequence[str], jobs: int) -> int:
     """How many processes fix models at once: no more than there are cores and memory for, unless they are asked for."""
-    if jobs:
-        return min(jobs, len(models))
-    largest = max((os.path.getsize(model) for model in models if os.path.isfile(model)), default=0)
+    if jobs or len(models) < 2:
+        return min(jobs or 1, len(models))
+    # Weights may lie in files beside the models.
+    largest = max(map(_largest_file, {os.path.dirname(model) or "." for model in models}))
     available = available_memory()
     room = len(models) if available is None else int(AVAILABLE * available) // Budget.of(largest).memory
     return max(1, min(usable_cores(), len(models), room))
+
+
+def _largest_file(folder: str) -> int:
+    """Bytes of the largest file of a folder; 0 where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return max((entry.stat().st_size for entry in entries if entry.is_file()), default=0)
+    except OSError:
+        return 0
 
 
 def _fix_one(

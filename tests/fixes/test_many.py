@@ -11,6 +11,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.many import Destination, Result, exit_code, fix_many
 from onnxlint.fixes.options import FixOptions
 from onnxlint.lint.configuration import Configs, Settings
+from onnxlint.lint.workers import usable_cores
 
 DIRTY = """
 <ir_version: 8, opset_import: ["": 17]>
@@ -66,6 +67,19 @@ def test_several_processes_make_the_same(folder: Path) -> None:
     made = [{path.name: path.read_bytes() for path in (folder / f"out{jobs}").iterdir()} for jobs in (1, 3)]
     assert made[0] == made[1]
     assert len(made[0]) == 8
+
+
+def test_large_weights_are_not_loaded_side_by_side(folder: Path) -> None:
+    from onnxlint.fixes import many
+
+    models = [str(folder / "dirty.onnx"), str(folder / "clean.onnx")]
+    if usable_cores() < 2:
+        pytest.skip("there is one core")
+    assert many._processes(models, 0) == 2
+    with open(folder / "dirty.onnx.data", "wb") as weights:
+        weights.truncate(1 << 40)
+    assert many._processes(models, 0) == 1
+    assert many._processes(models, 2) == 2  # asked for
 
 
 def test_results_go_to_a_folder(folder: Path) -> None:
