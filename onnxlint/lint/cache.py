@@ -1,9 +1,9 @@
 """Results that are known already, by content, rules and configuration.
 
 A result is taken from the cache only if nothing that it depends on has changed: the model's bytes (by their hash, by the
-store's own name for them, or, for large files, by what the file system says of them), the code of onnxlint and of the
-rules, the versions of onnx and Python, and the plan. Models with external data are checked each time, since their results
-depend on other files, too; so are those that could not be checked.
+name that their store or server has for them, or, for large files, by what the file system says of them), the code of
+onnxlint and of the rules, the versions of onnx and Python, and the plan. Models with external data are checked each time,
+since their results depend on other files, too; so are those that could not be checked.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ class Known:
         path: As the user named it.
         status: What the file system says of it; empty for a remote model.
         content: What stands for its bytes.
+        identity: Of a remote model, what its store or server calls its content; empty for a local one.
         key: What its result is kept under.
     """
 
     path: str
     status: str
     content: str
+    identity: str
     key: bytes
 
 
@@ -90,18 +92,20 @@ class ResultCache:
             self._base.execute("PRAGMA synchronous=NORMAL")
             self._base.executescript(_TABLES)
 
-    def find(self, path: str, plan: Plan, identity: str = "") -> Known | None:
+    def find(self, path: str, plan: Plan, identity: str | None = None) -> Known | None:
         """A model as the cache sees it; None if nothing tells its content.
 
         Args:
             path: The model.
             plan: What is to be checked.
-            identity: For a remote model, what its store calls its content.
+            identity: Of a remote model, what a listing calls its content; without one, its store or server is asked.
         """
         status = ""
-        if is_remote(path):
-            content = f"{without_secrets(path)} {identity}" if identity else ""
+        if is_remote(path) and not os.path.lexists(path):
+            identity = _identify(path) if identity is None else identity
+            content = f"{path} {identity}" if identity else ""
         else:
+            identity = ""
             status = _status(path)
             with self._explained():
                 content = self._content(path, status) if status else ""
@@ -109,7 +113,7 @@ class ResultCache:
             return None
         digest = hashlib.sha256(self._plan(plan))
         digest.update(content.encode("utf-8", "surrogateescape"))
-        return Known(path, status, content, digest.digest())
+        return Known(path, status, content, identity, digest.digest())
 
     def get(self, known: Known) -> CheckResult | None:
         """The result of a model, where it is known."""
@@ -120,8 +124,10 @@ class ResultCache:
         return result
 
     def put(self, known: Known, result: CheckResult) -> None:
-        """Keep a result, if the model is still the one that was found."""
-        if not result.cacheable or result.error is not None or (known.status and _status(known.path) != known.status):
+        """Keep a result, if it is one of the model that was found."""
+        if not result.cacheable or result.error is not None or result.content != known.identity:
+            return
+        if known.status and _status(known.path) != known.status:
             return
         with self._explained():
             row = (known.key, _written(result))
@@ -178,6 +184,12 @@ class ResultCache:
             )
             known = self._plans[id(plan)] = plan, hashlib.sha256(repr(told).encode()).digest()
         return known[1]
+
+
+def _identify(url: str) -> str:
+    from onnxlint.store.opening import identify
+
+    return identify(url)
 
 
 def _place(path: str) -> bytes:

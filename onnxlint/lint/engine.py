@@ -16,6 +16,7 @@ from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
 from onnxlint.model.metadata import IGNORE_KEY
 from onnxlint.model.skeleton import is_external, open_model, walk_tensors
+from onnxlint.store.ranges import RemoteBytes
 from onnxlint.store.urls import without_secrets
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
@@ -142,6 +143,7 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
     finally:
         if view is not None:
             _release(view)
+    cacheable = plan.cached and not any(map(is_external, walk_tensors(model.proto)))
     return CheckResult(
         model.path,
         tuple(findings),
@@ -150,7 +152,8 @@ def check_model(model: Model, plan: Plan) -> CheckResult:
         tuple(sorted(set(suppressed))),
         time.perf_counter() - started,
         (model.note,) if model.note else (),
-        plan.cached and not any(map(is_external, walk_tensors(model.proto))),
+        cacheable,
+        model.buffer.identity if cacheable and isinstance(model.buffer, RemoteBytes) else "",
     )
 
 

@@ -31,7 +31,7 @@ def find_models(
         excluded: Whether a path found in a folder or by a glob is to be left out.
         force_exclude: Whether `excluded` decides on files that are named themselves too.
         note: Called with one line about each pipe or device that was found in a folder or by a glob, and skipped.
-        identities: Gets what stores call the content of remote files that were found, by path.
+        identities: Gets what listings of stores call the content of remote files, by path; empty where they do not say.
 
     Yields:
         Paths, as the user wrote them or below what the user wrote; a FileError for a folder or glob without models.
@@ -86,7 +86,8 @@ def _in_store(
             if (found != url or force_exclude) and excluded(found):
                 left_out += 1
                 continue
-            identities[found] = identity
+            if identity is not None:
+                identities[found] = identity
             any_found = True
             yield found
     except OnnxlintError as error:

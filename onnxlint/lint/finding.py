@@ -138,6 +138,8 @@ class CheckResult(Tabular):
         notes: What the user should know about how it was read; one line each.
         cacheable: Whether the result depends on the model's own bytes, the rules and the configuration alone; known
             where results are kept.
+        content: Of a remote model whose result is cacheable, what its store or server calls the bytes that were read;
+            empty if nothing stands for them.
     """
 
     model: str
@@ -148,6 +150,7 @@ class CheckResult(Tabular):
     seconds: float = field(default=0.0, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     cacheable: bool = field(default=False, compare=False)
+    content: str = field(default="", compare=False)
 
     def entries(self) -> tuple[Finding, ...]:
         """The findings."""

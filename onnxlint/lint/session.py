@@ -236,7 +236,7 @@ class Check:
                 continue
             plan = self._plans.of(item)
             if self._cache is not None and item != STDIN:
-                entry = self._cache.find(item, plan, self._identities.get(item, ""))
+                entry = self._cache.find(item, plan, self._identities.get(item))
                 result = self._cache.get(entry) if entry is not None else None
                 if result is not None:
                     known.append(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxlint.errors import OnnxlintError
@@ -33,8 +34,11 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     name: {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 4}}}
     for name in ("s3", "s3a")
 }
-_IDENTITY = ("ETag", "etag", "md5Hash", "crc32c", "blob_id", "sha256", "content_md5")
+_IDENTITY = ("ETag", "etag", "md5Hash", "generation", "blob_id", "sha256", "content_md5")
 """Names that file systems have for what changes with the content of a file."""
+
+_MODIFIED = ("LastModified", "last_modified", "updated")
+"""Names that file systems have for the time of the last change."""
 
 _Answer = TypeVar("_Answer")
 
@@ -48,7 +52,6 @@ class StoredFile:
 
     Attributes:
         size: In bytes.
-        identity: What the store calls this content of the file; empty if it does not say.
         whole: Whether all of it had to be read; stores give ranges.
 
     Raises:
@@ -71,7 +74,22 @@ class StoredFile:
                 f"{shown(url)}: has more than {shown_size(limit)}; this is not a file that onnxlint reads"
             )
         self.size = length
-        self.identity = identity_of(details)
+        self._identity = identity_of(details, url)
+
+    def __del__(self) -> None:
+        file = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
+
+    @property
+    def identity(self) -> str:
+        """What the store calls the content that was read so far; empty if it does not say, or if it changed meanwhile.
+
+        S3 is told with each request which version is meant. Other stores are asked again.
+        """
+        if self._identity and "IfMatch" not in getattr(self._file, "read_kw", {}):
+            return self._identity if identify(self.url) == self._identity else ""
+        return self._identity
 
     def fetch(self, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`."""
@@ -86,13 +104,44 @@ class StoredFile:
         return data
 
 
-def identity_of(details: Mapping[str, Any]) -> str:
-    """What a store calls the content of a file; empty if it does not say."""
-    return next((str(details[key]) for key in _IDENTITY if details.get(key)), "")
+def identity_of(details: Mapping[str, Any], url: str) -> str:
+    """What a store calls the content of a file, with its size and time; empty if it does not say.
+
+    Args:
+        details: What the file system says of the file.
+        url: The address that was asked for. Of a chained one (`filecache::s3://…`), the details may be of another
+            version than the bytes.
+    """
+    name = next((str(details[key]) for key in _IDENTITY if details.get(key)), "")
+    if not name or name.startswith("W/") or "::" in url:
+        return ""
+    modified = next((details[key] for key in _MODIFIED if details.get(key)), "")
+    if isinstance(modified, datetime):
+        modified = int(modified.timestamp())  # listings may have fractions of a second that other answers lack
+    return f"{name} {details.get('size')} {modified}"
 
 
-def listed(url: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def identify(url: str) -> str:
+    """What a store calls the present content of a file; empty if it does not say, or does not answer."""
+    if "::" in url:
+        return ""
+
+    def ask() -> Mapping[str, Any]:
+        system.invalidate_cache(path)
+        return system.info(path)  # type: ignore[no-any-return]
+
+    try:
+        system, path = file_system(url)
+        return identity_of(timed(ask, url), url)
+    except OnnxlintError:
+        return ""  # reading it says why
+
+
+def listed(url: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
     """(address, identity) of the models that a folder or a glob of a store names, sorted.
+
+    The identity is what the store calls the content of the model, empty if it does not say; None for the address of a
+    file, which was not asked for.
 
     Args:
         url: A glob, or the address of a folder or a file.
@@ -102,21 +151,22 @@ def listed(url: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         OnnxlintError: The store does not answer, or denies access.
     """
     system, path = file_system(url)
+    timed(system.invalidate_cache, url)  # of earlier runs of this process
     if is_glob(url):
         found = timed(lambda: system.glob(path, detail=True), url, LISTING_SECONDS)
         wanted = {name: one for name, one in found.items() if one.get("type", "file") == "file"}
         models = {name: one for name, one in wanted.items() if name.lower().endswith(suffixes)} or wanted
     elif not path.endswith("/") and path.lower().endswith(suffixes):
-        yield url, ""
+        yield url, None
         return
     else:
         found = timed(lambda: system.find(path, detail=True), url, LISTING_SECONDS)
         models = {name: one for name, one in found.items() if name.lower().endswith(suffixes)}
         if not models and set(found) == {path.rstrip("/")}:
-            yield url, ""
+            yield url, None
             return
     for name in sorted(models):
-        yield system.unstrip_protocol(name), identity_of(models[name])
+        yield system.unstrip_protocol(name), identity_of(models[name], url)
 
 
 def is_glob(url: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.store import objects
 from onnxlint.store.objects import StoredFile, is_glob, listed
 from onnxlint.store.ranges import RemoteBytes
 from onnxlint.store.urls import WEB, scheme, shown
@@ -20,7 +21,6 @@ class RemoteFile:
 
     Attributes:
         data: Its bytes, fetched as they are asked for.
-        identity: What the store or the server calls this version of it; empty if it does not say.
 
     Raises:
         OnnxlintError: It cannot be opened.
@@ -35,7 +35,6 @@ class RemoteFile:
         else:
             self._file = StoredFile(url, limit)
         self.data = RemoteBytes(self._file)
-        self.identity = self._file.identity
 
     @property
     def note(self) -> str:
@@ -46,8 +45,23 @@ class RemoteFile:
         return f"{shown(self._url)}: the server refuses ranges; all of it, {whole}, was downloaded, weights included"
 
 
-def find_remote(url: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(address, identity) of the models that an address names, sorted.
+def identify(url: str) -> str:
+    """What stands for the present content of a remote file; empty if nothing does.
+
+    One request, which reads none of its bytes.
+
+    Args:
+        url: Its address.
+    """
+    if scheme(url) in WEB:
+        from onnxlint.store import web
+
+        return web.identify(url)
+    return objects.identify(url)
+
+
+def find_remote(url: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """(address, identity) of the models that an address names, sorted; the identity is None where `identify` tells it.
 
     Args:
         url: A file, a folder or a glob; of a web server, which does not list its files, a file only.
@@ -61,4 +75,4 @@ def find_remote(url: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]
     elif is_glob(url.partition("?")[0]) or url.endswith("/"):
         raise OnnxlintError(f"{shown(url)}: a web server does not list its files; name each model by its address")
     else:
-        yield url, ""
+        yield url, None

@@ -31,6 +31,10 @@ class Source(Protocol):
 
     size: int
 
+    @property
+    def identity(self) -> str:
+        """What stands for the content that was read so far; empty if nothing does, or if it changed meanwhile."""
+
     def fetch(self, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`; exactly as many.
 
@@ -54,6 +58,11 @@ class RemoteBytes:
         self._ahead = 1
         self.fetched = 0
         self.requests = 0
+
+    @property
+    def identity(self) -> str:
+        """What stands for the content that was read so far; see `Source`."""
+        return self._source.identity
 
     def __len__(self) -> int:
         return self._size

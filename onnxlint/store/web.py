@@ -5,7 +5,9 @@ Whatever the server says, no more is read than was asked for, or than a model ca
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +27,9 @@ SECONDS = 30.0
 SLOWEST = 50_000
 """Bytes in a second that a server has to send on average."""
 
+_STRONG = re.compile(r'"[^\s"]+"')
+"""An ETag that promises equal bytes (RFC 9110, 8.8.3), not empty."""
+
 REDIRECTS = 5
 TRIES = 3
 
@@ -38,7 +43,6 @@ class WebFile:
 
     Attributes:
         size: In bytes.
-        identity: What the server calls this version of the file (`ETag`); empty if it does not say.
         whole: Whether it had to be read to its end.
 
     Raises:
@@ -50,12 +54,19 @@ class WebFile:
         self.limit = limit
         self.whole = False
         self._spool: BinaryIO | None = None
-        self.size, self.identity = self._ask()
+        self._version = ""  # what later answers have to agree with
+        self._identities: set[str] = set()  # of all answers whose bytes were read
+        self.size = self._ask()
 
     def __del__(self) -> None:
         spool = getattr(self, "_spool", None)
         if spool is not None:
             spool.close()
+
+    @property
+    def identity(self) -> str:
+        """What the server calls the content that was read so far; empty if its answers do not name one and the same."""
+        return next(iter(self._identities)) if len(self._identities) == 1 else ""
 
     def fetch(self, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`."""
@@ -69,17 +80,19 @@ class WebFile:
         self._spool.seek(start)
         return self._spool.read(end - start)
 
-    def _ask(self) -> tuple[int, str]:
-        """Size and identity: what a request for the first byte says of the rest."""
+    def _ask(self) -> int:
+        """The size: what a request for the first byte says of the rest."""
         with _stream(self.url, {"Range": "bytes=0-0"}) as response:
-            identity = _identity(response)
+            self._version = _version(response)
             if response.status_code == 206:
-                return self._checked(_total(response, self.url)), identity
+                size = self._checked(_total(response, self.url))
+                self._identities.add(_identity(response, size))
+                return size
             length = response.headers.get("Content-Length", "")
             if length.isdecimal() and len(length) < 20 and "Content-Encoding" not in response.headers:
                 self._checked(int(length))
         self._spool = self._download()
-        return self._spool.seek(0, 2), identity
+        return self._spool.seek(0, 2)
 
     def _checked(self, size: int) -> int:
         if size > self.limit:
@@ -93,12 +106,13 @@ class WebFile:
                 with _stream(self.url, {"Range": f"bytes={start}-{end - 1}"}) as response:
                     if response.status_code != 206:
                         return None
-                    if _total(response, self.url) != self.size or _identity(response) != self.identity:
+                    if _total(response, self.url) != self.size or _version(response) != self._version:
                         raise OnnxlintError(f"{shown(self.url)}: it changed while it was read; check it again")
                     if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-{end - 1}/"):
                         raise OnnxlintError(f"{shown(self.url)}: the server sent another range than it was asked for")
                     data = b"".join(_pieces(response, end - start))
                     if len(data) == end - start:
+                        self._identities.add(_identity(response, self.size))
                         return data
             except _UnansweredError:
                 if not left:
@@ -114,8 +128,21 @@ class WebFile:
         with _stream(self.url, {}) as response:
             for piece in _pieces(response, self.limit):
                 spool.write(piece)
+            self._identities.add(_identity(response, spool.tell()))
         spool.flush()
         return spool  # type: ignore[no-any-return]
+
+
+def identify(url: str) -> str:
+    """What a server calls the present content of a file, asked by HEAD; empty if it does not say, or does not answer."""
+    try:
+        with _stream(url, {}, "HEAD") as response:
+            length = response.headers.get("Content-Length", "")
+            if response.status_code != 200 or not length.isdecimal() or len(length) > 19:
+                return ""
+            return _identity(response, int(length))
+    except OnnxlintError:
+        return ""  # reading it says why
 
 
 class _UnansweredError(OnnxlintError):
@@ -137,7 +164,7 @@ def _client() -> httpx.Client:
 
 
 @contextmanager
-def _stream(url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+def _stream(url: str, headers: dict[str, str], method: str = "GET") -> Iterator[httpx.Response]:
     """The server's answer, its body unread; redirects are followed, but not from https to http."""
     import httpx
 
@@ -145,7 +172,7 @@ def _stream(url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
     try:
         place = httpx.URL(url)
         for _ in range(REDIRECTS + 1):
-            with _client().stream("GET", place, headers=headers) as response:
+            with _client().stream(method, place, headers=headers) as response:
                 if not response.has_redirect_location:
                     _check_status(response.status_code, name)
                     yield response
@@ -199,7 +226,20 @@ def _total(response: httpx.Response, url: str) -> int:
     return int(total)
 
 
-def _identity(response: httpx.Response) -> str:
+def _identity(response: httpx.Response, size: int) -> str:
+    """What stands for the content of a file; empty without a strong ETag.
+
+    An ETag names a version of one resource, so the place where redirects end is a part of it; size and time are, since
+    servers send the same ETag for other files. As a hash: addresses may hold secrets.
+    """
+    etag = response.headers.get("ETag", "")
+    if not _STRONG.fullmatch(etag) or response.headers.get("Content-Encoding", "identity") not in ("", "identity"):
+        return ""
+    told = (etag, size, response.headers.get("Last-Modified", ""), str(response.url))
+    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _version(response: httpx.Response) -> str:
     return str(response.headers.get("ETag") or response.headers.get("Last-Modified", ""))
 
 

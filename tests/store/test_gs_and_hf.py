@@ -47,7 +47,11 @@ def check(environment: dict[str, str], *words: str) -> subprocess.CompletedProce
 
 
 def expect(environment: dict[str, str], home: str, models: dict[str, bytes], folder: Path) -> None:
-    """What holds for any store: findings are those of files, folders and globs are listed, what is missing is one line."""
+    """What holds for any store.
+
+    Findings are those of files, folders and globs are listed, what is missing is one line, an unchanged model comes from
+    the cache.
+    """
     (folder / "bad.onnx").write_bytes(models["faces/bad.onnx"])
     local = check({}, str(folder / "bad.onnx"))
     remote = check(environment, f"{home}/faces/bad.onnx")
@@ -61,6 +65,11 @@ def expect(environment: dict[str, str], home: str, models: dict[str, bytes], fol
     missing = check(environment, f"{home}/faces/none.onnx")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert "no such file in the store" in missing.stderr
+    kept = ("--cache-dir", str(folder / "kept"))
+    for name, reused in (("faces/bad.onnx", 0), ("faces/bad.onnx", 1), ("faces/", 1), ("faces/deep/clean.onnx", 1)):
+        again = check(environment, f"{home}/{name}", *kept)
+        assert again.stderr.partition(" from the cache")[0].count("1 result of") == reused, name
+        assert remote.stdout in again.stdout or "clean" in name
 
 
 # Google Cloud Storage

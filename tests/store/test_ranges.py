@@ -18,6 +18,10 @@ class Memory:
         self.size = len(data)
         self.asked: list[tuple[int, int]] = []
 
+    @property
+    def identity(self) -> str:
+        return ""
+
     def fetch(self, start: int, end: int) -> bytes:
         assert 0 <= start < end <= self.size
         self.asked.append((start, end))

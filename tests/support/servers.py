@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,8 +29,11 @@ class Site:
         fault: `endless` (sends on and on), `short` (ends early), `changes` (another ETag each time), `elsewhere` (another
             range), `compressed`, `denied`, or empty.
         etag: Whether it names versions.
+        headers: What it sends with every file, in place of its own where the name is the same; read for each request.
         sent: Bytes of bodies that it sent.
         requests: Requests that it got.
+        asked: Their methods.
+        before: Called before the answer to each request, with its number from 1.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -39,8 +42,11 @@ class Site:
     redirects: dict[str, str] = field(default_factory=dict)
     fault: str = ""
     etag: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
     sent: int = 0
     requests: int = 0
+    asked: list[str] = field(default_factory=list)
+    before: Callable[[int], None] = lambda number: None
 
 
 @contextlib.contextmanager
@@ -53,8 +59,13 @@ def serving(site: Site) -> Iterator[Site]:
         def log_message(self, *words: object) -> None:
             pass
 
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             site.requests += 1
+            site.asked.append(self.command)
+            site.before(site.requests)
             path = self.path.partition("?")[0]
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 if path in site.redirects:
@@ -69,6 +80,7 @@ def serving(site: Site) -> Iterator[Site]:
         def _serve(self, file: Path) -> None:
             size = file.stat().st_size
             headers = {"ETag": f'"{size}-{site.requests if site.fault == "changes" else 0}"'} if site.etag else {}
+            headers |= site.headers
             match = _RANGE.fullmatch(self.headers.get("Range", ""))
             start, end = (int(match[1]), min(int(match[2]) + 1, size)) if match and site.ranges else (0, size)
             with open(file, "rb") as opened:
@@ -90,8 +102,9 @@ def serving(site: Site) -> Iterator[Site]:
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
-            site.sent += len(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+                site.sent += len(body)
 
         def _pour(self, headers: dict[str, str]) -> None:
             self.send_response(206)
@@ -139,6 +152,16 @@ def object_store() -> Iterator[Any]:
         import boto3
 
         try:
+            _forget_clients()
             yield boto3.client("s3")
         finally:
             started.stop()
+            _forget_clients()
+
+
+def _forget_clients() -> None:
+    """fsspec keeps a client for a whole process, with the server of the environment at its start."""
+    with contextlib.suppress(ImportError):
+        from s3fs import S3FileSystem
+
+        S3FileSystem.clear_instance_cache()
