@@ -226,9 +226,14 @@ def test_of_an_unchanged_object_no_byte_is_read(store: Any, check: Check, asked:
 
 def test_an_object_that_a_listing_named_is_asked_for_again(store: Any, check: Check, tmp_path: Path) -> None:
     put(store, tmp_path, BAD)
-    assert codes(check("s3://single/")) != [[]]
+    assert codes(check("s3://single/m.onnx")) != [[]]
+    system, path = objects.file_system("s3://single/m.onnx")
+    system.ls("single")  # which this process remembers
     put(store, tmp_path, CLEAN)
-    assert codes(check("s3://single/m.onnx")) == [[]]
+    assert system.info(path)["size"] != len((tmp_path / "put.onnx").read_bytes())
+    outcome = check("s3://single/m.onnx")
+    assert not is_reused(outcome)
+    assert codes(outcome) == [[]]
 
 
 def test_a_listed_object_is_known_by_its_address(store: Any, check: Check, tmp_path: Path) -> None:
