@@ -191,8 +191,7 @@ def store() -> Iterator[Any]:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The operations that the client of the store was asked for."""
-    import s3fs
-
+    s3fs = pytest.importorskip("s3fs", reason="needs onnxlint[remote]")
     calls: list[str] = []
     original = s3fs.S3FileSystem._call_s3
 
@@ -228,12 +227,18 @@ def test_an_object_that_a_listing_named_is_asked_for_again(store: Any, check: Ch
     put(store, tmp_path, BAD)
     assert codes(check("s3://single/m.onnx")) != [[]]
     system, path = objects.file_system("s3://single/m.onnx")
+    before = objects.identify("s3://single/m.onnx")
     system.ls("single")  # which this process remembers
     put(store, tmp_path, CLEAN)
     assert system.info(path)["size"] != len((tmp_path / "put.onnx").read_bytes())
     outcome = check("s3://single/m.onnx")
     assert not is_reused(outcome)
     assert codes(outcome) == [[]]
+    system.ls("single")
+    after = objects.identify("s3://single/m.onnx")
+    put(store, tmp_path, BAD)
+    assert len({before.split()[0], after.split()[0]}) == 2
+    assert objects.identify("s3://single/m.onnx").split()[0] == before.split()[0]
 
 
 def test_a_listed_object_is_known_by_its_address(store: Any, check: Check, tmp_path: Path) -> None:

@@ -162,6 +162,6 @@ def object_store() -> Iterator[Any]:
 def _forget_clients() -> None:
     """fsspec keeps a client for a whole process, with the server of the environment at its start."""
     with contextlib.suppress(ImportError):
-        from s3fs import S3FileSystem
+        import fsspec
 
-        S3FileSystem.clear_instance_cache()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
