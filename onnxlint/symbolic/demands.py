@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
-from onnxlint.symbolic.inference import exact_sizes, knows_sizes
+from onnxlint.symbolic.first_iteration import first_sizes, scan_axis
+from onnxlint.symbolic.inference import knows_sizes
 from onnxlint.symbolic.met import Inferred, UndecidedError
 from onnxlint.symbolic.shape_operators import ELEMENTWISE, einsum_terms
 from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, product
@@ -43,7 +44,7 @@ def demands(view: GraphView) -> tuple[Demand, ...]:
     key = "onnxlint.symbolic.demands"
     known: tuple[Demand, ...] | None = view.memo.get(key)
     if known is None:
-        known = () if are_met(view) else tuple(_of_graph(exact_sizes(view), view.main))
+        known = () if are_met(view) else tuple(_of_graph(first_sizes(view), view.main))
         view.memo[key] = known
     return known
 
@@ -120,7 +121,7 @@ def _of_bodies(symbolic: Symbolic, node: Node, bodies: Sequence[Graph]) -> Itera
         elif len(each) == 2:
             others = {demand._replace(node=node) for demand in each[1]}
             yield from (demand for demand in each[0] if demand._replace(node=node) in others)
-    elif node.op == "Scan" or (node.op == "Loop" and _runs_once(node)):
+    elif (node.op == "Scan" and _has_slices(symbolic, node)) or (node.op == "Loop" and _runs_once(node)):
         yield from itertools.chain(*each)
 
 
@@ -129,6 +130,18 @@ def _runs_once(loop: Node) -> bool:
     count, condition = loop.numbers(0), loop.numbers(1)
     counts = not loop.input(0) or (count is not None and len(count.values) == 1 and count.single > 0)
     return counts and (not loop.input(1) or (condition is not None and bool(condition.single)))
+
+
+def _has_slices(symbolic: Symbolic, scan: Node) -> bool:
+    """Whether a Scan runs its body at least once: sizes of inputs are at least 1, what data decides may be 0."""
+    if scan.graph.view.opset < 9:
+        return True
+    try:
+        count = scan.integer("num_scan_inputs", 0)
+        sizes = symbolic.of(scan, len(scan.inputs) - count)
+        return sizes is not None and symbolic.is_never_empty(sizes[scan_axis(scan, 0)])
+    except MISUSE:
+        return False
 
 
 # What operators demand
