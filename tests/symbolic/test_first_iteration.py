@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
 from onnxlint.model.skeleton import Model
@@ -51,10 +54,10 @@ def nested(inner: str, trips: str) -> str:
 
 def runs_at(text: str, **weights: tuple[int, ...]) -> set[int]:
     """Sizes `h` for which onnxruntime runs a model; of other inputs, numbers are 0 and sizes 3."""
-    session = zoo.session(model(text, **weights))
+    session = zoo.session(model(text, 17, **weights))
     works = set()
     for size in SIZES:
-        feeds = {}
+        feeds: dict[str, Any] = {}
         for one in session.get_inputs():
             dims = [size if dim == "h" else 3 if isinstance(dim, str) else dim for dim in one.shape]
             kind = {"tensor(int64)": np.int64, "tensor(bool)": np.bool_}.get(one.type, np.float32)
@@ -104,7 +107,7 @@ REQUIRED = {
 def test_a_size_that_the_first_iteration_requires(name: str) -> None:
     text, weight = REQUIRED[name]
     weights = {"k": weight} if weight else {}
-    proto = model(text, **weights)
+    proto = model(text, 17, **weights)
     (one,) = baked_sizes(make_view(Model("m.onnx", proto, 0)))
     assert (one.input, one.smallest, one.largest, one.fails) == ("x", 6, 6, True)
     assert runs_at(text, **weights) == {6, one.other} - {0}
@@ -140,7 +143,14 @@ def test_a_size_that_is_not_required(name: str) -> None:
     text, weight = FREE[name]
     weights = {"k": weight} if weight else {}
     assert runs_at(text, **weights) == set(SIZES)
-    assert found(model(text, **weights)) == []
+    assert found(model(text, 17, **weights)) == []
+
+
+def test_a_number_of_iterations_that_a_caller_may_replace_requires_nothing() -> None:
+    text = loop("o = Add(a, k)", "", inputs=", int64 n")
+    proto = model(text, k=(1, 3, 6, 6))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(2, np.int64), "n"))
+    assert found(proto) == []
 
 
 def test_a_scan_whose_length_data_decide_requires_nothing() -> None:
