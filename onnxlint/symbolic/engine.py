@@ -12,7 +12,6 @@ from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import is_placeholder
 from onnxlint.symbolic.expressions import parse_size
 from onnxlint.symbolic.sizes import (
-    MAX_NUMBER,
     AnySize,
     Size,
     TooComplexError,
@@ -22,7 +21,7 @@ from onnxlint.symbolic.sizes import (
     substitute,
     symbols,
 )
-from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
+from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, holds, number_of
 
 Sizes = tuple[AnySize, ...]
 
@@ -341,16 +340,22 @@ class Symbolic:
     def _evaluate(self, node: Node) -> None:
         evaluator = self._operators.values.get(node.op)
         value = evaluator(self, node) if evaluator is not None else None
+        if value is not None:
+            value = self._held(node, value)
         if value is None or None in value.numbers:
-            value = self._operators.fold(self, node) or value
+            folded = self._operators.fold(self, node)
+            value = self._held(node, folded) if folded is not None else value
         if value is not None and len(value.numbers) <= MAX_VALUES and node.output():
             graph, name = id(node.graph), node.output()
-            if any(isinstance(number, int) and abs(number) > MAX_NUMBER for number in value.numbers):
-                # It wraps around in a runtime; followed, its digits would double from one node to the next.
-                numbers = (None if isinstance(n, int) and abs(n) > MAX_NUMBER else n for n in value.numbers)
-                value = value._replace(numbers=tuple(numbers))
             self._values[graph][name] = value
             self._shapes[graph][name] = value.dims
+
+    def _held(self, node: Node, value: Value) -> Value:
+        """The numbers of a result that its element type holds; others wrap around or are rounded, and are not followed."""
+        element_type = node.graph.dtype(node.output())
+        if all(holds(element_type, number) for number in value.numbers):
+            return value
+        return value._replace(numbers=tuple(n if holds(element_type, n) else None for n in value.numbers))
 
     # For the handlers
 

@@ -350,12 +350,12 @@ def _einsum(s: Symbolic, node: Node) -> list[Sizes | None]:
     if read is None:
         return [None]
     terms, result = read
-    known: dict[str, AnySize] = {}
+    meeting: dict[str, list[Sizes]] = {}
     for term, sizes in terms:
         for letter, size in zip(term, sizes, strict=True):
-            if known.get(letter, 1) == 1 or (isinstance(size, int) and size != 1):
-                known[letter] = size
-    return [tuple(known[letter] for letter in result)]
+            meeting.setdefault(letter, []).append((size,))
+    joined = [broadcast(s, meeting[letter]) for letter in result]  # runtimes repeat a size of 1 here, too
+    return [tuple(size for sizes in joined for size in sizes or ())]
 
 
 def _reduce(s: Symbolic, node: Node) -> list[Sizes | None]:

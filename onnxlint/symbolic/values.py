@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from onnxlint.symbolic.sizes import AnySize
+from onnxlint.model.onnx_types import ElementType
+from onnxlint.symbolic.sizes import MAX_NUMBER, AnySize
 
 MAX_VALUES = 64
 """Longer tensors are data, not shapes."""
@@ -76,3 +77,37 @@ def number_of(x: float | bool) -> Number | None:
         return None
     fraction = Fraction(x)
     return fraction.numerator if fraction.denominator == 1 else Quotient(fraction.numerator, fraction.denominator)
+
+
+_RANGES: dict[int, tuple[int, int]] = {
+    ElementType.UINT8: (0, 2**8 - 1),
+    ElementType.INT8: (-(2**7), 2**7 - 1),
+    ElementType.UINT16: (0, 2**16 - 1),
+    ElementType.INT16: (-(2**15), 2**15 - 1),
+    ElementType.INT32: (-(2**31), 2**31 - 1),
+    ElementType.INT64: (-(2**63), 2**63 - 1),
+    ElementType.UINT32: (0, 2**32 - 1),
+    ElementType.UINT64: (0, 2**64 - 1),
+    ElementType.FLOAT: (-(2**24), 2**24),
+    ElementType.DOUBLE: (-(2**53), 2**53),
+}
+"""Element type → whole numbers that it holds: beyond them integers wrap around, and floating-point numbers are rounded."""
+
+_HELD_BY_ALL = range(2**7)
+
+
+def holds(element_type: int, number: Number | None) -> bool:
+    """Whether an element type holds a number as it is; for a size, whether it holds the factors in it."""
+    if number is None or isinstance(number, Quotient):
+        return True
+    whole = (number,) if isinstance(number, int) else (number.constant, *(factor for _, factor in number.terms))
+    if all(each in _HELD_BY_ALL for each in whole):
+        return True
+    low, high = _RANGES.get(element_type, (-(2**63), 2**63 - 1))
+    if not isinstance(number, int):
+        low = -high  # a size may be less a number, and is none below 0 all the same
+    if all(low <= each <= high for each in whole):
+        return True
+    if element_type != ElementType.FLOAT or not isinstance(number, int) or abs(number) > MAX_NUMBER:
+        return False
+    return in_single(number) == number

@@ -42,7 +42,7 @@ class NoOpNode(Rule):
     Reports, once for each kind: Identity, Dropout outside training, Cast to the type that the input has,
     Transpose that keeps the order of the axes, Reshape, Expand and Tile to the shape that the input has, Pad by nothing,
     Slice of everything, Concat, Sum, Max, Min and Mean of one input, addition of 0 and multiplication by 1 (one number,
-    or up to 64 KiB of them, such as a bias that was never trained), Resize by 1, Flatten of a matrix, Clip without bounds, pooling with a window of 1, and Transpose, Squeeze and Unsqueeze that undo
+    or up to 64 KiB of them, such as a bias that was never trained), Resize by 1, Flatten of a matrix, Clip of integers without bounds, AveragePool with a window of 1 (and MaxPool of integers), and Transpose, Squeeze and Unsqueeze that undo
     the node before them.
 
     An Identity that gives a graph output its name has to be there, and so have those that hand an outer value out of a
@@ -262,6 +262,9 @@ def _groups(view: GraphView) -> dict[tuple[str, str, str], list[Node]]:
     view.memo["onnxlint_rules.no_ops"] = found
     return found
 
+
+_WHOLE = range(2, 8)
+"""Element types that are integers of 8 bits and more (with text, which is in no pooling)."""
 
 _ZEROS = frozenset(("Add", "AveragePool", "Mean", "Resize", "Sub", "Sum", "Upsample"))
 """Operators that may turn -0.0 into 0.0 where they do nothing else."""
@@ -485,10 +488,17 @@ def _flatten(node: Node) -> str:
 
 def _clip(node: Node) -> str:
     bounded = node.input(1) or node.input(2) or any(node.attribute(name) is not None for name in ("min", "max"))
-    return "" if bounded else "it has no bounds"
+    return "" if bounded or not _is_whole(node) else "it has no bounds"
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a value holds integers: no infinity, which a Clip makes the largest finite number, and no NaN."""
+    return node.graph.dtype(node.input(0)) in _WHOLE
 
 
 def _pool(node: Node) -> str:
+    if node.op == "MaxPool" and not _is_whole(node):
+        return ""  # runtimes start from the smallest finite number: NaN and -inf become that
     whole = [*(integers(node, "kernel_shape") or []), *(integers(node, "strides") or [])]
     moves = any(integers(node, "pads") or []) or node.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     return "its window is a single value" if whole and all(size == 1 for size in whole) and not moves else ""

@@ -145,20 +145,15 @@ def _scales(node: Node) -> Scales:
         return _from_fixed(node, fixed)
     ratios = [ratio_of(out, size) for out, size in sides]
     if None not in ratios:
-        for out, size in sides:
-            if isinstance(out, int) and isinstance(size, int) and not _comes_out(out, size):
-                return Scales(
-                    why=f"{size} times {out}/{size} rounds to less than {out}, so that a scale may lose a pixel"
-                )
-        return Scales(tuple(ratio for ratio in ratios if ratio is not None))
+        return _kept(sides, Scales(tuple(ratio for ratio in ratios if ratio is not None)))
     if view.multiples:
         assumed = _sides(assumed_sizes(view), node, index)
         factors = [] if isinstance(assumed, str) else [ratio_of(out, size) for out, size in assumed]
         if factors and None not in factors:
             names = set().union(*(symbols(out) | symbols(size) for out, size in sides if ratio_of(out, size) is None))
             assumptions = [f"{name} % {m} == 0" for name, m in view.multiples.items() if name in names]
-            return Scales(tuple(f for f in factors if f is not None), tuple(assumptions), _exact(sides))
-    return _find_condition(sides)
+            return _kept(sides, Scales(tuple(f for f in factors if f is not None), tuple(assumptions), _exact(sides)))
+    return _kept(sides, _find_condition(sides))
 
 
 def _from_fixed(node: Node, sides: Sequence[tuple[AnySize, AnySize]]) -> Scales:
@@ -169,6 +164,19 @@ def _from_fixed(node: Node, sides: Sequence[tuple[AnySize, AnySize]]) -> Scales:
     verb = "enlarged" if all(size == 1 for _, size in sides) else "resized"
     to = after if len(after) <= 60 else "a free size"
     return Scales(why=f"{what} is {verb} to {to}: no constant factor exists", special=True)
+
+
+def _kept(sides: Sequence[tuple[AnySize, AnySize]], scales: Scales) -> Scales:
+    """The factors, unless a runtime that is given one in single precision may find less than the size that was given."""
+    for (out, size), factor in zip(sides, scales.factors or (), strict=False):
+        if isinstance(out, int) and isinstance(size, int):
+            if not _comes_out(out, size):
+                return Scales(
+                    why=f"{size} times {out}/{size} rounds to less than {out}, so that a scale may lose a pixel"
+                )
+        elif Fraction(in_single(factor.numerator / factor.denominator)) < factor:
+            return Scales(why=f"{factor} rounds down, so that a scale may lose a pixel")
+    return scales
 
 
 def _comes_out(out: int, size: int) -> bool:
