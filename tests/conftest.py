@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 import onnxlint
+from tests.support.old_versions import too_old
 
 # The same examples on every run, however slow the machine; HYPOTHESIS_PROFILE=random looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
@@ -30,7 +31,8 @@ REPEATED = {"attacks", "test_against_sympy.py", "test_odd_models.py"}
 
 @pytest.hookimpl(trylast=True)  # after Hypothesis has marked its tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure no coverage in tests that repeat the same lines, which would take several times as long."""
+    """Skip what older packages cannot run; measure no coverage in tests that repeat the same lines, which would take several
+    times as long."""
     if config.pluginmanager.hasplugin("_cov"):
         # What runs when a module is imported is measured, even if a test without coverage would be the first to import it.
         for package in (onnxlint, onnxlint_rules):
@@ -40,6 +42,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("hypothesis") or not REPEATED.isdisjoint(item.path.parts):
             item.add_marker(pytest.mark.no_cover)
+        if why := too_old(item.nodeid.removeprefix("tests/")):
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="module")
