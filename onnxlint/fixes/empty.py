@@ -23,7 +23,8 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
     """
     known = {node.output() for node in original.nodes("Reshape") if _target(node) is not None}
     lost = {node.output() for node in original.nodes("Reshape") if node.attribute("allowzero", 0)}
-    if any(node.output() in lost and _may_hold_zero(result, node) for node in result.nodes("Reshape")):
+    reshaped = {node.output() for node in original.nodes("Reshape")} - lost
+    if any(node.output() not in reshaped and _may_hold_zero(result, node) for node in result.nodes("Reshape")):
         return True
     if any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape")):
         return True

@@ -376,7 +376,9 @@ def _softmax_13(node: onnx.NodeProto, place: Place) -> Replaced | None:
     else:
         target = place.fresh(f"{output}_shape")
         nodes.append((place.made(node, "Shape", [data], target), 13))
-    nodes.append((place.made(node, "Reshape", [done, target], output), 13))
+    # The flat value has another rank: a size of 0 is meant as such, and must not copy one of its sizes.
+    literal = {"allowzero": 1} if place.target >= 14 else {}
+    nodes.append((place.made(node, "Reshape", [done, target], output, **literal), 13))
     return nodes
 
 

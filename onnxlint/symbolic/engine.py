@@ -217,7 +217,7 @@ class Symbolic:
         """
         if self.is_positive(size):
             return True
-        if any(name in self.may_be_empty or is_made_up(name) for name in symbols(size)):
+        if isinstance(size, int) or any(name in self.may_be_empty or is_made_up(name) for name in symbols(size)):
             return False
         return not self._may_be_cut(size)
 
