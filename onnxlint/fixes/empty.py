@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxlint.symbolic.inference import exact_sizes
+from onnxlint.symbolic.reshapes import may_copy
 from onnxlint.symbolic.sizes import Size
 
 if TYPE_CHECKING:
@@ -19,8 +20,12 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
 
     Args:
         result: The fixed model, in a view that allows empty inputs.
-        original: The model as it was read.
+        original: The model as it was read, in such a view, too.
     """
+    computed = {node.output() for node in result.nodes("Reshape") if _target(node) is None}
+    symbolic = exact_sizes(original)
+    if any(node.output() not in computed and may_copy(node, symbolic) for node in original.nodes("Reshape")):
+        return True
     known = {node.output() for node in original.nodes("Reshape") if _target(node) is not None}
     lost = {node.output() for node in original.nodes("Reshape") if node.attribute("allowzero", 0)}
     reshaped = {node.output() for node in original.nodes("Reshape")} - lost

@@ -311,7 +311,8 @@ def _why_left(finding: Finding, failed: str, job: Job) -> str:
 
 
 def _has_minimum(model: Model, run: Run) -> bool:
-    return needs_elements(make_view(replace(model, proto=run.proto), allow_empty=True), make_view(model))
+    result = replace(model, proto=run.proto)
+    return needs_elements(make_view(result, allow_empty=True), make_view(model, allow_empty=True))
 
 
 def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str], has_minimum: bool) -> onnx.ModelProto:

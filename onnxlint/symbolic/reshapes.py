@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from onnxlint.symbolic.sizes import AnySize, TooComplexError, divide
+from onnxlint.graph.view import Node
+from onnxlint.symbolic.engine import Symbolic
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, divide
 
 NeverEmpty = Callable[[AnySize], bool]
 """Whether a proof may take it that a size is at least 1 (`Symbolic.is_never_empty`)."""
@@ -36,6 +38,20 @@ def constant_target(data: Sequence[AnySize], target: Sequence[object], is_never_
         return None
     copies = [data[i] if i < len(data) else 0 for i, number in enumerate(constant) if number == 0]
     return constant if -1 not in constant or all(map(is_never_empty, copies)) else None
+
+
+def may_copy(node: Node, symbolic: Symbolic) -> bool:
+    """Whether a computed size in a Reshape target may be 0 and then copies another size, with a -1 that makes up for it.
+
+    `[n * h, -1]` gives `[n, 0]` where h is 0.
+    """
+    value, data = symbolic.val(node, 1), symbolic.of(node, 0) or ()
+    if value is None or -1 not in value.numbers or node.attribute("allowzero", 0):
+        return False
+    return any(
+        isinstance(number, Size) and number not in data[i : i + 1] and not symbolic.is_never_empty(number)
+        for i, number in enumerate(value.numbers)
+    )
 
 
 class Step(NamedTuple):

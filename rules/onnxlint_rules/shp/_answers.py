@@ -15,6 +15,7 @@ from onnxlint.rulekit import (
     constant_target,
     exact_sizes,
     is_invented,
+    may_copy,
     reshape_steps,
     sizes_where,
     symbols,
@@ -119,6 +120,8 @@ def _of_reshape(operand: Operand, symbolic: Symbolic) -> Answer:
         return Answer(why=UNKNOWN)
     if node.attribute("allowzero", 0) and any(number == 0 for number in value.numbers):
         return Answer(why="it uses 0 for an axis without elements")
+    if may_copy(node, symbolic):
+        return Answer(why="a size in it that is 0 would copy another")
     target = constant_target(data or (), value.numbers, symbolic.is_never_empty)
     if target is not None:
         return Answer(target)
