@@ -37,7 +37,10 @@ EMPTYING = frozenset(
 """Operators that make maps without elements where their operands say so: `x[1:]` of a batch of 1."""
 
 WINDOWED = frozenset("AveragePool Conv ConvInteger ConvTranspose LpPool MaxPool QLinearConv".split())
-"""Operators whose maps have elements wherever the model runs: runtimes refuse a window that does not fit."""
+"""Operators whose maps have elements wherever the model runs: runtimes refuse a window that does not fit.
+
+onnxruntime does not refuse one of pooling: see `_pools_nothing`.
+"""
 
 
 class Operators(NamedTuple):
@@ -86,6 +89,23 @@ def _constant(graph: Graph, name: str) -> Value | None:
     if floating and constant.bits < 32:
         return None  # half precision rounds sizes above 2048
     return Value(tuple(map(number_of, constant.values)), constant.dims, floating)
+
+
+def _pools_nothing(node: Node) -> bool:
+    """Whether the window of a pooling is so much larger than a map of 1 that onnxruntime makes a map of 0 of it.
+
+    It divides what is left beside the window by the stride, rounds that towards 0, and adds 1.
+    """
+    kernel, auto = node.attribute("kernel_shape"), node.attribute("auto_pad", "NOTSET")
+    if "Pool" not in node.op or not isinstance(kernel, list) or auto in ("SAME_UPPER", "SAME_LOWER"):
+        return False
+    rank = len(kernel)
+    strides = node.attribute("strides") or [1] * rank
+    dilations = node.attribute("dilations") or [1] * rank
+    pads = node.attribute("pads") or [0] * (2 * rank)
+    if [len(given) if isinstance(given, list) else 0 for given in (strides, dilations, pads)] != [rank, rank, 2 * rank]:
+        return False
+    return any((kernel[i] - 1) * dilations[i] - pads[i] - pads[i + rank] >= strides[i] for i in range(rank))
 
 
 _NO_SIZES: dict[str, Sizes | None] = {}
@@ -297,9 +317,9 @@ class Symbolic:
             if name:
                 own = shapes[i] if shapes is not None and i < len(shapes) else None
                 known[name] = self.merge(own, self.view.onnx_inferred(graph, name)[1])
-        if op in WINDOWED:
+        if op in WINDOWED and not _pools_nothing(node):
             self._note_sizes(node, self._windowed)
-        elif op in EMPTYING:
+        elif op in EMPTYING or op in WINDOWED:
             self._note_sizes(node, self._cut)
         if op in self._valued:
             try:
