@@ -16,6 +16,7 @@ from onnxlint.cli.options import (
     WORK,
     ConfigOptions,
     EngineName,
+    Jobs,
     RuleOptions,
     argument,
     configs_of,
@@ -93,12 +94,7 @@ class Options(ConfigOptions, RuleOptions):
             panel=KNOWN,
         ),
     ] = None
-    jobs: Annotated[
-        int | None,
-        option(
-            "-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK
-        ),
-    ] = None
+    jobs: Jobs = None
     engine: EngineName = "local"
     cache_dir: Annotated[
         str | None,

@@ -15,9 +15,9 @@ from onnxlint.cli.options import (
     EXIT,
     OUTPUT,
     VERIFICATION,
-    WORK,
     ConfigOptions,
     EngineName,
+    Jobs,
     QuietOption,
     RuleOptions,
     UsageError,
@@ -167,12 +167,7 @@ class Options(ConfigOptions, RuleOptions, QuietOption):
     fail_on_change: Annotated[
         bool, option("--fail-on-change", help="exit with 1 if a model changed, as pre-commit expects", panel=EXIT)
     ] = False
-    jobs: Annotated[
-        int | None,
-        option(
-            "-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK
-        ),
-    ] = None
+    jobs: Jobs = None
     engine: EngineName = "local"
 
 

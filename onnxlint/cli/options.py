@@ -187,6 +187,12 @@ EngineName = Annotated[
 ]
 """Where work is done; see `onnxlint.lint.engines`."""
 
+Jobs = Annotated[
+    int | None,
+    option("-j", "--jobs", metavar="N", parser=number(0), help="worker processes (default: 0 = automatic)", panel=WORK),
+]
+"""Processes of this machine that models are shared out to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigOptions:

@@ -61,7 +61,7 @@ def attention(body: Body) -> None:
         scale = 1 / math.sqrt(queries.size)
     q = node.input(0)
     scaled = body.add("Mul", queries.name, body.floats(q, scale))
-    mode = node.integer("qk_matmul_output_mode", 0)
+    mode = node.attribute("qk_matmul_output_mode", 0)
     shown = [node.output(3) if mode == i else "" for i in range(4)]
     scores = body.add("MatMul", scaled, body.add("Transpose", keys.name, perm=[0, 1, 3, 2]), output=shown[0])
     softcap = float(node.attribute("softcap", 0.0) or 0.0)
@@ -94,7 +94,7 @@ def _by_heads(body: Body, i: int, attribute: str) -> _Heads:
         return _Heads(name, dims[1], _number(dims, 3), dims[2])
     if len(dims) != 3:
         raise CannotExpandError(f"its input {i} has rank {len(dims)}")
-    heads = body.node.integer(attribute, 0)
+    heads = body.node.attribute(attribute, 0)
     if heads < 1:
         raise CannotExpandError(f"it lacks {attribute}")
     width = _number(dims, 2)
@@ -142,7 +142,7 @@ def _masked(body: Body, scores: str, queries: _Heads, keys: _Heads) -> tuple[str
         scores = body.add("Where", mask, scores, lowest)
     elif mask:
         scores = body.add("Add", scores, mask)
-    left, right = (node.integer(f"{side}_window_size", -1) for side in ("left", "right"))
+    left, right = (node.attribute(f"{side}_window_size", -1) for side in ("left", "right"))
     if node.attribute("is_causal", 0):
         right = 0
     if valid:
@@ -225,7 +225,7 @@ def _softmax(body: Body, scores: str, may_be_blind: bool) -> str:
     """Weights of the keys; zeros for a query that sees none."""
     q = body.node.input(0)
     kind = body.dtype(q)
-    precision = body.node.integer("softmax_precision", 0) or kind
+    precision = body.node.attribute("softmax_precision", 0) or kind
     wide = scores if precision == kind else body.add("Cast", scores, to=precision)
     weights = body.add("Softmax", wide, axis=-1)
     if precision != kind:
@@ -247,11 +247,11 @@ def rotary_embedding(body: Body) -> None:
     dims = body.shape(x)
     is_flat = len(dims) == 3
     width = _number(dims, len(dims) - 1)
-    heads = node.integer("num_heads", 0)
+    heads = node.attribute("num_heads", 0)
     if width is None or (is_flat and heads < 1):
         raise CannotExpandError("the size of its heads is not known")
     size = width // heads if is_flat else width
-    turned = node.integer("rotary_embedding_dim", 0) or size
+    turned = node.attribute("rotary_embedding_dim", 0) or size
     # The tables are [batch, length, turned / 2], and x is [batch, length, heads, size] or [batch, heads, length, size].
     heads_axis = 2 if is_flat else 1
     tables = []

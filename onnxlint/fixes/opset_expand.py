@@ -95,7 +95,7 @@ def _expansion(node: Node, opset: int, version: int) -> Expansion | None:
     if node.op == "Shape" and version < 15 and (node.attribute("start", 0) or node.attribute("end") is not None):
         return _part_of_shape
     if node.op in ("Hardmax", "LogSoftmax", "Softmax") and version < 13 <= opset:
-        shape, axis = node.shape(0), node.integer("axis", -1)
+        shape, axis = node.shape(0), node.attribute("axis", -1)
         return None if axis == -1 or shape is None or axis == len(shape) - 1 else _along_an_axis
     if node.op == "GroupNormalization" and opset >= 21:
         return _group_normalization if version < 21 else None  # scale and bias are of channels since
@@ -104,7 +104,7 @@ def _expansion(node: Node, opset: int, version: int) -> Expansion | None:
 
 
 def _has_window(node: Node) -> bool:
-    return any(node.integer(f"{side}_window_size", -1) >= 0 for side in ("left", "right"))
+    return any(node.attribute(f"{side}_window_size", -1) >= 0 for side in ("left", "right"))
 
 
 # Normalizations
@@ -112,7 +112,7 @@ def _has_window(node: Node) -> bool:
 
 def _cast_for_sums(body: Body, name: str) -> tuple[str, bool]:
     """An input in the type in which it is summed up, and whether that is another one."""
-    stash = body.node.integer("stash_type", _FLOAT)
+    stash = body.node.attribute("stash_type", _FLOAT)
     kind = body.dtype(name)
     # float64 is not made less precise, as no runtime does.
     if kind in (stash, _DOUBLE):
@@ -154,7 +154,7 @@ def _layer_normalization(body: Body) -> None:
 
 def _axes_from(body: Body, name: str) -> list[int]:
     rank = body.rank(name)
-    axis = body.node.integer("axis", -1)
+    axis = body.node.attribute("axis", -1)
     return list(range(axis % rank, rank)) if rank else []
 
 
@@ -162,7 +162,7 @@ def _group_normalization(body: Body) -> None:
     """Each group is one channel of an InstanceNormalization; scale and bias follow."""
     x, scale, bias = (body.node.input(i) for i in range(3))
     rank = body.rank(x)
-    groups = body.node.integer("num_groups", 0)
+    groups = body.node.attribute("num_groups", 0)
     channels = body.shape(x)[1]
     if not isinstance(channels, int) or rank < 2:
         raise CannotExpandError("its number of channels is not known")
@@ -280,7 +280,7 @@ def _trilu(body: Body) -> None:
 
 def _split(body: Body) -> None:
     node = body.node
-    axis, count = node.integer("axis", 0), node.integer("num_outputs", 0)
+    axis, count = node.attribute("axis", 0), node.attribute("num_outputs", 0)
     if count < 1:
         raise CannotExpandError("its number of outputs is not known")
     dims = body.shape(node.input(0))
@@ -296,9 +296,9 @@ def _split(body: Body) -> None:
 
 def _part_of_shape(body: Body) -> None:
     node = body.node
-    start, end = node.integer("start", 0), node.attribute("end")
+    start, end = node.attribute("start", 0), node.attribute("end")
     if not isinstance(end, int | None):
-        raise CannotExpandError("its end is no whole number")
+        raise CannotExpandError("its attribute 'end' is not a whole number")
     shape, axis = body.add("Shape", node.input(0)), body.integers([0])
     last = body.integers([_ALL if end is None else end])
     body.end("Slice", shape, body.integers([start]), last, axis)
@@ -312,7 +312,7 @@ def _along_an_axis(body: Body) -> None:
     """With the axis last, where the older form means the same."""
     x = body.node.input(0)
     rank = body.rank(x)
-    axis = body.node.integer("axis", -1) % rank
+    axis = body.node.attribute("axis", -1) % rank
     swapped = [rank - 1 if i == axis else axis if i == rank - 1 else i for i in range(rank)]
     done = body.add(body.node.op, body.add("Transpose", x, perm=swapped), axis=-1)
     body.end("Transpose", done, perm=swapped)
@@ -322,7 +322,7 @@ def _tensor_scatter(body: Body) -> None:
     node = body.node
     cache, update, start = node.input(0), node.input(1), node.input(2)
     rank = body.rank(cache)
-    axis = node.integer("axis", -2) % rank if rank else 0
+    axis = node.attribute("axis", -2) % rank if rank else 0
     if axis == 0:
         raise CannotExpandError("it writes along the batch")
     length = body.size(update, axis)

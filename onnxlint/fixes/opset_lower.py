@@ -324,7 +324,7 @@ _COERCED = ("Hardmax", "LogSoftmax", "Softmax")
 def _along_last_axis(node: Node, message: onnx.NodeProto, fail: Any) -> None:
     from onnx import helper
 
-    axis, shape = node.integer("axis", -1), node.shape(0)
+    axis, shape = node.attribute("axis", -1), node.shape(0)
     if axis != -1 and (shape is None or axis != len(shape) - 1):
         raise fail("it changed in opset 13 for all axes but the last")
     for k in reversed([k for k, a in enumerate(message.attribute) if a.name == "axis"]):

@@ -80,7 +80,7 @@ def _axis(view: GraphView, node: Node, way: _Way) -> int:
     """The axis of the output that a Softmax computes along."""
     rank = len(way.axes)
     default = -1 if view.opset >= ONE_AXIS else 1
-    axis = node.integer("axis", default)
+    axis: int = node.attribute("axis", default)
     if not -rank <= axis < rank:
         raise Untraceable
     axis %= rank
@@ -130,7 +130,7 @@ def _equal(one: Sequence[int | str | None], other: Sequence[int | str | None]) -
 
 def _parts(graph: Graph, node: Node, way: _Way) -> list[_Way]:
     """The operands of a Concat, each a slice of the output."""
-    axis = node.integer("axis", 1) % len(way.axes)
+    axis = node.attribute("axis", 1) % len(way.axes)
     place = way.axes[axis]
     sizes = [(graph.shape(name) or (None,) * len(way.axes))[axis] for name in node.inputs]
     if place is None or way.part is not None:

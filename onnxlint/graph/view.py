@@ -77,11 +77,6 @@ class Node:
         """Value of an attribute, see `chosen`: int, float, str, list, TensorProto or GraphProto."""
         return chosen(self._held(), name, default)
 
-    def integer(self, name: str, default: int) -> int:
-        """A whole number among the attributes; the default where it is absent, or of another type, as SPC001 reports."""
-        value = self.attribute(name, default)
-        return value if isinstance(value, int) else default
-
     def attributes(self) -> dict[str, Any]:
         """Values of all attributes by name; cheaper than several calls of `attribute`."""
         return all_values(self.proto, self._held())
@@ -549,6 +544,8 @@ class GraphView:
     def without_claims(self) -> onnx.ModelProto:
         """A copy of the model whose declared shapes are gone, but for the inputs' (which are its contract)."""
         return without_claims(self.proto)
+
+    # Places
 
     def at(self, node: Node | None = None, value: str = "", graph: Graph | None = None) -> Location:
         """The location of a node, of a value (an input, output or initializer), or of the whole model."""

@@ -108,16 +108,7 @@ class Cluster:
     def each(
         self, call: Callable[..., Answer], jobs: Iterable[tuple[Any, ...]], *common: Any
     ) -> Iterator[Answer | None]:
-        """Results of a call for each job, in the order of the jobs; None where it ended its process again and again.
-
-        Args:
-            call: A function of a module; called with what is in common, and the job.
-            jobs: Arguments; taken as they are needed.
-            common: Arguments that are sent once.
-
-        Raises:
-            Exception: What a call raised.
-        """
+        """See `onnxlint.lint.engines.Spread`."""
         ray = self._ray
         task = ray.remote(num_cpus=1, max_retries=TRIES)(call)
         sent = [ray.put(one) for one in common]

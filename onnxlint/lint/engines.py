@@ -21,7 +21,16 @@ class Spread(Protocol):
     """Computes elsewhere, such as on a cluster."""
 
     def each(self, call: Callable[..., T], jobs: Iterable[tuple[Any, ...]], *common: Any) -> Iterator[T | None]:
-        """call(*common, *job) of each job, in their order; None where one ended its process again and again."""
+        """Results of a call for each job, in the order of the jobs; None where it ended its process (again and again).
+
+        Args:
+            call: A function of a module; called with what is in common, and the job.
+            jobs: Arguments; taken as they are needed.
+            common: Arguments that are sent once.
+
+        Raises:
+            Exception: What a call raised.
+        """
 
 
 def new_token() -> str:

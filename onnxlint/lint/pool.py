@@ -33,16 +33,7 @@ class WorkerPool:
     def each(
         self, call: Callable[..., Answer], jobs: Iterable[tuple[Any, ...]], *common: Any
     ) -> Iterator[Answer | None]:
-        """Results of a call for each job, in the order of the jobs; None where it ended its process.
-
-        Args:
-            call: A function of a module; called with what is in common, and the job.
-            jobs: Arguments; taken as they are needed.
-            common: Arguments that are sent once to each process.
-
-        Raises:
-            Exception: What a call raised.
-        """
+        """See `Spread`; a call that ended its process is not made again."""
         idle: list[_Worker] = []
         busy: dict[Connection[Any, Any], tuple[int, _Worker]] = {}
         done: dict[int, Answer | None] = {}

@@ -137,7 +137,7 @@ def _has_slices(symbolic: Symbolic, scan: Node) -> bool:
     if scan.graph.view.opset < 9:
         return True
     try:
-        count = scan.integer("num_scan_inputs", 0)
+        count = scan.attribute("num_scan_inputs", 0)
         sizes = symbolic.of(scan, len(scan.inputs) - count)
         return sizes is not None and symbolic.is_never_empty(sizes[scan_axis(scan, 0)])
     except MISUSE:

@@ -42,7 +42,7 @@ class FirstIteration(Symbolic):
             return self.of(node, i) if i > 1 else None  # the count and the condition come first
         if node.graph.view.opset < 9:
             return None  # inputs had a batch then
-        carried = len(node.inputs) - node.integer("num_scan_inputs", 0)
+        carried = len(node.inputs) - node.attribute("num_scan_inputs", 0)
         sizes = self.of(node, i)
         if i < carried or sizes is None:
             return sizes

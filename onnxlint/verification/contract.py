@@ -206,7 +206,7 @@ def _role(view: GraphView, name: str, dtype: str) -> tuple[str, int]:
 def _indexed(node: Node, value: str) -> int | None:
     """Size of the axis that a value is an index into; None if it is none, or the size is unknown."""
     if node.op in ("Gather", "GatherElements") and node.input(1) == value:
-        shape, axis = _shape(node, 0), node.integer("axis", 0)
+        shape, axis = _shape(node, 0), node.attribute("axis", 0)
     elif node.op == "OneHot" and node.input(0) == value:
         depth = node.constant(1)
         return None if depth is None or depth.size != 1 else int(depth.reshape(-1)[0])
@@ -241,7 +241,7 @@ def _hints(view: GraphView, inputs: Iterable[Input]) -> dict[str, int]:
                 continue
             axis, size = -1, None
             if node.op == "Conv" and len(shape) == len(one.dims) and isinstance(shape[1], int):
-                axis, size = 1, shape[1] * node.integer("group", 1)
+                axis, size = 1, shape[1] * node.attribute("group", 1)
             elif node.op == "MatMul" and len(shape) >= 2 and isinstance(shape[-2], int):
                 axis, size = len(one.dims) - 1, shape[-2]
             elif node.op == "Gemm" and not node.attribute("transA", 0) and len(shape) == 2:

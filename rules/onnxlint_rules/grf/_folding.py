@@ -92,10 +92,10 @@ def known_sizes(node: Node) -> list[int] | None:
     shape = node.shape(0)
     if shape is None:
         return None
-    start, end = node.attribute("start", 0), node.attribute("end")
-    if not isinstance(start, int) or not isinstance(end, int | None):
+    end = node.attribute("end")
+    if not isinstance(end, int | None):
         return None
-    sizes = shape[start:end]
+    sizes = shape[node.attribute("start", 0) : end]
     numbers = [size for size in sizes if isinstance(size, int)]
     return numbers if len(numbers) == len(sizes) else None
 

@@ -330,7 +330,7 @@ def _is_over_several_axes(node: Node) -> bool:
     if node.op == "Sigmoid" or node.graph.view.opset >= 13:
         return False
     shape = node.shape(0)
-    return shape is None or any(size != 1 for size in shape[node.integer("axis", 1) % len(shape) + 1 :])
+    return shape is None or any(size != 1 for size in shape[node.attribute("axis", 1) % len(shape) + 1 :])
 
 
 def _is_beside_others(graph: Graph, name: str) -> bool:
