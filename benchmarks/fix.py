@@ -20,6 +20,7 @@ import itertools
 import math
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -49,6 +50,8 @@ from onnxlint.verification.sizes import candidates, feeds_for
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "retinaface"
 CHAINS = ("SHP001", "SHP002", "SHP005", "SHP006")
+USUAL = 32
+"""What sizes of images are most often a multiple of."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,21 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     return f"exit code {done.returncode}: {lines[-1][:300]}"
 
 
-def run_tool(command: list[str], path: Path, target: Path, timeout: float) -> tuple[float, str]:
+def asked_of(path: Path) -> int:
+    """The multiple with which `onnxlint check` says that more of a model is fixed; the usual one where it names none."""
+    words = [sys.executable, "-m", "onnxlint", "check", str(path), "--isolated", "--exit-zero"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, errors="replace")
+    numbers = re.findall(r"with --multiple-of (\d+)", done.stdout)
+    return math.lcm(*map(int, numbers)) if numbers else USUAL
+
+
+def run_tool(command: list[str], path: Path, target: Path, asked: int, timeout: float) -> tuple[float, str]:
     """CPU seconds that a tool took for a model, and what it said where it failed."""
     target.unlink(missing_ok=True)
     started = cpu_of_children()
     try:
         done = subprocess.run(
-            [part.format(path, target) for part in command],
+            [part.format(path, target, asked) for part in command],
             capture_output=True,
             check=False,
             timeout=timeout,
@@ -249,8 +260,9 @@ the tools and say no more) over {models}.
 in onnxruntime without optimizations, at up to four sets of sizes (batch 1, 2 and 3), and for tools that promise all sizes
 also at batch 0 and at odd ones. A model that accepts none of these gets the sizes that its graph demands. *close* is
 within rtol 1e-3 and atol 1e-4, *fails* a result that does not run where the original does. `onnxlint` is
-`fix --multiple-of 32`, `(safe)` is `fix --allow-empty`, `(simplify)` is the former with `--simplify`. How often each rule
-fires is in [rule-statistics.md](rule-statistics.md).
+`fix --multiple-of 32`; `(asked)` takes the multiple with which `check` says that more is fixed, 32 where it names none;
+`(safe)` is `fix --allow-empty`; `(simplify)` is the first with `--simplify`. How often each rule fires is in
+[rule-statistics.md](rule-statistics.md).
 
 """
     return head.replace("\\\n", "") + tables(rows).rstrip() + f"\n\n{cost(rows)}\n{table_of_left(left)}"
@@ -293,7 +305,7 @@ def in_all(rows: Sequence[Row]) -> list[Row]:
 
 
 def tools(multiple_of: int) -> dict[str, list[str]]:
-    """Name → command line; {0} is the model, {1} the result."""
+    """Name → command line; {0} is the model, {1} the result, {2} the multiple that `check` asks for."""
     here = [
         sys.executable,
         "-m",
@@ -307,7 +319,11 @@ def tools(multiple_of: int) -> dict[str, list[str]]:
         "--exit-zero",
         "-q",
     ]
-    found = {"onnxlint": [*here, "--multiple-of", str(multiple_of)], "onnxlint (safe)": [*here, "--allow-empty"]}
+    found = {
+        "onnxlint": [*here, "--multiple-of", str(multiple_of)],
+        "onnxlint (asked)": [*here, "--multiple-of", "{2}"],
+        "onnxlint (safe)": [*here, "--allow-empty"],
+    }
     if find_spec("onnxsim") is not None:
         # Verified, because what onnxsim breaks has to be taken back.
         found["onnxlint (simplify)"] = [part for part in found["onnxlint"] if part != "--no-verify"] + ["--simplify"]
@@ -319,11 +335,12 @@ def tools(multiple_of: int) -> dict[str, list[str]]:
     return found
 
 
-def shapes_of(model: onnx.ModelProto) -> list[tuple[bool, dict[str, int]]]:
-    """Sizes for the symbols of a model's inputs: four sets where there are any, and three for results that promise all.
+def shapes_of(model: onnx.ModelProto, multiples: Iterable[int]) -> list[tuple[int, dict[str, int]]]:
+    """Sizes for the symbols of a model's inputs: four sets for each multiple, and three for results that promise all.
 
     Returns:
-        Whether only results that promise all sizes are compared there, and symbol → size.
+        What the sizes of images are a multiple of, 1 where only results that promise all sizes are compared, and
+        symbol → size.
     """
     free: dict[str, str] = {}
     for value in model.graph.input:
@@ -333,17 +350,18 @@ def shapes_of(model: onnx.ModelProto) -> list[tuple[bool, dict[str, int]]]:
                 kind = "batch" if axis == 0 else "space" if len(dims) >= 4 else "length"
                 free.setdefault(dim.dim_param or f"{value.name}[{axis}]", kind)
     if not free:
-        return [(False, {})]
-    sets = ((2, (64, 96), 12), (3, (128, 64), 16), (1, (96, 160), 24), (2, (192, 128), 7))
+        return [(0, {})]
+    sets = ((2, (2, 3), 12), (3, (4, 2), 16), (1, (3, 5), 24), (2, (6, 4), 7))
     others = ((0, (64, 96), 12), (1, (97, 131), 13), (3, (75, 61), 5))
+    of_multiples = [(n, (batch, (n * a, n * b), length)) for n in multiples for batch, (a, b), length in sets]
     out = []
-    for is_other, (batch, space, length) in [*((False, one) for one in sets), *((True, one) for one in others)]:
+    for multiple, (batch, space, length) in [*of_multiples, *((1, one) for one in others)]:
         spaces = iter(space * len(free))
         sizes = {
             name: batch if kind == "batch" else next(spaces) if kind == "space" else length
             for name, kind in free.items()
         }
-        out.append((is_other, sizes))
+        out.append((multiple, sizes))
     return out
 
 
@@ -400,22 +418,19 @@ def feeds_of(model: onnx.ModelProto, sizes: dict[str, int], path: Path) -> dict[
     return feeds
 
 
-def promises_all(tool: str) -> bool:
-    """Whether a tool's results have to be right at all sizes, 0 included, and not only where a stated condition holds."""
-    return tool not in ("onnxlint", "onnxlint (simplify)")
-
-
-def cases_of(model: onnx.ModelProto, path: Path, reference: Any) -> Iterator[tuple[bool, dict[str, Any], list[Any]]]:
-    """What a model gives for inputs that it accepts: for all results or for those that promise all sizes, feeds, outputs."""
+def cases_of(
+    model: onnx.ModelProto, path: Path, reference: Any, multiples: Iterable[int]
+) -> Iterator[tuple[int, dict[str, Any], list[Any]]]:
+    """What a model gives for inputs that it accepts: what their sizes are a multiple of (`shapes_of`), feeds, outputs."""
     accepted = False
-    for is_other, sizes in shapes_of(model):
+    for multiple, sizes in shapes_of(model, multiples):
         try:
             feeds = feeds_of(model, sizes, path)
             wanted = reference.run(None, feeds)
         except Exception:
             continue  # a size that the original does not accept
-        accepted = accepted or not is_other
-        yield is_other, feeds, wanted
+        accepted = accepted or multiple != 1
+        yield multiple, feeds, wanted
     if accepted:
         return
     ran = 0
@@ -424,7 +439,7 @@ def cases_of(model: onnx.ModelProto, path: Path, reference: Any) -> Iterator[tup
             wanted = reference.run(None, feeds)
         except Exception:
             continue
-        yield False, feeds, wanted
+        yield 0, feeds, wanted
         ran += 1
         if ran == 4:
             return
@@ -440,8 +455,11 @@ def verdict_of(wanted: list[Any], got: list[Any]) -> str:
     return "close" if all(np.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in pairs) else "differs"
 
 
-def compare(original: Path, results: dict[str, Path]) -> dict[str, str]:
-    """Tool → `equal`, `close`, `differs`, `fails` or `not run`, over all inputs on which the original runs."""
+def compare(original: Path, results: dict[str, Path], promised: dict[str, int]) -> dict[str, str]:
+    """Tool → `equal`, `close`, `differs`, `fails` or `not run`, over all inputs on which the original runs.
+
+    A tool that is in `promised` is compared at multiples of its number, any other at all sizes, 0 included.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -460,9 +478,9 @@ def compare(original: Path, results: dict[str, Path]) -> dict[str, str]:
         except Exception:
             verdicts[tool] = "fails"
     order = ["not run", "equal", "close", "differs", "fails"]
-    for is_other, feeds, wanted in cases_of(model, original, reference):
+    for multiple, feeds, wanted in cases_of(model, original, reference, sorted(set(promised.values()) or {USUAL})):
         for tool, session in sessions.items():
-            if is_other and not promises_all(tool):
+            if tool in promised and multiple % promised[tool] != 0:
                 continue
             try:
                 verdict = verdict_of(wanted, session.run(None, feeds))
@@ -474,23 +492,27 @@ def compare(original: Path, results: dict[str, Path]) -> dict[str, str]:
 
 def target_of(tool: str) -> str:
     """Name of the file that a tool writes."""
-    return f"{tool.split()[0]}{len(tool)}.onnx"
+    return f"{tool.replace(' ', '_')}.onnx"
 
 
-def rows_of(path: Path, commands: dict[str, list[str]], folder: Path, timeout: float, runs: bool) -> list[Row]:
+def rows_of(
+    path: Path, commands: dict[str, list[str]], multiple_of: int, folder: Path, timeout: float, runs: bool
+) -> list[Row]:
     """Run every tool on one model."""
     before = count(path)
+    asked = asked_of(path) if "onnxlint (asked)" in commands else multiple_of
+    promised = {"onnxlint": multiple_of, "onnxlint (asked)": asked, "onnxlint (simplify)": multiple_of}
     seconds = dict.fromkeys(("original", *commands), 0.0)
     results: dict[str, Path] = {}
     for tool, command in commands.items():
         target = folder / target_of(tool)
-        seconds[tool], said = run_tool(command, path, target, timeout)
+        seconds[tool], said = run_tool(command, path, target, asked, timeout)
         if said:
             print(f"{path}: {tool}: {said}", file=sys.stderr, flush=True)
         if target.exists():
             results[tool] = target
     verdicts = dict.fromkeys(commands, "no file") | dict.fromkeys(results, "")
-    verdicts |= compare(path, results) if runs else {}
+    verdicts |= compare(path, results, {tool: n for tool, n in promised.items() if tool in results}) if runs else {}
     return [
         Row(path.stem, tool, count(results[tool]) if tool in results else before, spent, verdicts.get(tool, ""))
         for tool, spent in seconds.items()
@@ -501,7 +523,7 @@ def main() -> int:
     """Run every tool on every model and print the table, or write the page of earlier tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--multiple-of", type=int, default=32)
+    parser.add_argument("--multiple-of", type=int, default=USUAL)
     parser.add_argument("--tools", nargs="+", help="names of the tools to run, as in the table")
     parser.add_argument("--no-run", action="store_true", help="do not compare outputs")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one tool on one model")
@@ -536,7 +558,7 @@ def main() -> int:
         for path in paths:
             if time.monotonic() - begun > options.minutes * 60:
                 break
-            made_rows = rows_of(path, commands, Path(folder), options.timeout, not options.no_run)
+            made_rows = rows_of(path, commands, options.multiple_of, Path(folder), options.timeout, not options.no_run)
             print(*made_rows, sep="\n", flush=True)
             rows += made_rows
             if "onnxlint" in commands and (fixed := Path(folder) / target_of("onnxlint")).exists():
