@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from onnxlint.difference.constants import Constant, raw_bytes, type_text
 from onnxlint.difference.result import Change, Detail, WeightChange, Weights
 from onnxlint.errors import OnnxlintError
+from onnxlint.model.limits import usable_cores
 
 PIECE = 1 << 20
 """Elements that are compared at a time."""
@@ -95,7 +95,7 @@ def _distances(pairs: Sequence[Pair]) -> Iterable[_Distance]:
     """The distance of each pair, on all cores: NumPy lets other threads run while it computes."""
     if sum(pair[0].elements for pair in pairs) < PIECE:
         return [_distance(pair) for pair in pairs]
-    with ThreadPoolExecutor(min(len(pairs), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(pairs), usable_cores())) as pool:
         return list(pool.map(_distance, pairs))
 
 

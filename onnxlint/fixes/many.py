@@ -13,8 +13,7 @@ from onnxlint.lint.engines import Spread, check_engine, make_cluster
 from onnxlint.lint.files import STDIN, find_models
 from onnxlint.lint.finding import FileError
 from onnxlint.lint.pool import WorkerPool
-from onnxlint.lint.workers import usable_cores
-from onnxlint.model.limits import AVAILABLE, Budget, available_memory
+from onnxlint.model.limits import AVAILABLE, Budget, available_memory, usable_cores
 from onnxlint.text import printable
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from onnxlint.lint.finding import CheckResult, FileError, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Rule
 from onnxlint.lint.selection import Selection, check_selectors, ignored_rules, select
-from onnxlint.lint.workers import Job, usable_cores
+from onnxlint.lint.workers import Job
+from onnxlint.model.limits import usable_cores
 from onnxlint.store.urls import without_secrets
 from onnxlint.text import counted, printable
 

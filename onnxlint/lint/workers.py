@@ -132,13 +132,6 @@ def prepare_worker() -> None:
     gc.freeze()  # what the parent had imported stays: looking through it would copy its pages
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _check_alone(path: str, plan: Plan) -> CheckResult:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool

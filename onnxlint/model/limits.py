@@ -28,6 +28,11 @@ FOR_INPUTS = 512
 as large as its input."""
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Budget(NamedTuple):
     """What a runtime may take for a model, by the bytes of the model's files.
 

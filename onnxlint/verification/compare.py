@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.view import GraphView
+from onnxlint.model.limits import usable_cores
 from onnxlint.model.skeleton import Model, open_model, walk_tensors
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
@@ -224,5 +225,4 @@ MOST_THREADS = 8
 
 
 def _threads() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_THREADS)
+    return min(usable_cores(), MOST_THREADS)

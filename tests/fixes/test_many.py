@@ -11,7 +11,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.many import Destination, Result, exit_code, fix_many
 from onnxlint.fixes.options import FixOptions
 from onnxlint.lint.configuration import Configs, Settings
-from onnxlint.lint.workers import usable_cores
+from onnxlint.model.limits import usable_cores
 
 DIRTY = """
 <ir_version: 8, opset_import: ["": 17]>
