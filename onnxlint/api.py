@@ -422,6 +422,7 @@ def deploy(
     task: str | None = None,
     labels: _Path | None = None,
     detection: Mapping[str, Any] | None = None,
+    assume: Iterable[str] = (),
     multiple_of: int | None = 32,
     concat_heads: bool = True,
     drop_output_activations: bool = True,
@@ -455,6 +456,7 @@ def deploy(
         task: How the outputs are evaluated, as for `compare`; None with labels: the outputs tell.
         labels: As for `compare`; a list of classes also gives the samples their names.
         detection: As for `compare`.
+        assume: As for `fix`; the size of the images has to fit.
         multiple_of: Height and width of images are multiples of this, as far as the recipe's size is; None: assume
             nothing.
         concat_heads: Whether detection heads are joined into one output.
@@ -492,7 +494,7 @@ def deploy(
         path,
         _names(to),
         _image_options(images, recipe, shapes),
-        FixOptions(request, multiple_of=multiple_of),
+        FixOptions(request, _names(assume), multiple_of),
         ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools)),
         CompareOptions(task, _text(labels), detection or {}, layers, suggest, _names(fail_if), threads),
         ExportOptions(weights=_text(weights), arguments=dict(arguments or {}), trust=trust),

@@ -74,6 +74,15 @@ class Options(
         str | None,
         option("--labels", metavar="FILE", help="names of the classes, or ground-truth labels", panel=TASK),
     ] = None
+    assume: Annotated[
+        list[str] | None,
+        option(
+            "--assume",
+            metavar="COND",
+            help="allow fixes exact under a condition: 'H%28==0,W%28==0'",
+            panel=CHANGES,
+        ),
+    ] = None
     multiple_of: Annotated[
         int,
         option(
@@ -149,7 +158,7 @@ def _deployed(options: Options, progress: Progress) -> Deployment:
         options.model,
         split(options.to),
         ImageOptions(chosen.images, chosen.recipe, input_shapes(options.input_shape), chosen.noted),
-        FixOptions(request, multiple_of=options.multiple_of or None),
+        FixOptions(request, split(options.assume), options.multiple_of or None),
         ConvertOptions(
             options.method or chosen.method or "auto",
             options.mixed,

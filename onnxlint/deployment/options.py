@@ -27,7 +27,7 @@ class Options:
         recipe: How images become the input, as the user gave it.
         shapes: Input → whole shape.
         fixing: What is fixed beside what is exact for every input; `multiple_of` holds as far as the recipe's size is such
-            a multiple.
+            a multiple, `assumptions` have to.
         converting: How targets are made.
         comparing: Contents of the comparison, and how outputs are evaluated.
         config, isolated: Where the configuration comes from.

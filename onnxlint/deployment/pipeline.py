@@ -187,6 +187,7 @@ class _Pipeline:
         wanted = self.options.fixing.request
         fixes = steps.Fixes(
             multiple_of=shared_multiple(self.options.fixing.multiple_of, self.recipe),
+            assumptions=self.options.fixing.assumptions,
             concat_heads=wanted.concat_heads is not None and "OUT001" in codes,
             drop_output_activations=wanted.drop_output_activations,
         )

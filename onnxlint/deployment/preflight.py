@@ -17,6 +17,7 @@ from onnxlint.deployment.options import Options
 from onnxlint.deployment.samples.writing import require_jinja
 from onnxlint.deployment.steps import targets_of
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.conditions import read_assumption, require_fitting
 from onnxlint.images.recipe import PRESETS, ImageSet, Recipe
 from onnxlint.images.sizes import recipe_for, require_values
 from onnxlint.model.skeleton import Model, external_files, open_model
@@ -57,6 +58,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     known = _known_recipe(model, options)
     images = options.images
     recipe = recipe_for(model, known, options.shapes, reads_images=images is not None and images.arrays is None)
+    require_fitting(model.proto, options.fixing.assumptions, _sizes(model, recipe, options))
     job = Job(
         recipe,
         images,
@@ -72,6 +74,17 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     return recipe
 
 
+def _sizes(model: Model, recipe: Recipe, options: Options) -> dict[str, Sequence[int]]:
+    """Input → its shape, where that is known: given, or the size of images with 1 for the rest."""
+    known: dict[str, Sequence[int]] = dict(options.shapes)
+    main = make_view(model).main
+    for name in main.data_inputs:
+        shape = main.shape(name) or ()
+        if name not in known and len(shape) == 4 and recipe.size is not None:
+            known[name] = (1, recipe.channels, *recipe.size[::-1])
+    return known
+
+
 def preflight_network(network: Any, to: Sequence[str], options: Options) -> None:
     """Find out what would fail after the export of a network, as far as that can be known before.
 
@@ -80,6 +93,8 @@ def preflight_network(network: Any, to: Sequence[str], options: Options) -> None
     """
     targets = targets_of(to)
     require_jinja()
+    for text in options.fixing.assumptions:
+        read_assumption(text)
     _require_images(targets, options)
     recipe, images = options.recipe, options.images
     if images is not None and images.arrays is None and options.comparing.task != "detection":

@@ -96,6 +96,7 @@ class Fixes:
     """Which fixes are applied beside the safe ones."""
 
     multiple_of: int | None
+    assumptions: tuple[str, ...]
     concat_heads: bool
     drop_output_activations: bool
 
@@ -113,7 +114,7 @@ def fix_model(path: str, fixed: str, fixes: Fixes, options: Options, step: OpenS
     request = Request(
         concat_heads=() if fixes.concat_heads else None, drop_output_activations=fixes.drop_output_activations
     )
-    wanted = FixOptions(request, multiple_of=fixes.multiple_of)
+    wanted = FixOptions(request, fixes.assumptions, fixes.multiple_of)
     configs = options.configs()
     try:
         done = fix_path(path, configs, wanted, report_step)

@@ -47,6 +47,42 @@ def multiples_in(clauses: Iterable[str]) -> dict[str, int]:
     return dict(condition for clause in strictest(clauses) if (condition := read_clause(clause)) is not None)
 
 
+def read_assumption(text: str) -> tuple[str, int]:
+    """The symbol of a condition that the user gave, and the number that it is a multiple of.
+
+    Raises:
+        OnnxlintError: It is malformed.
+    """
+    parsed = read_clause(text)
+    if parsed is None:
+        raise OnnxlintError(f"{_shown(text)}: write it as 'H % 32 == 0', with a number from 1 to {MAX_MULTIPLE}")
+    return parsed
+
+
+def _shown(assumption: str) -> str:
+    return f"--assume {brief(assumption, MAX_SHOWN)!r}"
+
+
+def require_fitting(proto: onnx.ModelProto, assumptions: Sequence[str], sizes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse conditions that the sizes that a model is used at do not meet.
+
+    Args:
+        proto: The model.
+        assumptions: As for `noted_multiples`.
+        sizes: Input → its shape, as it will be.
+
+    Raises:
+        OnnxlintError: A condition is malformed, about a size that no input has, or not met.
+    """
+    view = make_view(Model("", proto, 0))
+    for text in assumptions:
+        multiples = noted_multiples(proto, [text])
+        for name, shape in sizes.items():
+            for dim, size in zip(view.main.shape(name) or (), shape, strict=False):
+                if isinstance(dim, str) and size % multiples.get(dim, 1) != 0:
+                    raise OnnxlintError(f"{_shown(text)}: input {brief(name)!r} will have {brief(dim)} = {size}")
+
+
 def noted_multiples(
     proto: onnx.ModelProto, assumptions: Sequence[str] = (), multiple_of: int | None = None
 ) -> dict[str, int]:
@@ -75,14 +111,11 @@ def noted_multiples(
     if multiple_of is not None:
         add(sizes.spatial, multiple_of)
     for text in assumptions:
-        shown = f"--assume {brief(text, MAX_SHOWN)!r}"
-        parsed = read_clause(text)
-        if parsed is None:
-            raise OnnxlintError(f"{shown}: write it as 'H % 32 == 0', with a number from 1 to {MAX_MULTIPLE}")
+        parsed = read_assumption(text)
         found = sizes.named(parsed[0])
         if not found:
             there = listed(map(brief, sizes.symbols), 12) if sizes.symbols else "none"
-            raise OnnxlintError(f"{shown}: no input has a free size {brief(parsed[0])!r}; free sizes: {there}")
+            raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(parsed[0])!r}; free sizes: {there}")
         add(found, parsed[1])
     for text in known.split(" and "):
         parsed = read_clause(text)

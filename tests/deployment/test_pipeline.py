@@ -302,6 +302,60 @@ def test_a_missing_shape_is_said_before_anything_is_made(place: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Halves a map of patches of 14 pixels, and doubles it to the size that it had: a factor of 2 only if H % 28 == 0."""
+    path = tmp_path_factory.mktemp("patches") / "net.onnx"
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[1,3,H,W] image) => (float[1,3,h,w] map)
+        <int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}, float[0] none = {}> {
+            p = MaxPool <kernel_shape = [14, 14], strides = [14, 14]> (image)
+            c = MaxPool <kernel_shape = [1, 1], strides = [2, 2]> (p)
+            all = Shape (p)
+            size = Slice (all, two, four)
+            of = Shape (c)
+            first = Slice (of, zero, two)
+            sizes = Concat <axis = 0> (first, size)
+            map = Resize <mode = "nearest"> (c, none, none, sizes)
+        }
+        """
+    )
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("assume", "sizes"), [((), 1), (("H % 28 == 0", "W % 28 == 0"), 0), (("H%56==0,W%28==0",), 0)])
+def test_conditions_are_assumed(patches: Path, tmp_path: Path, assume: tuple[str, ...], sizes: int) -> None:
+    recipe = Recipe(size=(84, 56), mean=(127.5,) * 3, norm=(1 / 128,) * 3, pixel="RGB")
+    flat = [part for text in assume for part in text.split(",")]
+    done = deploy(patches, recipe=recipe, assume=flat, isolated=True, out_dir=str(tmp_path / "out"))
+    assert done.ok
+    nodes = onnx.load(tmp_path / "out" / "net.onnx").graph.node
+    assert sum(node.op_type == "Resize" and len(node.input) > 3 and node.input[3] != "" for node in nodes) == sizes
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("H % 32 == 0", "--assume 'H % 32 == 0': input 'image' will have H = 56"),
+        ("W%56==0", "--assume 'W%56==0': input 'image' will have W = 84"),
+        ("depth % 2 == 0", "--assume 'depth % 2 == 0': no input has a free size 'depth'; free sizes: H, W"),
+        ("H > 3", "--assume 'H > 3': write it as 'H % 32 == 0'"),
+    ],
+)
+def test_a_condition_that_does_not_hold_is_refused_at_once(
+    patches: Path, tmp_path: Path, condition: str, said: str
+) -> None:
+    out = tmp_path / "out"
+    words = ["deploy", str(patches), "--shape", "1,3,56,84", "--assume", condition, "--isolated", "--out-dir", str(out)]
+    done = onnxlint(*words)
+    assert done.code == 2
+    assert said in done.err
+    assert not out.exists()
+
+
 def test_it_does_not_replace_the_original(place: Path) -> None:
     before = (place / "net.onnx").read_bytes()
     with pytest.raises(OnnxlintError, match="would replace the original"):
