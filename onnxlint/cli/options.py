@@ -335,7 +335,12 @@ class ImageOptions:
     ] = None
     shape: Annotated[
         str | None,
-        option("--shape", metavar="W,H,C", help="input size: 640,640,3 (default: the model's own)", panel=IMAGES),
+        option(
+            "--shape",
+            metavar="W,H,C",
+            help="input size: 640,640,3 or 1,3,640,640 (default: the model's own)",
+            panel=IMAGES,
+        ),
     ] = None
 
 

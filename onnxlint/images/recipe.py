@@ -148,7 +148,11 @@ def make_recipe(
     pixel: str | None = None,
     resize: str | None = None,
 ) -> Recipe:
-    """A recipe from command line words (`shape` is ncnn2table's width,height,channels). Raises OnnxlintError."""
+    """A recipe from command line words; `shape` is ncnn2table's width,height,channels, or 1,channels,height,width.
+
+    Raises:
+        OnnxlintError: A word is wrong, or they do not go together.
+    """
     if preset is not None and preset not in PRESETS:
         near = did_you_mean(preset, PRESETS, choices(sorted(PRESETS)))
         raise OnnxlintError(f"--preset: no preset is called {printable(preset)!r}{near}")
@@ -167,11 +171,15 @@ def make_recipe(
         recipe = replace(recipe, resize=ways[resize])
     if shape is not None:
         dims = parse_numbers(shape, "--shape")
+        if len(dims) == 4 and dims[0] == 1:  # batch,channels,height,width, as networks have it
+            dims = dims[:0:-1]
         if len(dims) not in (2, 3) or any(d != int(d) or not 0 < d < 65536 for d in dims):
             raise OnnxlintError(printable(f"--shape: '{shape}' should be width,height,channels, such as 640,640,3"))
         recipe = replace(recipe, size=(int(dims[0]), int(dims[1])), suggested=False)
         if len(dims) == 3 and dims[2] != recipe.channels:
             way = {1: "; use --pixel GRAY", 3: "; use --pixel BGR or RGB"}.get(int(dims[2]), "")
+            if dims[0] == recipe.channels:
+                way = f"; the order is width,height,channels: {dims[2]:.0f},{dims[1]:.0f},{dims[0]:.0f}"
             raise OnnxlintError(
                 f"--shape: {int(dims[2])} channels do not go with --pixel {recipe.pixel}, which has "
                 f"{recipe.channels}{way}"

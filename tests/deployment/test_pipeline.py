@@ -341,7 +341,7 @@ def test_conditions_are_assumed(patches: Path, tmp_path: Path, assume: tuple[str
     [
         ("H % 32 == 0", "--assume 'H % 32 == 0': input 'image' will have H = 56"),
         ("W%56==0", "--assume 'W%56==0': input 'image' will have W = 84"),
-        ("depth % 2 == 0", "--assume 'depth % 2 == 0': no input has a free size 'depth'; free sizes: H, W"),
+        ("depth % 2 == 0", "--assume 'depth % 2 == 0': no input has a free size 'depth'; free sizes: H and W"),
         ("H > 3", "--assume 'H > 3': write it as 'H % 32 == 0'"),
     ],
 )

@@ -82,6 +82,7 @@ def test_words_of_ncnn2table() -> None:
     recipe = rec.make_recipe(mean="[104,117,123]", norm="1/128, 1/128,1/128", shape="[640,480,3]", pixel="bgr")
     assert recipe == rec.Recipe((640, 480), (104.0, 117.0, 123.0), (1 / 128,) * 3, "BGR", "stretch")
     assert rec.make_recipe(preset="imagenet", shape="64,64").size == (64, 64)
+    assert rec.make_recipe(shape="1,3,480,640").size == (640, 480)
     assert set(rec.PRESETS) == {"facenet", "imagenet", "retinaface", "ssd"}
 
 
@@ -211,3 +212,5 @@ def test_numbers_that_cost_no_time(text: str) -> None:
 def test_the_way_out_of_a_wrong_number_of_channels() -> None:
     with pytest.raises(OnnxlintError, match="use --pixel GRAY"):
         rec.make_recipe(shape="32,32,1")
+    with pytest.raises(OnnxlintError, match=r"the order is width,height,channels: 64,32,3"):
+        rec.make_recipe(shape="3,32,64")
