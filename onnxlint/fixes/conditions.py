@@ -111,12 +111,12 @@ def noted_multiples(
     if multiple_of is not None:
         add(sizes.spatial, multiple_of)
     for text in assumptions:
-        parsed = read_assumption(text)
-        found = sizes.named(parsed[0])
+        symbol, number = read_assumption(text)
+        found = sizes.named(symbol)
         if not found:
             there = listed(map(brief, sizes.symbols), 12) if sizes.symbols else "none"
-            raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(parsed[0])!r}; free sizes: {there}")
-        add(found, parsed[1])
+            raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(symbol)!r}; free sizes: {there}")
+        add(found, number)
     for text in known.split(" and "):
         parsed = read_clause(text)
         if parsed is not None:
