@@ -276,8 +276,10 @@ class _Reader(threading.Thread):
         started = time.monotonic()
         if not self._says_something.wait(min(seconds, LOADING) + GRACE):
             return False
+        deadline = started + seconds + GRACE
+        self.join(max(0.0, deadline - time.monotonic()))  # `Popen.wait` with a time looks only every 50 ms
         try:
-            self._process.wait(max(0.0, seconds + GRACE - (time.monotonic() - started)))
+            self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             return False
         return True
