@@ -25,6 +25,12 @@ MAX_EXTERNAL_VECTOR = 2**24
 _HIDDEN = "onnxlint.hidden"
 """Input that stands for operands that inference must not see."""
 
+_SIZES = "onnxlint.sizes"
+"""Input that stands for sizes of results that inference would get wrong."""
+
+_EXPAND = 8
+"""The first opset that has Expand."""
+
 
 class OnnxInference(NamedTuple):
     """What `onnx.shape_inference` says about a model.
@@ -42,12 +48,13 @@ class OnnxInference(NamedTuple):
     stopped: bool = False
 
 
-def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxInference:
+def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = (), disputed: Iterable[int] = ()) -> OnnxInference:
     """Infer shapes in a child process.
 
     Args:
         proto: The model; it is copied, and declared shapes of computed values are ignored.
         hide: (node of the main graph, operand) of operands that inference is not to see.
+        disputed: Nodes of the main graph whose first result gets its type, and no sizes.
     """
     from onnxlint.model.native import OutOfLimits, infer_shapes
 
@@ -57,6 +64,14 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = ()) -> OnnxI
         bare.graph.node[i].input[operand] = _HIDDEN
     if hidden:
         bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = ElementType.FLOAT
+    opset = next((entry.version for entry in bare.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    unsized = [bare.graph.node[i] for i in disputed] if opset >= _EXPAND else []
+    for node in unsized:
+        node.op_type = "Expand"
+        node.input[:] = [node.input[0], _SIZES]
+        del node.output[1:], node.attribute[:]
+    if unsized:
+        bare.graph.input.add(name=_SIZES).type.tensor_type.elem_type = ElementType.INT64
     data = bare.SerializeToString()
     refused, error_line = False, ""
     # Strict first: it costs the same, and for models that it accepts it finds the same. What it refuses is malformed.

@@ -15,6 +15,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.graph.attributes import all_values, chosen, first_values, nested_graphs
 from onnxlint.graph.constants import Numbers, array_of, constant_holder, numbers_of
 from onnxlint.graph.dims import Shape, is_invented, type_of
+from onnxlint.graph.disputed import disputed_nodes, rounding_resizes
 from onnxlint.graph.location import Location
 from onnxlint.graph.onnx_inference import GRAPH_OPS, OnnxInference, infer, without_claims
 from onnxlint.graph.order import nearest_outputs, topological_order
@@ -451,14 +452,7 @@ class GraphView:
 
     @cached_property
     def _rounding_resizes(self) -> list[tuple[int, int]]:
-        """(node of the main graph, its input) of each scale like 0.7: onnx's inference and runtimes round it differently."""
-        found = []
-        for node in self.nodes("Resize", "Upsample"):
-            index = 2 if node.op == "Resize" and self.opset >= 11 else 1
-            scales = node.numbers(index) if node.graph is self.main else None
-            if scales is not None and scales.kind == "f" and any(s * 64 % 1 for s in scales.values):
-                found.append((node.index, index))
-        return found
+        return rounding_resizes(self)
 
     def onnx_inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:
         """(element type, shape) of a value as `onnx.shape_inference` finds them, without the file's claims."""
@@ -504,7 +498,7 @@ class GraphView:
 
     @cached_property
     def _inference(self) -> OnnxInference:
-        return infer(self.proto, self._rounding_resizes)
+        return infer(self.proto, self._rounding_resizes, disputed_nodes(self))
 
     @cached_property
     def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:

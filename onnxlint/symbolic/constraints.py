@@ -10,7 +10,7 @@ from typing import NamedTuple
 from onnxlint.graph.view import GraphView, Node
 from onnxlint.symbolic.demands import Demand, demands
 from onnxlint.symbolic.inference import exact_sizes
-from onnxlint.symbolic.sizes import AnySize, Floor, Size, TooComplexError, is_made_up, substitute, symbols
+from onnxlint.symbolic.sizes import AnySize, Floor, Size, TooComplexError, Truncated, is_made_up, substitute, symbols
 
 MAX_SIZE = 2**31
 """Sizes beyond this are not looked for."""
@@ -244,7 +244,7 @@ def _reduced(size: AnySize) -> AnySize:
     shared = Counter(size.terms[0][0])
     for factors, _ in size.terms[1:]:
         shared &= Counter(factors)
-    common = list(shared.elements())
+    common = [factor for factor in shared.elements() if not isinstance(factor, Truncated)]
     if not common:
         return size
     result: AnySize = 0

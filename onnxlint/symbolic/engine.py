@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from onnxlint.graph.dims import Shape, is_invented
+from onnxlint.graph.disputed import SAME
 from onnxlint.graph.onnx_inference import GRAPH_OPS
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import is_placeholder
@@ -15,7 +16,9 @@ from onnxlint.symbolic.sizes import (
     AnySize,
     Size,
     TooComplexError,
+    counts_windows,
     divide,
+    in_floors,
     is_made_up,
     lower_bound,
     substitute,
@@ -97,7 +100,7 @@ def _pools_nothing(node: Node) -> bool:
     It divides what is left beside the window by the stride, rounds that towards 0, and adds 1.
     """
     kernel, auto = node.attribute("kernel_shape"), node.attribute("auto_pad", "NOTSET")
-    if "Pool" not in node.op or not isinstance(kernel, list) or auto in ("SAME_UPPER", "SAME_LOWER"):
+    if "Pool" not in node.op or not isinstance(kernel, list) or auto in SAME:
         return False
     rank = len(kernel)
     strides = node.attribute("strides") or [1] * rank
@@ -260,8 +263,12 @@ class Symbolic:
         """The size of an axis along which values of all these sizes meet.
 
         A table of 512 positions that is sliced to the length of the text has min(length, 512) rows: where that meets
-        `length`, they are equal, or the model does not run (both are more than 1 where they differ).
+        `length`, they are equal, or the model does not run (both are more than 1 where they differ). Where onnxruntime pools
+        to 1 what other operators make nothing of, there is nothing.
         """
+        plain = {size for size in sizes if not counts_windows(size)}
+        if len(plain) == 1 and all(size in plain or in_floors(size) in plain for size in sizes):
+            return plain.pop()
         for size in sizes:
             rest = sizes - {size}
             if all(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, ceil_div, lower_bound, symbols
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, ceil_div, lower_bound, symbols, truncated
 
 MAX_LENGTH = 256
 """Longer texts are names."""
@@ -161,6 +161,11 @@ def _ceiling(arguments: list[Ratio]) -> Ratio:
     return ceil_div(num, den), 1
 
 
+def _truncated(arguments: list[Ratio]) -> Ratio:
+    ((num, den),) = _exactly(1, arguments)
+    return truncated(num, den), 1
+
+
 def _ratio(arguments: list[Ratio]) -> Ratio:
     (num, den), (by, below) = _exactly(2, arguments)
     if not isinstance(by, int) or by <= 0 or below != 1:
@@ -208,5 +213,6 @@ _FUNCTIONS: dict[str, Callable[[list[Ratio]], Ratio]] = {
     "ceil": _ceiling,
     "ceiling": _ceiling,
     "floor": _floor,
+    "trunc": _truncated,
 }
 """Functions that sympy and torch's shape environment print."""

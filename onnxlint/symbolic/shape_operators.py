@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from onnxlint.graph.disputed import TO_THE_END
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Handler, Sizes, Symbolic
 from onnxlint.symbolic.sizes import AnySize, ceil_div, divide, product
@@ -216,6 +217,8 @@ def slice_arguments(s: Symbolic, node: Node) -> list[tuple[int, Number | None, N
 def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None, step: int) -> AnySize:
     if start is None or end is None or isinstance(start, Quotient) or isinstance(end, Quotient) or step == 0:
         return s.fresh()
+    if is_disputed(end, step):
+        return s.fresh()
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         return len(picked(range(size), start, end, step))
     if step < 0:
@@ -234,6 +237,11 @@ def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None
     return ceil_div(length, step)
 
 
+def is_disputed(end: Number, step: int) -> bool:
+    """Whether a Slice goes backwards to an end that stands for all: nothing by the specification, all in onnxruntime."""
+    return step < 0 and isinstance(end, int) and end >= TO_THE_END
+
+
 _T = TypeVar("_T", bound="Sequence[object]")
 
 
@@ -246,7 +254,7 @@ def picked(items: _T, start: int, end: int, step: int) -> _T:
 
 def _clamped(s: Symbolic, size: AnySize, position: AnySize) -> AnySize | None:
     """A slice position, counted from the start and clamped to the axis; None if that depends on the input."""
-    if isinstance(position, int) and position >= 2**31 - 1:
+    if isinstance(position, int) and position >= TO_THE_END:
         return size
     if isinstance(position, int) and position < 0:
         from_start = size + position

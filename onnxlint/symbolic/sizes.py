@@ -31,11 +31,12 @@ class Floor:
     """`floor(num / den)`, where den is a number greater than 1 and nothing can be taken out of num."""
 
     __slots__ = ("_key", "den", "num")
+    name = "floor"
 
     def __init__(self, num: Size, den: int) -> None:
         self.num = num
         self.den = den
-        self._key = f"floor({num}/{den})"
+        self._key = f"{self.name}({num}/{den})"
         if len(self._key) > MAX_TEXT:
             raise TooComplexError
 
@@ -54,6 +55,25 @@ class Floor:
             return f"ceil({Size(terms, 0)}/{self.den})"
         inner = str(self.num)
         return f"floor({inner if ' ' not in inner else f'({inner})'}/{self.den})"
+
+    def of(self, num: AnySize) -> AnySize:
+        """The same division of another size."""
+        return num // self.den
+
+
+class Truncated(Floor):
+    """`num / den` rounded towards 0, where num may be negative: as onnxruntime counts the windows of pooling."""
+
+    __slots__ = ()
+    name = "trunc"
+
+    def __str__(self) -> str:
+        inner = str(self.num)
+        return f"trunc({inner if ' ' not in inner else f'({inner})'}/{self.den})"
+
+    def of(self, num: AnySize) -> AnySize:
+        """The same division of another size."""
+        return truncated(num, self.den)
 
 
 Atom = str | Floor
@@ -150,7 +170,7 @@ class Size:
             return out
         # floor((floor(x/a) + A + c)/b) = floor((x + a·A + a·c)/(a·b)) for whole A
         floors = [(i, mono[0]) for i, (mono, k) in enumerate(rest) if k == 1 and len(mono) == 1]
-        floors = [(i, atom) for i, atom in floors if isinstance(atom, Floor)]
+        floors = [(i, atom) for i, atom in floors if type(atom) is Floor]
         if len(floors) == 1 and isinstance(inner := floors[0][1], Floor):
             others = tuple(term for i, term in enumerate(rest) if i != floors[0][0])
             beside: AnySize = Size(others, constant) if others else constant
@@ -193,6 +213,47 @@ def ceil_div(size: AnySize, den: int) -> AnySize:
     return (size + (den - 1)) // den
 
 
+def truncated(num: AnySize, den: int, empty: Collection[str] = ()) -> AnySize:
+    """`num / den`, rounded towards 0.
+
+    Args:
+        num: The dividend; negative ones are those for which this is not a floor division.
+        den: A positive number.
+        empty: Symbols of inputs that may be 0.
+    """
+    if isinstance(num, int):
+        return num // den if num >= 0 else -(-num // den)
+    least = lower_bound(num, empty)
+    if den == 1 or (least is not None and least >= 0):
+        return num // den
+    return Size((((Truncated(num, den),), 1),), 0)
+
+
+def in_floors(size: AnySize) -> AnySize:
+    """The size with every division that rounds towards 0 replaced by a floor division."""
+    if isinstance(size, int):
+        return size
+    result: AnySize = size.constant
+    for mono, k in size.terms:
+        part: AnySize = k
+        for atom in mono:
+            part = part * (Size.symbol(atom) if isinstance(atom, str) else in_floors(atom.num) // atom.den)
+        result = result + part
+    return result
+
+
+def counts_windows(size: AnySize) -> bool:
+    """Whether a size is the number of windows of a pooling that may be larger than its map."""
+    return (
+        isinstance(size, Size)
+        and size.constant == 1
+        and len(size.terms) == 1
+        and size.terms[0][1] == 1
+        and len(size.terms[0][0]) == 1
+        and isinstance(size.terms[0][0][0], Truncated)
+    )
+
+
 def product(sizes: Iterable[AnySize]) -> AnySize:
     """Product of sizes.
 
@@ -232,7 +293,7 @@ def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:
                 value = values.get(atom)
                 part = (Size.symbol(atom) if value is None else value) * part
             else:
-                part = part * (substitute(atom.num, values) // atom.den)
+                part = part * atom.of(substitute(atom.num, values))
         result = result + part
     return result
 
@@ -318,9 +379,10 @@ def lower_bound(size: AnySize, empty: Collection[str] = ()) -> int | None:
         for atom in mono:
             if isinstance(atom, Floor):
                 inner = lower_bound(atom.num, empty)
-                if inner is None or inner < 0:
+                least = None if inner is None else atom.of(inner)
+                if not isinstance(least, int) or least < 0:
                     return None
-                part *= inner // atom.den
+                part *= least
             elif atom in empty or is_made_up(atom):
                 part = 0
         bound += part

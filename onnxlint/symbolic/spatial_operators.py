@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from onnxlint.graph.disputed import SAME
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
-from onnxlint.symbolic.sizes import AnySize, ceil_div
+from onnxlint.symbolic.sizes import AnySize, ceil_div, truncated
 from onnxlint.symbolic.values import Number, Quotient, in_single, number_of
 
 
@@ -22,7 +23,7 @@ def conv(s: Symbolic, node: Node) -> list[Sizes | None]:
 
 def _windows(s: Symbolic, node: Node, sizes: Sizes, weights: Sequence[AnySize] = ()) -> list[AnySize]:
     """How often a window fits into each axis; the window is that of the node, or of its weights."""
-    given = node.attributes()
+    given, pools = node.attributes(), not weights
     rank = len(sizes)
     kernel = given.get("kernel_shape") or weights
     strides = given.get("strides") or [1] * rank
@@ -32,18 +33,30 @@ def _windows(s: Symbolic, node: Node, sizes: Sizes, weights: Sequence[AnySize] =
     ceil_mode = given.get("ceil_mode", 0)
     out: list[AnySize] = []
     for i, size in enumerate(sizes):
-        if auto in ("SAME_UPPER", "SAME_LOWER"):
-            out.append(ceil_div(size, strides[i]))
+        if auto in SAME:
+            # onnxruntime pads pooling as if there were no dilation.
+            out.append(s.fresh() if pools and dilations[i] != 1 else ceil_div(size, strides[i]))
             continue
         begin, end = (0, 0) if auto == "VALID" else (pads[i], pads[i + rank])
+        room = size + (begin + end) - (kernel[i] - 1) * dilations[i] - 1 if pools else 0
+        if pools and not ceil_mode:
+            out.append(_pooled(s, room, strides[i]))
+            continue
         windows = _fitting(size, begin + end, (kernel[i] - 1) * dilations[i], strides[i])
-        room = size + (begin + end) - (kernel[i] - 1) * dilations[i] - 1 if ceil_mode else 0
         if ceil_mode and (rounded := ceil_div(room, strides[i]) + 1) != windows:
             # The last window must start inside: always so where the padding at the end is small.
             extent = (kernel[i] - 1) * dilations[i] + 1
             windows = rounded if isinstance(extent, int) and end <= extent - strides[i] else s.fresh()
         out.append(windows)
     return out
+
+
+def _pooled(s: Symbolic, room: AnySize, stride: int) -> AnySize:
+    """How many windows of pooling fit where there is so much room beside the first: by the specification, and in
+    onnxruntime, which makes one of a window that is larger than the map by less than the stride."""
+    if isinstance(room, int) and room < 0 and room % stride:
+        return s.fresh()
+    return truncated(room, stride, s.may_be_empty) + 1
 
 
 @lru_cache(maxsize=4096)
@@ -55,22 +68,28 @@ def _fitting(size: AnySize, padding: int, reach: AnySize, stride: int) -> AnySiz
 def conv_transpose(s: Symbolic, node: Node) -> list[Sizes | None]:
     """Sizes of ConvTranspose."""
     data, weight = s.of(node, 0), s.of(node, 1)
-    if data is None or weight is None or node.attribute("output_shape") or node.attribute("auto_pad", "") in _SAME:
+    if data is None or weight is None:
         return [None]
     rank = len(data) - 2
     strides = node.attribute("strides") or [1] * rank
+    channels = weight[1] * node.attribute("group", 1)
     dilations = node.attribute("dilations") or [1] * rank
     pads = node.attribute("pads") or [0] * (2 * rank)
     extra = node.attribute("output_padding") or [0] * rank
     kernel = node.attribute("kernel_shape") or list(weight[2:])
+    wanted = node.attribute("output_shape")
+    if wanted:
+        return [(data[0], channels, *wanted[-rank:])]
+    if node.attribute("auto_pad", "") in SAME:
+        # onnxruntime leaves gaps between windows out where there is nothing that padding could take off.
+        extents = [(kernel[i] - 1) * dilations[i] + 1 + extra[i] for i in range(rank)]
+        fills = [isinstance(extent, int) and extent >= strides[i] for i, extent in enumerate(extents)]
+        return [(data[0], channels, *(data[2 + i] * strides[i] if fills[i] else s.fresh() for i in range(rank)))]
     spatial = [
         (data[2 + i] - 1) * strides[i] + extra[i] + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - pads[i + rank]
         for i in range(rank)
     ]
-    return [(data[0], weight[1] * node.attribute("group", 1), *spatial)]
-
-
-_SAME = ("SAME_UPPER", "SAME_LOWER")
+    return [(data[0], channels, *spatial)]
 
 
 def pool(s: Symbolic, node: Node) -> list[Sizes | None]:

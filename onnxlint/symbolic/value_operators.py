@@ -12,7 +12,7 @@ from typing import TypeGuard
 from onnxlint.graph.constants import small_numbers
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Evaluator, Symbolic
-from onnxlint.symbolic.shape_operators import picked, slice_arguments
+from onnxlint.symbolic.shape_operators import is_disputed, picked, slice_arguments
 from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, divide, product, ratio_of
 from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, number_of
 
@@ -51,7 +51,7 @@ def _value_slice(s: Symbolic, node: Node) -> Value | None:
         return None
     value = data
     for axis, start, end, step in parts:
-        if not (isinstance(start, int) and isinstance(end, int) and step):
+        if not (isinstance(start, int) and isinstance(end, int) and step) or is_disputed(end, step):
             return None
         kept = list(picked(range(value.dims[axis]), start, end, step))
         value = _taken(value, kept, (len(kept),), axis)
