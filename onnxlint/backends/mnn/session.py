@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,16 +16,41 @@ from onnxlint.model.limits import loading, running
 from onnxlint.text import printable
 
 
+def _is_flatbuffer(path: str) -> bool:
+    """Whether a file begins as FlatBuffers do, which MNN reads whole before it looks: with the place of a table, which
+    says where its table of fields is (https://flatbuffers.dev/internals/).
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _LEAST:
+            return False
+        (root,) = struct.unpack("<I", file.read(4))
+        if not 4 <= root <= size - 4:
+            return False
+        file.seek(root)
+        fields = root - struct.unpack("<i", file.read(4))[0]
+        if not 4 <= fields <= size - 4:
+            return False
+        file.seek(fields)
+        (length,) = struct.unpack("<H", file.read(2))
+        return 4 <= length <= size - fields and length % 2 == 0
+
+
+_LEAST = 12
+"""Bytes of the smallest FlatBuffer: a place, a table without fields, its table of fields."""
+
+
 class MnnSession:
     """A loaded model. Its inner values are out of reach."""
 
     def __init__(self, path: str, threads: int = 2) -> None:
         self.path = path
         try:
-            with open(path, "rb") as file:
-                file.read(1)
+            fits = _is_flatbuffer(path)
         except OSError as error:
             raise OnnxlintError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
+        if not fits:
+            raise self._refused()
         self._mnn = runtime()
         settings = {"backend": "CPU", "precision": "high", "numThread": threads}
         with quiet(), loading():
@@ -40,9 +67,10 @@ class MnnSession:
                 self.path, list(inputs), list(outputs), runtime_manager=self._manager
             )
         except SystemError:  # what its binding makes of a file that it refuses
-            raise OnnxlintError(
-                f"{printable(self.path)}: MNN cannot load it; it is damaged, or no .mnn model"
-            ) from None
+            raise self._refused() from None
+
+    def _refused(self) -> OnnxlintError:
+        return OnnxlintError(f"{printable(self.path)}: MNN cannot load it; it is damaged, or no .mnn model")
 
     def _port(self, name: str, value: Any) -> Port:
         shape = tuple(None if size < 0 else int(size) for size in value.shape)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,18 @@ def test_compared_by_everybody(tmp_path: Path) -> None:
     assert exact.worst_snr_db > 70
     assert 40 < half.worst_snr_db < 80
     assert exact.parameters is None
+
+
+@pytest.mark.parametrize("head", [b"", bytes(4096), b"\xff" * 4096, b"PK\x03\x04" * 99])
+def test_what_is_no_model_is_refused_before_it_is_read(tmp_path: Path, head: bytes) -> None:
+    """MNN reads a file whole before it looks: 4 GB take it seconds, and as much memory."""
+    path = tmp_path / "holes.mnn"
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(4 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    with pytest.raises(OnnxlintError, match=r"holes\.mnn: MNN cannot load it; it is damaged, or no \.mnn model"):
+        backend_for(str(path)).open(str(path))
+    assert time.process_time() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
