@@ -33,7 +33,7 @@ def _is_flatbuffer(path: str) -> bool:
             return False
         file.seek(fields)
         (length,) = struct.unpack("<H", file.read(2))
-        return 4 <= length <= size - fields and length % 2 == 0
+        return bool(4 <= length <= size - fields and length % 2 == 0)
 
 
 _LEAST = 12
