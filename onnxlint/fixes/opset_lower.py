@@ -33,6 +33,9 @@ _AXES_BECAME_INPUT = {
 }
 """Operator → the version from which its axes are an input."""
 
+_ALIKE = frozenset("CastLike GreaterOrEqual LessOrEqual Shape Split TensorScatter Trilu".split())
+"""Operators that are exactly the same in older ones; the results of others are rounded, and overflow, in other places."""
+
 LOWEST = 11
 """Before, axes could not be counted from the back, which schemas do not tell."""
 
@@ -102,11 +105,12 @@ def lower(view: GraphView, version: int, allow_empty: bool = False) -> Conversio
     for entry in proto.opset_import:
         if entry.domain in STANDARD_DOMAINS:
             entry.version = version
-    notes = (
-        [f"wrote {listed(f'{op} ×{n}' if n > 1 else op for op, n in done.items())} in older operators"] if done else []
-    )
+    is_exact = done.keys() <= _ALIKE
+    names = listed(f"{op} ×{n}" if n > 1 else op for op, n in done.items())
+    rounded = "" if is_exact else ", equal up to rounding and overflow"
+    notes = (f"wrote {names} in older operators{rounded}",) if done else ()
     is_rounded = version < 19 <= view.opset and "AveragePool" in view.ops
-    return Conversion(proto, tuple(notes), not done and not is_rounded)
+    return Conversion(proto, notes, is_exact and not is_rounded)
 
 
 def _copy(view: GraphView) -> onnx.ModelProto:

@@ -24,7 +24,7 @@ class Applied:
         finding: As it was before.
         round: In which round, from 1.
         is_rounded: Whether the patch computes something anew, such as folded weights, so that results may differ in
-            the last digits.
+            the last digits, and where sums overflow.
         key: Key of the finding.
     """
 
@@ -37,11 +37,12 @@ class Applied:
     def proof(self) -> str:
         """The evidence for the patch, in words."""
         fix = self.finding.fix
-        if fix is None or fix.applicability is Applicability.SAFE:
-            return "proved up to rounding" if self.is_rounded else "proved"
-        if fix.applicability is Applicability.ASSUMES:
-            return f"proved if {fix.condition}"
-        return "asked for"
+        if self.is_unsafe:
+            return "asked for"
+        rounded = " up to rounding and overflow" if self.is_rounded else ""
+        but = f" but for {fix.but}" if fix is not None and fix.but else ""
+        assumes = fix is not None and fix.applicability is Applicability.ASSUMES
+        return f"proved{rounded}{but}{f' if {fix.condition}' if fix is not None and assumes else ''}"
 
     def __repr__(self) -> str:
         return f"<Applied {self.finding.code} at {printable(self.finding.location.place)}: {printable(self.proof)}>"

@@ -250,7 +250,7 @@ def _finding_row(one: Finding) -> list[Any]:
         [[line.path, line.line, line.code, line.function] for line in place.source],
         one.help,
         one.evidence,
-        None if fix is None else [fix.applicability.value, fix.condition, fix.flag, fix.shortens],
+        None if fix is None else [fix.applicability.value, fix.condition, fix.flag, fix.shortens, fix.but],
         one.actionable,
         one.group,
         one.covers,

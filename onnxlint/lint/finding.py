@@ -55,12 +55,14 @@ class Fix:
         condition: For `assumes`, the condition in words or as an expression (`H % 32 == 0`).
         flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments.
         shortens: Whether the finding stays, with less to compute: a shape chain that gets shorter.
+        but: What may differ although the fix is safe (`the sign of zeros`); empty if nothing does.
     """
 
     applicability: Applicability
     condition: str | None = None
     flag: str | None = None
     shortens: bool = False
+    but: str = ""
 
     @property
     def consent(self) -> Consent | None:

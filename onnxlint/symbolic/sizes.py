@@ -75,6 +75,23 @@ class Truncated(Floor):
         """The same division of another size."""
         return truncated(num, self.den)
 
+    @property
+    def windows(self) -> AnySize:
+        """What one more than this is, unless that is 0, where it is 1; 0 if it is no such size.
+
+        That is how often a window that moves by its own size fits into a map of at least 1.
+        """
+        size = self.num + self.den
+        least = lower_bound(size)
+        if least is None or least < 1 or isinstance(size, int):
+            return 0
+        if counts_windows(size):
+            (((inner,), _),) = size.terms
+            size = inner.windows if isinstance(inner, Truncated) else 0
+        elif in_floors(size) != size:
+            return 0
+        return size // self.den
+
 
 Atom = str | Floor
 Monomial = tuple[Atom, ...]
@@ -191,12 +208,15 @@ class Size:
 
     def _written(self) -> str:
         parts: list[str] = []
+        constant = self.constant
         for mono, k in self.terms:
             body = "*".join(str(atom) for atom in mono)
+            if 0 < k <= constant and len(mono) == 1 and isinstance(mono[0], Truncated) and mono[0].windows:
+                body, constant = f"max(1, {mono[0].windows})", constant - k
             sign = "- " if k < 0 else "+ "
             parts.append(sign + (body if abs(k) == 1 else f"{abs(k)}*{body}"))
-        if self.constant or not parts:
-            parts.append(f"{'-' if self.constant < 0 else '+'} {abs(self.constant)}")
+        if constant or not parts:
+            parts.append(f"{'-' if constant < 0 else '+'} {abs(constant)}")
         text = " ".join(parts)
         return text[2:] if text.startswith("+ ") else "-" + text[2:]
 

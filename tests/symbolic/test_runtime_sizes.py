@@ -95,7 +95,28 @@ def test_a_window_that_may_be_larger_than_its_map_is_no_floor_division() -> None
     sizes = exact_sizes(view).shape(view.main, "y")
     assert sizes is not None
     size = sizes[2]
-    assert str(size) == "trunc((H - 2)/2) + 1"
+    assert str(size) == "max(1, floor(H/2))"
+    assert str(size * 2 - 1) == "2*trunc((H - 2)/2) + 1"
     assert str(in_floors(size)) == "floor(H/2)"
     assert [substitute(size, {"H": number}) for number in (1, 2, 3, 4)] == [1, 1, 1, 2]
     assert str(substitute(size, {"H": Size.symbol("k") * 2})) == "k"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "text"),
+    [
+        ("a = MaxPool<kernel_shape=[2],strides=[2]>(x) y = MaxPool<kernel_shape=[3],strides=[3]>(a)", "floor(H/6)"),
+        ("a = Concat<axis=2>(x,x) y = MaxPool<kernel_shape=[4],strides=[4]>(a)", "floor(H/2)"),
+        ("a = MaxPool<kernel_shape=[2],strides=[2]>(x) b = Pad(a,p) y = MaxPool<kernel_shape=[2],strides=[2]>(b)", ""),
+        ("y = MaxPool<kernel_shape=[3],strides=[2]>(x)", ""),
+    ],
+)
+def test_sizes_are_shown_as_a_maximum_where_they_are_one(nodes: str, text: str) -> None:
+    view = zoo.view(f"g (float[N,1,H] x) => (float[A,B,C] y) <int64[6] p = {{0, 0, 0, 0, 0, 1}}> {{ {nodes} }}")
+    sizes = exact_sizes(view).shape(view.main, "y")
+    assert sizes is not None
+    assert str(sizes[2]) == f"max(1, {text})" if text else "trunc(" in str(sizes[2])
+    for size in range(1, 30) if text else ():
+        least = substitute(in_floors(sizes[2]), {"H": size})
+        assert isinstance(least, int)
+        assert substitute(sizes[2], {"H": size}) == max(1, least)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from onnxlint import GraphView, Node
 
 _MOVES = "Cast Expand Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split()
@@ -38,6 +40,46 @@ def _sees(node: Node) -> bool:
         return (exponent is None or any(value < 0 for value in exponent.values)) and not _is_settled(node, 0)
     return node.op in ("Cast", "CastLike") and node.graph.dtype(node.output()) not in _NUMBERS
 
+
+def shows_zero_signs(node: Node) -> bool:
+    """Whether an output may have zeros of another sign without a node that does nothing but to turn -0.0 into 0.0."""
+    if not _turns_zeros(node):
+        return False
+    pending, seen = [node], {id(node)}
+    while pending:
+        here = pending.pop()
+        graph = here.graph
+        for name in here.outputs:
+            if graph.dtype(name) in _WHOLE or not name:
+                continue
+            if graph.is_output(name):
+                return True
+            for reader in graph.consumers(name):
+                if reader.op not in _NEVER and id(reader) not in seen:
+                    seen.add(id(reader))
+                    pending.append(reader)
+    return False
+
+
+def _turns_zeros(node: Node) -> bool:
+    """Whether a node that does nothing else may make 0.0 of -0.0, by the specification or in onnxruntime."""
+    if node.graph.dtype(node.output()) in _WHOLE or any(maker.op in _NEVER for maker in _makers(node)):
+        return False
+    if node.op in ("Add", "Sub"):
+        constants = [numbers.values for i in (0, 1) if (numbers := node.numbers(i)) is not None]
+        kept = -1.0 if node.op == "Add" else 1.0  # x + -0.0 and x - 0.0 are x
+        return not any(all(math.copysign(1, value) == kept for value in values) for values in constants)
+    if node.op in ("Resize", "Upsample"):
+        return bool(node.attribute("mode", "nearest") != "nearest")
+    return node.op == "AveragePool"
+
+
+def _makers(node: Node) -> list[Node]:
+    return [maker for i in range(len(node.inputs)) if (maker := node.producer(i)) is not None]
+
+
+_WHOLE = frozenset((*range(2, 8), 9, 12, 13))
+"""Element types of integers and truth values."""
 
 _NUMBERS = frozenset((*range(1, 8), 9, 10, 11, 12, 13, 16))
 """Element types that are numbers or truth values: not text, nor anything later, of which nothing is known here."""

@@ -48,7 +48,7 @@ class InitializerAsInput(Rule):
 
     Taking the names off the list of inputs changes the interface, so that it needs `--unsafe`: the original accepts a
     weight from the caller, the result fails with an unknown input name. For callers who feed the model its data alone,
-    results are the same within rounding.
+    results are the same within rounding and overflow.
 
     ## References
 

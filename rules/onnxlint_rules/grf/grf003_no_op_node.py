@@ -6,7 +6,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import SAFE, Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, listed
+from onnxlint import (
+    SAFE,
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    listed,
+)
 from onnxlint.rulekit import small_numbers
 from onnxlint_rules._graph import (
     constant_reals,
@@ -22,13 +36,14 @@ from onnxlint_rules._graph import (
 from onnxlint_rules._patching import each, is_held
 from onnxlint_rules._tensors import read_inline
 from onnxlint_rules.grf._folding import foldable_nodes, shape_nodes
-from onnxlint_rules.grf._zero_signs import zero_signs_matter
+from onnxlint_rules.grf._zero_signs import shows_zero_signs, zero_signs_matter
 from onnxlint_rules.shp._operands import resize_factors
 
 if TYPE_CHECKING:
     from onnxlint import Shape, Surgeon
 
 
+SIGNS = Fix(Applicability.SAFE, but="the sign of zeros")
 COPIES = "a copy of a constant"
 WHOLE = 2**31 - 1
 """Ends of a Slice from here on mean "to the end", as exporters write it."""
@@ -82,7 +97,8 @@ class NoOpNode(Rule):
 
     Exact: consumers read the input in place of the output. Where the output is a graph output, the node that makes the
     input has to take over the name. `x + 0` turns -0.0 into 0.0, and is otherwise exact: it is reported only in models that
-    cannot tell the two apart, and not where a node divides by what may be zero, or is not ONNX's own.
+    make nothing else of a sign, and not where a node divides by what may be zero, or is not ONNX's own. Where an output may
+    have zeros of another sign then, the evidence is `proved but for the sign of zeros`.
 
     ## References
 
@@ -223,7 +239,7 @@ class NoOpNode(Rule):
                 severity=Severity.WARNING if hidden else None,
                 nodes=names_shown(map(label, nodes), 10),
                 count=len(nodes),
-                fix=SAFE if any(is_held(node.graph) for node in nodes) else None,
+                fix=_fix(nodes),
                 group="Nodes do nothing"
                 + (", but hide values from quantizers and converters" if hidden else f": {kinds}"),
             )
@@ -239,6 +255,11 @@ class NoOpNode(Rule):
             surgeon.replace_value(held.outputs[0], source, node)
 
         each(surgeon, nodes, remove)
+
+
+def _fix(nodes: Sequence[Node]) -> Fix | None:
+    held = [node for node in nodes if is_held(node.graph)]
+    return SIGNS if any(map(shows_zero_signs, held)) else SAFE if held else None
 
 
 def _groups(view: GraphView) -> dict[tuple[str, str, str], list[Node]]:

@@ -50,8 +50,9 @@ class UnfusedBatchnorm(Rule):
     ## Fix safety
 
     With s = scale / sqrt(var + epsilon) for each channel: weights · s and (bias - mean) · s + B. Equal but for rounding (about
-    1e-6 of each value in float32; a variance near 0 makes it more). A Conv whose output something else reads cannot be
-    folded, and is not reported.
+    1e-6 of each value in float32; a variance near 0 makes it more), and for overflow: a sum beyond the largest number of the
+    type (3.4e38 in float32) was infinite before a small scale could reduce it, and is not where the weights hold the
+    scale. A Conv whose output something else reads cannot be folded, and is not reported.
 
     ## References
 

@@ -43,7 +43,8 @@ class UnfusedBias(Rule):
 
     ## Fix safety
 
-    Equal but for rounding: runtimes may add the bias before the products or after them, and where there are two they become one.
+    Equal but for rounding and overflow: runtimes may add the bias before the products or after them, and where there are two
+    they become one.
 
     ## References
 

@@ -45,8 +45,8 @@ class Focus(Rule):
 
     ## Fix safety
 
-    Exact within rounding: the weights of the Conv move to the pixels that they belong to. Odd sizes, at which the original
-    fails, run afterwards.
+    Exact within rounding and overflow: the weights of the Conv move to the pixels that they belong to. Odd sizes, at
+    which the original fails, run afterwards.
 
     ## References
 
