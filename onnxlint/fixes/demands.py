@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.constraints import BakedSize, baked_sizes
-from onnxlint.symbolic.demands import Demand, impossible_demands
+from onnxlint.symbolic.demands import described, impossible_demands, node_label
 from onnxlint.text import brief, printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
     for demand in impossible_demands(view):
         if _place(demand.node) in known:
             continue
-        what = _what(demand)
+        what = described(demand)
         if flag:
             raise OnnxlintError(f"{flag}: the model does not accept these sizes: {what}")
         raise OnnxlintError(
@@ -40,13 +40,6 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
 
 def _place(node: Node) -> tuple[str, int]:
     return node.graph.path, node.index
-
-
-def _what(demand: Demand) -> str:
-    if demand.node.op == "Reshape":
-        rest = "a multiple of " if demand.multiple else ""
-        return f"{_label(demand.node)} cannot reshape {demand.left:,} elements to {rest}{demand.right:,}"
-    return f"{_label(demand.node)} needs sizes {demand.left} and {demand.right} to be equal"
 
 
 def refuse_baked(view: GraphView, wanted: Mapping[str, Sequence[WantedDim]]) -> None:
@@ -79,8 +72,4 @@ def _only(baked: BakedSize) -> str:
     else:
         sizes = f"only size {baked.smallest} is"
     effect = "accepted" if baked.fails else "right, and others fail or mix up elements"
-    return f"{sizes} {effect}: {_label(baked.node)} fixes it"
-
-
-def _label(node: Node) -> str:
-    return f"{printable(node.op)} {printable(node.name or node.output() or f'#{node.index}')!r}"
+    return f"{sizes} {effect}: {node_label(baked.node)} fixes it"

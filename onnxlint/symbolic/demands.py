@@ -18,6 +18,7 @@ from onnxlint.symbolic.met import Inferred, UndecidedError
 from onnxlint.symbolic.shape_operators import ELEMENTWISE, einsum_terms
 from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, product
 from onnxlint.symbolic.spatial_operators import conv
+from onnxlint.text import printable
 
 
 class Demand(NamedTuple):
@@ -58,6 +59,19 @@ def impossible_demands(view: GraphView) -> Iterator[Demand]:
             continue
         if not demand.multiple or not demand.right or demand.left % demand.right:
             yield demand
+
+
+def described(demand: Demand) -> str:
+    """The node and what it cannot do, for messages."""
+    if demand.node.op == "Reshape":
+        rest = "a multiple of " if demand.multiple else ""
+        return f"{node_label(demand.node)} cannot reshape {demand.left:,} elements to {rest}{demand.right:,}"
+    return f"{node_label(demand.node)} needs sizes {demand.left} and {demand.right} to be equal"
+
+
+def node_label(node: Node) -> str:
+    """`Conv 'stem'`; by its output or number where it has no name."""
+    return f"{printable(node.op)} {printable(node.name or node.output() or f'#{node.index}')!r}"
 
 
 def are_met(view: GraphView) -> bool:

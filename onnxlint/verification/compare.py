@@ -33,6 +33,7 @@ from onnxlint.verification.results import Tolerance as Tolerance
 from onnxlint.verification.results import Trial as Trial
 from onnxlint.verification.results import Verification as Verification
 from onnxlint.verification.trials import Task
+from onnxlint.verification.undefined import without_undefined
 
 if TYPE_CHECKING:
     import onnx
@@ -185,8 +186,8 @@ def _verify(
             likely = demanded_sizes(view, contract.inputs)
             if likely:
                 task = replace(task, contract=replace(contract, likely=likely))
-                return run_worker(task, os.path.join(folder, "task.json"), tolerance)
-        return found
+                found = run_worker(task, os.path.join(folder, "task.json"), tolerance)
+        return without_undefined(found, before, contract)
 
 
 def _require_runtime() -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -143,7 +143,7 @@ def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
     why = ""
     for _ in range(MAX_CRASHES):
         messages, death = _messages(replace(task, engine=engine), path)
-        trials = tuple(Trial(**message["trial"]) for message in messages if isinstance(message.get("trial"), dict))
+        trials = tuple(_trial(message["trial"]) for message in messages if isinstance(message.get("trial"), dict))
         user = next((message["user"] for message in messages if "user" in message), "")
         if user:
             raise OnnxlintError(f"{printable(task.user)}: {printable(user)}")
@@ -176,6 +176,10 @@ def run_worker(task: Task, path: str, tolerance: Tolerance) -> Verification:
             continue
         task = replace(task, skip=(*task.skip, last["trial"]))
     return Verification((), "", tolerance, f"{engine} crashed again and again")
+
+
+def _trial(fields: Mapping[str, Any]) -> Trial:
+    return Trial(**{**fields, "sizes": tuple((symbol, size) for symbol, size in fields["sizes"])})
 
 
 _TOO_SLOW = "took too long"

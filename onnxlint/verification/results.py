@@ -55,6 +55,7 @@ class Trial:
         worst: Largest absolute difference; infinite if outputs cannot be compared (shapes, a failed run).
         output: The output that differs most; empty if none does.
         why: The failure, if it is more than different values.
+        sizes: Those of `dims`: symbol, size.
         zero_signs: Whether zeros of outputs that are equal have different signs.
     """
 
@@ -65,6 +66,7 @@ class Trial:
     output: str = ""
     why: str = ""
     zero_signs: bool = False
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

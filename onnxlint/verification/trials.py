@@ -116,6 +116,7 @@ def result(task: Task, setting: Setting, difference: Difference, output: str) ->
             "output": output,
             "why": difference.why,
             "zero_signs": difference.zero_signs,
+            "sizes": list(setting.sizes.items()),
         }
     }
 
