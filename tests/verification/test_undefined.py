@@ -19,7 +19,8 @@ from onnxlint.verification.undefined import without_undefined
 FOCUS = """
     <ir_version: 8, opset_import: ["": 13]>
     g (float[N,1,H,W] image) => (float[N,8,H,W] features)
-    <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[1] end = {9223372036854775807}> {
+    <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3},
+     int64[1] end = {9223372036854775807}> {
         top = Slice (image, zero, end, two, two)
         low = Slice (image, one, end, two, two)
         a = Slice (top, zero, end, three, two)
