@@ -297,7 +297,8 @@ def _recurrent(s: Freeing, node: Node) -> Sizes | None:
         axis = 0 if node.attribute("layout", 0) else 1
         if isinstance(state[axis], int) and not s.widen(node, i, axis, 0, axis):
             name = printable(node.input(i))
-            raise s.fail(node, f"its initial state {name!r} is made for a batch of {state[axis]}")
+            what = f"its initial state {name!r} is made for a batch of {state[axis]}"
+            raise s.fail(node, f"{what}; if it is zero, 'onnxlint fix' without --dynamic leaves it out (GRF008)")
     return None
 
 

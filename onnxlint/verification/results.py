@@ -124,7 +124,8 @@ class Verification:
             return "not: nothing was run"
         is_close = any(trial.outcome == "close" for trial in self._ran)
         same = "equal but for the sign of zeros" if any(trial.zero_signs for trial in self._ran) else "bit-equal"
-        how = f"equal within {self.tolerance} (worst difference {self.worst:.2g})" if is_close else same
+        within = "up to rounding" if self.tolerance == EXACT else f"within {self.tolerance}"
+        how = f"equal {within} (worst difference {self.worst:.2g})" if is_close else same
         names = [printable(dims) for dims in self.shapes if dims]
         shown = "; ".join(names[:6]) + ("; …" if len(names) > 6 else "")
         text = f"{how} in {self.engine} on {counted(len(self._ran), 'input')}{f' ({shown})' if shown else ''}"

@@ -156,3 +156,23 @@ def test_what_a_size_stands_against_is_named(name: str) -> None:
     sizes, shape, body, says = REFUSED[name]
     with pytest.raises(OnnxlintError, match=re.escape(says)):
         freed(HEAD.format(sizes=sizes, out="") + body, shape)
+
+
+LSTM = f"""<ir_version: 8, opset_import: ["": 17]>
+    g (float[5,2,3] x) => (float[5,1,2,4] y)
+    <{zeros("w", 1, 16, 3)}, {zeros("r", 1, 16, 4)}, {zeros("none", 1, 1, 4, value="0")}, int64[3] to = {{1, 2, 4}}> {{
+        h = Expand (none, to)
+        c = Expand (none, to)
+        y = LSTM <hidden_size = 4> (x, w, r, "", "", h, c)
+    }}"""
+
+
+def test_the_way_out_of_an_initial_state_for_one_batch_only() -> None:
+    """What torch.onnx.export writes for nn.LSTM: GRF008 leaves the zeros out, and then the batch can be free."""
+    with pytest.raises(OnnxlintError, match=r"made for a batch of 2; if it is zero, 'onnxlint fix' without --dynamic"):
+        freed(LSTM, "x=5,N,3")
+    model = Model("m.onnx", onnx.parser.parse_model(LSTM), 0)
+    fixed = fix_model(model, Plan(DEFAULT, Options()), Request())[0]
+    free = fix_model(Model("m.onnx", fixed, 0), Plan(DEFAULT, Options()), Request(dynamic=("x=5,N,3",)))[0]
+    assert free.graph.input[0].type.tensor_type.shape.dim[1].dim_param == "N"
+    assert zoo.session(free).run(None, {"x": np.ones((5, 7, 3), np.float32)})[0].shape == (5, 1, 7, 4)
