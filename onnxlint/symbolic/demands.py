@@ -137,6 +137,20 @@ def _of_bodies(symbolic: Symbolic, node: Node, bodies: Sequence[Graph]) -> Itera
             yield from (demand for demand in each[0] if demand._replace(node=node) in others)
     elif (node.op == "Scan" and _has_slices(symbolic, node)) or (node.op == "Loop" and _runs_once(node)):
         yield from itertools.chain(*each)
+        if node.op == "Scan":
+            yield from _of_states(symbolic, node, bodies[0])
+
+
+def _of_states(symbolic: Symbolic, scan: Node, body: Graph) -> Iterator[Demand]:
+    """States of a Scan keep their sizes: those that its body makes are those that it got, if it runs more than once."""
+    length = _length(symbolic, scan)
+    if not isinstance(length, int) or length < 2:
+        return
+    carried = len(scan.inputs) - scan.attribute("num_scan_inputs", 0)
+    for before, after in zip(body.inputs[:carried], body.outputs[:carried], strict=False):
+        sizes, made = symbolic.shape(body, before), symbolic.shape(body, after)
+        if sizes is not None and made is not None and len(sizes) == len(made):
+            yield from (Demand(scan, own, new) for own, new in zip(sizes, made, strict=True) if own != new)
 
 
 def _runs_once(loop: Node) -> bool:
@@ -150,12 +164,19 @@ def _has_slices(symbolic: Symbolic, scan: Node) -> bool:
     """Whether a Scan runs its body at least once: sizes of inputs are at least 1, what data decides may be 0."""
     if scan.graph.view.opset < 9:
         return True
+    length = _length(symbolic, scan)
+    return length is not None and symbolic.is_never_empty(length)
+
+
+def _length(symbolic: Symbolic, scan: Node) -> AnySize | None:
+    """How many slices a Scan goes over; None if that is unknown, and before opset 9, where there was a batch."""
+    if scan.graph.view.opset < 9:
+        return None
     try:
-        count = scan.attribute("num_scan_inputs", 0)
-        sizes = symbolic.of(scan, len(scan.inputs) - count)
-        return sizes is not None and symbolic.is_never_empty(sizes[scan_axis(scan, 0)])
+        sizes = symbolic.of(scan, len(scan.inputs) - scan.attribute("num_scan_inputs", 0))
+        return None if sizes is None else sizes[scan_axis(scan, 0)]
     except MISUSE:
-        return False
+        return None
 
 
 # What operators demand

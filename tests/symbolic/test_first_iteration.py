@@ -18,6 +18,7 @@ from tests.support import zoo
 from tests.symbolic.test_constraints import found, model
 
 SIZES = range(1, 13)
+REFUSED = (RuntimeException, InvalidArgument, Fail)
 
 
 def loop(
@@ -64,7 +65,7 @@ def runs_at(text: str, **weights: tuple[int, ...]) -> set[int]:
             feeds[one.name] = np.zeros(dims, kind)
         try:
             session.run(None, feeds)
-        except (RuntimeException, InvalidArgument, Fail):
+        except REFUSED:
             continue
         works.add(size)
     return works
@@ -90,6 +91,22 @@ REQUIRED = {
         f"g (float[h] x, float[4, 2] s) => (y, z) {{ y, z = {scan('o = MatMul(a, k) e = Identity(b)')} }}",
         (6, 6),
     ),
+    "state of a Scan that is repeated": (
+        f"g (float[h] x, float[4, 2] s) => (y, z) {{ y, z = {scan('o = Add(a, k) e = Identity(b)')} }}",
+        (6,),
+    ),
+    "state of a Scan that is another": (
+        f"g (float[h] x, float[4, 2] s) => (y, z) {{ y, z = {scan('o = Identity(k) e = Identity(b)')} }}",
+        (6,),
+    ),
+    "state of a Scan that runs once": (
+        f"g (float[h] x, float[1, 2] s) => (y, z) {{ y, z = {scan('o = Add(a, k) e = Identity(b)')} }}",
+        (6,),
+    ),
+    "state of a Scan that is read": (
+        f"g (float[h] x, float[4, 2] s) => (y, z) {{ y, z = {scan('o = Identity(a) e = Add(a, k)')} }}",
+        (6,),
+    ),
     "slice of a Scan": (
         f"g (float[4, h] x, float[2] w) => (y, z) {{ y, z = {scan('o = Identity(a) e = MatMul(b, k)', 'w', 'x')} }}",
         (6, 6),
@@ -111,6 +128,14 @@ def test_a_size_that_the_first_iteration_requires(name: str) -> None:
     (one,) = baked_sizes(make_view(Model("m.onnx", proto, 0)))
     assert (one.input, one.smallest, one.largest, one.fails) == ("x", 6, 6, True)
     assert runs_at(text, **weights) == {6, one.other} - {0}
+
+
+def test_states_of_a_scan_that_cannot_keep_their_size() -> None:
+    text = f"g (float[3] x, float[4, 2] s) => (y, z) {{ y, z = {scan('o = Identity(k) e = Identity(b)')} }}"
+    with pytest.raises(REFUSED):
+        zoo.session(model(text, 17, k=(6,))).run(None, {"x": np.zeros(3, np.float32), "s": np.zeros((4, 2), np.float32)})
+    (demand,) = impossible_demands(make_view(Model("m.onnx", model(text, k=(6,)), 0)))
+    assert (demand.node.op, demand.left, demand.right) == ("Scan", 3, 6)
 
 
 FREE = {
