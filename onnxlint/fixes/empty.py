@@ -22,10 +22,14 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
         result: The fixed model, in a view that allows empty inputs.
         original: The model as it was read, in such a view, too.
     """
-    computed = {node.output() for node in result.nodes("Reshape") if _target(node) is None}
+    targets = {node.output(): _target(node) for node in result.nodes("Reshape")}
+    computed = {output for output, target in targets.items() if target is None}
     symbolic = exact_sizes(original)
     if any(node.output() not in computed and may_copy(node, symbolic) for node in original.nodes("Reshape")):
         return True
+    followed = {output for output, target in targets.items() if target is not None and -1 in target}
+    if any(node.output() in followed and symbolic.val(node, 1) is None for node in original.nodes("Reshape")):
+        return True  # patches before it made the target known
     known = {node.output() for node in original.nodes("Reshape") if _target(node) is not None}
     lost = {node.output() for node in original.nodes("Reshape") if node.attribute("allowzero", 0)}
     reshaped = {node.output() for node in original.nodes("Reshape")} - lost

@@ -108,7 +108,7 @@ def fix_model(
         run, simplified, verification = _verified(job, run, simplified, check, progress)
         not_compared = check.not_compared(run) if verification is not None else ()
     conditions = _conditions(edited, run)
-    has_minimum = run.proto is not model.proto and _has_minimum(model, run)
+    has_minimum = run.proto is not model.proto and _has_minimum(model, job.model, run)
     proto = _with_metadata(run.proto, conditions, has_minimum) if conditions or has_minimum else run.proto
     report = _report(model, edited, job, run, proto)
     return proto, replace(
@@ -310,9 +310,11 @@ def _why_left(finding: Finding, failed: str, job: Job) -> str:
     return "not settled within the rounds allowed" if is_allowed(fix, job.request) else ""
 
 
-def _has_minimum(model: Model, run: Run) -> bool:
-    result = replace(model, proto=run.proto)
-    return needs_elements(make_view(result, allow_empty=True), make_view(model, allow_empty=True))
+def _has_minimum(model: Model, edited: Model, run: Run) -> bool:
+    """Whether sizes are taken for at least 1; patches were made of what edits let them know."""
+    result = make_view(replace(model, proto=run.proto), allow_empty=True)
+    known = [model] if edited.proto is model.proto or edited.proto is run.proto else [model, edited]
+    return any(needs_elements(result, make_view(one, allow_empty=True)) for one in known)
 
 
 def _with_metadata(proto: onnx.ModelProto, conditions: Sequence[str], has_minimum: bool) -> onnx.ModelProto:

@@ -5,7 +5,13 @@ Seen with onnx 1.23 and onnxruntime 1.32.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxlint.graph.dims import type_of
+
+if TYPE_CHECKING:
+    import onnx
 
 SAME = ("SAME_UPPER", "SAME_LOWER")
 TO_THE_END = 2**31 - 1
@@ -37,6 +43,71 @@ def disputed_nodes(view: Any) -> list[int]:
         view: The `GraphView`.
     """
     return [node.index for op in _DIFFERS for node in view.nodes(op) if node.graph is view.main and _DIFFERS[op](node)]
+
+
+def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
+    """Nodes of the main graph whose sizes were inferred wrongly: what inference says of their inputs shows it.
+
+    Einsum that repeats an axis of 1, of which inference takes the 1; pooling with `ceil_mode` of a map that is so small that
+    onnxruntime makes nothing of it.
+
+    Args:
+        view: The `GraphView`.
+        inferred: The main graph with inferred shapes.
+    """
+    einsums = [node for node in view.nodes("Einsum") if node.graph is view.main]
+    pools = [
+        node
+        for node in view.nodes("AveragePool", "LpPool", "MaxPool")
+        if node.graph is view.main and node.attribute("ceil_mode", 0)
+    ]
+    if not einsums and not pools:
+        return []
+    values = {value.name: value for group in (inferred.value_info, inferred.input) for value in group}
+
+    def sizes(name: str) -> Sequence[Any] | None:
+        tensor = view.main.initializers.get(name)
+        if tensor is not None:
+            return tuple(tensor.dims)
+        return type_of(values[name])[1] if name in values else None
+
+    return [
+        *(node.index for node in einsums if _repeats(node, sizes)),
+        *(node.index for node in pools if _pools_nothing(node, sizes)),
+    ]
+
+
+def _repeats(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
+    terms = str(node.attribute("equation", "")).replace(" ", "").partition("->")[0].split(",")
+    met: dict[str, set[Any]] = {}
+    for name, term in zip(node.inputs, terms, strict=False):
+        shape = sizes(name)
+        if shape is None:
+            continue
+        front, dots, back = term.partition("...")
+        rest = len(shape) - len(front) - len(back)
+        letters = [*front, *(f"{k}" for k in range(rest, 0, -1) if dots), *back]
+        for letter, size in zip(letters, shape, strict=False):
+            met.setdefault(letter, set()).add(size)
+    return any(1 in found and len(found) > 1 for found in met.values())
+
+
+def _pools_nothing(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
+    shape, kernel = (sizes(node.input(0)) or ())[2:], node.attribute("kernel_shape")
+    if not isinstance(kernel, list) or len(kernel) != len(shape) or node.attribute("auto_pad", "") in SAME:
+        return False
+    rank = len(kernel)
+    dilations, strides = (_list(node, name, [1] * rank) for name in ("dilations", "strides"))
+    pads = _list(node, "pads", [0] * (2 * rank))
+    return any(
+        isinstance(size, int) and size + pads[i] + pads[i + rank] - (kernel[i] - 1) * dilations[i] - 1 <= -strides[i]
+        for i, size in enumerate(shape)
+    )
+
+
+def _list(node: Any, name: str, default: list[int]) -> list[int]:
+    given = node.attribute(name)
+    return given if isinstance(given, list) and len(given) == len(default) else default
 
 
 def _is_dilated(node: Any) -> bool:

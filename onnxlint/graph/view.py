@@ -15,7 +15,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.graph.attributes import all_values, chosen, first_values, nested_graphs
 from onnxlint.graph.constants import Numbers, array_of, constant_holder, numbers_of
 from onnxlint.graph.dims import Shape, is_invented, type_of
-from onnxlint.graph.disputed import disputed_nodes, rounding_resizes
+from onnxlint.graph.disputed import contradicted_nodes, disputed_nodes, rounding_resizes
 from onnxlint.graph.location import Location
 from onnxlint.graph.onnx_inference import GRAPH_OPS, OnnxInference, infer, without_claims
 from onnxlint.graph.order import nearest_outputs, topological_order
@@ -498,7 +498,10 @@ class GraphView:
 
     @cached_property
     def _inference(self) -> OnnxInference:
-        return infer(self.proto, self._rounding_resizes, disputed_nodes(self))
+        disputed = disputed_nodes(self)
+        found = infer(self.proto, self._rounding_resizes, disputed)
+        wrong = contradicted_nodes(self, found.model.graph)
+        return infer(self.proto, self._rounding_resizes, [*disputed, *wrong]) if wrong else found
 
     @cached_property
     def _inferred(self) -> dict[int, dict[str, tuple[int, Shape | None] | onnx.ValueInfoProto]]:

@@ -18,6 +18,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.heads import read_heads
 from onnxlint.model.save import save
 from onnxlint.model.skeleton import Model, open_model
+from tests.fixes.test_odd_models import TEXTS
 from tests.support.fixing import fix, image, nameless, parse
 from tests.support.zoo import session
 
@@ -199,3 +200,10 @@ def test_values_that_several_nodes_make_are_left_with_a_reason() -> None:
     whys = {left.why for left in report.left if left.finding.code == "GRF004"}
     assert whys == {"'y' is made by several nodes: repair the model first"}
     assert not any("please report it" in left.why for left in report.left)
+
+
+def test_shp001_gives_no_scale_to_a_resize_that_crops() -> None:
+    """A scale is one of what is cut out by the specification, and one of the whole map in onnxruntime."""
+    fixed, report = fix(parse(TEXTS["resize_crop"]), multiples=(("H", 4), ("W", 4)))
+    assert [left.finding.code for left in report.left if left.finding.code == "SHP001"] == ["SHP001"]
+    assert [len(node.input) for node in fixed.graph.node if node.op_type == "Resize"] == [4]

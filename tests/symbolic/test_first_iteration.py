@@ -133,7 +133,9 @@ def test_a_size_that_the_first_iteration_requires(name: str) -> None:
 def test_states_of_a_scan_that_cannot_keep_their_size() -> None:
     text = f"g (float[3] x, float[4, 2] s) => (y, z) {{ y, z = {scan('o = Identity(k) e = Identity(b)')} }}"
     with pytest.raises(REFUSED):
-        zoo.session(model(text, 17, k=(6,))).run(None, {"x": np.zeros(3, np.float32), "s": np.zeros((4, 2), np.float32)})
+        zoo.session(model(text, 17, k=(6,))).run(
+            None, {"x": np.zeros(3, np.float32), "s": np.zeros((4, 2), np.float32)}
+        )
     (demand,) = impossible_demands(make_view(Model("m.onnx", model(text, k=(6,)), 0)))
     assert (demand.node.op, demand.left, demand.right) == ("Scan", 3, 6)
 

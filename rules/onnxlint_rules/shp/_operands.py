@@ -137,6 +137,10 @@ def _scales(node: Node) -> Scales:
     index, _ = resize_factors(node)
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         return Scales(why="it keeps the aspect ratio, so its factors depend on the input")
+    if index == 3 and node.attribute("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        return Scales(
+            why="it crops, and runtimes differ in whether a scale is one of the whole map or of what is cut out"
+        )
     sides = _sides(exact_sizes(view), node, index)
     if isinstance(sides, str):
         return Scales(why=sides)
