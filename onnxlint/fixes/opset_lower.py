@@ -164,6 +164,13 @@ def _graphs(view: GraphView, proto: onnx.ModelProto) -> Iterator[tuple[Graph, An
                     ]
 
 
+def _first_version(op: str) -> int:
+    """The first opset that has an operator; it may have changed since."""
+    from onnx import defs
+
+    return min(one.since_version for one in defs.get_all_schemas_with_history() if one.name == op and not one.domain)
+
+
 def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int) -> set[str]:
     """Make a node one of the older version, in place; names of constants that it no longer reads.
 
@@ -184,7 +191,7 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
     try:
         old = defs.get_schema(op, version, "")
     except defs.SchemaError:
-        raise fail(f"it is new in opset {new.since_version}") from None
+        raise fail(f"it is new in opset {_first_version(op)}") from None
     if old.deprecated:
         raise fail(f"it is deprecated in opset {version}")
     if old.since_version == new.since_version:

@@ -66,6 +66,12 @@ def test_what_is_lowered_computes_the_same(model: OldModel) -> None:
 @pytest.mark.parametrize(
     ("opset", "body", "version", "why"),
     [
+        (
+            20,
+            "(float[1,1,4,4] x, float[1,2,2,2] g) => (float[1,1,2,2] y) { y = GridSample (x, g) }",
+            13,
+            "it is new in opset 16",
+        ),
         (18, "(uint8[N,4] x) => (uint8[N,4] y) { y = BitwiseAnd (x, x) }", 13, "it is new in opset 18"),
         (17, "(float[N,4] x, int64[2] t) => (float[A,B] y) { y = Reshape <allowzero = 1> (x, t) }", 13, "may hold a 0"),
         (17, "(int32[N,4] x) => (int32[N,4] y) { y = Relu (x) }", 13, "it did not take int32"),
