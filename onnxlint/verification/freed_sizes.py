@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.verification.differences import Difference
 from onnxlint.verification.engines import Engine, Unrunnable, load
 from onnxlint.verification.inputs import Contract
+from onnxlint.verification.results import OTHERWISE
 from onnxlint.verification.sizes import BATCH_NAMES, feeds_for, freed, roles
 from onnxlint.verification.trials import ROUNDING, SEED, Message, Setting, Task, begin, impossible, result, worst_output
 
@@ -47,12 +48,13 @@ def at_freed_sizes(task: Task, fixed: Engine, base: Setting) -> Iterator[Message
         except Unrunnable as why:
             yield result(task, setting, impossible(f"it does not run at a size that was set free: {why}"), "")
             continue
-        found = None
+        found = Difference("ran"), ""
         if original is not None:
             yield begin(task, "loose", setting)
             found = _at_same_size(task, names, original, feeds, outputs)
-            found = found or _by_sample(task, names, original, feeds, outputs)
-        yield result(task, setting, *(found or (Difference("ran"), "")))
+            if found[0].outcome == "ran":
+                found = _by_sample(task, names, original, feeds, outputs) or found
+        yield result(task, setting, *found)
 
 
 _FREED = 100_000
@@ -61,14 +63,14 @@ _FREED = 100_000
 
 def _at_same_size(
     task: Task, names: Sequence[str], original: Engine, feeds: dict[str, Array], outputs: list[Any]
-) -> tuple[Difference, str] | None:
+) -> tuple[Difference, str]:
     """The comparison with the original at another size than its own, where they agree; a difference says nothing then:
     numbers that the original has for its own size are wrong for others."""
     try:
         found = worst_output(task, names, original(feeds), outputs)
     except Unrunnable:
-        return None
-    return found if found[0].outcome in ("equal", "close") else None
+        return Difference("ran"), ""
+    return found if found[0].outcome in ("equal", "close") else (Difference("ran", why=OTHERWISE), found[1])
 
 
 def _by_sample(

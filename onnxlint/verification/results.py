@@ -38,6 +38,9 @@ HALF = Tolerance(1e-2, 1e-3)
 BRAIN = Tolerance(5e-2, 5e-3)
 """The same for models with bfloat16 tensors (7 bits of mantissa: one rounding is 4e-3)."""
 
+OTHERWISE = "the original computes something else at this size"
+"""Why a result could not be compared at a size that was set free, where the original runs."""
+
 Kind = Literal["normal", "zeros", "large", "user"]
 Outcome = Literal["equal", "close", "different", "original failed", "excluded", "ran"]
 
@@ -132,7 +135,10 @@ class Verification:
         excluded = next((trial for trial in self.trials if trial.outcome == "excluded"), None)
         if excluded is not None:
             text += f"; not for an empty batch ({printable(excluded.dims)})"
-        alone = [printable(trial.dims) for trial in self.trials if trial.outcome == "ran"]
-        if alone:
-            text += f"; runs at {'; '.join(alone)}, where the original does not, so that nothing could be compared"
+        for why, original in (("", "does not"), (OTHERWISE, "with numbers of its own size computes something else")):
+            alone = [printable(one.dims) for one in self.trials if one.outcome == "ran" and one.why == why]
+            if alone:
+                text += (
+                    f"; runs at {'; '.join(alone)}, where the original {original}, so that nothing could be compared"
+                )
         return text

@@ -221,6 +221,13 @@ def test_sizes_of_images_that_were_set_free() -> None:
     assert alone.verified
     assert alone.shapes == ("",)
     assert "; runs at H=64, W=96; H=48, W=72, where the original does not" in alone.summary()
+    cut = baked.replace("{1, 3, 48, 32}", "{1, 3, 32, -1}")
+    turned = """g (float[1,3,H,W] x) => (float[1,3,w,h] y) { s = Shape(x) y = Reshape(x, s) }"""
+    other = check(cut, turned)
+    assert other.verified
+    assert (
+        "; runs at H=64, W=96; H=48, W=72, where the original with numbers of its own size computes" in other.summary()
+    )
 
 
 def test_values_are_seeded() -> None:
