@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.demands import impossible_demands
     from onnxlint.symbolic.engine import Sizes, Symbolic
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
-    from onnxlint.symbolic.reshapes import Step, constant_target, may_copy, reshape_steps
+    from onnxlint.symbolic.reshapes import Step, constant_target, hold_as_many, may_copy, reshape_steps
     from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
     from onnxlint.symbolic.values import Number, Quotient, in_single
     from onnxlint.telemetry import load_onnxruntime
@@ -79,6 +79,7 @@ __all__ = [
     "detach",
     "drop_activation",
     "exact_sizes",
+    "hold_as_many",
     "impossible_demands",
     "in_child",
     "in_single",
@@ -135,7 +136,7 @@ _HOMES = {
     "onnxlint.symbolic.demands": ("impossible_demands",),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
-    "onnxlint.symbolic.reshapes": ("Step", "constant_target", "may_copy", "reshape_steps"),
+    "onnxlint.symbolic.reshapes": ("Step", "constant_target", "hold_as_many", "may_copy", "reshape_steps"),
     "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "ratio_of", "substitute", "symbols"),
     "onnxlint.symbolic.values": ("Number", "Quotient", "in_single"),
     "onnxlint.text": ("byte_size=size",),

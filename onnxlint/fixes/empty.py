@@ -37,6 +37,9 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
         return True
     if any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape")):
         return True
+    inferring = {node.output() for node in original.nodes("Reshape") if _infers(original, node)}
+    if any(node.output() not in inferring and _infers_beside_zero(result, node) for node in result.nodes("Reshape")):
+        return True
     pools = {(node.input(0), node.output()) for node in original.nodes("AveragePool")}
     pads = (node for node in result.nodes("AveragePool") if (node.input(0), node.output()) not in pools)
     return any(node.attribute("pads") and _reads_empty(result, node) for node in pads)
@@ -56,6 +59,22 @@ def _may_be_empty(view: GraphView, node: Node) -> bool:
     sizes = symbolic.shape(node.graph, node.input(0)) or ()
     copied = [sizes[i] if i < len(sizes) else None for i, number in enumerate(target) if number == 0]
     return not all(size is not None and symbolic.is_never_empty(size) for size in copied)
+
+
+def _infers(view: GraphView, node: Node) -> bool:
+    """Whether a target has a -1."""
+    value = exact_sizes(view).val(node, 1)
+    return value is not None and -1 in value.numbers
+
+
+def _infers_beside_zero(view: GraphView, node: Node) -> bool:
+    """Whether a computed target has a -1 beside a size that may be 0."""
+    if _target(node) is not None or node.attribute("allowzero", 0) or not _infers(view, node):
+        return False
+    symbolic = exact_sizes(view)
+    data, value = symbolic.of(node, 0) or (), symbolic.val(node, 1)
+    sizes = [] if value is None else [data[i] if n == 0 and i < len(data) else n for i, n in enumerate(value.numbers)]
+    return not all(isinstance(n, int | Size) and (n == -1 or symbolic.is_never_empty(n)) for n in sizes)
 
 
 def _reads_empty(view: GraphView, node: Node) -> bool:

@@ -108,7 +108,7 @@ def fix_model(
         run, simplified, verification = _verified(job, run, simplified, check, progress)
         not_compared = check.not_compared(run) if verification is not None else ()
     conditions = _conditions(edited, run)
-    has_minimum = run.proto is not model.proto and _has_minimum(model, job.model, run)
+    has_minimum = run.has_minimum or (run.proto is not model.proto and _has_minimum(model, job.model, run))
     proto = _with_metadata(run.proto, conditions, has_minimum) if conditions or has_minimum else run.proto
     report = _report(model, edited, job, run, proto)
     return proto, replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from onnxlint.fixes.results import Applied, Key
 from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.finding import Applicability, Consent, Finding, Fix
 from onnxlint.lint.rule import Request, Rule, Unfixable
+from onnxlint.symbolic.inference import inferred_sizes
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable
 
@@ -64,6 +65,7 @@ class Run:
         failed: Patches that could not be applied to the graph as it was, and why.
         crashed: Patches that raised an unexpected exception: they are not tried again.
         left: Findings of the result, by key.
+        has_minimum: Whether a patch may rest on sizes of at least 1.
         is_simplified: Whether onnxsim, which may round anew, went over it.
         view: The view that `left` is of.
     """
@@ -75,6 +77,7 @@ class Run:
     failed: dict[Key, str] = field(default_factory=dict)
     crashed: set[Key] = field(default_factory=set)
     left: list[tuple[Key, Finding]] = field(default_factory=list)
+    has_minimum: bool = False
     is_simplified: bool = False
     view: GraphView | None = None
 
@@ -229,8 +232,19 @@ def _round(job: Job, run: Run, view: GraphView, todo: list[tuple[Key, Finding]],
             applied.append(Applied(finding, number, rules[finding.code].arithmetic, key))
         else:
             run.applied += applied
+            run.has_minimum |= _rests_on_elements(view, applied)
             return surgeon.close()
         # A patch failed half way: begin again without it.
+
+
+_OF_SIZES = ("GRF003", "GRF004", "OPS005", "SHP")
+"""Rules whose patches follow from numbers that symbolic inference finds."""
+
+
+def _rests_on_elements(view: GraphView, applied: Sequence[Applied]) -> bool:
+    """Whether a number was told because sizes of inputs are at least 1, and patches may be based on it."""
+    is_used = any(one.finding.code.startswith(_OF_SIZES) for one in applied)
+    return is_used and any(known.rests_on_elements for known in inferred_sizes(view))
 
 
 def _malformed(view: GraphView, finding: Finding) -> str:

@@ -126,6 +126,10 @@ class Symbolic:
     `declared_input`, which gives the sizes of a graph's input. It sets sizes with `record`, and all three are called
     while the constructor runs: set its own attributes before.
 
+    Attributes:
+        rests_on_elements: Whether a number that a tensor holds, or where a Slice ends, was told only because sizes of inputs
+            are at least 1.
+
     Args:
         view: The model.
         operators: The tables of operators (`onnxlint.symbolic.inference.OPERATORS`).
@@ -146,6 +150,7 @@ class Symbolic:
         self._named: dict[str, AnySize] = {}
         self._cut: set[Size] = set()
         self._windowed: set[Size] = set()
+        self.rests_on_elements = False
         self.may_be_empty: set[str] = self._find_empty()
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
@@ -227,8 +232,20 @@ class Symbolic:
 
     def is_positive(self, size: AnySize) -> bool:
         """Whether a size is at least 1 for all inputs, by arithmetic alone."""
+        return self.is_at_least(size, 1)
+
+    def is_at_least(self, size: AnySize, number: int) -> bool:
+        """Whether a size is at least a number for all inputs, by arithmetic alone.
+
+        Where that is so only because sizes of inputs are at least 1, `rests_on_elements` is set.
+        """
         bound = self.least(size)
-        return bound is not None and bound > 0
+        if bound is None or bound < number:
+            return False
+        if not self.rests_on_elements and not isinstance(size, int):
+            without = lower_bound(size, symbols(size))
+            self.rests_on_elements = without is None or without < number
+        return True
 
     def is_never_empty(self, size: AnySize) -> bool:
         """Whether a proof may take it that a size is at least 1.
@@ -238,7 +255,7 @@ class Symbolic:
         (NonZero, NonMaxSuppression, Compress, Unique) or that an operator cuts (`x[1:]`) may be 0, and so may those of
         inputs where the view allows empty ones.
         """
-        if self.is_positive(size):
+        if (self.least(size) or 0) > 0:
             return True
         if isinstance(size, int) or any(name in self.may_be_empty or is_made_up(name) for name in symbols(size)):
             return False
@@ -343,7 +360,7 @@ class Symbolic:
                     continue
                 if any(size in (self.shape(graph, one) or ()) for one in inputs if one):
                     continue
-                if noted is self._windowed or not self.is_positive(size):
+                if noted is self._windowed or (self.least(size) or 0) <= 0:
                     noted.add(size)
 
     def merge(self, own: Sizes | None, inferred: Shape | None) -> Sizes | None:

@@ -28,6 +28,11 @@ def exact_sizes(view: GraphView) -> Symbolic:
     return sizes_where(view, {}) if known is None else known
 
 
+def inferred_sizes(view: GraphView) -> list[Symbolic]:
+    """What has been inferred of a view, with and without assumptions."""
+    return [known for known in view.memo.values() if isinstance(known, Symbolic)]
+
+
 def knows_sizes(view: GraphView) -> bool:
     """Whether the exact sizes of a view have been inferred."""
     return _EXACT in view.memo

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Symbolic
-from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, divide
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, divide, product
 
 NeverEmpty = Callable[[AnySize], bool]
 """Whether a proof may take it that a size is at least 1 (`Symbolic.is_never_empty`)."""
@@ -41,17 +41,24 @@ def constant_target(data: Sequence[AnySize], target: Sequence[object], is_never_
 
 
 def may_copy(node: Node, symbolic: Symbolic) -> bool:
-    """Whether a computed size in a Reshape target may be 0 and then copies another size, with a -1 that makes up for it.
+    """Whether a computed size in a Reshape target may be 0 and then copies another size, and something makes up for it.
 
-    `[n * h, -1]` gives `[n, 0]` where h is 0.
+    `[n * h, -1]` gives `[n, 0]` where h is 0, and `[n, c * h]` gives `[0, c]` where n is 0, too.
     """
     value, data = symbolic.val(node, 1), symbolic.of(node, 0) or ()
-    if value is None or -1 not in value.numbers or node.attribute("allowzero", 0):
+    if value is None or node.attribute("allowzero", 0):
         return False
-    return any(
-        isinstance(number, Size) and number not in data[i : i + 1] and not symbolic.is_never_empty(number)
-        for i, number in enumerate(value.numbers)
-    )
+    zeros = [i for i, n in enumerate(value.numbers) if isinstance(n, Size) and not symbolic.is_never_empty(n)]
+    makes_up = -1 in value.numbers or len(zeros) > 1
+    return makes_up and any(value.numbers[i] not in data[i : i + 1] for i in zeros)
+
+
+def hold_as_many(one: Sequence[AnySize], other: Sequence[AnySize]) -> bool:
+    """Whether two shapes have the same number of elements for all inputs."""
+    try:
+        return product(one) == product(other)
+    except TooComplexError:
+        return False
 
 
 class Step(NamedTuple):

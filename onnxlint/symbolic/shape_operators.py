@@ -226,13 +226,12 @@ def _sliced(s: Symbolic, size: AnySize, start: Number | None, end: Number | None
         return size if step == -1 and start == -1 and isinstance(end, int) and end < -(2**31) else s.fresh()
     begin = _clamped(s, size, start)
     stop = _clamped(s, size, end)
-    if begin == 0 and step == 1 and stop is None and isinstance(size, int) and (s.least(end) or -1) >= 0:
+    if begin == 0 and step == 1 and stop is None and isinstance(size, int) and s.is_at_least(end, 0):
         return s.clipped(end, size)
     if begin is None or stop is None:
         return s.fresh()
     length = stop - begin
-    bound = s.least(length)
-    if bound is None or bound < 0:
+    if not s.is_at_least(length, 0):
         return 0 if length == 0 else s.fresh()
     return ceil_div(length, step)
 
@@ -258,8 +257,7 @@ def _clamped(s: Symbolic, size: AnySize, position: AnySize) -> AnySize | None:
         return size
     if isinstance(position, int) and position < 0:
         from_start = size + position
-        bound = s.least(from_start)
-        return from_start if bound is not None and bound >= 0 else None
+        return from_start if s.is_at_least(from_start, 0) else None
     if position == 0 or position == size:
         return position
     if not s.is_positive(position + 1):
@@ -443,8 +441,7 @@ def _range(s: Symbolic, node: Node) -> list[Sizes | None]:
     ):
         return [(s.fresh(),)]
     length = limit - start
-    bound = s.least(length)
-    return [(ceil_div(length, delta) if bound is not None and bound >= 0 else s.fresh(),)]
+    return [(ceil_div(length, delta) if s.is_at_least(length, 0) else s.fresh(),)]
 
 
 def _one_hot(s: Symbolic, node: Node) -> list[Sizes | None]:

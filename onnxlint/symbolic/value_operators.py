@@ -232,10 +232,9 @@ def _div(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     if not isinstance(m, int) or m <= 0:
         return None
     # Integer division truncates; for what is never negative, and for the opposite of it, that is a floor division.
-    bound, opposite = s.least(n), s.least(n * -1)
-    if bound is not None and bound >= 0:
+    if s.is_at_least(n, 0):
         return n // m
-    return ((n * -1) // m) * -1 if opposite is not None and opposite >= 0 else None
+    return ((n * -1) // m) * -1 if s.is_at_least(n * -1, 0) else None
 
 
 def _value_mod(s: Symbolic, node: Node) -> Value | None:
@@ -262,12 +261,9 @@ def _compare(sign: int, strict: bool) -> Calculation:
     def compute(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
         if isinstance(a, Quotient) or isinstance(b, Quotient):
             return None
-        ahead, behind = s.least((a - b) * sign), s.least((b - a) * sign)
-        if ahead is not None and ahead >= (1 if strict else 0):
+        if s.is_at_least((a - b) * sign, 1 if strict else 0):
             return 1
-        if behind is not None and behind >= (0 if strict else 1):
-            return 0
-        return None
+        return 0 if s.is_at_least((b - a) * sign, 0 if strict else 1) else None
 
     return compute
 
@@ -277,8 +273,7 @@ def _equal(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
         return None if a != b else 1
     if a == b:
         return 1
-    ahead, behind = s.least(a - b), s.least(b - a)
-    return 0 if (ahead is not None and ahead > 0) or (behind is not None and behind > 0) else None
+    return 0 if s.is_positive(a - b) or s.is_positive(b - a) else None
 
 
 def _max(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:

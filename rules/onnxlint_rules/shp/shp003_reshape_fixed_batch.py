@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from onnxlint import (
     Severity,
     Silent,
 )
-from onnxlint.rulekit import batch_axis
+from onnxlint.rulekit import batch_axis, exact_sizes, hold_as_many
 from onnxlint_rules._graph import advice, constant_integers, label, names_shown
 from onnxlint_rules._patching import each, is_held
 
@@ -56,8 +56,9 @@ class ReshapeFixedBatch(Rule):
 
     ## Fix safety
 
-    `0` in the batch place copies the input's size and is exact wherever the original accepts the input. `-1` is exact only
-    where all other elements are truly constant: see SHP004.
+    `0` in the batch place copies the input's size and is exact wherever the original accepts the input, if the rest of the
+    target has as many elements as a sample; else the original may take several samples for one, and the fix needs
+    `--unsafe`. `-1` is exact only where all other elements are truly constant: see SHP004.
 
     ## References
 
@@ -153,8 +154,8 @@ class ReshapeFixedBatch(Rule):
             yield self.found(
                 view.at(node),
                 f"Reshape target {elements} fixes the batch to {elements[0]}, but the input leaves it free",
-                # With a free batch, an inner -1 made the original accept other batches and mix them.
-                fix=Fix(Applicability.UNSAFE, flag="--unsafe") if -1 in elements else SAFE,
+                # Else the original may accept other batches, and mix them.
+                fix=SAFE if _is_of_one_sample(node, elements) else Fix(Applicability.UNSAFE, flag="--unsafe"),
                 group="Reshape targets fix the batch, but the input leaves it free",
                 target=elements,
             )
@@ -191,6 +192,15 @@ def _places(view: GraphView) -> Iterator[tuple[Node, list[int], bool]]:
         # Under a fixed batch only that very number can be it: [12, 64, 64] of an attention merges the batch.
         if elements[0] > 0 and (elements[0] == batch or free) and (shape is None or len(shape) > 1):
             yield node, elements, free
+
+
+def _is_of_one_sample(node: Node, elements: Sequence[int]) -> bool:
+    """Whether the rest of a target has as many elements as a sample, so that the batch alone can fit."""
+    data = exact_sizes(node.graph.view).of(node, 0)
+    if data is None or -1 in elements or (0 in elements and node.attribute("allowzero", 0)):
+        return False
+    rest = [data[i] if n == 0 and i < len(data) else n for i, n in enumerate(elements)][1:]
+    return hold_as_many(data[1:], rest)
 
 
 def _copy_batch(surgeon: Surgeon, node: Node) -> None:
