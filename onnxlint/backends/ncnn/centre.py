@@ -138,5 +138,7 @@ def _reading(layer: Layer, middle: float) -> Layer:
 
 
 def _text(value: float) -> str:
-    """As `.param` needs it: ncnn takes a number without a point for an integer's bits."""
-    return f"{np.float32(value):.9e}"
+    """As `.param` needs it: ncnn takes a number without a point for an integer's bits, and versions before October 2026 read
+    no more than 15 characters of it, which are nine digits: enough for every float32.
+    """
+    return f"{np.float32(value):.8e}"

@@ -74,6 +74,9 @@ def test_it_computes_the_same_and_rounds_half_as_much(channels: int) -> None:
     changed = [a.name for a, b in zip(net.layers, new.layers, strict=True) if a.integer(9) != b.integer(9)]
     assert changed == ["one", "two"]
     assert new.layer("relu").type == "Clip"
+    written = [number for layer in new.layers for _, value in layer.params for number in value.split(",")]
+    assert any("e" in number and number.startswith("-") for number in written)
+    assert max(map(len, written)) <= 15  # what ncnn reads of a number
     assert new.layer("three").params != net.layer("three").params
     judge = Evaluator(net, inputs())
     assert judge.score(new) > 100
