@@ -206,11 +206,11 @@ def _text(done: Deployment) -> str:
 
 def _json(done: Deployment) -> str:
     """All of it as one JSON document; the comparison as `onnxlint compare --format json` has it."""
-    import json
     from dataclasses import asdict, replace
 
     from onnxlint.accuracy.plain import document
+    from onnxlint.report._common import dumps
 
     plain = asdict(replace(done, report=None))
     plain["report"] = None if done.report is None else document(done.report)
-    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dumps(plain)

@@ -208,6 +208,6 @@ def _text(report: ExportReport, options: Options, configs: Configs) -> str:
 
 
 def _json(report: ExportReport) -> str:
-    import json
+    from onnxlint.report._common import dumps
 
-    return json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dumps(report.to_dict())

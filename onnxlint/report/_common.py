@@ -24,8 +24,10 @@ _SOURCE_BYTES = 10_000_000
 LIMIT = 1000
 """Characters of a name or message that reports for people show."""
 
-_LOG_COMMAND = re.compile(r"##(?=\[|vso\[)")
-_COMMAND = re.compile(rf"{_LOG_COMMAND.pattern}|(?<!\S)::")
+LOG_COMMAND = re.compile(r"##(?=\[|vso\[)")
+"""What Azure takes for a command wherever it stands in a log."""
+
+_COMMAND = re.compile(rf"{LOG_COMMAND.pattern}|(?<!\S)::")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -260,14 +262,20 @@ def advice(finding: Finding) -> list[str]:
     return [*lines, f"fix: {fix_terms(finding.fix)}"] if finding.fix else lines
 
 
-def dumps(document: Any) -> str:
-    """JSON in plain ASCII, valid whatever the strings hold, and without what CI services take for commands."""
+def dumps(document: Any, indent: int | None = 2) -> str:
+    """JSON in plain ASCII, valid whatever the strings hold, and without what CI services take for commands.
+
+    Args:
+        document: Plain data.
+        indent: Spaces of a level; None for one line without spaces.
+    """
     import json
 
-    text = json.dumps(document, indent=2, allow_nan=False)
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(document, indent=indent, separators=separators, allow_nan=False)
     if "\\ud" in text:
-        text = json.dumps(_without_surrogates(document), indent=2, allow_nan=False)
-    return _LOG_COMMAND.sub("#\\\\u0023", text) + "\n"
+        text = json.dumps(_without_surrogates(document), indent=indent, separators=separators, allow_nan=False)
+    return LOG_COMMAND.sub("#\\\\u0023", text) + "\n"
 
 
 def _without_surrogates(value: Any) -> Any:

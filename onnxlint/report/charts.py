@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.native import Limits, in_child
+from onnxlint.report.page import text
 
 if TYPE_CHECKING:
     import altair
@@ -110,6 +110,6 @@ def figure(chart: Any, label: str, caption: str) -> str:
     }
     spec.pop("$schema", None)  # an address that nothing reads
     return (
-        f'<figure><div class="chart" role="img" aria-label="{escape(label)}" data-spec="{escape(json.dumps(spec))}"></div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><div class="chart" role="img" aria-label="{text(label)}" data-spec="{text(json.dumps(spec))}"></div>'
+        f"<figcaption>{text(caption)}</figcaption></figure>"
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from onnxlint.report._common import disarmed
+from onnxlint.report._common import disarmed, dumps
 from onnxlint.text import printable, size
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def _decided(artifact: Artifact) -> str:
 
 def render_json(done: Conversion) -> str:
     """A conversion as one JSON document."""
-    return json.dumps(asdict(done), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dumps(asdict(done))
 
 
 def render_targets() -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from html import escape
 from importlib import resources
 
+from onnxlint.report._common import LOG_COMMAND
 from onnxlint.text import printable
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'"
@@ -18,8 +19,8 @@ MANY = 10
 
 
 def text(value: str) -> str:
-    """A text that came from anywhere, safe in HTML."""
-    return escape(printable(value), quote=True)
+    """A text that came from anywhere, safe in HTML, and in the log of a CI service that the page is printed to."""
+    return LOG_COMMAND.sub("&#35;#", escape(printable(value), quote=True))
 
 
 @cache

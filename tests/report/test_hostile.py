@@ -171,7 +171,7 @@ def test_text_on_a_terminal(report: Report, width: int) -> None:
 def test_piped_text_has_a_line_and_a_place_for_each_finding(report: Report) -> None:
     text = render("text", replace(report, statistics=False, verbose=True))
     assert len(re.findall(r"^  (?:error  |warning|info   ) [A-Z]{3}\d{3} ", text, re.MULTILINE)) == shape(report)[0]
-    assert len(re.findall(r"^ {13}--> ", text, re.MULTILINE)) == shape(report)[0]
+    assert len(re.findall(r"^ {13}-->(?: |$)", text, re.MULTILINE)) == shape(report)[0]
     assert len(re.findall(r"^error: ", text, re.MULTILINE)) == shape(report)[1]
 
 
@@ -181,7 +181,7 @@ def test_text_has_a_block_for_each_kind_of_finding(report: Report) -> None:
     text = render("text", replace(report, statistics=False))
     kinds = sum(len(grouped(result.findings)) for result in report.results)
     assert len(re.findall(r"^  (?:error  |warning|info   ) [A-Z]{3}\d{3} ", text, re.MULTILINE)) == kinds
-    assert len(re.findall(r"^ {13}--> ", text, re.MULTILINE)) == kinds
+    assert len(re.findall(r"^ {13}-->(?: |$)", text, re.MULTILINE)) == kinds
     assert all(line.isprintable() for line in text.splitlines())
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from onnxlint.backends import Artifact, Decision
 from onnxlint.conversion.session import Conversion
+from onnxlint.graph.location import Location, SourceLine
+from onnxlint.lint.finding import Applicability, CheckResult, FileError, Finding, Fix, Severity
+from onnxlint.lint.neighbourhood import Box, Neighbourhood
+from onnxlint.report import FORMATS, Report
+from onnxlint.report import render as render_check
 from onnxlint.report._common import disarmed
 from onnxlint.report.compare import render
 from onnxlint.report.compare.text import brief
-from onnxlint.report.convert import render_conversion
+from onnxlint.report.convert import render_conversion, render_json
 from tests.report.test_compare_reports import hostile
 from tests.support.command import onnxlint, save
+from tests.support.report_samples import rules
 
 COMMAND = "::error file=a.py,line=1::forged"
 
@@ -52,6 +61,35 @@ def test_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = render_conversion(Conversion("m.onnx", (artifact,), (), COMMAND, (COMMAND,)))
     assert text.count("forged") >= 4
     assert not commands(text)
+
+
+@pytest.mark.parametrize("name", ["##vso[task.complete]", "##[error]x"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_of_check(format: str, name: str) -> None:
+    boxes = (Box("node", name, name),) * 3
+    drawn = Neighbourhood(boxes, ((0, 1, name), (1, 2, name)), 1)
+    place = Location(name, name, name, name, 1, name, name, (SourceLine(name, 1, name, name),), name)
+    fix = Fix(Applicability.ASSUMES, name, name)
+    finding = Finding(
+        code="SHP001", name=name, severity=Severity.ERROR, message=name, location=place, help=name,
+        evidence=((name, name),), fix=fix, fingerprint=name, neighbourhood=drawn, after=drawn,
+    )  # fmt: skip
+    result = CheckResult(name, (finding,), FileError(name, name))
+    text = render_check(format, Report((result,), rules("SHP001")))
+    assert "task" in text or "error" in text
+    assert not [line for line in commands(text) if not line.startswith("::error title=")]  # of the format for GitHub
+    assert not re.search(r"##(\[|vso\[)", text)
+
+
+def test_json_says_the_same() -> None:
+    name = "##vso[task.complete] ##[error] é \x1b"
+    line = render_check("jsonl", Report((CheckResult(name, error=FileError(name, name)),)))
+    assert not commands(line)
+    assert json.loads(line)["path"] == name
+    artifact = Artifact(name, (name,), (Decision("l", "Conv", name, ""),), (name,), {})
+    done = Conversion(name, (artifact,), (), name, (name,))
+    assert not commands(render_json(done))
+    assert json.loads(render_json(done)) == json.loads(json.dumps(asdict(done)))
 
 
 def test_check_and_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

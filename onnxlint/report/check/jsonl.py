@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from onnxlint.lint.finding import CheckResult
 from onnxlint.report import Report
+from onnxlint.report._common import dumps
 from onnxlint.report.check.json import finding_fields
 
 
@@ -23,4 +23,4 @@ def render_one(result: CheckResult) -> str:
         "suppressed": result.suppressed,
         "findings": [finding_fields(finding) for finding in result.findings],
     }
-    return json.dumps(fields, separators=(",", ":")) + "\n"
+    return dumps(fields, indent=None)
