@@ -9,12 +9,14 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import onnx.parser
 import onnxlint_rules
 import pytest
 from hypothesis import settings
 
 import onnxlint
-from tests.support.old_versions import too_old
+from tests.support import old_parser
+from tests.support.old_versions import have, too_old
 
 # The same examples on every run, however slow the machine; HYPOTHESIS_PROFILE=random looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)
@@ -23,6 +25,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # A shell ignores ctrl-c in what it runs in the background, and children inherit that: the tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if have("onnx") < old_parser.FIRST_WITH_QUOTED_SIZES:
+    onnx.parser.parse_model = old_parser.parse_model
 
 
 REPEATED = {"attacks", "test_against_sympy.py", "test_odd_models.py"}

@@ -32,6 +32,7 @@ from onnxlint.fixes.heads import read_heads
 from onnxlint.images.recipe import PRESETS as RECIPES
 from onnxlint.images.recipe import ImageSet, Recipe, preprocess
 from onnxlint.model.metadata import DROPPED_KEY, HEADS_KEY
+from tests.support.optional import need
 from tests.support.samples import (
     DETECTORS,
     PHOTO,
@@ -481,7 +482,7 @@ def test_script_for_openvino(tmp_path: Path) -> None:
 
 
 def test_script_for_mnn(tmp_path: Path) -> None:
-    pytest.importorskip("_mnncengine")
+    need("_mnncengine")
     recipe = RESIZES[0]
     model = constant_model(tmp_path / "m.onnx", {"y": RNG.normal(0, 2, (1, 9))}, recipe.size)
     backend, target = find_target("mnn")

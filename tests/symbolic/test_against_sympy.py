@@ -132,7 +132,7 @@ LEVELS = st.builds(levels, SMALL_DIVISORS, SMALL_DIVISORS, st.integers(-1, 6), s
 
 
 @reaching(30)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(st.one_of(LEVELS, st.tuples(ONE_SYMBOL, ONE_SYMBOL, st.integers(1, 12), st.integers(1, 12))))
 def test_conditions_are_those_of_sympy(levels: tuple[Pair, Pair, int, int]) -> None:
     """Along each residue class of the period the difference is linear: sympy says for which it is nothing."""

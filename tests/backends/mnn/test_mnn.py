@@ -19,8 +19,9 @@ from onnxlint.backends import Artifact, Job, backend_for, find_target
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from tests.support.conv_nets import conv_net
+from tests.support.optional import need
 
-pytest.importorskip("_mnncengine")
+need("_mnncengine")
 
 X = np.random.default_rng(3).standard_normal((1, 3, 24, 24)).astype(np.float32)
 
@@ -101,6 +102,7 @@ from pathlib import Path
 from onnxlint.backends import Job, find_target
 from onnxlint.images.recipe import Recipe
 from tests.support.conv_nets import conv_net
+from tests.support.optional import need
 folder = Path(sys.argv[1])
 source = conv_net(folder / "m.onnx")
 backend, target = find_target("mnn")
