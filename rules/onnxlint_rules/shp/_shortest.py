@@ -47,7 +47,7 @@ def shortest_forms(view: GraphView, staying: Iterable[Operand]) -> dict[tuple[in
         return {}
     places = {id(node): i for i, node in enumerate(graph.order)}
     finder = _Finder(view, places)
-    forms = {_key(one): form for one in operands if (form := _form(one, finder)) is not None}
+    forms = {_key(one): form for one in operands if (form := _form(one, finder)) and _gains(view, one, form)}
     members = {id(n): n for one in operands if _key(one) in forms for n in one.chain.nodes if n.graph is graph}
     chain = sorted(members.values(), key=lambda node: places[id(node)], reverse=True)
     kept = dict(forms)
@@ -58,6 +58,12 @@ def shortest_forms(view: GraphView, staying: Iterable[Operand]) -> dict[tuple[in
         if cost <= best:
             kept, best = fewer, cost
     return kept if best < _cost(view, chain, {}) else {}
+
+
+def _gains(view: GraphView, operand: Operand, form: tuple[Part, ...]) -> bool:
+    """Whether a form takes fewer nodes than the chain has; else it would be put in the place of itself, round by round."""
+    taken = {node for part in form if isinstance(part, Piece) for node in _nodes_of(view, part)}
+    return len(taken) + (len(form) > 1) < len(operand.chain.nodes)
 
 
 def put(surgeon: Surgeon, operand: Operand, parts: Sequence[Part], base: str) -> None:
