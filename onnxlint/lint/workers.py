@@ -119,17 +119,32 @@ def killed(path: str) -> CheckResult:
 def prepare_worker() -> None:
     """What a worker process does first: signals are the parent's to answer, and it does not outlive the parent."""
     import gc
-    import os
     import signal
 
-    from onnxlint.model.limits import die_with_parent
-
-    die_with_parent(os.getppid())
+    _die_with_command()
     # Ctrl-C reaches the workers too, which would each print a traceback: the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's may raise, which the pool would hand on as a result
     keep_freed_memory()
     gc.freeze()  # what the parent had imported stays: looking through it would copy its pages
+
+
+def _die_with_command() -> None:
+    """End this worker with the command, which may have ended before."""
+    import multiprocessing
+    import os
+
+    from onnxlint.model.limits import die_with_parent
+
+    command = multiprocessing.parent_process()
+    if command is None or command.pid is None:
+        return
+    if multiprocessing.get_start_method() != "forkserver":
+        die_with_parent(command.pid)
+        return
+    die_with_parent(os.getppid())  # the server, which ends with the command
+    if not command.is_alive():
+        os._exit(1)
 
 
 def _check_alone(path: str, plan: Plan) -> CheckResult:
