@@ -11,7 +11,7 @@ Everywhere: g groups, m outputs in a group, k weights of an output.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
@@ -30,6 +30,9 @@ POSITIONS = 20_000
 """Output positions, over all images, from which a layer's moments are taken."""
 
 FP16_LARGEST = 65504.0
+
+BLOCK = 64
+"""Inputs of a layer that are rounded before their errors reach those behind them, in one product of matrices."""
 
 TINY = 1e-30
 """Channels whose weights are all smaller become zeros: their scale would leave the range of float32."""
@@ -57,7 +60,7 @@ class Moments:
     count: int
 
 
-def sums_of(exact: Floats, quantized: Floats, origin: Floats | None = None) -> list[Doubles]:
+def sums_of(exact: Floats, quantized: Floats, origin: Floats | None = None) -> list[npt.NDArray[np.floating]]:
     """What `centred` adds up: the sums of two inputs (g, k, positions) and of their products.
 
     Args:
@@ -73,22 +76,33 @@ def sums_of(exact: Floats, quantized: Floats, origin: Floats | None = None) -> l
     return [
         exact.sum(2, dtype=np.float64),
         quantized.sum(2, dtype=np.float64),
-        squares.astype(np.float64),
-        np.matmul(exact, turned).astype(np.float64),
+        squares,
+        np.matmul(exact, turned),
     ]
 
 
-def centred(parts: Iterable[list[Doubles]], count: int, origin: Floats | None = None) -> Moments:
+def centred(parts: Iterable[Sequence[npt.NDArray[np.floating]]], count: int, origin: Floats | None = None) -> Moments:
     """Moments from the `sums_of` all images, over `count` positions together, with the same `origin`."""
     total: list[Doubles] = []
     for new in parts:
-        total = [old + one for old, one in zip(total, new, strict=True)] if total else new
+        if total:
+            for old, one in zip(total, new, strict=True):
+                old += one
+        else:
+            total = [one.astype(np.float64) for one in new]
     mean_a, mean_b, bb, ab = (one / count for one in total)
     hessian = bb - mean_b[:, :, None] * mean_b[:, None, :]
     cross = ab - mean_a[:, :, None] * mean_b[:, None, :]
     if origin is not None:
         mean_a, mean_b = mean_a + origin[..., 0], mean_b + origin[..., 0]
     return Moments(mean_a, mean_b, hessian, cross, count)
+
+
+def joined(parts: Iterable[Moments]) -> Moments:
+    """Moments of all groups, from those of some each, over the same positions."""
+    some = list(parts)
+    arrays = zip(*((one.exact, one.quantized, one.hessian, one.cross) for one in some), strict=True)
+    return some[0] if len(some) == 1 else Moments(*map(np.concatenate, arrays), some[0].count)
 
 
 def around_zero(m: Moments) -> Moments:
@@ -132,8 +146,11 @@ def best_scales(rows: Doubles, importance: Doubles, levels: int, shared: bool) -
     chosen = levels / peak
     for shrink in np.linspace(1.0, 0.7, 31):
         scale = levels / (peak * shrink)
-        q = np.clip(np.round(rows * scale[..., None]), -levels, levels)
-        error = ((q / scale[..., None] - rows) ** 2 * importance[:, None, :]).sum(axis=2)
+        error = _clipped(np.rint(rows * scale[..., None]), levels)
+        error /= scale[..., None]
+        error -= rows
+        error *= error
+        error = np.matmul(error, importance[:, :, None])[..., 0]
         if shared:
             error = np.broadcast_to(error.sum(axis=1, keepdims=True), error.shape)
         better = error < best
@@ -146,11 +163,17 @@ def round_weights(rows: Doubles, scales: Doubles, hessian: Doubles, levels: int,
     """Integers (g, m, k) near rows·scales with little error (q/s − w)ᵀ H (q/s − w)."""
 
     def to_grid(w: Doubles) -> Doubles:
-        return np.asarray(np.clip(np.round(w * scales), -levels, levels) / scales)
+        return np.asarray(_clipped(np.rint(w * scales), levels) / scales)
 
     h = _damped(hessian, damping)
-    q = np.round(_passed_on(rows, h, to_grid) * scales[..., None])
+    q = np.rint(_passed_on(rows, h, to_grid) * scales[..., None])
     return _polished(q, rows, scales, h, levels)
+
+
+def _clipped(q: Doubles, levels: int) -> Doubles:
+    """From −levels to levels; `np.clip` takes several times as long for few numbers."""
+    np.minimum(q, levels, out=q)
+    return np.asarray(np.maximum(q, -levels, out=q))
 
 
 def round_to_half(rows: Doubles, hessian: Doubles, damping: float) -> Doubles:
@@ -170,20 +193,27 @@ def _damped(hessian: Doubles, damping: float) -> Doubles:
 
 def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles]) -> Doubles:
     """Weights rounded one input after the other, most important first; the others make up for each error."""
-    g, _, k = rows.shape
+    g, m, k = rows.shape
     order = np.argsort(-np.diagonal(h, axis1=1, axis2=2), axis=1)
     across = np.arange(g)[:, None]
     hp = h[across[:, :, None], order[:, :, None], order[:, None, :]]
-    free = np.take_along_axis(rows, order[:, None, :], axis=2).copy()
+    # One input of all outputs after the other, as it lies in memory: (g, k, m).
+    free = np.take_along_axis(rows.transpose(0, 2, 1), order[:, :, None], axis=1)
     upper = _factor(hp)
+    below = np.ascontiguousarray(upper.transpose(0, 2, 1))
     out = np.empty_like(free)
-    for i in range(k):
-        out[:, :, i] = nearest(free[:, :, i])
-        error = (free[:, :, i] - out[:, :, i]) / upper[:, None, i, i]
-        free[:, :, i + 1 :] -= error[:, :, None] * upper[:, None, i, i + 1 :]
+    errors = np.empty((g, BLOCK, m))
+    for first in range(0, k, BLOCK):
+        last = min(first + BLOCK, k)
+        for i in range(first, last):
+            out[:, i] = nearest(free[:, i])
+            errors[:, i - first] = error = (free[:, i] - out[:, i]) / upper[:, i, i, None]
+            free[:, i + 1 : last] -= upper[:, i, i + 1 : last, None] * error[:, None, :]
+        if last < k:
+            free[:, last:] -= np.matmul(below[:, last:, first:last], errors[:, : last - first])
     back: Doubles = np.empty_like(out)
-    np.put_along_axis(back, np.broadcast_to(order[:, None, :], out.shape), out, axis=2)
-    return back
+    np.put_along_axis(back, np.broadcast_to(order[:, :, None], out.shape), out, axis=1)
+    return np.ascontiguousarray(back.transpose(0, 2, 1))
 
 
 def _factor(h: Doubles) -> Doubles:
@@ -191,27 +221,51 @@ def _factor(h: Doubles) -> Doubles:
     diagonal = np.trace(h, axis1=1, axis2=2)[:, None, None] / h.shape[1] * np.eye(h.shape[1])
     for damping in (0.0, 0.01, 0.1, 1.0):
         try:
-            return np.asarray(np.linalg.cholesky(np.linalg.inv(h + damping * diagonal)).transpose(0, 2, 1))
+            # Of h turned end to end, the Cholesky factor turned back is upper, and so is its inverse.
+            turned = np.linalg.cholesky((h + damping * diagonal)[:, ::-1, ::-1])
         except np.linalg.LinAlgError:
             continue
+        return _upper_inverse(np.ascontiguousarray(turned[:, ::-1, ::-1]))
     return np.asarray(np.broadcast_to(np.eye(h.shape[1]), h.shape))
+
+
+def _upper_inverse(upper: Doubles) -> Doubles:
+    """The inverse of upper triangular matrices, by halves: a third of what a general inverse takes."""
+    k = upper.shape[1]
+    if k <= BLOCK:
+        return np.asarray(np.linalg.inv(upper))
+    half = k // 2
+    out = np.zeros_like(upper)
+    out[:, :half, :half] = left = _upper_inverse(upper[:, :half, :half])
+    out[:, half:, half:] = right = _upper_inverse(upper[:, half:, half:])
+    out[:, :half, half:] = -np.matmul(np.matmul(left, upper[:, :half, half:]), right)
+    return out
 
 
 def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 3) -> Doubles:
     """Coordinate descent: each integer in turn moves to its best value, the others held."""
-    error = q / scales[..., None] - rows
-    slope = np.matmul(error, h)
-    diagonal = np.diagonal(h, axis1=1, axis2=2)
+    g, m, k = q.shape
+    found = np.ascontiguousarray(q.transpose(0, 2, 1))  # (g, k, m), as above
+    slope = np.matmul(h, (q / scales[..., None] - rows).transpose(0, 2, 1))
+    units = scales[:, None, :] / np.diagonal(h, axis1=1, axis2=2)[:, :, None]
+    deltas = np.empty((g, BLOCK, m))
     for _ in range(rounds):
         moved = False
-        for i in range(q.shape[2]):
-            step = np.round(-slope[:, :, i] / diagonal[:, None, i] * scales)
-            new = np.clip(q[:, :, i] + step, -levels, levels)
-            delta = (new - q[:, :, i]) / scales
-            if delta.any():
+        for first in range(0, k, BLOCK):
+            last = min(first + BLOCK, k)
+            if (np.abs(slope[:, first:last] * units[:, first:last]) <= 0.5).all():
+                continue
+            for i in range(first, last):
+                new = _clipped(found[:, i] - np.rint(slope[:, i] * units[:, i]), levels)
+                deltas[:, i - first] = delta = (new - found[:, i]) / scales
+                if delta.any():
+                    found[:, i] = new
+                    slope[:, first:last] += h[:, first:last, i, None] * delta[:, None, :]
+            done = deltas[:, : last - first]
+            if done.any():
                 moved = True
-                q[:, :, i] = new
-                slope += delta[:, :, None] * h[:, None, i, :]
+                slope[:, :first] += np.matmul(h[:, :first, first:last], done)
+                slope[:, last:] += np.matmul(h[:, last:, first:last], done)
         if not moved:
             break
-    return q
+    return np.ascontiguousarray(found.transpose(0, 2, 1))

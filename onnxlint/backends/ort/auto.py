@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -32,6 +33,10 @@ from onnxlint.backends.task import Loss, TaskLoss, facts_of, least_loss
 IMAGES = 16
 """Calibration images that choices are made on and weights are rounded by: they are held in memory, evenly taken from all."""
 
+JUDGED_IMAGES = 8
+"""How many of them, evenly taken, choices are judged on; of their mirror images, corrections are made and the plain methods
+compared with what was fitted."""
+
 TRIAL_IMAGES = 4
 """How many of them measure the noise of a single layer."""
 
@@ -41,14 +46,11 @@ SMALL_SHARE = 0.002
 FEW_BYTES = 64
 """Added to the bytes that a layer costs in float: one that costs next to nothing is not a reason to take a useless one."""
 
-RIVAL_IMAGES = 8
-"""Mirrored calibration images on which the plain methods are compared with what was fitted."""
-
 EXACT_IMAGES = 2
 """Calibration images on which equalized models are checked to compute the same."""
 
 FIRST_IMAGES = 2
-"""Of the mirrored images: rivals that are `HOPELESS` dB behind on these are not tried on the others."""
+"""Models that are `HOPELESS` dB behind on these are not tried on the others."""
 
 HOPELESS = 4.0
 
@@ -67,9 +69,6 @@ far from each other otherwise."""
 BASE_MARGIN = 0.3
 """dB by which a model has to be closer than what is less equalized."""
 
-BASE_IMAGES = 6
-"""Calibration images on which they are compared."""
-
 ROUNDING_LEFT = 0.6
 """Of the error that weights have when they are rounded to the nearest: the part that is left when they are rounded against
 the layers' outputs (about 4 dB less). Otherwise equalized models would be judged by noise that is taken off later."""
@@ -81,6 +80,7 @@ on other photos: 13 of 594 faces were missed with two layers, 5 with six.)"""
 METHODS = ("percentile", "minmax", "mse")
 """Candidate ranges of each value; reconstruct.py takes the one that disturbs the layers after it least."""
 
+T = TypeVar("T")
 Histograms = Callable[[onnx.ModelProto, Sequence[str], Progress], dict[str, Histogram]]
 Adapted = Callable[[onnx.ModelProto, Mapping[str, Histogram]], dict[str, Histogram]]
 
@@ -150,7 +150,7 @@ def auto(
         OnnxlintError: onnxruntime fails.
     """
     started = time.perf_counter()
-    judge = Judge.of(plan.name, model, inputs, plan.threads)
+    judge = Judge.of(plan.name, model, evenly(inputs, JUDGED_IMAGES), plan.threads)
     progress(f"int8: takes about {_estimate(model, plan, time.perf_counter() - started):.0f} s", 0, None)
     trials: dict[str, float] = {}
     ends = channel_extremes(
@@ -205,19 +205,24 @@ def _rounded(
     reconstructed = reconstruct(
         base, candidates, inputs, name=plan.name, keep=kept, levels=levels, threads=threads, progress=progress
     )
-    last = corrected(base, reconstructed, mirrors(inputs), name=plan.name, keep=kept, levels=levels, threads=threads)
-    made, best = plain, judge.score(plain)
-    trials["rounded to the nearest, mixed" if keep != plan.keep else "rounded to the nearest"] = best
+    judged = mirrors(evenly(inputs, JUDGED_IMAGES))
+    last = corrected(base, reconstructed, judged, name=plan.name, keep=kept, levels=levels, threads=threads)
+    made, best = plain, -math.inf
     for label, one in (("rounded against each layer's output", reconstructed), ("last layers corrected", last)):
         trial = quantize(one.model, one.ranges, keep, one.weights, plan.levels)
         trials[label] = judge.score(trial)
-        if trials[label] >= best - (CORRECTION_COST if one is last else 0):
+        if trials[label] >= best - CORRECTION_COST:
             made, best = trial, trials[label]
-    if made is not plain:
+    label = "rounded to the nearest, mixed" if keep != plan.keep else "rounded to the nearest"
+    trials[label] = judge.score(plain, FIRST_IMAGES)
+    if trials[label] < judge.score(made, FIRST_IMAGES) - HOPELESS:
         return made, ()
-    return made, (
+    trials[label] = judge.score(plain)
+    if trials[label] <= best:
+        return made, ()
+    return plain, (
         "weights are rounded to the nearest: rounding them against each layer's output gave "
-        f"{trials[label]:.1f} dB on the calibration images, not {best:.1f}",
+        f"{best:.1f} dB on the calibration images, not {trials[label]:.1f}",
     )
 
 
@@ -239,8 +244,7 @@ class _Rivals:
 
     @classmethod
     def of(cls, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan, ends: Ends) -> _Rivals:
-        judged = mirrors(inputs[:: -(-len(inputs) // RIVAL_IMAGES)])
-        judge = Judge.of(plan.name, model, judged, plan.threads, outputs=True)
+        judge = Judge.of(plan.name, model, mirrors(evenly(inputs, JUDGED_IMAGES)), plan.threads, outputs=True)
         return cls(model, _histograms(model, inputs, plan, _whole(ends)), judge, plan.levels)
 
     def best(
@@ -295,6 +299,13 @@ def candidate_ranges(model: onnx.ModelProto, seen: Mapping[str, Histogram]) -> d
     }
 
 
+def evenly(inputs: Sequence[T], count: int) -> list[T]:
+    """At most `count` of some inputs, evenly taken."""
+    if len(inputs) <= count:
+        return list(inputs)
+    return [inputs[i * len(inputs) // count] for i in range(count)]
+
+
 def mirrors(inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
     """The inputs, turned left to right."""
     return [{key: mirrored(value) for key, value in feeds.items()} for feeds in inputs]
@@ -332,7 +343,7 @@ def _base(
         ranges = {key: (histogram.low, histogram.high) for key, histogram in found.items()}
         soft = nearly_rounded(one, ROUNDING_LEFT, plan.keep, plan.levels)
         tried = quantize(soft, ranges, plan.keep, weights_too=False)
-        trials[label] = judge.score(tried, BASE_IMAGES, integers=False)
+        trials[label] = judge.score(tried, integers=False)
         if trials[label] >= most + BASE_MARGIN:
             best, most, limits = one, trials[label], widest
     return best, rivals.seen if best is model else _histograms(best, inputs, plan, limits)

@@ -26,6 +26,9 @@ BINS = 4096
 LEVELS = 256
 """Values of an 8-bit number."""
 
+AT_ONCE = 1 << 15
+"""Values that are counted together: few enough for the processor's cache."""
+
 PERCENTILE = 99.999
 """Part of the values, in percent, that is not clipped: onnxruntime's own."""
 
@@ -145,11 +148,23 @@ def _counts(compute: Compute, ranges: Sequence[Range], feeds: Feeds) -> list[npt
         if not value.size or high <= low:
             found.append(None)
             continue
-        places = value.reshape(-1) - np.float32(low)
-        places *= np.float32(BINS / (high - low))
-        np.clip(places, 0, BINS - 1, out=places)
-        found.append(np.bincount(places.astype(np.intp), minlength=BINS))
+        found.append(_histogram(value.reshape(-1), low, high))
     return found
+
+
+def _histogram(values: npt.NDArray[np.floating], low: float, high: float) -> npt.NDArray[np.int64]:
+    counts = np.zeros(BINS, np.int64)
+    buffer, bins = np.empty(AT_ONCE, np.float32), np.empty(AT_ONCE, np.intp)
+    for first in range(0, len(values), AT_ONCE):
+        some = values[first : first + AT_ONCE]
+        places, index = buffer[: len(some)], bins[: len(some)]
+        np.subtract(some, np.float32(low), out=places)
+        places *= np.float32(BINS / (high - low))
+        np.minimum(places, np.float32(BINS - 1), out=places)
+        np.maximum(places, np.float32(0), out=places)
+        np.copyto(index, places, casting="unsafe")
+        counts += np.bincount(index, minlength=BINS)
+    return counts
 
 
 def clipped(method: str, histogram: Histogram) -> Range:

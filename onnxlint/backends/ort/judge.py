@@ -30,14 +30,16 @@ class Judge:
     Attributes:
         inputs: Sets of inputs.
         names: Values that are judged: the outputs, or what a Softmax or Sigmoid makes them of.
-        truth: These values of the float model for each.
+        exact: Computes these of the float model.
+        truth: These for the first inputs, as many as were needed.
         parts: (value, axis, from, to): an output that joins several is judged by each of them.
     """
 
     name: str
     inputs: Sequence[Mapping[str, Array]]
     threads: int
-    names: list[str] = field(default_factory=list)
+    names: Sequence[str]
+    exact: Callable[[Mapping[str, Array]], list[Array]]
     truth: list[list[Array]] = field(default_factory=list)
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)
 
@@ -59,22 +61,23 @@ class Judge:
             found[node.input[0] if node is not None and node.op_type in SATURATING else value.name] = None
         if outputs:
             found.update(dict.fromkeys(value.name for value in model.graph.output))
-        judge = cls(name, inputs, threads, list(found))
-        judge.truth = judge._outputs(model, inputs)
-        judge.parts = _parts(model, name, judge.names, inputs[0], judge.truth[0])
+        names = list(found)
+        judge = cls(name, inputs, threads, names, computer(model, names, name, threads))
+        judge.parts = _parts(model, name, names, inputs[0], judge._truth(1)[0])
         return judge
 
-    def _outputs(
-        self, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], integers: bool = True
-    ) -> list[list[Array]]:
-        compute = computer(model, self.names, self.name, self.threads, integers=integers)
-        return [compute(feeds) for feeds in inputs]
+    def _truth(self, count: int) -> list[list[Array]]:
+        self.truth += [self.exact(feeds) for feeds in self.inputs[len(self.truth) : count]]
+        return self.truth[:count]
 
     def snr(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> npt.NDArray[np.float64]:
         """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite. `integers` as in
         `start`."""
         signal, noise = np.zeros(len(self.parts)), np.zeros(len(self.parts))
-        for truth, got in zip(self.truth, self._outputs(model, self.inputs[:count], integers), strict=False):
+        compute = computer(model, self.names, self.name, self.threads, integers=integers)
+        some = self.inputs[:count]
+        for truth, feeds in zip(self._truth(len(some)), some, strict=True):
+            got = compute(feeds)
             for i, (output, axis, first, last) in enumerate(self.parts):
                 a, b = (np.asarray(x[output]) for x in (truth, got))
                 if last > first:

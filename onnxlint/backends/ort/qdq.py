@@ -95,10 +95,11 @@ def parameters(limits: Range) -> tuple[float, int]:
 def rounded(value: npt.NDArray[np.float32], limits: Range) -> Floats:
     """A value after QuantizeLinear and DequantizeLinear."""
     scale, zero = parameters(limits)
-    q = np.rint(value / np.float32(scale))
+    q = np.asarray(value / np.float32(scale), np.float32)
+    np.rint(q, out=q)
     np.clip(q, -zero, 255 - zero, out=q)
     q *= np.float32(scale)
-    return np.asarray(q, np.float32)
+    return q
 
 
 def nearest(values: Floats, axis: int, levels: int) -> tuple[Floats, Floats]:
