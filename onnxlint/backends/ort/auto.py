@@ -149,13 +149,12 @@ def auto(
     Raises:
         OnnxlintError: onnxruntime fails.
     """
-    started = time.perf_counter()
     judge = Judge.of(plan.name, model, evenly(inputs, JUDGED_IMAGES), plan.threads)
-    progress(f"int8: takes about {_estimate(model, plan, time.perf_counter() - started):.0f} s", 0, None)
     trials: dict[str, float] = {}
-    ends = channel_extremes(
-        inputs, computer(model, (names := activations(model, plan.keep)), plan.name, plan.threads), names
-    )
+    compute = computer(model, (names := activations(model, plan.keep)), plan.name, plan.threads)
+    started = time.perf_counter()
+    ends = channel_extremes(inputs, compute, names)
+    progress(f"int8: takes about {_estimate(model, plan, time.perf_counter() - started):.0f} s", 0, None)
     rivals = _Rivals.of(model, inputs, plan, ends)
     base, found = _base(model, inputs, judge, plan, trials, rivals, ends)
     candidates = candidate_ranges(base, found if plan.whole else seen(base, activations(base, plan.keep), progress))
