@@ -101,8 +101,15 @@ def centred(parts: Iterable[Sequence[npt.NDArray[np.floating]]], count: int, ori
 def joined(parts: Iterable[Moments]) -> Moments:
     """Moments of all groups, from those of some each, over the same positions."""
     some = list(parts)
-    arrays = zip(*((one.exact, one.quantized, one.hessian, one.cross) for one in some), strict=True)
-    return some[0] if len(some) == 1 else Moments(*map(np.concatenate, arrays), some[0].count)
+    if len(some) == 1:
+        return some[0]
+    return Moments(
+        np.concatenate([one.exact for one in some]),
+        np.concatenate([one.quantized for one in some]),
+        np.concatenate([one.hessian for one in some]),
+        np.concatenate([one.cross for one in some]),
+        some[0].count,
+    )
 
 
 def around_zero(m: Moments) -> Moments:

@@ -11,7 +11,7 @@ DAMPING = 0.01
 def _inputs(g: int, k: int, positions: int) -> np.ndarray:
     """Correlated, as neighbouring pixels are: (g, k, positions)."""
     noise = np.random.default_rng(0).standard_normal((g, k, positions)).astype(np.float32)
-    return noise + np.float32(0.3) * noise.cumsum(axis=1)
+    return np.asarray(noise + np.float32(0.3) * noise.cumsum(axis=1))
 
 
 def _one_by_one(row: np.ndarray, scale: float, hessian: np.ndarray, levels: int) -> np.ndarray:

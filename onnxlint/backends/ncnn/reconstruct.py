@@ -23,7 +23,6 @@ from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weigh
 from onnxlint.backends.rounding import (
     POSITIONS,
     REFIT_DAMPING,
-    Doubles,
     Moments,
     around_zero,
     best_scales,
@@ -70,7 +69,7 @@ def moments(
     there = [arith.position_count(layer, exact) for exact, _ in pairs]
     chosen = [np.sort(rng.choice(n, each, replace=False)) if n > each else None for n in there]
 
-    def of_one(pair: Pair, some: arith.Positions | None) -> list[Doubles]:
+    def of_one(pair: Pair, some: arith.Positions | None) -> list[npt.NDArray[np.floating]]:
         a, b = (arith.columns(layer, x, some) for x in pair)
         if scale is not None:
             b = arith.quantize_input(b, scale)

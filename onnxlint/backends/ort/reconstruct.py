@@ -45,9 +45,6 @@ DAMPING = 0.01
 POSITIONS = (4_000, 8_000)
 """Fewest and most output positions, over all inputs, from which a layer's moments are taken."""
 
-GROUP_POSITIONS = 1_000
-"""Fewest of a layer whose outputs read groups of channels: all groups together are as many numbers again."""
-
 POSITIONS_EACH = 10
 """Positions for each weight of an output, within these bounds."""
 
@@ -195,11 +192,11 @@ class _Walk:
         geometry = (source, layer is None, groups, shape, tuple(str(one) for one in node.attribute))
         is_open = layer is not None and source not in self.ranges
         if geometry not in self._moments or is_open:
-            columns = _columns(node, rows.shape[2:], groups, pairs)
-            if is_open and columns is not None:
-                self.ranges[source] = _least_disturbing(self._candidates[source], weight, columns[1])
+            sample = _Sample.of(node, rows.shape[2:], groups, pairs)
+            if is_open and sample is not None:
+                self.ranges[source] = _least_disturbing(self._candidates[source], weight, sample)
             limits = None if layer is None else self.ranges.get(source, self._candidates[source][0])
-            self._moments[geometry] = None if columns is None else _moments(*columns, limits, self._threads)
+            self._moments[geometry] = None if sample is None else _moments(sample, limits, self._threads)
         m = self._moments[geometry]
         if m is not None and all(self._uses[key] == 1 for key in node.input[1:] if key):
             self._refit(node, layer, weight, rows.shape, m)
@@ -238,67 +235,106 @@ def is_product(node: onnx.NodeProto, constants: Mapping[str, tuple[int, ...]]) -
     return node.op_type == "MatMul" and node.input[0] not in constants and len(constants.get(node.input[1], ())) == 2
 
 
-def _columns(
-    node: onnx.NodeProto, kernel: tuple[int, ...], groups: int, pairs: Sequence[tuple[Array, Array]]
-) -> tuple[Floats, Floats] | None:
-    """What a layer reads for a sample of its output positions, (g, k, positions), over all pairs of its inputs in the float
-    model and the int8 one; None for a convolution that is not understood here, and where there are no positions."""
-    weights = math.prod(kernel) * (pairs[0][0].shape[-1 if not kernel else 1] // groups)
-    fewest, most = POSITIONS
-    fewest = fewest if groups == 1 else GROUP_POSITIONS
-    each = max(1, int(np.clip(POSITIONS_EACH * weights, fewest, most)) // len(pairs))
-    generator = np.random.default_rng(0)
-    found: tuple[list[Floats], list[Floats]] = [], []
-    for pair in pairs:
-        windows = [_Windows.of(node, kernel, x) for x in pair]
-        some: npt.NDArray[np.intp] | None = None
-        for taken, one in zip(found, windows, strict=True):
-            if one is None or one.count != (windows[0].count if windows[0] else 0):
+@dataclass(frozen=True)
+class _Sample:
+    """What a layer reads for some of its output positions, in the float model and in the int8 one.
+
+    Attributes:
+        windows: For each set of inputs, in either model.
+        positions: Of each.
+        groups: Of channels.
+        inside: Weights of one output.
+    """
+
+    windows: tuple[Sequence[_Windows], Sequence[_Windows]]
+    positions: Sequence[npt.NDArray[np.intp]]
+    groups: int
+    inside: int
+
+    @classmethod
+    def of(
+        cls, node: onnx.NodeProto, kernel: tuple[int, ...], groups: int, pairs: Sequence[tuple[Array, Array]]
+    ) -> _Sample | None:
+        """From all pairs of a layer's inputs; None for a convolution that is not understood here, or has no positions."""
+        found: tuple[list[_Windows], list[_Windows]] = [], []
+        for pair in pairs:
+            exact, given = (_Windows.of(node, kernel, x) for x in pair)
+            if exact is None or given is None or exact.count != given.count:
                 return None
-            if some is None and one.count > each:
-                some = np.sort(generator.choice(one.count, each, replace=False))
-            taken.append(one.take(np.arange(one.count) if some is None else some))
-    exact, given = (np.concatenate(taken, axis=1) for taken in found)
-    count = exact.shape[1]
-    return (exact.reshape(groups, -1, count), given.reshape(groups, -1, count)) if count else None
+            found[0].append(exact)
+            found[1].append(given)
+        inside = len(found[0][0].inside) * len(found[0][0].values) // groups
+        each = max(1, int(np.clip(POSITIONS_EACH * inside, *POSITIONS)) // len(pairs))
+        generator = np.random.default_rng(0)
+        positions = [
+            np.sort(generator.choice(one.count, each, replace=False)) if one.count > each else np.arange(one.count)
+            for one in found[0]
+        ]
+        return cls(found, positions, groups, inside) if any(map(len, positions)) else None
+
+    @property
+    def count(self) -> int:
+        """Positions, over all sets of inputs."""
+        return sum(map(len, self.positions))
+
+    def read(self, which: int, first: int, last: int, step: int = 1) -> Floats:
+        """What some groups read in the float model (0) or the int8 one (1): (groups, weights of an output, positions).
+
+        Args:
+            which: The model.
+            first: Group.
+            last: Group, which is not among them.
+            step: From one position to the next that is taken.
+        """
+        each = len(self.windows[which][0].values) // self.groups
+        parts = [
+            one.take(some[::step], slice(first * each, last * each))
+            for one, some in zip(self.windows[which], self.positions, strict=True)
+        ]
+        return np.concatenate(parts, axis=1).reshape(last - first, self.inside, -1)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Groups whose numbers are few enough for the cache: first, last and one more."""
+        wide = max(1, AT_ONCE // (self.inside * self.count))
+        return [(first, min(first + wide, self.groups)) for first in range(0, self.groups, wide)]
 
 
-def _moments(exact: Floats, given: Floats, limits: Range | None, threads: int) -> Moments:
-    """Moments of a layer's input (g, k, positions), which the int8 model rounds within `limits`."""
-    groups, inside, count = exact.shape
-    wide = max(1, AT_ONCE // (inside * POSITIONS_AT_ONCE))
+def _moments(sample: _Sample, limits: Range | None, threads: int) -> Moments:
+    """Moments of a layer's input, which the int8 model rounds within `limits`."""
 
-    def of_some(first: int) -> Moments:
-        a, b = (x[first : first + wide] for x in (exact, given))
-        origin = a[:, :, ::ORIGIN_STEP].mean(axis=2, keepdims=True)
+    def of_some(block: tuple[int, int]) -> Moments:
+        exact, given = (sample.read(which, *block) for which in (0, 1))
+        origin = exact[:, :, ::ORIGIN_STEP].mean(axis=2, keepdims=True)
 
         def sums() -> Iterator[list[npt.NDArray[np.floating]]]:
-            for at in range(0, count, POSITIONS_AT_ONCE):
-                x, y = (one[:, :, at : at + POSITIONS_AT_ONCE] for one in (a, b))
-                yield sums_of(x, y if limits is None else rounded(y, limits), origin)
+            for at in range(0, sample.count, POSITIONS_AT_ONCE):
+                a, b = (one[:, :, at : at + POSITIONS_AT_ONCE] for one in (exact, given))
+                yield sums_of(a, b if limits is None else rounded(b, limits), origin)
 
-        return centred(sums(), count, origin)
+        return centred(sums(), sample.count, origin)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        return joined(pool.map(of_some, range(0, groups, wide)))
+        return joined(pool.map(of_some, sample.blocks()))
 
 
-def _least_disturbing(candidates: Sequence[Range], weight: Doubles, given: Floats) -> Range:
+def _least_disturbing(candidates: Sequence[Range], weight: Doubles, sample: _Sample) -> Range:
     """The range within which rounding changes the layer's output least, but for a constant, which its bias takes up."""
     if len(candidates) == 1:
         return candidates[0]
-    some = np.ascontiguousarray(given[:, :, :: -(-given.shape[2] // CHOICE_POSITIONS)])
-    w = weight.astype(np.float32)
-
-    def disturbance(limits: Range) -> float:
-        error = rounded(some, limits)
-        error -= some
-        if w.shape[1] <= w.shape[2]:
-            return float(np.matmul(w, error).var(axis=2).sum())
-        error -= error.mean(axis=2, keepdims=True)
-        return float((np.matmul(w, np.matmul(error, error.transpose(0, 2, 1))) * w).sum())
-
-    return min(dict.fromkeys(candidates), key=disturbance)
+    disturbance = dict.fromkeys(candidates, 0.0)
+    for first, last in sample.blocks():
+        some = sample.read(1, first, last, -(-sample.count // CHOICE_POSITIONS))
+        w = weight[first:last].astype(np.float32)
+        for limits in disturbance:
+            error = rounded(some, limits)
+            error -= some
+            if w.shape[1] > w.shape[2]:  # the sum of the variances of all outputs, from the inputs' covariances
+                error -= error.mean(axis=2, keepdims=True)
+                squares = np.matmul(error, error.transpose(0, 2, 1)) / error.shape[2]
+                disturbance[limits] += float((np.matmul(w, squares) * w).sum())
+            else:
+                disturbance[limits] += float(np.matmul(w, error).var(axis=2).sum())
+    return min(disturbance, key=lambda limits: disturbance[limits])
 
 
 @dataclass(frozen=True)
@@ -354,10 +390,10 @@ class _Windows:
         """How many output positions there are."""
         return math.prod(self.sizes)
 
-    def take(self, some: npt.NDArray[np.intp]) -> Floats:
-        """What some positions read: (weights of an output if it read all channels, positions)."""
+    def take(self, some: npt.NDArray[np.intp], channels: slice) -> Floats:
+        """What some positions read of some channels: (weights of an output that reads these, positions)."""
         first = np.zeros(len(some), np.intp)
         for at, step in zip(np.unravel_index(some, self.sizes), self.steps, strict=True):
             first += at * step
-        taken = np.take(self.values, self.inside[:, None] + first, axis=1, mode="clip")
+        taken = np.take(self.values[channels], self.inside[:, None] + first, axis=1, mode="clip")
         return taken.reshape(-1, len(some))

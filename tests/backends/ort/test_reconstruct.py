@@ -7,11 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxlint.backends.ort import beside
 from onnxlint.backends.ort.beside import SideBySide
 from onnxlint.backends.ort.calibrate import BINS, histograms
 from onnxlint.backends.ort.qdq import rounded
-from onnxlint.backends.ort.reconstruct import _columns
+from onnxlint.backends.ort.reconstruct import _Sample
 from onnxlint.backends.ort.session import run, start
 
 CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -38,9 +37,10 @@ def test_weights_times_what_a_layer_reads_is_what_it_makes(name: str) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     (made,) = run(start(model), "m", {"x": x})
     groups = attributes.get("group", 1)
-    columns = _columns(node, weights[2:], groups, [(x, -x)])
-    assert columns is not None
-    exact, given = columns
+    sample = _Sample.of(node, weights[2:], groups, [(x, -x)])
+    assert sample is not None
+    exact, given = (sample.read(which, 0, groups) for which in (0, 1))
+    np.testing.assert_array_equal(sample.read(0, groups - 1, groups, 2), exact[groups - 1 :, :, ::2])
     np.testing.assert_array_equal(exact, -given)
     found = np.matmul(w.reshape(groups, len(w) // groups, -1), exact)
     np.testing.assert_allclose(
@@ -67,13 +67,13 @@ def test_side_by_side_each_node_runs_once(monkeypatch: pytest.MonkeyPatch) -> No
     for node in model.graph.node:
         node.name = node.output[0]
     ran: list[str] = []
-    original = beside.start
+    original = start
 
     def noted(piece: onnx.ModelProto, **options: Any) -> Any:
         ran.extend(node.name for node in piece.graph.node if not node.name.endswith("Linear"))
         return original(piece, **options)
 
-    monkeypatch.setattr(beside, "start", noted)
+    monkeypatch.setattr("onnxlint.backends.ort.beside.start", noted)
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 4)).astype(np.float32)
     pair = SideBySide((model, model), [{"x": x}], {1: "r", 4: "s", 6: "u"}, {"p", "t"}, name="m", threads=1)
     pair.ranges["r"] = (0.0, 1.0)  # narrower than it is: it shows
@@ -85,7 +85,7 @@ def test_side_by_side_each_node_runs_once(monkeypatch: pytest.MonkeyPatch) -> No
     r = np.maximum(x, 0)
 
     def gated(read: np.ndarray) -> np.ndarray:
-        return r / (1 + np.exp(-np.einsum("oc,nchw->nohw", a, read)))
+        return np.asarray(r / (1 + np.exp(-np.einsum("oc,nchw->nohw", a, read))))
 
     np.testing.assert_allclose(exact, gated(r), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(given, gated(rounded(r, (0.0, 1.0))), rtol=1e-4, atol=1e-6)
