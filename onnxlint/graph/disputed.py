@@ -42,7 +42,12 @@ def disputed_nodes(view: Any) -> list[int]:
     Args:
         view: The `GraphView`.
     """
-    return [node.index for op in _DIFFERS for node in view.nodes(op) if node.graph is view.main and _DIFFERS[op](node)]
+    return [
+        node.index
+        for op in _DIFFERS
+        for node in view.nodes(op)
+        if node.graph is view.main and node.input(0) and node.output() and _DIFFERS[op](node)
+    ]
 
 
 def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
@@ -55,11 +60,11 @@ def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
         view: The `GraphView`.
         inferred: The main graph with inferred shapes.
     """
-    einsums = [node for node in view.nodes("Einsum") if node.graph is view.main]
+    einsums = [node for node in view.nodes("Einsum") if node.graph is view.main and node.input(0)]
     pools = [
         node
         for node in view.nodes("AveragePool", "LpPool", "MaxPool")
-        if node.graph is view.main and node.attribute("ceil_mode", 0)
+        if node.graph is view.main and node.input(0) and node.attribute("ceil_mode", 0)
     ]
     if not einsums and not pools:
         return []
@@ -93,26 +98,39 @@ def _repeats(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
 
 
 def _pools_nothing(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
-    shape, kernel = (sizes(node.input(0)) or ())[2:], node.attribute("kernel_shape")
-    if not isinstance(kernel, list) or len(kernel) != len(shape) or node.attribute("auto_pad", "") in SAME:
+    shape, kernel = (sizes(node.input(0)) or ())[2:], whole_numbers(node, "kernel_shape")
+    if len(kernel) != len(shape) or node.attribute("auto_pad", "") in SAME:
         return False
+    windows = zip(shape, windows_of(node), strict=True)
+    return any(isinstance(size, int) and size - reach - 1 <= -stride for size, (reach, stride) in windows)
+
+
+def windows_of(node: Any) -> list[tuple[int, int]]:
+    """How far each axis of a pooling's window reaches beyond its first element and the padding, and its stride.
+
+    Args:
+        node: The node; attributes that are not of the specification count as absent.
+    """
+    kernel = whole_numbers(node, "kernel_shape")
     rank = len(kernel)
-    dilations, strides = (_list(node, name, [1] * rank) for name in ("dilations", "strides"))
-    pads = _list(node, "pads", [0] * (2 * rank))
-    return any(
-        isinstance(size, int) and size + pads[i] + pads[i + rank] - (kernel[i] - 1) * dilations[i] - 1 <= -strides[i]
-        for i, size in enumerate(shape)
-    )
+    dilations, strides = (_or_default(node, name, [1] * rank) for name in ("dilations", "strides"))
+    pads = _or_default(node, "pads", [0] * (2 * rank))
+    return [((kernel[i] - 1) * dilations[i] - pads[i] - pads[i + rank], strides[i]) for i in range(rank)]
 
 
-def _list(node: Any, name: str, default: list[int]) -> list[int]:
+def _or_default(node: Any, name: str, default: list[int]) -> list[int]:
+    given = whole_numbers(node, name)
+    return given if len(given) == len(default) else default
+
+
+def whole_numbers(node: Any, name: str) -> list[int]:
+    """A list of whole numbers; empty where the attribute is absent, or something else."""
     given = node.attribute(name)
-    return given if isinstance(given, list) and len(given) == len(default) else default
+    return given if isinstance(given, list) and all(isinstance(number, int) for number in given) else []
 
 
 def _is_dilated(node: Any) -> bool:
-    dilations = node.attribute("dilations")
-    return bool(dilations) and node.attribute("auto_pad", "") in SAME and dilations != [1] * len(dilations)
+    return node.attribute("auto_pad", "") in SAME and any(number != 1 for number in whole_numbers(node, "dilations"))
 
 
 def _is_of_given_size(node: Any) -> bool:
@@ -120,9 +138,8 @@ def _is_of_given_size(node: Any) -> bool:
 
 
 def _keeps_ratio(node: Any) -> bool:
-    axes = node.attribute("axes")
     keeps = node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch"
-    return keeps and isinstance(axes, list) and any(axis < 0 for axis in axes)
+    return keeps and any(axis < 0 for axis in whole_numbers(node, "axes"))
 
 
 def _goes_backwards(node: Any) -> bool:

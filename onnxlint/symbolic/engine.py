@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from onnxlint.graph.dims import Shape, is_invented
-from onnxlint.graph.disputed import SAME
+from onnxlint.graph.disputed import SAME, windows_of
 from onnxlint.graph.onnx_inference import GRAPH_OPS
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import is_placeholder
@@ -99,16 +99,9 @@ def _pools_nothing(node: Node) -> bool:
 
     It divides what is left beside the window by the stride, rounds that towards 0, and adds 1.
     """
-    kernel, auto = node.attribute("kernel_shape"), node.attribute("auto_pad", "NOTSET")
-    if "Pool" not in node.op or not isinstance(kernel, list) or auto in SAME:
+    if "Pool" not in node.op or node.attribute("auto_pad", "NOTSET") in SAME:
         return False
-    rank = len(kernel)
-    strides = node.attribute("strides") or [1] * rank
-    dilations = node.attribute("dilations") or [1] * rank
-    pads = node.attribute("pads") or [0] * (2 * rank)
-    if [len(given) if isinstance(given, list) else 0 for given in (strides, dilations, pads)] != [rank, rank, 2 * rank]:
-        return False
-    return any((kernel[i] - 1) * dilations[i] - pads[i] - pads[i + rank] >= strides[i] for i in range(rank))
+    return any(reach >= stride for reach, stride in windows_of(node))
 
 
 _NO_SIZES: dict[str, Sizes | None] = {}

@@ -54,7 +54,7 @@ def _windows(s: Symbolic, node: Node, sizes: Sizes, weights: Sequence[AnySize] =
 def _pooled(s: Symbolic, room: AnySize, stride: int) -> AnySize:
     """How many windows of pooling fit where there is so much room beside the first: by the specification, and in
     onnxruntime, which makes one of a window that is larger than the map by less than the stride."""
-    if isinstance(room, int) and room < 0 and room % stride:
+    if stride < 1 or (isinstance(room, int) and room < 0 and room % stride):
         return s.fresh()
     return truncated(room, stride, s.may_be_empty) + 1
 
