@@ -104,6 +104,7 @@ def _pools_nothing(node: Node) -> bool:
     return any(reach >= stride for reach, stride in windows_of(node))
 
 
+_SIZE_TYPES = frozenset((int, Size))
 _NO_SIZES: dict[str, Sizes | None] = {}
 _NO_VALUES: dict[str, Value] = {}
 
@@ -333,6 +334,8 @@ class Symbolic:
         for i, name in enumerate(node.outputs):
             if name:
                 own = shapes[i] if shapes is not None and i < len(shapes) else None
+                if own is not None and not _SIZE_TYPES.issuperset(map(type, own)):
+                    own = None  # computed from attributes of other types
                 known[name] = self.merge(own, self.view.onnx_inferred(graph, name)[1])
         if op in WINDOWED and not _pools_nothing(node):
             self._note_sizes(node, self._windowed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from onnx import TensorProto, helper
 
@@ -26,7 +28,7 @@ ODD = [5, -7, 1.5, "odd", [1.5], ["a"], [], [0], [2**62] * 3, [1] * 70]
     ],
 )
 def test_attributes_of_other_types_are_no_exception(
-    op: str, attribute: str, given: dict[str, object], inputs: list[str]
+    op: str, attribute: str, given: dict[str, Any], inputs: list[str]
 ) -> None:
     for value in ODD:
         node = helper.make_node(op, inputs, ["y"], **given)
