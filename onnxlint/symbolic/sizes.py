@@ -170,7 +170,13 @@ class Size:
     __rmul__ = __mul__
 
     def __floordiv__(self, den: int) -> AnySize:
-        """Floor division by a positive number, in normal form."""
+        """Floor division by a positive number, in normal form.
+
+        Raises:
+            ValueError: It is not one: what a file says may be of any type.
+        """
+        if type(den) is not int or den < 1:
+            raise ValueError(den)
         if den == 1:
             return self
         # What is divisible comes out: floor((d·A + B)/d) = A + floor(B/d), for coefficients and the constant alike.

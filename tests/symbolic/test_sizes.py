@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -357,3 +357,9 @@ def test_reshape_steps_that_cannot_be() -> None:
     assert reshape_steps([N, H * W], [N, H, W], filled) is None  # two new sizes in one group
     (step,) = reshape_steps([N, H, W], [N, H * W], filled) or []
     assert step.target == (0, -1)
+
+
+@pytest.mark.parametrize("number", [0, -2, 1.5, float("nan"), float("inf"), True])
+def test_a_division_by_what_is_no_positive_number_is_refused(number: Any) -> None:
+    with pytest.raises(ValueError, match=str(number)):
+        Size.symbol("h") // number
