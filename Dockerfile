@@ -1,4 +1,4 @@
-# All of onnxlint but torch (`ncnn` converts through pnnx, which needs it): checks, fixes, converts to ONNX, compares.
+# All extras but those that bring torch (export, and ncnn, which pnnx converts for).
 #
 #   docker build -t onnxlint .
 #   docker run --rm -v "$PWD:/work:ro" onnxlint check model.onnx
@@ -9,7 +9,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY onnxlint onnxlint
 COPY rules rules
 RUN python -m venv /opt/onnxlint \
- && /opt/onnxlint/bin/pip install --no-cache-dir '.[bot,charts,convert,simplify,tasks,view]'
+ && /opt/onnxlint/bin/pip install --no-cache-dir '.[bot,charts,mnn,nncf,openvino,ray,remote,simplify,tasks,view]'
 
 FROM python:3.12-slim
 COPY --from=build /opt/onnxlint /opt/onnxlint

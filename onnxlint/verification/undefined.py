@@ -7,14 +7,12 @@ the map, of which the specification makes an empty map, it makes one element, by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxlint.graph.disputed import SAME
+from onnxlint.graph.disputed import SAME, windows_of
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.demands import described, impossible_demands, node_label
-from onnxlint.symbolic.engine import MISUSE
 from onnxlint.symbolic.inference import exact_sizes
 from onnxlint.symbolic.view import make_view
 from onnxlint.verification.inputs import Contract, dims_of
@@ -23,8 +21,7 @@ from onnxlint.verification.results import Trial, Verification
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.graph.view import GraphView, Node
-    from onnxlint.symbolic.sizes import AnySize
+    from onnxlint.graph.view import GraphView
 
 
 def without_undefined(found: Verification, original: onnx.ModelProto, contract: Contract) -> Verification:
@@ -47,32 +44,15 @@ def _undefined(view: GraphView) -> str:
         return described(demand)
     sizes = exact_sizes(view)
     for node in view.nodes(*_POOLS):
-        data = sizes.shape(node.graph, node.input(0))
-        kernel = node.attribute("kernel_shape", [])
-        if data is None or len(data) != len(kernel) + 2 or node.attribute("auto_pad", "NOTSET") in SAME:
+        if node.attribute("auto_pad", "NOTSET") in SAME:
             continue
-        try:
-            rooms = _rooms(node, data[2:], kernel)
-        except MISUSE:  # attributes of other types or lengths
-            continue
-        for size, room in zip(data[2:], rooms, strict=True):
-            if room < 0:
+        for size, (reach, _) in zip((sizes.of(node, 0) or ())[2:], windows_of(node), strict=False):
+            if isinstance(size, int) and size <= reach:
                 return f"{node_label(node)} has a window that is larger than its map of {size}"
     return ""
 
 
 _POOLS = ("AveragePool", "LpPool", "MaxPool")
-
-
-def _rooms(node: Node, sizes: Sequence[AnySize], kernel: Sequence[int]) -> list[int]:
-    """How far a window can move along each axis; less than 0 where it does not fit."""
-    rank = len(kernel)
-    pads = node.attribute("pads", [0] * 2 * rank)
-    dilations = node.attribute("dilations", [1] * rank)
-    return [
-        size + pads[i] + pads[i + rank] - (kernel[i] - 1) * dilations[i] - 1 if isinstance(size, int) else 0
-        for i, size in enumerate(sizes)
-    ]
 
 
 def _at_sizes(original: onnx.ModelProto, contract: Contract, sizes: dict[str, int]) -> onnx.ModelProto:
