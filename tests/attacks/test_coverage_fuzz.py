@@ -26,7 +26,7 @@ def test_readers(tmp_path: Path, reader: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.coverage_fuzz", reader, str(SECONDS), str(tmp_path / "corpus")],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "rules")])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "rules"), *sys.path])},
         capture_output=True,
         text=True,
         timeout=SECONDS + 300,

@@ -293,7 +293,7 @@ def test_an_input_is_not_overwritten() -> None:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "rules")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "rules"), *sys.path])}
     return subprocess.run(
         [sys.executable, "-m", "onnxlint", "export", *words],
         capture_output=True,
