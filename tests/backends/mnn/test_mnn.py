@@ -16,6 +16,7 @@ import pytest
 
 import onnxlint
 from onnxlint.backends import Artifact, Job, backend_for, find_target
+from onnxlint.backends.mnn.runtime import runtime
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from tests.support.conv_nets import conv_net
@@ -155,3 +156,12 @@ def test_what_is_no_model_is_refused_before_it_is_read(tmp_path: Path, head: byt
         backend_for(str(path)).open(str(path))
     assert time.process_time() - started < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_an_extension_that_glibc_refuses_has_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise ImportError("_mnncengine.so: cannot enable executable stack as shared object requires: Invalid argument")
+
+    monkeypatch.setattr("onnxlint.backends.mnn.runtime.importlib.import_module", refuse)
+    with pytest.raises(OnnxlintError, match="patchelf --clear-execstack"):
+        runtime()
