@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from onnxlint.backends import Array, Session
+from onnxlint.backends import Array, Port, Session
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -16,6 +17,9 @@ WRONG_DB = 10.0
 
 EXACT_DB = 300.0
 """SNR of what is equal."""
+
+LEAST = 1e-7
+"""Probabilities below it, and as close to 1, are as good as certain."""
 
 
 def closeness(reference: Session, made: Session, inputs: Iterable[Mapping[str, Array]], name: str) -> dict[str, float]:
@@ -31,10 +35,31 @@ def closeness(reference: Session, made: Session, inputs: Iterable[Mapping[str, A
         OnnxlintError: It does not run, or an output has another shape, or is no longer finite.
     """
     theirs = dict(zip((port.name for port in reference.inputs), (port.name for port in made.inputs), strict=True))
+    pairs = ((reference.run(feeds), made.run({theirs[key]: value for key, value in feeds.items()})) for feeds in inputs)
+    return ratios(reference.outputs, pairs, name)
+
+
+def ratios(
+    outputs: Sequence[Port],
+    pairs: Iterable[tuple[Sequence[Array], Sequence[Array]]],
+    name: str,
+    probabilities: Collection[str] = (),
+) -> dict[str, float]:
+    """SNR of each floating-point output over all pairs of outputs, in dB.
+
+    Args:
+        outputs: Of the reference.
+        pairs: For each input: what the reference gives, and what the converted model does.
+        name: Of the converted model, for errors.
+        probabilities: Outputs that are compared by their odds as well (the logarithm of p / (1 − p)): of probabilities that
+            are nearly all 0 or 1, the few others would decide alone.
+
+    Raises:
+        OnnxlintError: An output has another shape, or is no longer finite.
+    """
     sums: dict[str, tuple[float, float]] = {}
-    for feeds in inputs:
-        outputs = reference.run(feeds), made.run({theirs[key]: value for key, value in feeds.items()})
-        for port, a, b in zip(reference.outputs, *outputs, strict=True):
+    for reference, made in pairs:
+        for port, a, b in zip(outputs, reference, made, strict=True):
             if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
                 continue
             if a.shape != b.shape:
@@ -48,9 +73,29 @@ def closeness(reference: Session, made: Session, inputs: Iterable[Mapping[str, A
                 )
             finite = np.isfinite(a) & np.isfinite(b)
             x, y = a[finite].astype(np.float64), b[finite].astype(np.float64)
-            signal, noise = sums.get(port.name, (0.0, 0.0))
-            sums[port.name] = signal + float(x @ x), noise + float((x - y) @ (x - y))
-    return {name: _db(signal, noise) for name, (signal, noise) in sums.items()}
+            both = {port.name: (x, y)}
+            if port.name in probabilities:
+                both[f"odds of {port.name}"] = _odds(x), _odds(y)
+            for key, (x, y) in both.items():
+                signal, noise = sums.get(key, (0.0, 0.0))
+                sums[key] = signal + float(x @ x), noise + float((x - y) @ (x - y))
+    return {key: _db(signal, noise) for key, (signal, noise) in sums.items()}
+
+
+def _odds(p: Array) -> Array:
+    p = np.clip(p, LEAST, 1 - LEAST)
+    return np.asarray(np.log(p / (1 - p)))
+
+
+def is_closer(found: Sequence[float], than: Sequence[float]) -> bool:
+    """Whether one model is closer than another by more than chance: by more than the standard error of the mean difference.
+
+    Args:
+        found, than: SNR of either on the same inputs, in dB.
+    """
+    gains = [a - b for a, b in zip(found, than, strict=True)]
+    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return statistics.mean(gains) > error
 
 
 def require_close(found: Mapping[str, float], name: str, runtime: str) -> None:

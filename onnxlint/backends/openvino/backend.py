@@ -158,15 +158,15 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
     outputs if there is none."""
     from importlib.util import find_spec
 
-    from onnxlint.backends.openvino.better import is_second_better, judged_on, loss_of, shown
+    from onnxlint.backends.openvino.better import is_second_better, judged, judged_on, shown
     from onnxlint.backends.openvino.int8 import by_qdq
 
     inputs, images = judged_on(session, job)
     task = job.task
-    first = loss_of(made[0], made[1], session, inputs, task, job.threads)
-    if not first.rank:  # the outputs are not those of the task
+    first = judged(made[0], made[1], session, inputs, task, job.threads)
+    if not first.loss.rank:  # the outputs are not those of the task
         task = None
-        first = loss_of(made[0], made[1], session, inputs, task, job.threads)
+        first = judged(made[0], made[1], session, inputs, task, job.threads)
     others: dict[str, Callable[[], Made]] = {
         "minmax": lambda: by_qdq(session.path, replace(job, method="minmax"), progress)
     }
@@ -180,11 +180,11 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
         except OnnxlintError as error:
             untried.append(f"{name} was not tried: {error}")
             continue
-        found[name] = loss_of(other[0], other[1], session, inputs, task, job.threads)
+        found[name] = judged(other[0], other[1], session, inputs, task, job.threads)
         if is_second_better(found[taken], found[name]):
             taken, best = name, other
-    worse = [f"as {name} does it: {shown(loss)}" for name, loss in found.items() if name != taken]
-    note = "; ".join([f"calibrated as {taken} does it: {shown(found[taken])} on {images}", *worse])
+    worse = [f"as {name} does it: {shown(one.loss)}" for name, one in found.items() if name != taken]
+    note = "; ".join([f"calibrated as {taken} does it: {shown(found[taken].loss)} on {images}", *worse])
     model, known, notes, facts = best
     return model, known, (*notes, note, *untried), {**facts, "method": "auto", "made_by": taken.lower()}
 

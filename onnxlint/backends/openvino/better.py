@@ -6,20 +6,21 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Job
-from onnxlint.backends.closeness import closeness
+from onnxlint.backends.closeness import is_closer, ratios
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
 from onnxlint.backends.ort.auto import IMAGES
 from onnxlint.backends.ort.feeds import from_images, left_by, spread
+from onnxlint.backends.ort.judge import probabilities
 from onnxlint.backends.task import Loss, TaskLoss, size_of
 from onnxlint.text import counted
 
 if TYPE_CHECKING:
     from onnxlint.backends.ort.session import OrtSession
-    from onnxlint.backends.task import Pairs
 
 JUDGED = 16
 """Images, at most, on which they are compared."""
@@ -28,7 +29,7 @@ FEWEST = 6
 """Calibration images that weights were not fitted to have to be so many, or those that they were fitted to judge."""
 
 CHANCE = 1.0
-"""Answers by which one may lose more than the other by chance: then the outputs' SNR decides."""
+"""Answers by which one may lose more than the other by chance: then the outputs' SNR decides, where that is no chance."""
 
 
 def judged_on(session: OrtSession, job: Job) -> tuple[list[Mapping[str, Array]], str]:
@@ -51,25 +52,38 @@ def judged_on(session: OrtSession, job: Job) -> tuple[list[Mapping[str, Array]],
     return inputs, counted(len(inputs), "calibration image")
 
 
-def is_second_better(first: Loss, second: Loss) -> bool:
+@dataclass(frozen=True)
+class Judged:
+    """What an int8 model loses.
+
+    Attributes:
+        loss: Of the task, or else of the signal, with the same rank for all models.
+        each: Mean SNR of the outputs on each input, in dB.
+    """
+
+    loss: Loss
+    each: Sequence[float]
+
+
+def is_second_better(first: Judged, second: Judged) -> bool:
     """Whether the second of two candidates is to be taken."""
-    if not second.rank:  # its outputs are not those of the task
+    if not second.loss.rank:  # its outputs are not those of the task
         return False
-    fewer = first.rank[0] - second.rank[0]
+    fewer = first.loss.rank[0] - second.loss.rank[0]
     if abs(fewer) > CHANCE:
         return fewer > 0
-    return second.values.get("snr", 0.0) > first.values.get("snr", 0.0)
+    return is_closer(second.each, first.each)
 
 
-def loss_of(
+def judged(
     model: Any,
     known: frozenset[str],
     session: OrtSession,
     inputs: Sequence[Mapping[str, Array]],
     task: TaskLoss | None,
     threads: int,
-) -> Loss:
-    """What an int8 model loses, run in OpenVINO: of the task, or else of the signal, with the same rank for all models.
+) -> Judged:
+    """What an int8 model loses, run in OpenVINO.
 
     Args:
         model: An `openvino.Model`.
@@ -82,27 +96,28 @@ def loss_of(
     Raises:
         OnnxlintError: It does not run, or its outputs are not those of the task.
     """
+    each: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
         save(model.clone(), files, known, half=False, source=session.path)
-        made = OpenVinoSession(files[0], threads)
-        if task is None:
-            return Loss((0.0,), {"snr": statistics.mean(closeness(session, made, inputs, session.path).values())})
-
-        def pairs() -> Pairs:
-            names = [port.name for port in session.outputs]
-            return _pairs(session, made, names, inputs)
-
-        return task.measure(pairs())
+        pairs = _pairs(session, OpenVinoSession(files[0], threads), inputs, each)
+        if task is not None:
+            return Judged(task.measure(pairs), each)
+        for _ in pairs:
+            pass
+        return Judged(Loss((0.0,), {"snr": statistics.mean(each)}), each)
 
 
 def _pairs(
-    session: OrtSession, made: OpenVinoSession, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]
+    session: OrtSession, made: OpenVinoSession, inputs: Sequence[Mapping[str, Array]], each: list[float]
 ) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], tuple[int, int]]]:
+    names = [port.name for port in session.outputs]
+    sure = probabilities(session.proto)
     for feeds in inputs:
         shape = next(iter(feeds.values())).shape
-        reference = dict(zip(names, session.run(feeds), strict=True))
-        yield reference, dict(zip(names, made.run(feeds), strict=True)), size_of(shape)
+        reference, found = session.run(feeds), made.run(feeds)
+        each.append(statistics.mean(ratios(session.outputs, [(reference, found)], session.path, sure).values()))
+        yield dict(zip(names, reference, strict=True)), dict(zip(names, found, strict=True)), size_of(shape)
 
 
 def shown(loss: Loss) -> str:

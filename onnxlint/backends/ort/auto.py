@@ -11,6 +11,7 @@ Every choice is made by the outputs' SNR on calibration images, computed by onnx
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array, Decision, Progress, silent
+from onnxlint.backends.closeness import is_closer
 from onnxlint.backends.ort.calibrate import BINS, Ends, Histogram, Range, Ranges, channel_extremes, clipped, histograms
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.heads import corrected
@@ -67,7 +69,7 @@ STRENGTHS = {"equalized by half": 0.5, "equalized": 1.0}
 far from each other otherwise."""
 
 BASE_MARGIN = 0.3
-"""dB by which a model has to be closer than what is less equalized."""
+"""dB by which a model has to be closer than what is less equalized, and by more than chance."""
 
 ROUNDING_LEFT = 0.6
 """Of the error that weights have when they are rounded to the nearest: the part that is left when they are rounded against
@@ -249,22 +251,25 @@ class _Rivals:
     def best(
         self, fitted: tuple[onnx.ModelProto, tuple[str, ...]], keep: frozenset[str], trials: dict[str, float]
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-        """What was fitted, or what a plain method makes where that is closer, with a note."""
+        """What was fitted, or what a plain method makes where that is closer by more than chance, with a note."""
         best, notes = fitted
         few, all_ = f"first {FIRST_IMAGES} mirrored images", "mirrored images"
         trials[f"auto, {few}"] = first = self.judge.score(best, FIRST_IMAGES)
-        auto = most = -math.inf
+        most: list[float] = []
         for method in METHODS:
             ranges = {key: clipped(method, one) for key, one in self.seen.items()}
             made = quantize(self.model, ranges, keep, levels=self.levels)
             trials[f"{method}, {few}"] = score = self.judge.score(made, FIRST_IMAGES)
             if score < first - HOPELESS:
                 continue
-            if most == -math.inf:
-                trials[f"auto, {all_}"] = auto = most = self.judge.score(best)
-            trials[f"{method}, {all_}"] = score = self.judge.score(made)
-            if score > most:
-                best, most = made, score
+            if not most:
+                most = self.judge.each(best)
+                trials[f"auto, {all_}"] = statistics.mean(most)
+            found = self.judge.each(made)
+            trials[f"{method}, {all_}"] = score = statistics.mean(found)
+            if is_closer(found, most):
+                auto = trials[f"auto, {all_}"]
+                best, most = made, found
                 notes = (f"{method} was taken: {score:.1f} dB on mirrored images, where auto has {auto:.1f}",)
         return best, notes
 
@@ -332,7 +337,7 @@ def _base(
 ) -> tuple[onnx.ModelProto, Mapping[str, Histogram]]:
     """The model, or an equalized one where that is computed as exactly and loses less with the widest ranges and weights
     that are rounded about as well as they will be; and the histograms of its values."""
-    best, most, limits = model, -math.inf, _whole(ends)
+    best, most, limits = model, list[float](), _whole(ends)
     even = even_models(model, inputs[0], ends, plan)
     for label, (one, widest) in {"as it is": (model, limits), **even}.items() if even else ():
         if one is not model and judge.score(one, EXACT_IMAGES) < NEARLY_EXACT:
@@ -342,9 +347,10 @@ def _base(
         ranges = {key: (histogram.low, histogram.high) for key, histogram in found.items()}
         soft = nearly_rounded(one, ROUNDING_LEFT, plan.keep, plan.levels)
         tried = quantize(soft, ranges, plan.keep, weights_too=False)
-        trials[label] = judge.score(tried, integers=False)
-        if trials[label] >= most + BASE_MARGIN:
-            best, most, limits = one, trials[label], widest
+        each = judge.each(tried, integers=False)
+        trials[label] = statistics.mean(each)
+        if not most or (trials[label] >= statistics.mean(most) + BASE_MARGIN and is_closer(each, most)):
+            best, most, limits = one, each, widest
     return best, rivals.seen if best is model else _histograms(best, inputs, plan, limits)
 
 

@@ -73,27 +73,39 @@ class Judge:
     def snr(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> npt.NDArray[np.float64]:
         """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite. `integers` as in
         `start`."""
-        signal, noise = np.zeros(len(self.parts)), np.zeros(len(self.parts))
+        return _decibels(*(power.sum(axis=0) for power in self._powers(model, count, integers)))
+
+    def each(self, model: onnx.ModelProto, integers: bool = True) -> list[float]:
+        """Mean SNR of the parts for each input, dB; `integers` as in `start`."""
+        return [float(one) for one in _decibels(*self._powers(model, None, integers)).mean(axis=1)]
+
+    def _powers(
+        self, model: onnx.ModelProto, count: int | None, integers: bool
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of the signal and of the noise: (inputs, parts)."""
         compute = computer(model, self.names, self.name, self.threads, integers=integers)
         some = self.inputs[:count]
-        for truth, feeds in zip(self._truth(len(some)), some, strict=True):
+        signal, noise = np.zeros((len(some), len(self.parts))), np.zeros((len(some), len(self.parts)))
+        for at, (truth, feeds) in enumerate(zip(self._truth(len(some)), some, strict=True)):
             got = compute(feeds)
             for i, (output, axis, first, last) in enumerate(self.parts):
                 a, b = (np.asarray(x[output]) for x in (truth, got))
                 if last > first:
                     a, b = (np.take(x, range(first, last), axis) for x in (a, b))
-                if a.shape != b.shape:
-                    return np.full(len(self.parts), -300.0)
                 a = a.astype(np.float64)
-                signal[i] += float(np.sum(a * a))
-                noise[i] += float(np.sum((a - b) ** 2))
-        noise = np.where(np.isfinite(noise), noise, np.inf)
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.clip(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), -300, 300))
+                signal[at, i] = float(np.sum(a * a))
+                noise[at, i] = float(np.sum((a - b) ** 2)) if a.shape == b.shape else np.inf
+        return signal, noise
 
     def score(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> float:
         """Mean SNR of the parts, dB."""
         return float(self.snr(model, count, integers).mean())
+
+
+def probabilities(model: onnx.ModelProto) -> set[str]:
+    """Outputs that a Softmax or Sigmoid makes."""
+    made = {out for node in model.graph.node if node.op_type in ("Softmax", "Sigmoid") for out in node.output}
+    return made & {value.name for value in model.graph.output}
 
 
 class Answers:
@@ -132,6 +144,12 @@ class Answers:
     def _measured(self, found: Sequence[dict[str, Array]]) -> Loss:
         sizes = [size_of(next(iter(feeds.values())).shape) for feeds in self._inputs]
         return self._task.measure(zip(self._truth, found, sizes, strict=True))
+
+
+def _decibels(signal: npt.NDArray[np.float64], noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    noise = np.where(np.isfinite(noise), noise, np.inf)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.clip(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), -300, 300))
 
 
 def _parts(

@@ -18,7 +18,7 @@ import pytest
 
 import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
-from onnxlint.backends.openvino.better import is_second_better, judged_on
+from onnxlint.backends.openvino.better import Judged, is_second_better, judged_on
 from onnxlint.backends.openvino.runtime import default_precision
 from onnxlint.backends.ort.session import OrtSession
 from onnxlint.backends.task import Loss
@@ -116,14 +116,16 @@ class Prefers:
 
 
 def test_one_answer_is_chance() -> None:
-    def loss(lost: float, snr: float) -> Loss:
-        return Loss((lost, 0.0), {"snr": snr})
+    def loss(lost: float, *snr: float) -> Judged:
+        return Judged(Loss((lost, 0.0)), snr or (1.0,))
 
     assert is_second_better(loss(2, 25), loss(0, 20))
     assert not is_second_better(loss(0, 20), loss(2, 25))
     assert not is_second_better(loss(1, 25), loss(0, 20))
     assert is_second_better(loss(0, 20), loss(1, 25))
-    assert not is_second_better(loss(5, 20), Loss())
+    assert not is_second_better(loss(5, 20), Judged(Loss(), ()))
+    assert is_second_better(loss(0, 20, 30, 25), loss(0, 21, 32, 26))
+    assert not is_second_better(loss(0, 20, 30, 25), loss(0, 19, 70, 24))  # closer on one of them alone
 
 
 @pytest.mark.parametrize(("best", "by"), [(1, "onnx-int8-static"), (2, "minmax"), (3, "nncf")])
