@@ -27,9 +27,6 @@ Ranges = dict[str, Floats]
 IMAGES = 4
 """How many images ranges are judged on."""
 
-FIRST_IMAGES = 2
-"""Of these, those on which the loudest blobs and channels are looked for: that takes most of the time."""
-
 PARTS = (0.7, 0.5, 0.35, 0.25)
 """Parts of a channel's range that are tried, one after the other as long as each is better."""
 
@@ -56,23 +53,23 @@ class _Outputs:
         made = net.producers()
         self._heads = sorted(heads(net), key=lambda name: made[name])  # a light net forgets what was made before
         self._truth = [[np.array(y) for y in ys] for ys in self._runner.map(images, self._heads, threads)]
+        self._power = np.maximum(_squares(self._truth), 1e-30)
 
-    def blob(self, name: str, count: int | None = None) -> list[Floats]:
-        """Its value for every image, or the first `count`."""
-        return [np.array(ys[0]) for ys in self._runner.map(self._images[:count], [name], self._threads)]
+    def blob(self, name: str) -> list[Floats]:
+        """Its value for every image."""
+        return [np.array(ys[0]) for ys in self._runner.map(self._images, [name], self._threads)]
 
     def noise(self, name: str, values: Sequence[Floats], ranges: Floats, channels: Collection[int]) -> float:
         """Noise in the outputs, as a part of their power, the mean of the heads, where `channels` of a blob are rounded
-        within their `ranges`; on as many images as there are `values`."""
+        within their `ranges`."""
         fed: Iterator[Mapping[str, Floats]] = (
             {self._runner.input: image, name: _rounded(x, ranges, channels)}
-            for image, x in zip(self._images, values, strict=False)
+            for image, x in zip(self._images, values, strict=True)
         )
-        noise, power = np.zeros(len(self._heads)), np.zeros(len(self._heads))
-        for ys, truth in zip(self._runner.map(fed, self._heads, self._threads), self._truth, strict=False):
+        noise = np.zeros(len(self._heads))
+        for ys, truth in zip(self._runner.map(fed, self._heads, self._threads), self._truth, strict=True):
             noise += _squares([[y - t for y, t in zip(ys, truth, strict=True)]])
-            power += _squares([truth])
-        return float((noise / np.maximum(power, 1e-30)).mean())
+        return float((noise / self._power).mean())
 
 
 def narrowed(
@@ -97,7 +94,7 @@ def narrowed(
     outputs = _Outputs(net, spread(images, IMAGES), threads)
     noise = {}
     for done, name in enumerate(peaks, 1):
-        noise[name] = outputs.noise(name, outputs.blob(name, FIRST_IMAGES), peaks[name], range(len(peaks[name])))
+        noise[name] = outputs.noise(name, outputs.blob(name), peaks[name], range(len(peaks[name])))
         progress("noise of single blobs", done, len(peaks))
     total = sum(noise.values())
     if not np.isfinite(total):
@@ -108,17 +105,18 @@ def narrowed(
         free = [i for i, one in enumerate(classes[name].tolist()) if one != FIXED]
         values = outputs.blob(name)
         if free and values[0].ndim == 3:
-            ranges[name] = _of_blob(outputs, name, values, ranges[name], free)
+            ranges[name] = _of_blob(outputs, name, values, ranges[name], free, noise[name])
         progress("ranges of single channels", done, len(loud))
     return ranges
 
 
-def _of_blob(outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Floats, free: Sequence[int]) -> Floats:
+def _of_blob(
+    outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Floats, free: Sequence[int], noise: float
+) -> Floats:
     """The ranges of a blob's channels, narrowed one after the other by the channel's own noise. As rounding errors of
     channels may cancel each other, the noise of all has to fall, too."""
-    noise = outputs.noise(name, values, ranges, range(len(ranges)))
-    for channel in _loudest(outputs, name, values[:FIRST_IMAGES], ranges, free):
-        best, own = ranges, outputs.noise(name, values, ranges, [channel])
+    for channel, own in _loudest(outputs, name, values, ranges, free):
+        best = ranges
         for part in PARTS:
             trial = ranges.copy()
             trial[channel] *= np.float32(part)
@@ -133,15 +131,17 @@ def _of_blob(outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Flo
     return ranges
 
 
-def _loudest(outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Floats, free: Sequence[int]) -> list[int]:
-    """The channels whose rounding disturbs the outputs most, the loudest first: by halving groups."""
-    groups = [(0.0, list(free))]
-    found: list[int] = []
+def _loudest(
+    outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Floats, free: Sequence[int]
+) -> list[tuple[int, float]]:
+    """The channels whose rounding disturbs the outputs most, and their noise, the loudest first: by halving groups."""
+    groups = [(outputs.noise(name, values, ranges, free), list(free))]
+    found: list[tuple[int, float]] = []
     while groups and len(found) < MOST_CHANNELS:
         groups.sort(key=lambda group: -group[0])
-        _, group = groups.pop(0)
+        own, group = groups.pop(0)
         if len(group) == 1:
-            found.append(group[0])
+            found.append((group[0], own))
             continue
         half = len(group) // 2
         groups += [(outputs.noise(name, values, ranges, part), part) for part in (group[:half], group[half:])]
