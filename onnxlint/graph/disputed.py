@@ -53,8 +53,8 @@ def disputed_nodes(view: Any) -> list[int]:
 def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
     """Nodes of the main graph whose sizes were inferred wrongly: what inference says of their inputs shows it.
 
-    Einsum that repeats an axis of 1, of which inference takes the 1; pooling with `ceil_mode` of a map that is so small that
-    onnxruntime makes nothing of it.
+    Einsum that repeats an axis of 1, of which inference takes the 1; pooling with `ceil_mode`, of which inference counts a
+    last window that would begin in the padding, or one where onnxruntime makes nothing of a small map.
 
     Args:
         view: The `GraphView`.
@@ -68,7 +68,7 @@ def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
     ]
     if not einsums and not pools:
         return []
-    values = {value.name: value for group in (inferred.value_info, inferred.input) for value in group}
+    values = {value.name: value for group in (inferred.value_info, inferred.input, inferred.output) for value in group}
 
     def sizes(name: str) -> Sequence[Any] | None:
         tensor = view.main.initializers.get(name)
@@ -78,7 +78,7 @@ def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
 
     return [
         *(node.index for node in einsums if _repeats(node, sizes)),
-        *(node.index for node in pools if _pools_nothing(node, sizes)),
+        *(node.index for node in pools if _is_miscounted(node, sizes)),
     ]
 
 
@@ -97,12 +97,33 @@ def _repeats(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
     return any(1 in found and len(found) > 1 for found in met.values())
 
 
-def _pools_nothing(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
-    shape, kernel = (sizes(node.input(0)) or ())[2:], whole_numbers(node, "kernel_shape")
-    if len(kernel) != len(shape) or node.attribute("auto_pad", "") in SAME:
+def _is_miscounted(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
+    """Whether inference finds other numbers of windows than onnxruntime, for a pooling with `ceil_mode`."""
+    shape, made = (sizes(node.input(0)) or ())[2:], (sizes(node.output()) or ())[2:]
+    windows = windows_of(node)
+    if not len(windows) == len(shape) == len(made):
         return False
-    windows = zip(shape, windows_of(node), strict=True)
-    return any(isinstance(size, int) and size - reach - 1 <= -stride for size, (reach, stride) in windows)
+    same = node.attribute("auto_pad", "") in SAME
+    begins = _or_default(node, "pads", [0] * (2 * len(shape)))
+    return any(
+        isinstance(size, int)
+        and isinstance(count, int)
+        and stride > 0
+        and count != (-(-size // stride) if same else rounded_up(size + begin, size - reach - 1, stride))
+        for size, count, begin, (reach, stride) in zip(shape, made, begins, windows, strict=False)
+    )
+
+
+def rounded_up(size: int, room: int, stride: int) -> int:
+    """How many windows of a pooling with `ceil_mode` there are: the last one may end outside, and does not begin there.
+
+    Args:
+        size: Of the map and the padding before it.
+        room: How far the first window can move, padding included.
+        stride: Its stride.
+    """
+    count = -(-room // stride) + 1
+    return count - ((count - 1) * stride >= size)
 
 
 def windows_of(node: Any) -> list[tuple[int, int]]:

@@ -189,7 +189,7 @@ def _reshape(s: Symbolic, node: Node) -> Iterator[Demand]:
     target: list[AnySize] = []
     copies = not node.attribute("allowzero", 0)
     for i, number in enumerate(value.numbers):
-        if not isinstance(number, int | Size):
+        if not isinstance(number, int | Size) or (isinstance(number, Size) and not s.is_filled(number)):
             return
         target.append(data[i] if number == 0 and copies else number)
     known = [number for number in target if number != -1]

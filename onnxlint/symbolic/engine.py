@@ -145,6 +145,7 @@ class Symbolic:
         self._cut: set[Size] = set()
         self._windowed: set[Size] = set()
         self.rests_on_elements = False
+        self._inner: frozenset[str] = frozenset()
         self.may_be_empty: set[str] = self._find_empty()
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
@@ -200,6 +201,7 @@ class Symbolic:
         for size in map(self.input_size, names):
             is_product = isinstance(size, Size) and size.constant == 0 and len(size.terms) == 1
             (filled if is_product and isinstance(size, Size) and _is_plain(size) else inner).update(symbols(size))
+        self._inner = frozenset(inner - filled)
         return filled | inner if self.view.allow_empty else inner - filled
 
     def _declared(self) -> dict[str, tuple[str, ...]]:
@@ -254,6 +256,20 @@ class Symbolic:
         if isinstance(size, int) or any(name in self.may_be_empty or is_made_up(name) for name in symbols(size)):
             return False
         return not self._may_be_cut(size)
+
+    def is_filled(self, number: AnySize) -> bool:
+        """Whether a number of a tensor is at least 1 if sizes are: `h - 3` may be 0 where nothing has that size."""
+        if isinstance(number, int):
+            return number > 0
+        made_up = [name for name in symbols(number) if is_made_up(name)]
+        plain = substitute(number, {name: Size.symbol(f"_{name}") for name in made_up})
+        if (lower_bound(plain, self._inner) or 0) > 0:
+            return True
+        rest: AnySize = number
+        for size in self._windowed:
+            quotient = divide([rest], [size])
+            rest = rest if quotient is None else quotient
+        return rest != number and (lower_bound(rest, self._inner) or 0) > 0
 
     def _may_be_cut(self, size: AnySize) -> bool:
         """Whether a size is one that operators may have cut to 0, or a product with one."""

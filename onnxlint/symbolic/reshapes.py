@@ -48,7 +48,10 @@ def may_copy(node: Node, symbolic: Symbolic) -> bool:
     value, data = symbolic.val(node, 1), symbolic.of(node, 0) or ()
     if value is None or node.attribute("allowzero", 0):
         return False
-    zeros = [i for i, n in enumerate(value.numbers) if isinstance(n, Size) and not symbolic.is_never_empty(n)]
+    numbers = [(i, n) for i, n in enumerate(value.numbers) if isinstance(n, Size)]
+    zeros = [
+        i for i, n in numbers if not (symbolic.is_never_empty(n) and (symbolic.is_filled(n) or n in data[i : i + 1]))
+    ]
     makes_up = -1 in value.numbers or len(zeros) > 1
     return makes_up and any(value.numbers[i] not in data[i : i + 1] for i in zeros)
 

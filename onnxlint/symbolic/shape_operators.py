@@ -127,7 +127,9 @@ def _reshape(s: Symbolic, node: Node) -> list[Sizes | None]:
         elif isinstance(number, Quotient) or number is None:
             out.append(s.fresh())
         else:
-            out.append(number)
+            # 0 would copy a size, and -1 stand for what is left.
+            is_copy = data is not None and number in data[i : i + 1]
+            out.append(number if isinstance(number, int) or is_copy or s.is_filled(number) else s.fresh())
     if free is not None:
         rest = out[:free] + out[free + 1 :]
         size = divide(data, rest) if data is not None else None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from onnxlint.graph.disputed import SAME
+from onnxlint.graph.disputed import SAME, rounded_up
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
 from onnxlint.symbolic.sizes import AnySize, ceil_div, truncated
@@ -41,6 +41,9 @@ def _windows(s: Symbolic, node: Node, sizes: Sizes, weights: Sequence[AnySize] =
         room = size + (begin + end) - (kernel[i] - 1) * dilations[i] - 1 if pools else 0
         if pools and not ceil_mode:
             out.append(_pooled(s, room, strides[i]))
+            continue
+        if pools and isinstance(room, int) and isinstance(size, int):
+            out.append(rounded_up(size + begin, room, strides[i]))
             continue
         windows = _fitting(size, begin + end, (kernel[i] - 1) * dilations[i], strides[i])
         if ceil_mode and (rounded := ceil_div(room, strides[i]) + 1) != windows:
