@@ -24,6 +24,8 @@ for name in ("fork", "forkpty", "killpg", "register_at_fork", "geteuid", "getuid
         delattr(os, name)
 os.supports_dir_fd = frozenset()
 shutil._use_fd_functions = False
+if hasattr(shutil, "_rmtree_impl"):  # from Python 3.14 on, chosen when it is imported
+    shutil._rmtree_impl = shutil._rmtree_unsafe
 for name in ("SIGALRM", "SIGXCPU", "SIGHUP", "SIGQUIT", "SIGUSR1", "setitimer", "alarm", "pthread_sigmask", "ITIMER_REAL"):
     if hasattr(signal, name):
         delattr(signal, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from onnxlint.lint.workers import prepare_worker
+from onnxlint.lint.workers import context, prepare_worker
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -71,10 +71,9 @@ class _Worker(NamedTuple):
 
 
 def _start(call: Callable[..., Any], common: tuple[Any, ...]) -> _Worker:
-    import multiprocessing
-
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=_serve, args=(there, call, common))
+    start = context()
+    here, there = start.Pipe()
+    process: BaseProcess = start.Process(target=_serve, args=(there, call, common))  # type: ignore[attr-defined]  # typeshed
     process.start()
     there.close()
     return _Worker(process, here)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +15,7 @@ from onnxlint.store.urls import shown, without_secrets
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from multiprocessing.context import BaseContext
 
 Job = tuple[str, Plan] | CheckResult
 """A model and its plan, or the result of one that need not be checked."""
@@ -54,7 +57,7 @@ class Processes:
         from multiprocessing import active_children
 
         others = set(active_children())
-        pool = ProcessPoolExecutor(self._workers, initializer=prepare_worker)
+        pool = ProcessPoolExecutor(self._workers, context(), prepare_worker)
 
         def submit(path: str, plan: Plan) -> Callable[[], CheckResult]:
             future: Future[CheckResult] | None
@@ -129,29 +132,32 @@ def prepare_worker() -> None:
     gc.freeze()  # what the parent had imported stays: looking through it would copy its pages
 
 
+def context() -> BaseContext:
+    """How workers are started: by fork on Linux, where they have what the command has imported and its environment.
+
+    From Python 3.14 on, the default there is a server that imports everything again.
+    """
+    import multiprocessing
+
+    return multiprocessing.get_context("fork" if sys.platform == "linux" and hasattr(os, "fork") else None)
+
+
 def _die_with_command() -> None:
     """End this worker with the command, which may have ended before."""
     import multiprocessing
-    import os
 
     from onnxlint.model.limits import die_with_parent
 
     command = multiprocessing.parent_process()
-    if command is None or command.pid is None:
-        return
-    if multiprocessing.get_start_method() != "forkserver":
+    if command is not None and command.pid is not None:
         die_with_parent(command.pid)
-        return
-    die_with_parent(os.getppid())  # the server, which ends with the command
-    if not command.is_alive():
-        os._exit(1)
 
 
 def _check_alone(path: str, plan: Plan) -> CheckResult:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    with ProcessPoolExecutor(1, initializer=prepare_worker) as pool:
+    with ProcessPoolExecutor(1, context(), prepare_worker) as pool:
         try:
             return pool.submit(check_file, path, plan).result()
         except BrokenProcessPool:

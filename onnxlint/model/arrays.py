@@ -30,8 +30,8 @@ LARGEST = 8 << 30
 MOST_MEMBERS = 10_000
 """Arrays of one file at most."""
 
-_ADDRESS = re.compile(r":? <[^<>]* object at 0x[0-9a-f]+>")
-"""An object of Python in a message."""
+_ADDRESS = re.compile(r":? <[^<>]* object at 0x[0-9a-f]+>|: [A-Z]\w*\(.*", re.DOTALL)
+"""An object of Python in a message; from Python 3.14 on, a node of a syntax tree is written out."""
 
 _PACKED = 1100
 """How many times smaller than its content deflate can make a file; what claims more is damaged."""

@@ -16,6 +16,7 @@ from onnxlint.conversion.manifest import read_manifest
 from onnxlint.conversion.session import find_targets, repeat
 from onnxlint.errors import OnnxlintError
 from tests.support.command import onnxlint, save
+from tests.support.optional import need
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ncnn")
@@ -58,6 +59,7 @@ def digest(path: Path) -> str:
 def test_all_targets_and_the_manifest_that_makes_them_again(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    need("_mnncengine")
     monkeypatch.chdir(place)
     out = onnxlint(
         *(
