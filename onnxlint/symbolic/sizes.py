@@ -246,7 +246,12 @@ def truncated(num: AnySize, den: int, empty: Collection[str] = ()) -> AnySize:
         num: The dividend; negative ones are those for which this is not a floor division.
         den: A positive number.
         empty: Symbols of inputs that may be 0.
+
+    Raises:
+        ValueError: The divisor is no positive number.
     """
+    if type(den) is not int or den < 1:
+        raise ValueError(den)
     if isinstance(num, int):
         return num // den if num >= 0 else -(-num // den)
     least = lower_bound(num, empty)

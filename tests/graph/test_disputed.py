@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from tests.support import zoo
 
-ODD = [5, -7, 1.5, "odd", [1.5], ["a"], [], [0], [2**62] * 3, [1] * 70]
+ODD = [5, -7, 1.5, [float("nan")], "odd", [1.5], ["a"], [], [0], [2**62] * 3, [1] * 70]
 
 
 @pytest.mark.parametrize("inputs", [["x"], [""], []])

@@ -26,6 +26,7 @@ from onnxlint.symbolic.sizes import (
     ratio_of,
     substitute,
     symbols,
+    truncated,
 )
 from tests.support.guards import reached, reaching
 
@@ -363,3 +364,5 @@ def test_reshape_steps_that_cannot_be() -> None:
 def test_a_division_by_what_is_no_positive_number_is_refused(number: Any) -> None:
     with pytest.raises(ValueError, match=str(number)):
         Size.symbol("h") // number
+    with pytest.raises(ValueError, match=str(number)):
+        truncated(Size.symbol("h"), number)
