@@ -91,6 +91,13 @@ def _freed(inputs: Sequence[Input], fixed: Sequence[Input]) -> tuple[tuple[Input
     return (tuple(wide), freed) if freed else ((), {})
 
 
+def _most_axes() -> int:
+    """Axes that NumPy's arrays have at most."""
+    from importlib.metadata import version
+
+    return 32 if version("numpy").startswith("1.") else 64
+
+
 _DTYPES = {
     1: "float32",
     2: "uint8",
@@ -160,6 +167,9 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
         dtype = _DTYPES.get(tensor.elem_type)
         if dtype is None:
             raise Incomparable(f"its input {printable(name)!r} has an element type that NumPy lacks")
+        axes = len(tensor.shape.dim)
+        if axes > 32 and axes > _most_axes():
+            raise Incomparable(f"its input {printable(name)!r} has {axes:,} axes, and NumPy has {_most_axes()} at most")
         dims: tuple[int | str, ...] | None = None
         if tensor.HasField("shape"):
             dims = tuple(

@@ -235,6 +235,12 @@ def test_free_sizes_beyond_bounds(files: list[Path], tmp_path: Path, name: str) 
     assert problem(*words, cpu=3 * CPU_SECONDS) == ""
 
 
+@pytest.mark.parametrize("name", LONG)
+def test_more_axes_than_arrays_have(files: list[Path], tmp_path: Path, name: str) -> None:
+    path = next(path for path in files if path.name == "dims-relu-many.onnx")
+    assert problem(*filled(LONG[name], path, files[0], tmp_path), cpu=6 * CPU_SECONDS, memory=8 << 30) == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_options_over_all_models(files: list[Path], tmp_path: Path, group: int) -> None:

@@ -8,8 +8,12 @@ from pathlib import Path
 import onnx
 import pytest
 
+from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 from onnxlint.verification import worker
+from onnxlint.verification.contract import common_contract
 from onnxlint.verification.inputs import Contract, Input
+from onnxlint.verification.interface import Incomparable
 from onnxlint.verification.trials import Task
 
 
@@ -43,3 +47,17 @@ def test_a_heavy_model_runs_on_few_batches(tmp_path: Path) -> None:
 def test_where_other_sizes_are_free_none_is_saved(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     assert batches(tmp_path, ("N", 3, "H", "W"), worker.HEAVY) == batches(tmp_path, ("N", 3, "H", "W"), 0)
+
+
+def test_more_axes_than_numpy_has() -> None:
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Relu", ["x"], ["y"])],
+            "g",
+            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1] * 65)],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1] * 65)],
+        )
+    )
+    view = make_view(Model("m.onnx", model, 0))
+    with pytest.raises(Incomparable, match=r"its input .x. has 65 axes, and NumPy has (32|64) at most"):
+        common_contract(view, view, {})

@@ -39,7 +39,7 @@ _tools.mnnconvert(json.loads(sys.argv[2]))
 _PLACE = re.compile(r"^\[[\d:]+\] :\d+: ")
 """Time and line of MNN's source before what it says."""
 
-_NOT_SAID = ("Start to ", "inputTensors", "outputTensors", "The device supports", "Converted ")
+_NOT_SAID = ("Start to ", "inputTensors", "outputTensors", "The device supports", "Converted ", "ONNX Model opset")
 """How lines of the converter's output begin that say nothing of an error."""
 
 
@@ -109,7 +109,9 @@ def convert(source: str, file: str, *, half: bool) -> None:
     if done.returncode != 0 or not os.path.exists(file) or not os.path.getsize(file):
         lines = [line.strip() for line in done.stdout.decode("utf-8", "replace").splitlines()]
         said = [line for line in lines if line and not line.startswith(_NOT_SAID)]
-        why = printable(_PLACE.sub("", said[-1]))[:300] if said else f"exit code {done.returncode}"
+        why = printable(_PLACE.sub("", said[-1]))[:300] if said else f"its converter ended with {done.returncode}"
+        if done.returncode < 0:
+            why = "its converter crashed"
         raise NotConvertible(f"{shown}: MNN cannot convert it: {why}")
     _fix_identity(file)
 

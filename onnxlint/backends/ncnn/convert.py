@@ -531,10 +531,15 @@ def _feeds(view: GraphView, shapes: Mapping[str, tuple[int, ...]], job: Job) -> 
     from onnxlint.images.recipe import preprocess
     from onnxlint.verification.contract import common_contract
     from onnxlint.verification.inputs import dtype_of, fill
+    from onnxlint.verification.interface import Incomparable
 
     generator = np.random.default_rng(0)
     out: dict[str, Array] = {}
-    for one in common_contract(view, view, {}).inputs:
+    try:
+        contract = common_contract(view, view, {})
+    except Incomparable as why:
+        raise OnnxlintError(f"{printable(view.model.path)}: no test inputs can be generated for it: {why}") from None
+    for one in contract.inputs:
         shape = shapes[one.name]
         image = len(shape) == 4 and shape[1] == job.recipe.channels and dtype_of(one).kind == "f"
         if image and (job.recipe.mean or job.recipe.norm):
