@@ -127,13 +127,14 @@ def variations(contract: Contract, base: Sizes, rank: int) -> Iterator[Sizes]:
     multiple of, so that no two symbols have the same size. Then more of them, for originals that refuse these.
     """
     kinds = roles(contract.inputs, rank)
-    free = [symbol for symbol in base if symbol not in contract.hints and kinds.get(symbol) != "channel"]
+    unknown = [symbol for symbol in base if symbol not in contract.hints]
+    free = [symbol for symbol in unknown if kinds.get(symbol) != "channel"]
     batches = [symbol for symbol in free if kinds[symbol] == "batch"]
 
-    def shape(batch: int, size: Callable[[int, int], int], apart: bool = False) -> Sizes:
+    def shape(batch: int, size: Callable[[int, int], int], apart: bool = False, symbols: Sequence[str] = free) -> Sizes:
         sizes = dict(base)
         taken: set[int] = set()
-        for i, symbol in enumerate(free):
+        for i, symbol in enumerate(symbols):
             step = contract.multiples.get(symbol, 1)
             if kinds[symbol] == "batch":
                 count = batch + batches.index(symbol) if apart else batch
@@ -155,6 +156,10 @@ def variations(contract: Contract, base: Sizes, rank: int) -> Iterator[Sizes]:
         shape(1, lambda k, i: _prime(k + 1 + 4 * i), apart=True),
         shape(2, lambda k, i: _prime(k // 2 + 1 + 3 * i), apart=True),
         shape(2, lambda k, i: k + 1 + i, apart=True),
+        # Weights mostly fix the number of channels, but none may be there.
+        shape(
+            2, lambda k, i: k + 1 + i, apart=True, symbols=[*batches, *(one for one in unknown if one not in batches)]
+        ),
         shape(1, lambda k, i: k),
         shape(2, lambda k, i: k),
         shape(5, lambda k, i: k),

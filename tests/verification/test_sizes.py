@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -167,6 +167,7 @@ def test_a_dimension_that_is_an_expression_has_a_small_size() -> None:
         max_size=3,
     )
 )
+@example([("b", "p + q", "b", "b")])
 def test_inputs_stay_small_and_other_shapes_keep_symbols_apart(shapes: list[tuple[Any, ...]]) -> None:
     contract = Contract(tuple(Input(f"x{i}", "float32", dims) for i, dims in enumerate(shapes)))
     tried = list(candidates(contract, 4))
@@ -177,7 +178,7 @@ def test_inputs_stay_small_and_other_shapes_keep_symbols_apart(shapes: list[tupl
     others = list(variations(contract, base, 4))
     limit = max(MAX_ELEMENTS, volume(contract, base, 4))
     assert all(volume(contract, sizes, 4) <= limit and sizes != base for sizes in others)
-    if base and limit == MAX_ELEMENTS and volume(contract, base, 4) < MAX_ELEMENTS // 64:
+    if base and limit == MAX_ELEMENTS and volume(contract, base, 4) < MAX_ELEMENTS // 8**4:
         assert any(len(set(sizes.values())) == len(sizes) for sizes in others)
 
 
