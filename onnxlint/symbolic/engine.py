@@ -20,9 +20,11 @@ from onnxlint.symbolic.sizes import (
     divide,
     in_floors,
     is_made_up,
+    least_symbols,
     lower_bound,
     substitute,
     symbols,
+    with_ceilings,
 )
 from onnxlint.symbolic.values import MAX_VALUES, Number, Quotient, Value, holds, number_of
 
@@ -146,6 +148,7 @@ class Symbolic:
         self._windowed: set[Size] = set()
         self.rests_on_elements = False
         self._inner: frozenset[str] = frozenset()
+        self._given: frozenset[Size] = frozenset()
         self.may_be_empty: set[str] = self._find_empty()
         for graph in view.graphs:
             if graph.parent is None and not graph.is_function:
@@ -202,6 +205,7 @@ class Symbolic:
             is_product = isinstance(size, Size) and size.constant == 0 and len(size.terms) == 1
             (filled if is_product and isinstance(size, Size) and _is_plain(size) else inner).update(symbols(size))
         self._inner = frozenset(inner - filled)
+        self._given = frozenset(size for size in map(self.input_size, names) if isinstance(size, Size))
         return filled | inner if self.view.allow_empty else inner - filled
 
     def _declared(self) -> dict[str, tuple[str, ...]]:
@@ -265,8 +269,12 @@ class Symbolic:
         plain = substitute(number, {name: Size.symbol(f"_{name}") for name in made_up})
         if (lower_bound(plain, self._inner) or 0) > 0:
             return True
+        # Maps that windows make have elements, or the model does not run.
+        least = {name: Size.symbol(name) + (k - 1) for name, k in least_symbols(self._windowed).items()}
+        if (lower_bound(substitute(with_ceilings(plain), least), self._inner) or 0) > 0:
+            return True
         rest: AnySize = number
-        for size in self._windowed:
+        for size in sorted(self._windowed | self._given, key=str):
             quotient = divide([rest], [size])
             rest = rest if quotient is None else quotient
         return rest != number and (lower_bound(rest, self._inner) or 0) > 0

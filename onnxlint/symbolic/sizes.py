@@ -329,6 +329,41 @@ def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:
     return result
 
 
+def with_ceilings(size: AnySize) -> AnySize:
+    """The same size with `n - floor(a*n/d)` written as `ceil((d - a)*n/d)`, which has a lower bound."""
+    if isinstance(size, int):
+        return size
+    result: AnySize = size
+    known = dict(size.terms)
+    for mono, k in size.terms:
+        floor = mono[0] if len(mono) == 1 else ""
+        if k >= 0 or not isinstance(floor, Floor) or isinstance(floor, Truncated):
+            continue
+        if floor.num.constant or len(floor.num.terms) != 1:
+            continue
+        (inner, a) = floor.num.terms[0]
+        if 0 < a < floor.den and known.get(inner, 0) >= -k:
+            known[inner] += k
+            n = Size(((inner, 1),), 0)
+            result = result + k * n + -k * Size(((mono, 1),), 0) + -k * ceil_div((floor.den - a) * n, floor.den)
+    return result
+
+
+def least_symbols(sizes: Iterable[Size]) -> dict[str, int]:
+    """Symbol → the smallest number for which these sizes are at least 1: 4 for h where one is `floor(h/4)`."""
+    found: dict[str, int] = {}
+    for size in sizes:
+        if size.constant or len(size.terms) != 1 or size.terms[0][1] != 1 or len(size.terms[0][0]) != 1:
+            continue
+        floor = size.terms[0][0][0]
+        if not isinstance(floor, Floor) or isinstance(floor, Truncated) or len(floor.num.terms) != 1:
+            continue
+        (mono, k) = floor.num.terms[0]
+        if k == 1 and len(mono) == 1 and isinstance(mono[0], str):
+            found[mono[0]] = max(found.get(mono[0], 1), floor.den - floor.num.constant)
+    return found
+
+
 def divide(num: Iterable[AnySize], den: Iterable[AnySize]) -> AnySize | None:
     """Exact quotient of two products of sizes; None if it cannot be told.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import pytest
 from onnx.parser import parse_model as parse
 
@@ -103,3 +105,26 @@ def test_a_symbol_within_a_sum_may_be_zero() -> None:
     assert times.may_be_empty == set()
     half = exact_sizes(view(text, {1: "q//2"}))
     assert half.may_be_empty == {"q"}
+
+
+WINDOWS = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,h,w] x) => (y)
+    <int64[1] two = {2}, int64[1] three = {3}, int64[1] four = {4}, int64[2] rest = {0, -1}> {
+    c = Conv <kernel_shape = [4, 4], strides = [4, 4]> (x, weight)
+    s = Shape (c)
+    rows = Slice (s, two, three)
+    threes = Mul (rows, three)
+    part = Div (threes, four)
+    left = Sub (rows, part)
+    t = Concat <axis = 0> (left, rest)
+    d = Slice (c, part, rows, two)
+    y = Reshape (d, t)
+}"""
+
+
+def test_a_part_of_the_rows_of_a_map_is_no_copy() -> None:
+    """What Swin's windows are made of: `rows - 3*rows//4` is at least 1, since a convolution has made the rows."""
+    proto = parse(WINDOWS)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((8, 3, 4, 4), np.float32), "weight"))
+    held = make_view(Model("m.onnx", proto, 0))
+    (left, *_) = exact_sizes(held).shape(held.main, "y") or ()
+    assert str(left) == "-floor(3*floor(h/4)/4) + floor(h/4)"

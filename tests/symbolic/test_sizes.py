@@ -21,12 +21,14 @@ from onnxlint.symbolic.sizes import (
     TooComplexError,
     ceil_div,
     divide,
+    least_symbols,
     lower_bound,
     product,
     ratio_of,
     substitute,
     symbols,
     truncated,
+    with_ceilings,
 )
 from tests.support.guards import reached, reaching
 
@@ -366,3 +368,29 @@ def test_a_division_by_what_is_no_positive_number_is_refused(number: Any) -> Non
         Size.symbol("h") // number
     with pytest.raises(ValueError, match=str(number)):
         truncated(Size.symbol("h"), number)
+
+
+@given(
+    st.sampled_from([H, H // 4, (H + 3) // 8, H * W, (H // 2) * W, H - 1]),
+    st.integers(2, 9),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.integers(-1, 4),
+    st.dictionaries(st.sampled_from(["H", "W"]), st.integers(1, 99), min_size=2),
+)
+def test_what_is_left_of_a_part_is_a_ceiling(
+    n: Size, den: int, a: int, k: int, times: int, values: dict[str, int]
+) -> None:
+    size = times * n - k * ((a * n) // den)
+    assert substitute(with_ceilings(size), values) == substitute(size, values)
+
+
+def test_what_is_left_of_a_part_has_a_lower_bound() -> None:
+    rows = H // 4
+    least = least_symbols([rows, (W + 1) // 2])
+    assert least == {"H": 4, "W": 1}
+    size = rows - (3 * rows) // 4
+    assert lower_bound(size) is None
+    at_least = {"H": H + 3}
+    assert lower_bound(substitute(with_ceilings(size), at_least)) == 1
+    assert all(substitute(size, {"H": h}) >= 1 for h in range(4, 200))
