@@ -386,11 +386,12 @@ def test_what_is_left_of_a_part_is_a_ceiling(
 
 
 def test_what_is_left_of_a_part_has_a_lower_bound() -> None:
-    rows = H // 4
-    least = least_symbols([rows, (W + 1) // 2])
-    assert least == {"H": 4, "W": 1}
+    rows, columns = H // 4, (W + 1) // 2
+    assert isinstance(rows, Size)
+    assert isinstance(columns, Size)
+    assert least_symbols([rows, columns]) == {"H": 4, "W": 1}
     size = rows - (3 * rows) // 4
     assert lower_bound(size) is None
     at_least = {"H": H + 3}
     assert lower_bound(substitute(with_ceilings(size), at_least)) == 1
-    assert all(substitute(size, {"H": h}) >= 1 for h in range(4, 200))
+    assert all(lower_bound(substitute(size, {"H": h})) for h in range(4, 200))
