@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.assumptions import MAX_MULTIPLE, read_clause
+from onnxlint.model.dim_names import axis_symbol
 from onnxlint.model.metadata import ASSUMES_KEY, metadata
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
@@ -74,13 +75,18 @@ def require_fitting(proto: onnx.ModelProto, assumptions: Sequence[str], sizes: M
     Raises:
         OnnxlintError: A condition is malformed, about a size that no input has, or not met.
     """
+    if not assumptions:
+        return
     view = make_view(Model("", proto, 0))
+    free = _Sizes(view)
     for text in assumptions:
-        multiples = noted_multiples(proto, [text])
+        symbols, number = free.assumed(text)
         for name, shape in sizes.items():
-            for dim, size in zip(view.main.shape(name) or (), shape, strict=False):
-                if isinstance(dim, str) and size % multiples.get(dim, 1) != 0:
-                    raise OnnxlintError(f"{_shown(text)}: input {brief(name)!r} will have {brief(dim)} = {size}")
+            for axis, (dim, size) in enumerate(zip(view.main.shape(name) or (), shape, strict=False)):
+                symbol = "" if isinstance(dim, int) else axis_symbol(dim or "", name, axis)
+                if symbol in symbols and size % number != 0:
+                    there = f"input {brief(name)!r} will have {brief(symbol)} = {size}"
+                    raise OnnxlintError(f"{_shown(text)}: {there}; change the condition or --shape")
 
 
 def noted_multiples(
@@ -111,12 +117,7 @@ def noted_multiples(
     if multiple_of is not None:
         add(sizes.spatial, multiple_of)
     for text in assumptions:
-        symbol, number = read_assumption(text)
-        found = sizes.named(symbol)
-        if not found:
-            there = listed(map(brief, sizes.symbols), 12) if sizes.symbols else "none"
-            raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(symbol)!r}; free sizes: {there}")
-        add(found, number)
+        add(*sizes.assumed(text))
     for text in known.split(" and "):
         parsed = read_clause(text)
         if parsed is not None:
@@ -136,7 +137,7 @@ class _Sizes:
             for axis, dim in enumerate(shape):
                 if isinstance(dim, int):
                     continue
-                symbol = dim or f"{name}[{axis}]"
+                symbol = axis_symbol(dim or "", name, axis)
                 self.symbols[symbol] = None
                 if len(shape) >= 4 and axis >= len(shape) - 2:
                     self.spatial[symbol] = None
@@ -149,3 +150,16 @@ class _Sizes:
         found = [symbol for symbol in self.symbols if symbol == name]
         found = found or [symbol for symbol in self.symbols if symbol.lower() == name.lower()]
         return found or list(self._letters.get(name.upper(), ()))
+
+    def assumed(self, text: str) -> tuple[list[str], int]:
+        """The symbols that an assumption of the user is about, and the number that they are multiples of.
+
+        Raises:
+            OnnxlintError: It is malformed, or about a size that no input has.
+        """
+        name, number = read_assumption(text)
+        found = self.named(name)
+        if not found:
+            there = listed(map(brief, self.symbols), 12) if self.symbols else "none"
+            raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(name)!r}; free sizes: {there}")
+        return found, number

@@ -356,6 +356,25 @@ def test_a_condition_that_does_not_hold_is_refused_at_once(
     assert not out.exists()
 
 
+def test_a_condition_of_the_model_is_not_blamed_on_the_user(patches: Path, tmp_path: Path) -> None:
+    """56 is a multiple of 28, whatever the model says of itself (SHP011 reports that)."""
+    model = onnx.load(patches)
+    model.metadata_props.add(key="onnxlint.assumes", value="H % 32 == 0")
+    onnx.save(model, tmp_path / "net.onnx")
+    words = ["deploy", str(tmp_path / "net.onnx"), "--shape", "1,3,56,84", "--assume", "H % 28 == 0", "--isolated"]
+    assert "--assume" not in onnxlint(*words).err
+
+
+def test_a_condition_on_a_size_without_a_name(patches: Path, tmp_path: Path) -> None:
+    model = onnx.load(patches)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.ClearField("dim_param")
+    onnx.save(model, tmp_path / "net.onnx")
+    words = ["deploy", str(tmp_path / "net.onnx"), "--shape", "1,3,56,84", "--assume", "H % 32 == 0", "--isolated"]
+    said = "error: --assume 'H % 32 == 0': input 'image' will have image[2] = 56; change the condition or --shape\n"
+    assert onnxlint(*words).err == said
+
+
 def test_it_does_not_replace_the_original(place: Path) -> None:
     before = (place / "net.onnx").read_bytes()
     with pytest.raises(OnnxlintError, match="would replace the original"):
