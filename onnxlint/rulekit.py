@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnxlint.graph.constants import small_array, small_numbers
     from onnxlint.graph.dims import Dim, is_invented
     from onnxlint.graph.onnx_inference import GRAPH_OPS
-    from onnxlint.graph.schemas import newest_ir_version, newest_opset
+    from onnxlint.graph.schemas import first_opset, newest_ir_version, newest_opset
     from onnxlint.graph.schemas import schema as operator_schema
     from onnxlint.graph.view import STANDARD_DOMAINS
     from onnxlint.lint.targets import Limit, Target
@@ -79,6 +79,7 @@ __all__ = [
     "detach",
     "drop_activation",
     "exact_sizes",
+    "first_opset",
     "hold_as_many",
     "impossible_demands",
     "in_child",
@@ -119,7 +120,7 @@ _HOMES = {
     "onnxlint.graph.dims": ("Dim", "is_invented"),
     "onnxlint.graph.constants": ("small_array", "small_numbers"),
     "onnxlint.graph.onnx_inference": ("GRAPH_OPS",),
-    "onnxlint.graph.schemas": ("newest_ir_version", "newest_opset", "operator_schema=schema"),
+    "onnxlint.graph.schemas": ("first_opset", "newest_ir_version", "newest_opset", "operator_schema=schema"),
     "onnxlint.graph.view": ("STANDARD_DOMAINS",),
     "onnxlint.lint.targets": ("Limit", "Target", "load_target=load", "target_names=names"),
     "onnxlint.model.assumptions": ("assumptions", "unusable_assumptions"),

@@ -65,7 +65,7 @@ class Freeing(Symbolic):
 
     def fail(self, node: Node, why: str) -> OnnxlintError:
         """The error for a node that does not allow the free sizes, to be raised."""
-        label = printable(node.name or node.output() or f"#{node.index}")
+        label = printable(node.label)
         scope = self.view.sources.scope(node.proto)
         place = f" (in {printable(scope)})" if scope and scope not in label else ""
         return OnnxlintError(f"--dynamic: {node.op} {label}{place} does not allow it: {why}")

@@ -17,8 +17,10 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.opset import Conversion
 from onnxlint.fixes.opset_body import MISUSED
 from onnxlint.fixes.opset_changes import CHANGES, SAME
+from onnxlint.graph.schemas import first_opset
 from onnxlint.graph.view import STANDARD_DOMAINS
 from onnxlint.model.onnx_types import AttributeKind, ElementType
+from onnxlint.symbolic.demands import node_label
 from onnxlint.symbolic.engine import MISUSE
 from onnxlint.text import counted, listed, printable
 
@@ -140,9 +142,8 @@ def _written_out(view: GraphView, version: int, allow_empty: bool) -> tuple[Grap
 
 
 def _cannot(view: GraphView, node: Node, version: int, why: str) -> OnnxlintError:
-    label = printable(node.name or node.output() or f"#{node.index}")
     return OnnxlintError(
-        f"{printable(view.model.path)}: {printable(node.op)} {label!r} cannot be lowered to opset {version}: {why}"
+        f"{printable(view.model.path)}: {node_label(node)} cannot be lowered to opset {version}: {why}"
     )
 
 
@@ -162,13 +163,6 @@ def _graphs(view: GraphView, proto: onnx.ModelProto) -> Iterator[tuple[Graph, An
                     pending += [
                         (child, body) for k, body in enumerate(attribute.graphs) if label == f"{attribute.name}[{k}]"
                     ]
-
-
-def _first_version(op: str) -> int:
-    """The first opset that has an operator; it may have changed since."""
-    from onnx import defs
-
-    return min(one.since_version for one in defs.get_all_schemas_with_history() if one.name == op and not one.domain)
 
 
 def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int) -> set[str]:
@@ -191,7 +185,7 @@ def _lowered(view: GraphView, node: Node, message: onnx.NodeProto, version: int)
     try:
         old = defs.get_schema(op, version, "")
     except defs.SchemaError:
-        raise fail(f"it is new in opset {_first_version(op)}") from None
+        raise fail(f"it is new in opset {first_opset(op)}") from None
     if old.deprecated:
         raise fail(f"it is deprecated in opset {version}")
     if old.since_version == new.since_version:

@@ -39,10 +39,12 @@ class Applied:
         fix = self.finding.fix
         if self.is_unsafe:
             return "asked for"
-        rounded = " up to rounding and overflow" if self.is_rounded else ""
-        but = f" but for {fix.but}" if fix is not None and fix.but else ""
-        assumes = fix is not None and fix.applicability is Applicability.ASSUMES
-        return f"proved{rounded}{but}{f' if {fix.condition}' if fix is not None and assumes else ''}"
+        words = ["proved up to rounding and overflow" if self.is_rounded else "proved"]
+        if fix is not None and fix.but:
+            words.append(f"but for {fix.but}")
+        if fix is not None and fix.applicability is Applicability.ASSUMES:
+            words.append(f"if {fix.condition}")
+        return " ".join(words)
 
     def __repr__(self) -> str:
         return f"<Applied {self.finding.code} at {printable(self.finding.location.place)}: {printable(self.proof)}>"

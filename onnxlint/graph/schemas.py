@@ -72,6 +72,15 @@ def newest_opset() -> int:
     return _newest[0]
 
 
+def first_opset(op: str, domain: str = "") -> int:
+    """The first version of a domain that has an operator, which it does have; the operator may have changed since."""
+    from onnx import defs
+
+    return min(
+        one.since_version for one in defs.get_all_schemas_with_history() if (one.name, one.domain) == (op, domain)
+    )
+
+
 def newest_ir_version() -> int:
     """The newest version of the IR that the installed onnx knows."""
     return int(messages().IR_VERSION)

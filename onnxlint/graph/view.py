@@ -66,6 +66,11 @@ class Node:
         """The node's name; empty if it has none."""
         return self.proto.name
 
+    @property
+    def label(self) -> str:
+        """Its name; where it has none that of its output, or its number."""
+        return self.name or self.output() or f"#{self.index}"
+
     def input(self, i: int) -> str:
         """Name of input `i`; empty if it is absent."""
         return self.inputs[i] if i < len(self.inputs) else ""

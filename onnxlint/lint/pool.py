@@ -73,7 +73,8 @@ class _Worker(NamedTuple):
 def _start(call: Callable[..., Any], common: tuple[Any, ...]) -> _Worker:
     start = context()
     here, there = start.Pipe()
-    process: BaseProcess = start.Process(target=_serve, args=(there, call, common))  # type: ignore[attr-defined]  # typeshed
+    # Each context has a Process of its own; typeshed's base class has none.
+    process: BaseProcess = start.Process(target=_serve, args=(there, call, common))  # type: ignore[attr-defined]
     process.start()
     there.close()
     return _Worker(process, here)

@@ -71,7 +71,7 @@ def described(demand: Demand) -> str:
 
 def node_label(node: Node) -> str:
     """`Conv 'stem'`; by its output or number where it has no name."""
-    return f"{printable(node.op)} {printable(node.name or node.output() or f'#{node.index}')!r}"
+    return f"{printable(node.op)} {printable(node.label)!r}"
 
 
 def are_met(view: GraphView) -> bool:

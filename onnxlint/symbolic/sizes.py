@@ -8,7 +8,7 @@ divisions melt into one, so that comparing them costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fractions import Fraction
 from functools import lru_cache, total_ordering
 
@@ -264,25 +264,31 @@ def in_floors(size: AnySize) -> AnySize:
     """The size with every division that rounds towards 0 replaced by a floor division."""
     if isinstance(size, int):
         return size
+    return _rebuilt(size, lambda atom: Size.symbol(atom) if isinstance(atom, str) else in_floors(atom.num) // atom.den)
+
+
+def _rebuilt(size: Size, value_of: Callable[[Atom], AnySize]) -> AnySize:
+    """The size with another value in the place of each symbol and quotient."""
     result: AnySize = size.constant
     for mono, k in size.terms:
         part: AnySize = k
         for atom in mono:
-            part = part * (Size.symbol(atom) if isinstance(atom, str) else in_floors(atom.num) // atom.den)
+            part = part * value_of(atom)
         result = result + part
     return result
 
 
 def counts_windows(size: AnySize) -> bool:
     """Whether a size is the number of windows of a pooling that may be larger than its map."""
-    return (
-        isinstance(size, Size)
-        and size.constant == 1
-        and len(size.terms) == 1
-        and size.terms[0][1] == 1
-        and len(size.terms[0][0]) == 1
-        and isinstance(size.terms[0][0][0], Truncated)
-    )
+    return isinstance(size, Size) and size.constant == 1 and isinstance(_only_atom(size), Truncated)
+
+
+def _only_atom(size: Size) -> Atom | None:
+    """The symbol or quotient that a size is, a constant aside; None where it is another sum or product."""
+    if len(size.terms) != 1:
+        return None
+    ((mono, k),) = size.terms
+    return mono[0] if k == 1 and len(mono) == 1 else None
 
 
 def product(sizes: Iterable[AnySize]) -> AnySize:
@@ -316,17 +322,14 @@ def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:
     """The size with symbols replaced."""
     if isinstance(size, int) or symbols(size).isdisjoint(values):
         return size
-    result: AnySize = size.constant
-    for mono, k in size.terms:
-        part: AnySize = k
-        for atom in mono:
-            if isinstance(atom, str):
-                value = values.get(atom)
-                part = (Size.symbol(atom) if value is None else value) * part
-            else:
-                part = part * atom.of(substitute(atom.num, values))
-        result = result + part
-    return result
+
+    def value_of(atom: Atom) -> AnySize:
+        if isinstance(atom, str):
+            value = values.get(atom)
+            return Size.symbol(atom) if value is None else value
+        return atom.of(substitute(atom.num, values))
+
+    return _rebuilt(size, value_of)
 
 
 def with_ceilings(size: AnySize) -> AnySize:
@@ -341,7 +344,7 @@ def with_ceilings(size: AnySize) -> AnySize:
             continue
         if floor.num.constant or len(floor.num.terms) != 1:
             continue
-        (inner, a) = floor.num.terms[0]
+        ((inner, a),) = floor.num.terms
         if 0 < a < floor.den and known.get(inner, 0) >= -k:
             known[inner] += k
             n = Size(((inner, 1),), 0)
@@ -353,14 +356,10 @@ def least_symbols(sizes: Iterable[Size]) -> dict[str, int]:
     """Symbol → the smallest number for which these sizes are at least 1: 4 for h where one is `floor(h/4)`."""
     found: dict[str, int] = {}
     for size in sizes:
-        if size.constant or len(size.terms) != 1 or size.terms[0][1] != 1 or len(size.terms[0][0]) != 1:
-            continue
-        floor = size.terms[0][0][0]
-        if not isinstance(floor, Floor) or isinstance(floor, Truncated) or len(floor.num.terms) != 1:
-            continue
-        (mono, k) = floor.num.terms[0]
-        if k == 1 and len(mono) == 1 and isinstance(mono[0], str):
-            found[mono[0]] = max(found.get(mono[0], 1), floor.den - floor.num.constant)
+        floor = None if size.constant else _only_atom(size)
+        name = _only_atom(floor.num) if isinstance(floor, Floor) and type(floor) is Floor else None
+        if isinstance(floor, Floor) and isinstance(name, str):
+            found[name] = max(found.get(name, 1), floor.den - floor.num.constant)
     return found
 
 

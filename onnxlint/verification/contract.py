@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from onnxlint.errors import OnnxlintError
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import axis_symbol
@@ -45,6 +46,22 @@ def common_contract(
         if symbol not in known and (symbol in multiples or written in multiples)
     }
     return Contract(inputs, free, hints, numbers, pairs, wide=wide, freed=freed)
+
+
+def own_contract(view: GraphView, multiples: Mapping[str, int] | None = None) -> Contract:
+    """Inputs of one model.
+
+    Args:
+        view: The model.
+        multiples: As for `common_contract`.
+
+    Raises:
+        OnnxlintError: No values can be generated for them.
+    """
+    try:
+        return common_contract(view, view, multiples or {})
+    except Incomparable as why:
+        raise OnnxlintError(f"{printable(view.model.path)}: no test inputs can be generated for it: {why}") from None
 
 
 def _symbols(view: GraphView, inputs: Iterable[Input]) -> dict[str, str]:
@@ -91,11 +108,14 @@ def _freed(inputs: Sequence[Input], fixed: Sequence[Input]) -> tuple[tuple[Input
     return (tuple(wide), freed) if freed else ((), {})
 
 
-def _most_axes() -> int:
-    """Axes that NumPy's arrays have at most."""
-    from importlib.metadata import version
+_FEWEST_AXES = 32
+"""Axes that arrays of every NumPy may have; from NumPy 2 on it is twice as many."""
 
-    return 32 if version("numpy").startswith("1.") else 64
+
+def _most_axes() -> int:
+    import numpy as np
+
+    return _FEWEST_AXES if np.__version__.startswith("1.") else 2 * _FEWEST_AXES
 
 
 _DTYPES = {
@@ -168,8 +188,8 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
         if dtype is None:
             raise Incomparable(f"its input {printable(name)!r} has an element type that NumPy lacks")
         axes = len(tensor.shape.dim)
-        if axes > 32 and axes > _most_axes():
-            raise Incomparable(f"its input {printable(name)!r} has {axes:,} axes, and NumPy has {_most_axes()} at most")
+        if axes > _FEWEST_AXES and axes > (most := _most_axes()):
+            raise Incomparable(f"its input {printable(name)!r} has {axes:,} axes, and NumPy has {most} at most")
         dims: tuple[int | str, ...] | None = None
         if tensor.HasField("shape"):
             dims = tuple(

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 def without_undefined(found: Verification, original: onnx.ModelProto, contract: Contract) -> Verification:
     """The same, without the differences at sizes that the original does not allow; they are `original failed`."""
-    if found.equal:
-        return found
-    return replace(found, trials=tuple(_judged(trial, original, contract) for trial in found.trials))
+    places = {trial.sizes for trial in found.trials if trial.outcome == "different" and trial.sizes}
+    reasons = {
+        sizes: _undefined(make_view(Model("", _at_sizes(original, contract, dict(sizes)), 0))) for sizes in places
+    }
 
+    def judged(trial: Trial) -> Trial:
+        why = reasons.get(trial.sizes, "") if trial.outcome == "different" else ""
+        return Trial(trial.dims, trial.kind, "original failed", why=why, sizes=trial.sizes) if why else trial
 
-def _judged(trial: Trial, original: onnx.ModelProto, contract: Contract) -> Trial:
-    if trial.outcome != "different" or not trial.sizes:
-        return trial
-    why = _undefined(make_view(Model("", _at_sizes(original, contract, dict(trial.sizes)), 0)))
-    return Trial(trial.dims, trial.kind, "original failed", why=why, sizes=trial.sizes) if why else trial
+    return replace(found, trials=tuple(map(judged, found.trials))) if any(reasons.values()) else found
 
 
 def _undefined(view: GraphView) -> str:

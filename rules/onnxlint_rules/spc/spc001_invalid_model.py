@@ -8,7 +8,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, NamedTuple
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, counted, printable
-from onnxlint.rulekit import inline_span, newest_ir_version, newest_opset, tensor_bytes
+from onnxlint.rulekit import first_opset, inline_span, newest_ir_version, newest_opset, tensor_bytes
 from onnxlint_rules._tensors import stored_tensors
 from onnxlint_rules.spc._copy import Copy, empty_tensor
 
@@ -378,13 +378,9 @@ def _unknown_operator(op: str, node: Node) -> str:
     shown = printable(node.op)
     try:
         since = defs.get_schema(op, node.proto.domain).since_version
-        first = min(
-            schema.since_version
-            for schema in defs.get_all_schemas_with_history()
-            if schema.name == op and schema.domain == node.proto.domain
-        )
     except defs.SchemaError:
         return f"{shown} is not an ONNX operator"
+    first = first_opset(op, node.proto.domain)
     if first > opset:
         return f"{shown} came with opset {first}, and the model imports opset {opset}"
     return f"{shown} is not in opset {opset}; its newest version is of opset {since}"
