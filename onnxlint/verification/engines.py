@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.model.limits import (
@@ -53,7 +51,7 @@ class OrtSession:
         if folder:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         try:
-            with loading(), _data_in(folder if folder and not takes_folder(onnxruntime) else "."):
+            with loading():
                 self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise Unrunnable(_first_line(error)) from error
@@ -71,23 +69,6 @@ class OrtSession:
             if lacks_memory(error):
                 raise TooLarge(memory_overrun(size)) from error
             raise Unrunnable(_first_line(error)) from error
-
-
-def takes_folder(onnxruntime: Any) -> bool:
-    """Whether onnxruntime can be told where external data of a model in memory is: from 1.21 on."""
-    major, minor = onnxruntime.__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (1, 21)
-
-
-@contextmanager
-def _data_in(folder: str) -> Iterator[None]:
-    """Make a folder the working directory, which is where an older onnxruntime looks for external data."""
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 class ReferenceSession:

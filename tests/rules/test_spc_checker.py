@@ -65,6 +65,13 @@ def test_weights_shorter_than_their_shape(tmp_path: Path) -> None:
     assert found.location.value == "w"
 
 
+def test_small_weights_shorter_than_their_shape() -> None:
+    (found,) = findings("""<ir_version: 8, opset_import: ["": 13]>
+    g (float[4] x) => (float[4] y) <float[4] w = {1, 2, 3}> { y = Add (x, w) }""")
+    assert (found.code, found.location.value) == ("SPC001", "w")
+    assert "float_data size (3) is too small" in found.message
+
+
 def test_a_large_constant_node(tmp_path: Path) -> None:
     node = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.zeros((64, 64), np.float32), "c"))
     graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [64, 64])])

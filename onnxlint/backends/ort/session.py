@@ -14,7 +14,6 @@ from onnxlint.errors import OnnxlintError, OutOfMemory
 from onnxlint.model.limits import budget, lacks_memory, loading, memory_overrun, running
 from onnxlint.telemetry import load_onnxruntime
 from onnxlint.text import printable
-from onnxlint.verification.engines import takes_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -312,10 +311,6 @@ class OrtSession:
 
     def _start(self, model: onnx.ModelProto) -> Any:
         folder = self._folder if self._by_path else ""
-        if folder and not takes_folder(runtime()):
-            from onnx.external_data_helper import load_external_data_for_model
-
-            load_external_data_for_model(model, folder)
         return start(model, name=self.path, folder=folder, threads=self._threads, optimize=False)
 
     def _missing(self, ports: Iterable[str], fed: Mapping[str, Array]) -> None:
