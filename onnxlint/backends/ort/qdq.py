@@ -151,6 +151,8 @@ def quantize(
                 values = numpy_helper.to_array(tensors[layer.weight])
                 quantized = (weights or {}).get(layer.weight) or nearest(values, layer.axis, levels)
                 made[layer.weight] = _add_weight(graph, layer, *quantized)
+                if node.op_type == "Gemm":
+                    _add_zeros(graph, layer)
             node.input[0], node.input[1] = made[layer.source], made.get(layer.weight, layer.weight)
         still_read |= read_by(node)
         graph.node.append(node)
@@ -159,6 +161,13 @@ def quantize(
     del graph.initializer[:]
     graph.initializer.extend(copies)
     return new
+
+
+def _add_zeros(graph: onnx.GraphProto, layer: Layer) -> None:
+    """Name the zero points of weights: of a Gemm, onnxruntime 1.21 takes one for all channels else, and refuses it."""
+    zeros = np.zeros(graph.initializer[-1].dims, np.int8)
+    graph.initializer.append(numpy_helper.from_array(zeros, f"{layer.weight}_zero_point"))
+    graph.node[-1].input.append(f"{layer.weight}_zero_point")
 
 
 def nearly_rounded(

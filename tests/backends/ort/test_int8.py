@@ -361,3 +361,39 @@ def test_a_product_without_a_bias_keeps_its_mean(tmp_path: Path) -> None:
     ours, _, _ = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS), method="auto")
     plain, _, _ = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS), method="percentile")
     assert ours.details["snr_db"] > plain.details["snr_db"]
+
+
+def test_zero_points_of_a_dense_layer_are_named(tmp_path: Path) -> None:
+    """onnxruntime 1.21 takes a default zero point for one of all channels, and refuses a Gemm that has scales for each."""
+    generator = np.random.default_rng(0)
+    weights = {"c": (8, 3, 3, 3), "d": (8, 5), "e": (4, 5)}
+    held = [
+        numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "c"], ["a"], name="first", kernel_shape=[3, 3]),
+        helper.make_node("GlobalAveragePool", ["a"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["f"]),
+        helper.make_node("Gemm", ["f", "d"], ["g"], name="second"),
+        helper.make_node("Relu", ["g"], ["h"]),
+        helper.make_node("Gemm", ["h", "e"], ["y"], name="third", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 24, 24])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        held,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    _, source, out = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS))
+    proto = onnx.load(out)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    for name, scales in (("d", 5), ("e", 4)):
+        assert arrays[f"{name}_scale"].shape == (scales,)
+        assert np.array_equal(arrays[f"{name}_zero_point"], np.zeros(scales, np.int8))
+    assert "c_zero_point" not in arrays
+    image = PIXELS[0].transpose(2, 0, 1)[None].astype(np.float32) / 64 - 2
+    (exact,), (rounded,) = (backend_for(path).open(path).run({"x": image}, ["y"]) for path in (source, out))
+    assert 20 * np.log10(np.linalg.norm(exact) / np.linalg.norm(exact - rounded)) > 20
