@@ -92,8 +92,8 @@ def feeds(proto: onnx.ModelProto, sizes: Mapping[str, int], kind: int) -> dict[s
 def trials(proto: onnx.ModelProto, report: FixReport) -> Iterator[dict[str, int]]:
     """Sizes that the fix holds for."""
     names, multiples = free(proto), multiples_in(report.conditions)
-    # onnxruntime ends the process for a recurrent operator without steps, up to 1.30 for a TopK of nothing, and up to 1.24 for
-    # an Einsum of nothing.
+    # onnxruntime ends the process for a recurrent operator without steps, up to 1.30 for a TopK of nothing, and up to 1.24
+    # for an Einsum of nothing.
     ending = ("GRU", "LSTM", "TopK", *(("Einsum",) if have("onnxruntime") < (1, 26) else ()))
     has_zero = not report.has_minimum and not any(node.op_type in ending for node in proto.graph.node)
     some = (1, 2, 3, 6) if len(names) < 3 else (1, 2, 6) if len(names) == 3 else (1, 3)

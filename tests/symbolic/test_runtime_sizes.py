@@ -45,8 +45,9 @@ def windows() -> Iterator[tuple[str, dict[str, Any], Constants]]:
 
 def others() -> Iterator[tuple[str, dict[str, Any], Constants]]:
     """Resize that keeps the ratio, and Slice with ends that stand for all."""
-    ends_the_process = have("onnxruntime") < (1, 28)  # for axes that are counted from the end, up to 1.26
-    for axes, policy in itertools.product(([2],) if ends_the_process else ([2], [-1]), ("not_larger", "not_smaller", "stretch")):
+    # Up to 1.26, onnxruntime ends the process for axes that are counted from the end.
+    every = ([2],) if have("onnxruntime") < (1, 28) else ([2], [-1])
+    for axes, policy in itertools.product(every, ("not_larger", "not_smaller", "stretch")):
         given = {"axes": axes, "keep_aspect_ratio_policy": policy}
         yield "Resize", given, {"": None, " ": None, "s": np.array([3])}
     for start, end, step in itertools.product((-2, 0, 5), (2**31 - 1, 2**63 - 1, -(2**63)), (1, -1, -2)):
