@@ -189,13 +189,18 @@ def _duplicates(view: GraphView) -> list[tuple[Node, Node]]:
     """(duplicate, first node) pairs that can be merged, in topological order; made once."""
     known: list[tuple[Node, Node]] | None = view.memo.get("onnxlint_rules.duplicate_nodes")
     if known is None:
-        found = [pair for graph in view.graphs if is_held(graph) for pair in _of_graph(graph)]
-        gone = replaced_nodes(view) if found else frozenset()
-        known = [(node, first) for node, first in found if id(node) not in gone]
-        if all(node.op == "Shape" for node, _ in known):
+        known = [pair for graph in view.graphs if is_held(graph) for pair in _of_graph(graph)]
+        if not _reads_shapes_only(known):
+            gone = replaced_nodes(view)
+            known = [(node, first) for node, first in known if id(node) not in gone]
+        if _reads_shapes_only(known):
             known = []  # it costs nothing to read a shape twice
         view.memo["onnxlint_rules.duplicate_nodes"] = known
     return known
+
+
+def _reads_shapes_only(pairs: Iterable[tuple[Node, Node]]) -> bool:
+    return all(node.op == "Shape" for node, _ in pairs)
 
 
 def _of_graph(graph: Graph) -> Iterator[tuple[Node, Node]]:
