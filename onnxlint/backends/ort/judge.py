@@ -22,6 +22,11 @@ from onnxlint.text import printable
 SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 """Operators at outputs whose input is judged."""
 
+REMEMBERED = 3
+"""Models whose powers are kept: one is tried on few inputs first, and others beside it, before it is tried on all."""
+
+Doubles = npt.NDArray[np.float64]
+
 
 @dataclass
 class Judge:
@@ -42,6 +47,7 @@ class Judge:
     exact: Callable[[Mapping[str, Array]], list[Array]]
     truth: list[list[Array]] = field(default_factory=list)
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)
+    _tried: list[tuple[onnx.ModelProto, bool, Doubles]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -70,32 +76,37 @@ class Judge:
         self.truth += [self.exact(feeds) for feeds in self.inputs[len(self.truth) : count]]
         return self.truth[:count]
 
-    def snr(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> npt.NDArray[np.float64]:
+    def snr(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> Doubles:
         """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite. `integers` as in
         `start`."""
-        return _decibels(*(power.sum(axis=0) for power in self._powers(model, count, integers)))
+        return _decibels(*self._powers(model, count, integers).sum(axis=1))
 
     def each(self, model: onnx.ModelProto, integers: bool = True) -> list[float]:
         """Mean SNR of the parts for each input, dB; `integers` as in `start`."""
         return [float(one) for one in _decibels(*self._powers(model, None, integers)).mean(axis=1)]
 
-    def _powers(
-        self, model: onnx.ModelProto, count: int | None, integers: bool
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Of the signal and of the noise: (inputs, parts)."""
-        compute = computer(model, self.names, self.name, self.threads, integers=integers)
-        some = self.inputs[:count]
-        signal, noise = np.zeros((len(some), len(self.parts))), np.zeros((len(some), len(self.parts)))
-        for at, (truth, feeds) in enumerate(zip(self._truth(len(some)), some, strict=True)):
-            got = compute(feeds)
-            for i, (output, axis, first, last) in enumerate(self.parts):
-                a, b = (np.asarray(x[output]) for x in (truth, got))
-                if last > first:
-                    a, b = (np.take(x, range(first, last), axis) for x in (a, b))
-                a = a.astype(np.float64)
-                signal[at, i] = float(np.sum(a * a))
-                noise[at, i] = float(np.sum((a - b) ** 2)) if a.shape == b.shape else np.inf
-        return signal, noise
+    def _powers(self, model: onnx.ModelProto, count: int | None, integers: bool) -> Doubles:
+        """Of the signal and of the noise: (2, inputs, parts). What the last models gave is not computed again."""
+        count = len(self.inputs[:count])
+        known = next((one for one in self._tried if one[0] is model and one[1] == integers), None)
+        powers = known[2] if known is not None else np.zeros((2, 0, len(self.parts)))
+        if (first := powers.shape[1]) < count:
+            compute = computer(model, self.names, self.name, self.threads, integers=integers)
+            new = [self._of_one(self._truth(i + 1)[i], compute(self.inputs[i])) for i in range(first, count)]
+            powers = np.concatenate([powers, np.stack(new, axis=1)], axis=1)
+        self._tried = [(model, integers, powers), *(one for one in self._tried if one is not known)][:REMEMBERED]
+        return powers[:, :count]
+
+    def _of_one(self, truth: Sequence[Array], found: Sequence[Array]) -> Doubles:
+        """Powers of the signal and of the noise for one set of inputs: (2, parts)."""
+        powers = np.zeros((2, len(self.parts)))
+        for i, (output, axis, first, last) in enumerate(self.parts):
+            a, b = (np.asarray(x[output]) for x in (truth, found))
+            if last > first:
+                a, b = (np.take(x, range(first, last), axis) for x in (a, b))
+            a = a.astype(np.float64)
+            powers[:, i] = float(np.sum(a * a)), float(np.sum((a - b) ** 2)) if a.shape == b.shape else np.inf
+        return powers
 
     def score(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> float:
         """Mean SNR of the parts, dB."""
@@ -146,7 +157,7 @@ class Answers:
         return self._task.measure(zip(self._truth, found, sizes, strict=True))
 
 
-def _decibels(signal: npt.NDArray[np.float64], noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _decibels(signal: Doubles, noise: Doubles) -> Doubles:
     noise = np.where(np.isfinite(noise), noise, np.inf)
     with np.errstate(divide="ignore"):
         return np.asarray(np.clip(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), -300, 300))

@@ -1,0 +1,68 @@
+"""How close quantized models are said to come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxlint.backends.ort import judge as judging
+from onnxlint.backends.ort.judge import REMEMBERED, Judge
+from onnxlint.backends.ort.qdq import quantize
+from tests.backends.ort.test_int8 import network
+
+INPUTS = [{"x": np.random.default_rng(i).standard_normal((1, 3, 24, 24)).astype(np.float32)} for i in range(5)]
+
+
+def rounded(levels: int) -> onnx.ModelProto:
+    """The network with its weights rounded to so many integers; no activation is."""
+    return quantize(
+        network(13), {"x": (-4.0, 4.0)}, {"deep0", "deep1", "wide0", "wide1", "box", "class"}, levels=levels
+    )
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An entry for each run of a model."""
+    found: list[str] = []
+    real = judging.run
+
+    def counted(session: Any, name: str, *more: Any) -> Any:
+        found.append(name)
+        return real(session, name, *more)
+
+    monkeypatch.setattr(judging, "run", counted)
+    return found
+
+
+def test_images_that_a_model_was_tried_on_are_not_run_again(ran: list[str]) -> None:
+    judge = Judge.of("net", network(13), INPUTS, 1)
+    one, other = rounded(127), rounded(7)
+    expected = judge.each(one), judge.score(other, 2)
+    ran.clear()
+    judge = Judge.of("net", network(13), INPUTS, 1)
+    assert judge.score(one, 2) != judge.score(other, 2) == expected[1]
+    ran.clear()
+    assert judge.each(one) == expected[0]
+    assert len(ran) == 2 * (len(INPUTS) - 2)  # the float model and this one, on the others
+    judge.snr(one)
+    judge.score(other, 1)
+    assert len(ran) == 2 * (len(INPUTS) - 2)
+
+
+def test_a_model_that_is_computed_in_another_way_is_run_again(ran: list[str]) -> None:
+    judge = Judge.of("net", network(13), INPUTS, 1)
+    one = rounded(127)
+    judge.each(one)
+    ran.clear()
+    judge.each(one, integers=False)
+    assert len(ran) == len(INPUTS)
+
+
+def test_few_models_are_remembered() -> None:
+    judge = Judge.of("net", network(13), INPUTS[:1], 1)
+    for levels in range(7, 7 + 2 * REMEMBERED):
+        judge.score(rounded(levels))
+    assert len(judge._tried) == REMEMBERED
