@@ -46,14 +46,17 @@ def nets(rows: Rows) -> Iterator[str]:
         yield (
             f"| {target} | "
             + " | ".join(methods + [f"{one} default" for one in rival])
-            + " | bytes (auto) | CPU s (auto) |"
+            + " | bytes (auto) | CPU s (auto · slowest other) |"
         )
         yield "| --- |" + " ---: |" * (len(methods) + len(rival) + 2)
         for net in dict.fromkeys(name.split("/")[0] for name in own):
             cells = [_ratio(rows.get(f"{net}/{target}/{method}")) for method in methods]
             cells += [_ratio(rows.get(f"{net}/{one}/default")) for one in rival]
             auto = rows.get(f"{net}/{target}/auto", {})
-            cells += [f"{auto['bytes']:,}", f"{auto['seconds']:.0f}"] if "bytes" in auto else ["", ""]
+            others = [rows.get(f"{net}/{target}/{method}", {}) for method in methods if method != "auto"]
+            others += [rows.get(f"{net}/{one}/default", {}) for one in rival]
+            slowest = max((row["seconds"] for row in others if "seconds" in row), default=0.0)
+            cells += [f"{auto['bytes']:,}", f"{auto['seconds']:.0f} · {slowest:.0f}"] if "bytes" in auto else ["", ""]
             yield f"| {net} | " + " | ".join(cells) + " |"
 
 

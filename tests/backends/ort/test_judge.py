@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxlint.backends.ort import judge as judging
 from onnxlint.backends.ort.judge import REMEMBERED, Judge
 from onnxlint.backends.ort.qdq import quantize
+from onnxlint.backends.ort.session import run
 from tests.backends.ort.test_int8 import network
 
 INPUTS = [{"x": np.random.default_rng(i).standard_normal((1, 3, 24, 24)).astype(np.float32)} for i in range(5)]
@@ -27,13 +27,12 @@ def rounded(levels: int) -> onnx.ModelProto:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An entry for each run of a model."""
     found: list[str] = []
-    real = judging.run
 
     def counted(session: Any, name: str, *more: Any) -> Any:
         found.append(name)
-        return real(session, name, *more)
+        return run(session, name, *more)
 
-    monkeypatch.setattr(judging, "run", counted)
+    monkeypatch.setattr("onnxlint.backends.ort.judge.run", counted)
     return found
 
 
