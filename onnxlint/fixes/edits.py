@@ -82,8 +82,10 @@ def apply_edits(model: Model, edits: Iterable[Edit]) -> Edited:
 
 def _bound(view: GraphView, bindings: Sequence[tuple[str, str]]) -> Edited:
     from onnxlint.fixes.bind import bind_inputs
+    from onnxlint.fixes.demands import refuse_impossible
 
     proto, values = bind_inputs(view, bindings)
+    refuse_impossible(make_view(replace(view.model, proto=proto)), view, "--bind")
     done = (f"bound input {printable(name)!r} to {printable(text)}" for name, text in bindings)
     return Edited(proto, tuple(done), bound=values)
 

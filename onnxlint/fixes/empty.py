@@ -30,12 +30,12 @@ def needs_elements(result: GraphView, original: GraphView) -> bool:
     followed = {output for output, target in targets.items() if target is not None and -1 in target}
     if any(node.output() in followed and symbolic.val(node, 1) is None for node in original.nodes("Reshape")):
         return True  # patches before it made the target known
-    known = {node.output() for node in original.nodes("Reshape") if _target(node) is not None}
+    refused = {node.output() for node in original.nodes("Reshape") if _may_be_empty(original, node)}
     lost = {node.output() for node in original.nodes("Reshape") if node.attribute("allowzero", 0)}
     reshaped = {node.output() for node in original.nodes("Reshape")} - lost
     if any(node.output() not in reshaped and _may_hold_zero(result, node) for node in result.nodes("Reshape")):
         return True
-    if any(node.output() not in known and _may_be_empty(result, node) for node in result.nodes("Reshape")):
+    if any(node.output() not in refused and _may_be_empty(result, node) for node in result.nodes("Reshape")):
         return True
     inferring = {node.output() for node in original.nodes("Reshape") if _infers(original, node)}
     if any(node.output() not in inferring and _infers_beside_zero(result, node) for node in result.nodes("Reshape")):

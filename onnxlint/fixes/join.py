@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from onnxlint.errors import OnnxlintError
 from onnxlint.fixes.heads import Head, HeadsError, Joined, read_heads, to_json
 from onnxlint.model.metadata import HEADS_KEY
-from onnxlint.text import listed, printable
+from onnxlint.symbolic.sizes import is_made_up, substitute, symbols
+from onnxlint.text import brief, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView
+    from onnxlint.symbolic.sizes import AnySize
     from onnxlint.surgery.surgeon import Surgeon
 
 
@@ -147,6 +150,7 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
         across = {size for shape in known if isinstance(size := shape[i], int)}
         if i != axis and len(across) > 1:
             raise HeadsError(f"--concat-heads: the outputs differ in axis {i} too ({sorted(across)})")
+    _require_same_sizes(view, names, axis)
     sizes = [shape[axis] for shape in known]
     if not all(isinstance(size, int) for size in sizes):
         raise HeadsError(f"--concat-heads: the sizes of axis {axis} are not constant")
@@ -178,6 +182,39 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     result = Joined(output, axis, tuple(heads))
     surgeon.metadata[HEADS_KEY] = to_json([*read_heads(view.proto), result])
     return result
+
+
+def _require_same_sizes(view: GraphView, names: Sequence[str], joined: int) -> None:
+    """Outputs can have the same sizes along all axes but one.
+
+    Raises:
+        HeadsError: Two have not, whatever the sizes of the inputs are.
+    """
+    from onnxlint.symbolic.inference import assumed_sizes
+
+    symbolic = assumed_sizes(view)
+    known = [(name, sizes) for name in names if (sizes := symbolic.shape(view.main, name)) is not None]
+    for (first, own), (other, others) in itertools.pairwise(known):
+        for axis, (left, right) in enumerate(zip(own, others, strict=False)):
+            if axis != joined and _never_meet(left, right):
+                sizes = f"{printable(first)!r} {brief(str(left))}, {printable(other)!r} {brief(str(right))}"
+                raise HeadsError(f"--concat-heads: the outputs differ in axis {axis} too ({sizes})")
+
+
+_TRIED = (*range(1, 17), *range(24, 129, 8), 3360, 30240)
+"""Sizes at which two are compared: small ones, and multiples of what networks divide by."""
+
+
+def _never_meet(left: AnySize, right: AnySize) -> bool:
+    """Whether two sizes differ at all sizes of inputs that are tried."""
+    names = sorted(symbols(left) | symbols(right))
+    if left == right or any(map(is_made_up, names)):
+        return False
+    for first, other in itertools.product(_TRIED, repeat=2):
+        values: dict[str, AnySize] = {name: other if i else first for i, name in enumerate(names)}
+        if substitute(left, values) == substitute(right, values):
+            return False
+    return True
 
 
 def _numbers(shapes: Sequence[tuple[Any, ...]], axis: int) -> bool:

@@ -324,12 +324,14 @@ def _asymmetric(node: onnx.NodeProto, place: Place, nearest_mode: str) -> None:
 
 
 def _resize_13(node: onnx.NodeProto, place: Place) -> None:
-    scales = _input(node, 2)
-    if scales and _input(node, 3):
-        value = place.value(scales)
-        if value is not None and value.size == 0:
-            _set_input(node, 2, "")  # from now on it is an error to give both, even an empty one
-            place.released(scales)
+    scales, sizes = _input(node, 2), _input(node, 3)
+    if scales and sizes:
+        # From now on it is an error to give both, even an empty one. Its shape tells: an initializer that is listed as an
+        # input has no certain numbers.
+        empty = next((i for i, name in ((2, scales), (3, sizes)) if 0 in (place.shape(name) or ())), None)
+        if empty is not None:
+            place.released(node.input[empty])
+            _set_input(node, empty, "")
     if _text(node, "coordinate_transformation_mode", "half_pixel", place) != "tf_half_pixel_for_nn":
         return
     if _text(node, "mode", "nearest", place) == "nearest":
