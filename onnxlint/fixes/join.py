@@ -154,6 +154,9 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     sizes = [shape[axis] for shape in known]
     if not all(isinstance(size, int) for size in sizes):
         raise HeadsError(f"--concat-heads: the sizes of axis {axis} are not constant")
+    empty = next((name for name, size in zip(names, sizes, strict=True) if size == 0), None)
+    if empty is not None:
+        raise HeadsError(f"--concat-heads: {printable(empty)!r} has no elements along axis {axis}")
     others = set(view.main.outputs) - set(names)
     if output in others or (output not in names and view.main.owner(output) is not None):
         raise OnnxlintError(f"--concat-name {output!r}: the model has a value of that name; choose another")

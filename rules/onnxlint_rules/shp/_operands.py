@@ -148,6 +148,8 @@ def _scales(node: Node) -> Scales:
     if fixed and index == 3:
         return _from_fixed(node, fixed)
     ratios = [ratio_of(out, size) for out, size in sides]
+    if any(ratio is not None and ratio <= 0 for ratio in ratios):
+        return Scales(why="one of its sizes is no positive number")
     if None not in ratios:
         return _kept(sides, Scales(tuple(ratio for ratio in ratios if ratio is not None)))
     if view.multiples:
@@ -237,14 +239,16 @@ def _find_condition(sides: list[tuple[AnySize, AnySize]]) -> Scales:
 
 
 def _limit(out: AnySize, size: AnySize) -> Fraction | None:
-    """The ratio of two sizes of the same symbols where the symbols are large multiples of everything in sight."""
+    """The positive ratio of two sizes of the same symbols where the symbols are large multiples of everything in sight."""
     names = symbols(out) | symbols(size)
     if len(names) != 1:
         return None
     (name,) = names
     far = {name: math.lcm(*range(1, 33)) * 4}
     above, below = substitute(out, far), substitute(size, far)
-    return Fraction(above, below) if isinstance(above, int) and isinstance(below, int) and below else None
+    if not (isinstance(above, int) and isinstance(below, int)) or above <= 0 or below <= 0:
+        return None
+    return Fraction(above, below)
 
 
 def _exact(sides: list[tuple[AnySize, AnySize]]) -> str:
