@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.constraints import BakedSize, baked_sizes
 from onnxlint.symbolic.demands import described, impossible_demands, node_label
+from onnxlint.symbolic.inference import exact_sizes
+from onnxlint.symbolic.shape_operators import einsum_terms
 from onnxlint.text import brief, printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.shapes import WantedDim
     from onnxlint.graph.view import GraphView, Node
+    from onnxlint.symbolic.sizes import AnySize
 
 
 def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: str = "") -> None:
@@ -36,6 +39,45 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
         raise OnnxlintError(
             f"{printable(view.model.path)}: no input can run this model: {what}; nothing was changed: export it again"
         )
+
+
+def refuse_misread(view: GraphView, before: GraphView, flag: str) -> None:
+    """A size becomes 1 that an Einsum repeats: onnxruntime then infers a result of 1, and computes with it.
+
+    It takes the first size of each letter. Shape of the result becomes a constant of that, and an If fails.
+
+    Args:
+        view: The model after the option.
+        before: The model before it.
+        flag: The option.
+
+    Raises:
+        OnnxlintError: It names the node and the letter.
+    """
+    if not any(True for _ in view.nodes("Einsum")):
+        return
+    known = {_place(node) for node, _ in _misread(before)}
+    for node, letter in _misread(view):
+        if _place(node) not in known:
+            raise OnnxlintError(
+                f"{flag}: {node_label(node)} would repeat axis {letter!r} of its first operand, which onnxruntime takes for "
+                "1 in its result too; give that axis its full size, or put that operand last in the export"
+            )
+
+
+def _misread(view: GraphView) -> Iterator[tuple[Node, str]]:
+    """Einsums with a letter of the result whose first size is 1, and another may not be."""
+    symbolic = exact_sizes(view)
+    for node in view.nodes("Einsum"):
+        terms = einsum_terms(symbolic, node)
+        sizes: dict[str, list[AnySize]] = {}
+        read, result = ((), "") if terms is None else terms
+        for term, shape in read:
+            for letter, size in zip(term, shape, strict=False):
+                sizes.setdefault(letter, []).append(size)
+        for letter, found in sizes.items():
+            if letter in result and letter.isalpha() and found[0] == 1 and any(size != 1 for size in found):
+                yield node, letter
 
 
 def _place(node: Node) -> tuple[str, int]:

@@ -82,18 +82,22 @@ def apply_edits(model: Model, edits: Iterable[Edit]) -> Edited:
 
 def _bound(view: GraphView, bindings: Sequence[tuple[str, str]]) -> Edited:
     from onnxlint.fixes.bind import bind_inputs
-    from onnxlint.fixes.demands import refuse_impossible
+    from onnxlint.fixes.demands import refuse_impossible, refuse_misread
 
     proto, values = bind_inputs(view, bindings)
-    refuse_impossible(make_view(replace(view.model, proto=proto)), view, "--bind")
+    after = make_view(replace(view.model, proto=proto))
+    refuse_impossible(after, view, "--bind")
+    refuse_misread(after, view, "--bind")
     done = (f"bound input {printable(name)!r} to {printable(text)}" for name, text in bindings)
     return Edited(proto, tuple(done), bound=values)
 
 
 def _dynamic(view: GraphView, shapes: Sequence[str]) -> Edited:
+    from onnxlint.fixes.demands import refuse_misread
     from onnxlint.fixes.dynamic_sizes import make_dynamic
 
     proto, conditions = make_dynamic(view, shapes)
+    refuse_misread(make_view(replace(view.model, proto=proto)), view, "--dynamic")
     return Edited(proto, tuple(f"set free: {printable(shape)}" for shape in shapes), conditions=conditions)
 
 

@@ -15,8 +15,8 @@ from onnxlint.text import brief, listed, printable
 
 if TYPE_CHECKING:
     from onnxlint.graph.view import GraphView
-    from onnxlint.symbolic.sizes import AnySize
     from onnxlint.surgery.surgeon import Surgeon
+    from onnxlint.symbolic.sizes import AnySize
 
 
 @dataclass(frozen=True)

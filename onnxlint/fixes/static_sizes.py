@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.fixes.demands import refuse_impossible
+from onnxlint.fixes.demands import refuse_impossible, refuse_misread
 from onnxlint.fixes.shapes import parse_shape
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView
@@ -64,6 +64,7 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
                 size.dim_value = wanted_size
     after = make_view(replace(view.model, proto=model))
     refuse_impossible(after, view, "--static")
+    refuse_misread(after, view, "--static")
     _refuse_contradictions(view, after)
     for graph in after.graphs:
         if not graph.is_function:

@@ -5,9 +5,10 @@ Seen with onnx 1.23 and onnxruntime 1.32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from onnxlint.graph.attributes import nested_graphs
 from onnxlint.graph.dims import type_of
 
 if TYPE_CHECKING:
@@ -18,8 +19,42 @@ TO_THE_END = 2**31 - 1
 """Ends of a Slice from here on stand for all."""
 
 
-def rounding_resizes(view: Any) -> list[tuple[int, int]]:
-    """(node of the main graph, its input) of each scale like 0.7: onnx's inference and runtimes round it differently.
+class Place(NamedTuple):
+    """Where a node is, in any copy of a model.
+
+    Attributes:
+        index: Its index in its graph.
+        steps: (node, label of its graph) from the outermost graph to its own; see `nested_graphs`.
+        function: Index of the function that it is in; None: the main graph.
+    """
+
+    index: int
+    steps: tuple[tuple[int, str], ...] = ()
+    function: int | None = None
+
+
+def place_of(node: Any) -> Place:
+    """The place of a node of a `GraphView`."""
+    steps, graph = [], node.graph
+    while graph.parent is not None:
+        steps.append((graph.parent_node.index, graph.path.rsplit(".", 1)[1]))
+        graph = graph.parent
+    function = None
+    if graph.is_function:
+        outermost = [one for one in graph.view.graphs if one.is_function and one.parent is None]
+        function = next(i for i, one in enumerate(outermost) if one is graph)
+    return Place(node.index, tuple(steps[::-1]), function)
+
+
+def _is_in_function(node: Any) -> bool:
+    graph = node.graph
+    while graph.parent is not None:
+        graph = graph.parent
+    return bool(graph.is_function)
+
+
+def rounding_resizes(view: Any) -> list[tuple[Place, int]]:
+    """(node, its input) of each scale like 0.7: onnx's inference and runtimes round it differently.
 
     Args:
         view: The `GraphView`.
@@ -27,59 +62,77 @@ def rounding_resizes(view: Any) -> list[tuple[int, int]]:
     found = []
     for node in view.nodes("Resize", "Upsample"):
         index = 2 if node.op == "Resize" and view.opset >= 11 else 1
-        scales = node.numbers(index) if node.graph is view.main else None
+        scales = None if _is_in_function(node) else node.numbers(index)
         if scales is not None and scales.kind == "f" and any(s * 64 % 1 for s in scales.values):
-            found.append((node.index, index))
+            found.append((place_of(node), index))
     return found
 
 
-def disputed_nodes(view: Any) -> list[int]:
-    """Nodes of the main graph whose sizes are not to be inferred.
+def disputed_nodes(view: Any) -> list[Place]:
+    """Nodes whose sizes are not to be inferred.
 
     Pooling with dilations and SAME padding; ConvTranspose of a given `output_shape`, or with SAME padding; Resize that
-    keeps the ratio of axes that are counted from the end; Slice backwards to an end that stands for all.
+    keeps the ratio of axes that are counted from the end; Slice backwards to an end that stands for all. In functions,
+    whose inputs a call decides, also what may be one of `contradicted_nodes`.
 
     Args:
         view: The `GraphView`.
     """
     return [
-        node.index
-        for op in _DIFFERS
+        place_of(node)
+        for op in _MAY_DIFFER
         for node in view.nodes(op)
-        if node.graph is view.main and node.input(0) and node.output() and _DIFFERS[op](node)
+        if node.input(0)
+        and node.output()
+        and (_MAY_DIFFER if _is_in_function(node) else _DIFFERS).get(op, _never)(node)
     ]
 
 
-def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[int]:
-    """Nodes of the main graph whose sizes were inferred wrongly: what inference says of their inputs shows it.
+def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[Place]:
+    """Nodes whose sizes were inferred wrongly: what inference says of their inputs shows it.
 
     Einsum that repeats an axis of 1, of which inference takes the 1; pooling with `ceil_mode`, of which inference counts a
-    last window that would begin in the padding, or one where onnxruntime makes nothing of a small map.
+    last window that would begin in the padding, or one where onnxruntime makes nothing of a small map. Functions are left
+    to `disputed_nodes`.
 
     Args:
         view: The `GraphView`.
         inferred: The main graph with inferred shapes.
     """
-    einsums = [node for node in view.nodes("Einsum") if node.graph is view.main and node.input(0)]
-    pools = [
-        node
-        for node in view.nodes("AveragePool", "LpPool", "MaxPool")
-        if node.graph is view.main and node.input(0) and node.attribute("ceil_mode", 0)
-    ]
-    if not einsums and not pools:
-        return []
-    values = {value.name: value for group in (inferred.value_info, inferred.input, inferred.output) for value in group}
+    suspects = [node for node in view.nodes("Einsum", "AveragePool", "LpPool", "MaxPool") if node.input(0)]
+    suspects = [n for n in suspects if (n.op == "Einsum" or n.attribute("ceil_mode", 0)) and not _is_in_function(n)]
+    known: dict[tuple[tuple[int, str], ...], dict[str, Any]] = {}
 
-    def sizes(name: str) -> Sequence[Any] | None:
-        tensor = view.main.initializers.get(name)
-        if tensor is not None:
-            return tuple(tensor.dims)
-        return type_of(values[name])[1] if name in values else None
+    def values(steps: tuple[tuple[int, str], ...]) -> dict[str, Any]:
+        """What can be read in a graph: its own, and what is around it."""
+        if steps not in known:
+            graph = nested(inferred, steps)
+            own = {value.name: value for group in (graph.value_info, graph.input, graph.output) for value in group}
+            known[steps] = {**(values(steps[:-1]) if steps else {}), **own}
+        return known[steps]
 
-    return [
-        *(node.index for node in einsums if _repeats(node, sizes)),
-        *(node.index for node in pools if _is_miscounted(node, sizes)),
-    ]
+    found = []
+    for node in suspects:
+        place = place_of(node)
+        readable = values(place.steps)
+
+        def sizes(name: str, graph: Any = node.graph, readable: dict[str, Any] = readable) -> Sequence[Any] | None:
+            owner = graph.owner(name)
+            tensor = None if owner is None else owner.initializers.get(name)
+            if tensor is not None:
+                return tuple(tensor.dims)
+            return type_of(readable[name])[1] if name in readable else None
+
+        if _repeats(node, sizes) if node.op == "Einsum" else _is_miscounted(node, sizes):
+            found.append(place)
+    return found
+
+
+def nested(graph: Any, steps: Iterable[tuple[int, str]]) -> Any:
+    """The message of a graph that is nested in another."""
+    for index, label in steps:
+        graph = dict(nested_graphs(graph.node[index]))[label]
+    return graph
 
 
 def _repeats(node: Any, sizes: Callable[[str], Sequence[Any] | None]) -> bool:
@@ -179,3 +232,33 @@ _DIFFERS = {
     "Resize": _keeps_ratio,
     "Slice": _goes_backwards,
 }
+
+
+def _never(node: Any) -> bool:
+    return False
+
+
+def _always(node: Any) -> bool:
+    return True
+
+
+def _may_miscount(node: Any) -> bool:
+    return bool(node.attribute("ceil_mode", 0)) or _is_dilated(node)
+
+
+def _may_go_backwards(node: Any) -> bool:
+    steps = node.numbers(4) if node.input(4) else None
+    return bool(node.input(4)) and (steps is None or any(step < 0 for step in steps.values))
+
+
+_MAY_DIFFER: dict[str, Callable[[Any], bool]] = {
+    "AveragePool": _may_miscount,
+    "ConvTranspose": _is_of_given_size,
+    "Einsum": _always,
+    "LpPool": _may_miscount,
+    "MaxPool": _may_miscount,
+    "Resize": _always,
+    "Slice": _may_go_backwards,
+    "Upsample": _always,
+}
+"""The same in functions, where operands are not known."""

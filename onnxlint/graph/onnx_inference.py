@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from onnxlint.graph.disputed import Place, nested
 from onnxlint.model.dim_names import is_placeholder
 from onnxlint.model.messages import messages
 from onnxlint.model.onnx_types import ElementType
@@ -32,6 +33,13 @@ _EXPAND = 8
 """The first opset that has Expand."""
 
 
+_UNIQUE = 11
+"""The first opset that has Unique, whose result has a size that nobody knows."""
+
+_TENSOR = 4
+"""AttributeProto.TENSOR."""
+
+
 class OnnxInference(NamedTuple):
     """What `onnx.shape_inference` says about a model.
 
@@ -48,30 +56,25 @@ class OnnxInference(NamedTuple):
     stopped: bool = False
 
 
-def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = (), disputed: Iterable[int] = ()) -> OnnxInference:
+def infer(
+    proto: onnx.ModelProto, hide: Iterable[tuple[Place, int]] = (), disputed: Iterable[Place] = ()
+) -> OnnxInference:
     """Infer shapes in a child process.
 
     Args:
         proto: The model; it is copied, and declared shapes of computed values are ignored.
-        hide: (node of the main graph, operand) of operands that inference is not to see.
-        disputed: Nodes of the main graph whose first result gets its type, and no sizes.
+        hide: (node, operand) of operands that inference is not to see.
+        disputed: Nodes whose first result gets its type, and no sizes.
     """
     from onnxlint.model.native import OutOfLimits, infer_shapes
 
     bare = without_claims(proto)
     hidden = list(hide)
-    for i, operand in hidden:
-        bare.graph.node[i].input[operand] = _HIDDEN
+    for place, operand in hidden:
+        nested(bare.graph, place.steps).node[place.index].input[operand] = _HIDDEN
     if hidden:
         bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = ElementType.FLOAT
-    opset = next((entry.version for entry in bare.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    unsized = [bare.graph.node[i] for i in disputed] if opset >= _EXPAND else []
-    for node in unsized:
-        node.op_type = "Expand"
-        node.input[:] = [node.input[0], _SIZES]
-        del node.output[1:], node.attribute[:]
-    if unsized:
-        bare.graph.input.add(name=_SIZES).type.tensor_type.elem_type = ElementType.INT64
+    _leave_sizes_open(bare, disputed)
     data = bare.SerializeToString()
     refused, error_line = False, ""
     # Strict first: it costs the same, and for models that it accepts it finds the same. What it refuses is malformed.
@@ -89,6 +92,40 @@ def infer(proto: onnx.ModelProto, hide: Iterable[tuple[int, int]] = (), disputed
             else:  # invalid models make it raise even when it is not strict
                 error_line = printable(" ".join(str(error).split()))[:500]
     return OnnxInference(bare, refused, error_line)
+
+
+def _leave_sizes_open(bare: onnx.ModelProto, disputed: Iterable[Place]) -> None:
+    """Each node becomes an Expand of its input to sizes that nobody knows, in place."""
+    opset = next((entry.version for entry in bare.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    places = list(disputed) if opset >= _EXPAND else []
+    for place in places:
+        if place.function is None:
+            _expand(nested(bare.graph, place.steps).node[place.index], _SIZES)
+    if any(place.function is None for place in places):
+        bare.graph.input.add(name=_SIZES).type.tensor_type.elem_type = ElementType.INT64
+    in_functions = [place for place in places if place.function is not None] if opset >= _UNIQUE else []
+    # Two nodes are put before each: from behind, and first into the innermost graphs.
+    for place in sorted(in_functions, key=lambda one: (len(one.steps), one.index), reverse=True):
+        graph = nested(bare.functions[place.function or 0], place.steps)
+        node = graph.node[place.index]
+        number, sizes = f"{_SIZES}.{place.index}.one", f"{_SIZES}.{place.index}"
+        _expand(node, sizes)
+        constant = type(node)(op_type="Constant", output=[number])
+        value = constant.attribute.add(name="value", type=_TENSOR).t
+        value.data_type = ElementType.INT64
+        value.dims.append(1)
+        value.int64_data.append(1)
+        unique = type(node)(op_type="Unique", input=[number], output=[sizes])
+        nodes = [type(node).FromString(one.SerializeToString()) for one in graph.node]
+        nodes[place.index : place.index] = [constant, unique]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _expand(node: onnx.NodeProto, sizes: str) -> None:
+    node.op_type = "Expand"
+    node.input[:] = [node.input[0], sizes]
+    del node.output[1:], node.attribute[:]
 
 
 def without_claims(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.graph.attributes import all_values, chosen, first_values, nested_graphs
 from onnxlint.graph.constants import Numbers, array_of, constant_holder, numbers_of
 from onnxlint.graph.dims import Shape, is_invented, type_of
-from onnxlint.graph.disputed import contradicted_nodes, disputed_nodes, rounding_resizes
+from onnxlint.graph.disputed import Place, contradicted_nodes, disputed_nodes, rounding_resizes
 from onnxlint.graph.location import Location
 from onnxlint.graph.onnx_inference import GRAPH_OPS, OnnxInference, infer, without_claims
 from onnxlint.graph.order import nearest_outputs, topological_order
@@ -456,7 +456,7 @@ class GraphView:
         return "Shape" in self._by_op or "Size" in self._by_op or bool(self._rounding_resizes)
 
     @cached_property
-    def _rounding_resizes(self) -> list[tuple[int, int]]:
+    def _rounding_resizes(self) -> list[tuple[Place, int]]:
         return rounding_resizes(self)
 
     def onnx_inferred(self, graph: Graph, name: str) -> tuple[int, Shape | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.model.dim_names import axis_symbol
 from onnxlint.symbolic.constraints import baked_sizes
-from onnxlint.text import printable
+from onnxlint.text import brief, printable
 from onnxlint.verification.inputs import Contract, Input
 from onnxlint.verification.interface import Incomparable
 from onnxlint.verification.sizes import names_in
@@ -112,6 +113,10 @@ _FEWEST_AXES = 32
 """Axes that arrays of every NumPy may have; from NumPy 2 on it is twice as many."""
 
 
+_MOST_NUMBERS = 2**40
+"""Numbers of an input's fixed sizes together: more than any machine holds, and few enough for NumPy to count them."""
+
+
 def _most_axes() -> int:
     import numpy as np
 
@@ -202,6 +207,9 @@ def _inputs(view: GraphView) -> tuple[Input, ...]:
             rank = next((r for r in map(_rank_for, _readers(view.main, name)) if r is not None), None)
             dims = None if rank is None else tuple(f"{name}[{axis}]" for axis in range(rank))
         role, high = _role(view, name, dtype)
+        if math.prod(size for size in dims or () if isinstance(size, int) and size) > _MOST_NUMBERS:
+            shape = ", ".join(map(str, dims or ()))
+            raise Incomparable(f"its input {printable(name)!r} of shape [{brief(shape)}] does not fit into memory")
         found.append(Input(name, dtype, dims, role, high))
     return tuple(found)
 

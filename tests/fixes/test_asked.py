@@ -368,3 +368,73 @@ def test_a_minimum_that_the_original_has_is_none_of_ours(tmp_path: Path) -> None
     _, report = fix(saved(tmp_path, text), select=["GRF"])
     assert report.changed
     assert not report.has_minimum
+
+
+EINSUM = """<ir_version: 8, opset_import: ["": 17]> g (float[N,4] x, float[M,4] w) => (float[A,4] y) {
+    y = Einsum <equation = "ij,ij->ij"> (x, w) }"""
+
+
+def test_a_size_that_an_einsum_would_repeat_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, EINSUM)
+    np.save(tmp_path / "one.npy", np.ones((1, 4), np.float32))
+    np.save(tmp_path / "three.npy", np.ones((3, 4), np.float32))
+    says = r"Einsum 'y' would repeat axis 'i' of its first operand, which onnxruntime takes for 1"
+    for wanted in ({"bind": {"x": str(tmp_path / "one.npy")}}, {"static": ["x=1,4"]}):
+        with pytest.raises(OnnxlintError, match=says):
+            fix(path, verify=False, **wanted)
+    fix(path, verify=False, bind={"x": str(tmp_path / "three.npy")})
+    fix(path, verify=False, bind={"w": str(tmp_path / "one.npy")})  # its first size is that of x
+    one = saved(tmp_path, EINSUM.replace("float[N,4] x, float[M,4] w", "float[1,4] x, float[1,4] w"))
+    with pytest.raises(OnnxlintError, match=says):
+        fix(one, verify=False, dynamic=["w=M,4"])
+
+
+def test_a_value_of_a_size_that_no_input_fits_is_refused(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path,
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,H] x, float[N,H] z) => (float[N,2] y)
+        <float[3,2] w = {1, 2, 3, 4, 5, 6}> { a = Add (x, z) y = MatMul (a, w) }""",
+    )
+    np.save(tmp_path / "z.npy", np.ones((2, 4), np.float32))
+    with pytest.raises(
+        OnnxlintError, match="bind: the model does not accept these sizes: MatMul 'y' needs sizes 4 and 3"
+    ):
+        fix(path, verify=False, bind={"z": str(tmp_path / "z.npy")})
+
+
+ANCHORS = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,H,W] x) => (float[N,P,2] cls, float[N,Q,4] box)
+    <float[4,3,1,1] w = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, int64[3] two = {0, -1, 2}, int64[3] four = {0, -1, 4}> {
+        a = Conv (x, w) b = Transpose <perm = [0, 2, 3, 1]> (a) cls = Reshape (b, two) c = Neg (PART) box = Reshape (c, four)
+    }"""
+
+
+def test_heads_whose_sizes_never_meet_are_not_joined(tmp_path: Path) -> None:
+    path = saved(tmp_path, ANCHORS.replace("PART", "b"))
+    with pytest.raises(OnnxlintError, match=r"the outputs differ in axis 1 too \('cls' 2\*H\*W, 'box' H\*W\)"):
+        fix(path, verify=False, concat_heads=["cls", "box"])
+    twice = ANCHORS.replace("PART", "d").replace("c = Neg", "d = Concat <axis = 1> (b, b) c = Neg")
+    joined, report = fix(saved(tmp_path, twice), concat_heads=["cls", "box"])
+    assert outputs(joined) == ["output"]
+    assert report.verification is not None
+    assert report.verification.verified
+
+
+def test_a_head_without_elements_is_not_joined(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path,
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,8] x) => (float[N,0] a, float[N,8] b)
+        <int64[1] zero = {0}, int64[1] one = {1}> { a = Slice (x, zero, zero, one) b = Neg (x) }""",
+    )
+    with pytest.raises(OnnxlintError, match="'a' has no elements along axis 1"):
+        fix(path, verify=False, concat_heads=["a", "b"])
+
+
+def test_an_unsafe_copy_of_the_batch_beside_a_minus_one_needs_a_batch(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path,
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,6,2] x) => (float[1,P,3] y) <int64[3] t = {1, -1, 3}> {
+        y = Reshape (x, t) }""",
+    )
+    _, report = fix(path, unsafe=True, select=["SHP003"])
+    assert report.applied
+    assert report.has_minimum

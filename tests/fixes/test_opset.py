@@ -28,6 +28,7 @@ from onnxlint.model.skeleton import Model, open_model
 from onnxlint.symbolic.view import make_view
 from onnxlint.verification.compare import verify_models
 from onnxlint.verification.differences import compare
+from tests.support import zoo
 from tests.support.old_versions import newest_opset
 
 ort = pytest.importorskip("onnxruntime")
@@ -570,3 +571,28 @@ def test_a_chain_of_many_nodes_takes_no_time() -> None:
     spent = os.times()
     assert len(after.graph.initializer) == 1
     assert spent.user + spent.system - started.user - started.system < 5
+
+
+@pytest.mark.parametrize("scales", ["initializer", "input", "Constant"])
+def test_empty_scales_beside_sizes_go_whatever_holds_them(scales: str) -> None:
+    """From opset 18 on onnxruntime refuses a Resize that is given both, even empty ones."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 12]> g (float[N,1,4,4] x) => (float[N,1,6,6] y) { '
+        's = Shape (x) b = Slice (s, a, e) t = Concat <axis = 0> (b, m) y = Resize <mode = "nearest"> (x, k, k, t) }'
+    )
+    empty = np.zeros(0, np.float32)
+    for name, array in {"a": np.array([0]), "e": np.array([2]), "m": np.array([6, 6])}.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    if scales == "Constant":
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(empty)))
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(empty, "k"))
+    if scales == "input":
+        model.graph.input.append(helper.make_tensor_value_info("k", onnx.TensorProto.FLOAT, [0]))
+    image = np.arange(32, dtype=np.float32).reshape(2, 1, 4, 4)
+    raised = raise_to(model, 18).proto
+    inputs = next(node for node in raised.graph.node if node.op_type == "Resize").input
+    assert not all(inputs[2:]) or len(inputs) == 3
+    np.testing.assert_array_equal(
+        zoo.session(raised).run(None, {"x": image})[0], zoo.session(model).run(None, {"x": image})[0]
+    )

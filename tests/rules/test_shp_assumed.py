@@ -121,3 +121,18 @@ def test_the_size_of_an_axis_is_its_end_for_every_input() -> None:
         cast(Any, ReferenceEvaluator(one).run(None, data))[0] for one in (onnx.parser.parse_model(text), result)
     )
     np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("size", ["Mod (h, two)", "Neg (h)", "Sub (h, h)"])
+def test_a_size_that_may_be_zero_or_less_is_no_factor(size: str) -> None:
+    rule = load_registry().find("SHP001")
+    assert rule is not None
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[N,1,H] x) => (float[N,1,A] y) <int64[1] two = {{2}}> {{
+        n = Shape <start = 0, end = 2> (x) h = Shape <start = 2> (x) o = {size} t = Concat <axis = 0> (n, o)
+        y = Resize <mode = "nearest"> (x, , , t) }}"""
+    model = onnx.parser.parse_model(text)
+    request = Request(multiples=(("H", 2),))
+    for asked in (Request(), request):
+        fixed, report = fix_model(Model("m.onnx", model, 0), Plan((rule,)), asked)
+        assert fixed is model
+        assert [left.finding.code for left in report.left] == ["SHP001"]

@@ -61,3 +61,18 @@ def test_more_axes_than_numpy_has() -> None:
     view = make_view(Model("m.onnx", model, 0))
     with pytest.raises(Incomparable, match=r"its input .x. has 65 axes, and NumPy has (32|64) at most"):
         common_contract(view, view, {})
+
+
+def test_an_input_that_no_memory_holds() -> None:
+    for shape in ([2**63 - 1], [2**31, 2**31, 0], ["N", 2**40, 2]):
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                [onnx.helper.make_node("Relu", ["x"], ["y"])],
+                "g",
+                [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+                [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+            )
+        )
+        view = make_view(Model("m.onnx", model, 0))
+        with pytest.raises(Incomparable, match=r"its input .x. of shape \[.*\] does not fit into memory"):
+            common_contract(view, view, {})
