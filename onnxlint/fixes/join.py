@@ -200,8 +200,8 @@ def _require_same_sizes(view: GraphView, names: Sequence[str], joined: int) -> N
     for (first, own), (other, others) in itertools.pairwise(known):
         for axis, (left, right) in enumerate(zip(own, others, strict=False)):
             if axis != joined and _never_meet(left, right):
-                sizes = f"{printable(first)!r} {brief(str(left))}, {printable(other)!r} {brief(str(right))}"
-                raise HeadsError(f"--concat-heads: the outputs differ in axis {axis} too ({sizes})")
+                both = f"{printable(first)!r} {brief(str(left))}, {printable(other)!r} {brief(str(right))}"
+                raise HeadsError(f"--concat-heads: the outputs differ in axis {axis} too ({both})")
 
 
 _TRIED = (*range(1, 17), *range(24, 129, 8), 3360, 30240)

@@ -23,12 +23,12 @@ class Place(NamedTuple):
     """Where a node is, in any copy of a model.
 
     Attributes:
-        index: Its index in its graph.
+        node: Its number in its graph.
         steps: (node, label of its graph) from the outermost graph to its own; see `nested_graphs`.
         function: Index of the function that it is in; None: the main graph.
     """
 
-    index: int
+    node: int
     steps: tuple[tuple[int, str], ...] = ()
     function: int | None = None
 

@@ -71,7 +71,7 @@ def infer(
     bare = without_claims(proto)
     hidden = list(hide)
     for place, operand in hidden:
-        nested(bare.graph, place.steps).node[place.index].input[operand] = _HIDDEN
+        nested(bare.graph, place.steps).node[place.node].input[operand] = _HIDDEN
     if hidden:
         bare.graph.input.add(name=_HIDDEN).type.tensor_type.elem_type = ElementType.FLOAT
     _leave_sizes_open(bare, disputed)
@@ -100,15 +100,15 @@ def _leave_sizes_open(bare: onnx.ModelProto, disputed: Iterable[Place]) -> None:
     places = list(disputed) if opset >= _EXPAND else []
     for place in places:
         if place.function is None:
-            _expand(nested(bare.graph, place.steps).node[place.index], _SIZES)
+            _expand(nested(bare.graph, place.steps).node[place.node], _SIZES)
     if any(place.function is None for place in places):
         bare.graph.input.add(name=_SIZES).type.tensor_type.elem_type = ElementType.INT64
     in_functions = [place for place in places if place.function is not None] if opset >= _UNIQUE else []
     # Two nodes are put before each: from behind, and first into the innermost graphs.
-    for place in sorted(in_functions, key=lambda one: (len(one.steps), one.index), reverse=True):
+    for place in sorted(in_functions, key=lambda one: (len(one.steps), one.node), reverse=True):
         graph = nested(bare.functions[place.function or 0], place.steps)
-        node = graph.node[place.index]
-        number, sizes = f"{_SIZES}.{place.index}.one", f"{_SIZES}.{place.index}"
+        node = graph.node[place.node]
+        number, sizes = f"{_SIZES}.{place.node}.one", f"{_SIZES}.{place.node}"
         _expand(node, sizes)
         constant = type(node)(op_type="Constant", output=[number])
         value = constant.attribute.add(name="value", type=_TENSOR).t
@@ -117,7 +117,7 @@ def _leave_sizes_open(bare: onnx.ModelProto, disputed: Iterable[Place]) -> None:
         value.int64_data.append(1)
         unique = type(node)(op_type="Unique", input=[number], output=[sizes])
         nodes = [type(node).FromString(one.SerializeToString()) for one in graph.node]
-        nodes[place.index : place.index] = [constant, unique]
+        nodes[place.node : place.node] = [constant, unique]
         del graph.node[:]
         graph.node.extend(nodes)
 

@@ -64,7 +64,8 @@ def test_more_axes_than_numpy_has() -> None:
 
 
 def test_an_input_that_no_memory_holds() -> None:
-    for shape in ([2**63 - 1], [2**31, 2**31, 0], ["N", 2**40, 2]):
+    shapes: tuple[list[int | str | None], ...] = ([2**63 - 1], [2**31, 2**31, 0], ["N", 2**40, 2])
+    for shape in shapes:
         model = onnx.helper.make_model(
             onnx.helper.make_graph(
                 [onnx.helper.make_node("Relu", ["x"], ["y"])],
