@@ -36,8 +36,8 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run pytest and return its exit code."""
-    python = environment(ROOT / ".venv", "test")
+    """Run pytest and return its exit code; the environment also has what the hooks of pre-commit run."""
+    python = environment(ROOT / ".venv", "dev")
     return run([python, "-m", "pytest", *_processes(arguments), *arguments], expected=range(256))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SCRIPT = Path(__file__).parents[1] / "dev.py"
 
@@ -51,6 +58,20 @@ def test_arguments_go_to_pytest(dev: ModuleType, monkeypatch: pytest.MonkeyPatch
     dev.test(["--pdb"])
     dev.test(["-n0"])
     assert commands == [["-n", "auto", "-m", "slow", "tests/test_cli.py"], ["--pdb"], ["-n0"]]
+
+
+def test_a_contributor_has_what_the_hooks_run(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(dev, "environment", lambda folder, extra: asked.append(extra) or sys.executable)
+    returns(monkeypatch, dev, 0, lambda command: None)
+    dev.test([])
+    extras = tomllib.loads((SCRIPT.parent / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    packages = [re.split(r"\W", line.replace("-", "_"))[0] for line in extras[asked[0]]]
+    (hooks,) = yaml.safe_load((SCRIPT.parent / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    commands = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks["hooks"]}
+    assert "ruff" in commands
+    for command in commands:
+        assert {"lint-imports": "import_linter"}.get(command, command) in packages
 
 
 def test_a_command_that_fails_ends_the_program(dev: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
