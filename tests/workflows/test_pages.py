@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from onnxlint.backends import backends
 from onnxlint.cli.commands import COMMANDS
+from onnxlint.demo.model import detector
 from tests.support.command import onnxlint
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,7 @@ REFUSED = ("--to ncnn --shape 48,48,3", "--images ./try/images")
 """Ends of the commands that cannot work, and say what to type."""
 
 _BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 _COMMAND = re.compile(r"^(?=\$ )", re.MULTILINE)
 
 
@@ -93,6 +96,27 @@ def test_every_workflow_and_target_has_a_page_that_the_readme_names() -> None:
     assert len(WORKFLOWS) == 6
     for page in (*WORKFLOWS, *TARGETS):
         assert page.relative_to(ROOT).as_posix() in readme
+
+
+def test_the_commit_of_the_tutorial_is_blocked_until_the_model_is_fixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxlint[fix]")
+    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (hook,) = yaml.safe_load(next(block for kind, block in _FENCE.findall(text) if kind == "yaml"))["repos"][0]["hooks"]
+    check = [*hook["entry"].split()[1:], "models/pitfalls.onnx"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "pitfalls.onnx").write_bytes(detector())
+    blocked = onnxlint(*check)
+    assert blocked.code == 1
+    shown = next(block for kind, block in _FENCE.findall(text) if kind == "text")
+    assert shown.rstrip().splitlines()[-1] in blocked.out
+    fix = next(
+        line for kind, block in _FENCE.findall(text) for line in block.splitlines() if line.startswith("onnxlint fix")
+    )
+    onnxlint(*fix.split()[1:])
+    assert onnxlint(*check).code == 0
 
 
 @pytest.mark.slow
