@@ -11,12 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+import yaml  # type: ignore[import-untyped]
 
 SCRIPT = Path(__file__).parents[1] / "dev.py"
 
@@ -62,9 +57,15 @@ def test_arguments_go_to_pytest(dev: ModuleType, monkeypatch: pytest.MonkeyPatch
 
 def test_a_contributor_has_what_the_hooks_run(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(dev, "environment", lambda folder, extra: asked.append(extra) or sys.executable)
+
+    def environment(folder: Path, extra: str) -> str:
+        asked.append(extra)
+        return sys.executable
+
+    monkeypatch.setattr(dev, "environment", environment)
     returns(monkeypatch, dev, 0, lambda command: None)
     dev.test([])
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     extras = tomllib.loads((SCRIPT.parent / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     packages = [re.split(r"\W", line.replace("-", "_"))[0] for line in extras[asked[0]]]
     (hooks,) = yaml.safe_load((SCRIPT.parent / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]

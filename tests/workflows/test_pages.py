@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from onnxlint.backends import backends
 from onnxlint.cli.commands import COMMANDS
