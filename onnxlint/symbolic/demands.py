@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from onnxlint.graph.view import Graph, GraphView, Node
 from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
@@ -26,7 +26,7 @@ class Demand(NamedTuple):
 
     Attributes:
         node: The node.
-        left, right: The sizes.
+        left, right: The sizes; a negative one and 0 where a node is asked for that size.
         or_one: Whether it also runs where one of them is 1, which is then repeated.
         multiple: Whether it is enough that left is a multiple of right.
         pairs: Sizes that correspond by position in a Reshape that may mix up elements.
@@ -57,12 +57,16 @@ def impossible_demands(view: GraphView) -> Iterator[Demand]:
             continue
         if demand.or_one and 1 in (demand.left, demand.right):
             continue
+        if min(demand.left, demand.right) < 0 and demand.right:
+            continue  # what follows from a node that was asked for a negative size
         if not demand.multiple or not demand.right or demand.left % demand.right:
             yield demand
 
 
 def described(demand: Demand) -> str:
     """The node and what it cannot do, for messages."""
+    if isinstance(demand.left, int) and demand.left < 0 and not demand.right:
+        return f"{node_label(demand.node)} cannot make a size of {demand.left:,}"
     if demand.node.op == "Reshape":
         rest = "a multiple of " if demand.multiple else ""
         return f"{node_label(demand.node)} cannot reshape {demand.left:,} elements to {rest}{demand.right:,}"
@@ -82,6 +86,8 @@ def are_met(view: GraphView) -> bool:
         return False
     sizes = Inferred(view)
     for node in view.main.nodes:
+        if node.op in _SIZED and _may_be_negative(node):
+            return False
         rule = _RULES.get(node.op)
         if rule is None:
             continue
@@ -99,13 +105,43 @@ def _of_graph(symbolic: Symbolic, graph: Graph) -> Iterator[Demand]:
         bodies.setdefault(id(child.parent_node), []).append(child)
     for node in graph.nodes:
         inner = bodies.get(id(node), ())
-        if node.op not in _RULES and not inner:
+        below = _negative(symbolic, node) if node.op in _SIZED or node.op == "Reshape" else None
+        if node.op not in _RULES and not inner and below is None:
             continue
         if not _is_used(graph, node):
             continue  # what no output depends on is left out by runtimes, whatever it demands
+        if below is not None:
+            yield Demand(node, below, 0)
+            continue
         yield from _of_node(symbolic, node)
         if inner:
             yield from _of_bodies(symbolic, node, inner)
+
+
+def _negative(symbolic: Symbolic, node: Node) -> int | None:
+    """A size below 0 that a node is asked for; None if there is none, or its input has one already."""
+
+    def below(sizes: Iterable[Any] | None) -> int | None:
+        return next((size for size in sizes or () if isinstance(size, int) and size < 0), None)
+
+    if below(symbolic.of(node, 0)) is not None:
+        return None
+    if node.op in ("Expand", "OneHot", "Tile", "TopK"):
+        value = symbolic.val(node, 1)
+        return None if value is None else below(value.numbers)
+    made = (below(symbolic.shape(node.graph, name)) for name in node.outputs if name)
+    return next((size for size in made if size is not None), None)
+
+
+_SIZED = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Resize": 3, "Split": 1, "Tile": 1, "TopK": 1}
+"""Operator → the operand that holds sizes, which have to be at least 0."""
+
+
+def _may_be_negative(node: Node) -> bool:
+    """Whether sizes that an operand holds are computed, or below 0."""
+    operand = _SIZED[node.op]
+    numbers = node.numbers(operand) if node.input(operand) else None
+    return bool(node.input(operand)) and (numbers is None or any(number < 0 for number in numbers.values))
 
 
 def _is_used(graph: Graph, node: Node) -> bool:

@@ -22,6 +22,7 @@ from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.view import make_view
+from tests.support.fixing import fix
 
 
 def findings(code: str, model: onnx.ModelProto, weights: bool = False) -> list[Finding]:
@@ -380,3 +381,17 @@ def test_a_dead_reader_of_a_constant_output_is_dead_and_nothing_else() -> None:
     """
     assert in_text("GRF004", text) == []
     assert len(in_text("GRF002", text)) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("variance", [1.0, -1.0, 0.0, float("nan")])
+def test_a_batch_normalization_that_overflows_stays(variance: float) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N,1,4,4] x) => (float[N,1,4,4] y) {
+        a = Conv (x, w) y = BatchNormalization <epsilon = 0.0> (a, s, b, b, v) }"""
+    model = onnx.parser.parse_model(text)
+    constants = {"w": np.full((1, 1, 1, 1), 3e38), "s": [2.0], "b": [1.0], "v": [variance]}
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+    fixed, report = fix(Model("m.onnx", model, 0), select="GRF006")
+    assert fixed is model
+    assert [left.why for left in report.left] == ["the folded weights would not be finite"]

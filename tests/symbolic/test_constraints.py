@@ -14,7 +14,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.constraints import baked_sizes
-from onnxlint.symbolic.demands import impossible_demands
+from onnxlint.symbolic.demands import described, impossible_demands
 from onnxlint.symbolic.view import make_view
 from tests.support import zoo
 
@@ -304,3 +304,31 @@ def test_what_no_input_satisfies() -> None:
     assert (demand.left, demand.right) == (128, 6)
     fine = model("g (float[1, 8, 16] x) => (y) <int64[3] s = {1, -1, 4}> { y = Reshape(x, s) }")
     assert not list(impossible_demands(make_view(Model("m.onnx", fine, 0))))
+
+
+NEGATIVE = {
+    "ConstantOfShape": ("z = Neg (b) c = ConstantOfShape (z) y = Add (x, c)", [3, 1], -3),
+    "Expand": ("z = Neg (b) e = Expand (x, z) y = Relu (e)", [2], -2),
+    "OneHot": ("i = ArgMax <axis = 1, keepdims = 0> (x) z = Neg (b) y = OneHot (i, z, v)", [3], -3),
+    "Pad": ("z = Neg (b) y = Pad (x, z)", [0, 5, 0, 0], -1),
+    "Reshape": ("z = Neg (b) y = Reshape (x, z)", [2, -2], -2),
+    "Resize": ('z = Neg (b) y = Resize <mode = "nearest"> (x, , , z)', [-2, 4], -4),
+    "Split": ("z = Neg (b) y, rest = Split <axis = 1> (x, z)", [-5, 1], -1),
+    "Tile": ("z = Neg (b) y = Tile (x, z)", [-1, 2], -2),
+    "TopK": ("z = Neg (b) y, i = TopK <axis = 1> (x, z)", [1], -1),
+}
+
+
+@pytest.mark.parametrize("rows", ["N", "2"])
+@pytest.mark.parametrize("op", NEGATIVE)
+def test_sizes_below_zero_are_impossible(op: str, rows: str) -> None:
+    body, numbers, size = NEGATIVE[op]
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[{rows},4] x) => (float[A,B] y)
+        <int64[{len(numbers)}] b = {{{", ".join(map(str, numbers))}}}, float[2] v = {{0, 1}}> {{ {body} }}"""
+    proto = parse(text)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    demanded = list(impossible_demands(make_view(Model("m.onnx", proto, 0))))
+    assert [demand.node.op for demand in demanded] == [op]
+    assert described(demanded[0]).endswith(f"cannot make a size of {size}")
+    with pytest.raises((Fail, InvalidArgument, RuntimeException)):
+        zoo.session(proto).run(None, {"x": np.ones((2, 4), np.float32)})

@@ -187,8 +187,9 @@ def _fold(surgeon: Surgeon, norm: Node, layer: Node) -> None:
         raise Unfixable("the weights of the layer are not a plain tensor")
     # The default is a float32 in the specification, as every value of the attribute is.
     epsilon = float(np.float32(norm.attribute("epsilon", 1e-5)))
-    factor = scale / np.sqrt(var + epsilon)
-    offset = shift - mean * factor
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(var + epsilon)
+        offset = shift - mean * factor
     folded = _scaled(layer, weights.astype(np.float64), factor)
     kind = weights.dtype
     base = norm.name or norm.output()
@@ -203,7 +204,8 @@ def _fold(surgeon: Surgeon, norm: Node, layer: Node) -> None:
             bias = _doubles(layer, 2) * amount * factor + offset
     else:
         operand, bias = 1, offset
-    results = [folded.astype(kind), np.asarray(bias).astype(kind)]
+    with np.errstate(over="ignore"):  # what overflows is refused
+        results = [folded.astype(kind), np.asarray(bias).astype(kind)]
     if not all(np.isfinite(result).all() for result in results):
         raise Unfixable("the folded weights would not be finite")
     held_layer.inputs[1] = surgeon.constant(f"{base}_weight", results[0], layer.graph)

@@ -219,7 +219,9 @@ def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:
     for demand in impossible_demands(view):
         if type_conflict(demand.node):
             continue
-        if demand.node.op == "Reshape":
+        if isinstance(demand.left, int) and demand.left < 0 and not demand.right:
+            yield demand.node, f"a size of {demand.left:,} cannot be made{_operands(demand.node)}"
+        elif demand.node.op == "Reshape":
             rest = "a multiple of " if demand.multiple else ""
             yield demand.node, f"{demand.left:,} elements cannot be reshaped to {rest}{demand.right:,}"
         else:
