@@ -12,12 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxlint.api import fix
 from onnxlint.backends import Job, NotConvertible
 from onnxlint.backends.ncnn import convert as conversion
 from onnxlint.backends.ncnn.convert import clean, convert, run_in_child, snr, trace
 from onnxlint.backends.ncnn.format import parse_bin, parse_param, save
 from onnxlint.backends.ncnn.run import NcnnSession
 from onnxlint.backends.ncnn.tools import pnnx_binary
+from onnxlint.conversion.session import explain
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Recipe
 from onnxlint.model.skeleton import open_model
@@ -131,6 +133,22 @@ def test_a_net_that_computes_something_else_is_not_reported_as_made(tmp_path: Pa
     monkeypatch.setattr(conversion, "LEAST_OF_ANY", 1000.0)
     with pytest.raises(NotConvertible, match=r"ncnn computes something else: output 'y' has \d+\.\d dB SNR"):
         convert(path, JOB)
+
+
+def test_padding_of_one_side_is_refused_until_it_is_written_out(tmp_path: Path) -> None:
+    """pnnx pads a MaxPool on both sides where SAME_UPPER means one: Keras exports have that."""
+    pool = helper.make_node(
+        "MaxPool", ["a"], ["y"], name="pool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"
+    )
+    path = write(tmp_path, [conv("x", "a"), pool], {"x": [1, 3, 8, 8]}, {"y": [1, 4, 4, 4]}, w=weights(4, 3, 1, 1))
+    with pytest.raises(NotConvertible, match=r"ncnn computes something else: output 'y' has -?\d+\.\d dB SNR"):
+        convert(path, JOB)
+    findings, options = explain(path, "ncnn")
+    assert any(line.startswith("OPS010 pool: ") for line in findings)
+    assert options == ""
+    fixed = str(tmp_path / "fixed.onnx")
+    fix(path, fixed)
+    assert min(convert(fixed, JOB).snr_db.values()) > 90
 
 
 def test_outputs_that_are_rounding_errors_in_every_runtime_are_no_reason_to_refuse(tmp_path: Path) -> None:
