@@ -126,7 +126,8 @@ def _header(old: GraphView, new: GraphView) -> Iterator[Detail]:
 
 def same_outputs(old: Graph, new: Graph) -> dict[str, str]:
     """Old output → new output: by name, and those that are left by place where both have equally many."""
-    known = {name: name for name in old.outputs if name in new.outputs}
+    others = set(new.outputs)
+    known = {name: name for name in old.outputs if name in others}
     left = [name for name in old.outputs if name not in known]
     free = [name for name in new.outputs if name not in known]
     return {**known, **dict(zip(left, free, strict=True))} if len(left) == len(free) else known
@@ -135,6 +136,7 @@ def same_outputs(old: Graph, new: Graph) -> dict[str, str]:
 def _ends(
     kind: str, old: GraphView, new: GraphView, before: Sequence[str], after: Sequence[str], same: dict[str, str]
 ) -> Iterator[Detail]:
+    met = set(same.values())
     for name in before:
         other = same.get(name)
         one = end_text(old, name)
@@ -143,28 +145,34 @@ def _ends(
         elif one != (two := end_text(new, other)):
             yield Detail(kind, one, two)
     for name in after:
-        if name not in same.values():
+        if name not in met:
             yield Detail(kind, "", end_text(new, name))
     kept = [same[name] for name in before if name in same]
-    if kept != [name for name in after if name in same.values()]:
-        yield Detail(f"order of {kind}s", ", ".join(kept), ", ".join(name for name in after if name in same.values()))
+    stayed = [name for name in after if name in met]
+    if kept != stayed:
+        yield Detail(f"order of {kind}s", ", ".join(kept), ", ".join(stayed))
 
 
 def end_text(view: GraphView, name: str) -> str:
     """An input or output as the file declares it: `image float32[1, 3, H, W]`; `?` for what is not declared."""
-    for value in (*view.proto.graph.input, *view.proto.graph.output):
-        if value.name == name:
-            tensor = value.type.tensor_type
-            if not value.type.HasField("tensor_type"):
-                return f"{name} ({value.type.WhichOneof('value') or 'untyped'})"
-            kind = type_text(tensor.elem_type, ()).removesuffix("[]")
-            if not tensor.HasField("shape"):
-                return f"{name} {kind}[…]"
-            dims = [
-                str(dim.dim_value) if dim.HasField("dim_value") else _symbol(dim.dim_param) for dim in tensor.shape.dim
-            ]
-            return f"{name} {kind}[{', '.join(dims)}]"
-    return name
+    ends: dict[str, onnx.ValueInfoProto] | None = view.memo.get(_ENDS)
+    if ends is None:
+        # Where an input is an output as well, it is shown as the input is declared.
+        ends = view.memo[_ENDS] = {one.name: one for one in (*view.proto.graph.output, *view.proto.graph.input)}
+    value = ends.get(name)
+    if value is None:
+        return name
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        return f"{name} ({value.type.WhichOneof('value') or 'untyped'})"
+    kind = type_text(tensor.elem_type, ()).removesuffix("[]")
+    if not tensor.HasField("shape"):
+        return f"{name} {kind}[…]"
+    dims = [str(dim.dim_value) if dim.HasField("dim_value") else _symbol(dim.dim_param) for dim in tensor.shape.dim]
+    return f"{name} {kind}[{', '.join(dims)}]"
+
+
+_ENDS = "onnxlint.difference.ends"
 
 
 def _symbol(name: str) -> str:

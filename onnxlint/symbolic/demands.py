@@ -129,6 +129,8 @@ def _negative(symbolic: Symbolic, node: Node) -> int | None:
     if node.op in ("Expand", "OneHot", "Tile", "TopK"):
         value = symbolic.val(node, 1)
         return None if value is None else below(value.numbers)
+    if node.op == "Reshape" and (target := symbolic.val(node, 1)) is not None and target.numbers.count(-1) > 1:
+        return -1  # one of them can be inferred
     made = (below(symbolic.shape(node.graph, name)) for name in node.outputs if name)
     return next((size for size in made if size is not None), None)
 

@@ -312,6 +312,7 @@ NEGATIVE = {
     "OneHot": ("i = ArgMax <axis = 1, keepdims = 0> (x) z = Neg (b) y = OneHot (i, z, v)", [3], -3),
     "Pad": ("z = Neg (b) y = Pad (x, z)", [0, 5, 0, 0], -1),
     "Reshape": ("z = Neg (b) y = Reshape (x, z)", [2, -2], -2),
+    "Reshape twice": ("z = Neg (b) y = Reshape (x, z)", [1, 1], -1),
     "Resize": ('z = Neg (b) y = Resize <mode = "nearest"> (x, , , z)', [-2, 4], -4),
     "Split": ("z = Neg (b) y, rest = Split <axis = 1> (x, z)", [-5, 1], -1),
     "Tile": ("z = Neg (b) y = Tile (x, z)", [-1, 2], -2),
@@ -328,7 +329,7 @@ def test_sizes_below_zero_are_impossible(op: str, rows: str) -> None:
     proto = parse(text)
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     demanded = list(impossible_demands(make_view(Model("m.onnx", proto, 0))))
-    assert [demand.node.op for demand in demanded] == [op]
+    assert [demand.node.op for demand in demanded] == op.split()[:1]
     assert described(demanded[0]).endswith(f"cannot make a size of {size}")
     with pytest.raises((Fail, InvalidArgument, RuntimeException)):
         zoo.session(proto).run(None, {"x": np.ones((2, 4), np.float32)})
