@@ -28,6 +28,7 @@ class Limit(NamedTuple):
         allowed: Values of that attribute, or of the elements of input `values`.
         default: The attribute's value where it is absent; None: absent is all right.
         values: Index of an input whose elements, where it is a small constant, must be one of `allowed`.
+        counts: How many elements that attribute or input may have, in place of which ones.
         constant: Index of an input that must be a constant.
         scalar: Index of an input that must be a constant of rank 0.
         no_input: Index of an input that must be left out.
@@ -46,6 +47,7 @@ class Limit(NamedTuple):
     allowed: tuple[Any, ...] = ()
     default: Any = None
     values: int | None = None
+    counts: tuple[int, ...] = ()
     constant: int | None = None
     scalar: int | None = None
     no_input: int | None = None

@@ -68,7 +68,8 @@ def test_limits_are_about_what_the_operator_has(target: Target) -> None:
             ]
             assert sum(conditions) <= 1, (op, limit)
             assert limit.text
-            assert bool(limit.allowed) == (bool(limit.attribute) or limit.values is not None), (op, limit)
+            limited = bool(limit.attribute) or limit.values is not None
+            assert bool(limit.allowed) + bool(limit.counts) == limited, (op, limit)
             schemas = SCHEMAS.get(op)
             if schemas is None:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
@@ -78,6 +78,33 @@ class TargetLimit(Rule):
             g (float[1,3,8,8] x) => (float[1,2,8,8] y) <int64[2] i = {0, 2}> { y = Gather <axis = 1> (x, i) }
             """,
             says="accepts Gather, but computes something else, with indices that are not one constant number",
+            options=Options(targets=("ncnn",)),
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 18]>
+            g (float[1,3,8,8] x) => (float[1,1,8,8] y) <int64[1] axes = {1}> { y = ReduceMean (x, axes) }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[1,3,8,8] x) => (float[1,1,8,8] y) { y = ReduceMean <axes = [1]> (x) }
+            """,
+            says="accepts ReduceMean, but computes something else, with a single axis that is an input (opset 18 and newer)",
+            options=Options(targets=("ncnn",)),
+        ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[1,3,8,8] x) => (float[1,3,1,1] y) { y = ReduceMax <axes = [2, 3]> (x) }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 17]>
+            g (float[1,3,8,8] x) => (float[1,3,1,1] y) {
+                rows = ReduceMax <axes = [3]> (x)
+                y = ReduceMax <axes = [2]> (rows)
+            }
+            """,
+            says="does not support ReduceMax with several axes (axes = [2, 3])",
             options=Options(targets=("ncnn",)),
         ),
         Example(
@@ -184,7 +211,11 @@ class TargetLimit(Rule):
                             view.at(broken[0]),
                             f"{target} {does.format(printable(op))} {limit.text}{_value(broken[0], limit)}{count(broken)}",
                             severity=Severity.WARNING if target.falls_back else None,
-                            help=_VARYING_RANK.get(op) if limit.varying_rank else None,
+                            help=_VARYING_RANK.get(op)
+                            if limit.varying_rank
+                            else _AXES.get(op)
+                            if limit.counts
+                            else None,
                             target=target.name,
                             nodes=names_of(broken),
                             count=len(broken),
@@ -197,6 +228,17 @@ _VARYING_RANK = {
 }
 """Operator → what to do where its output has no fixed rank."""
 
+_AXES = {
+    "ReduceMax": "reduce one axis after the other: x.amax(3).amax(2)",
+    "ReduceMin": "reduce one axis after the other: x.amin(3).amin(2)",
+    "ReduceSum": "lower the operator set, in which axes are an attribute: onnxlint fix --opset 12",
+    **dict.fromkeys(
+        ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMean"),
+        "lower the operator set, in which axes are an attribute: onnxlint fix --opset 17",
+    ),
+}
+"""Operator → what to do where its axes are too many or too few."""
+
 
 def _breaks(node: Node, limit: Limit) -> bool:
     """Whether a node certainly is beyond a limit."""
@@ -204,10 +246,10 @@ def _breaks(node: Node, limit: Limit) -> bool:
         return False
     if limit.attribute:
         value = _attribute(node, limit)
-        return value is not None and not all(element in limit.allowed for element in _elements(value))
+        return value is not None and not _allows(limit, _elements(value))
     if limit.values is not None:
         given = node.numbers(limit.values)
-        return given is not None and not all(element in limit.allowed for element in given.values)
+        return given is not None and not _allows(limit, given.values)
     if limit.constant is not None:
         name = node.input(limit.constant)
         return bool(name) and not _is_constant(node, name)
@@ -231,6 +273,11 @@ def _breaks(node: Node, limit: Limit) -> bool:
     return False
 
 
+def _allows(limit: Limit, elements: Sequence[Any]) -> bool:
+    """Whether a limit is kept by the elements of an attribute or input."""
+    return len(elements) in limit.counts if limit.counts else all(element in limit.allowed for element in elements)
+
+
 def _is_constant(node: Node, name: str) -> bool:
     """Whether a value is a constant, or computed from constants and shapes alone: most targets fold that first."""
     producer = node.graph.producer(name)
@@ -241,7 +288,7 @@ def _attribute(node: Node, limit: Limit) -> Any:
     return node.attribute(limit.attribute, limit.default)
 
 
-def _elements(value: Any) -> Iterable[Any]:
+def _elements(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else (value,)
 
 

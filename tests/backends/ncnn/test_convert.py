@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -32,9 +32,14 @@ JOB = Job(Recipe())
 
 
 def write(
-    folder: Path, nodes: list[Any], inputs: dict[str, list[Any]], outputs: dict[str, list[Any]], **data: Any
+    folder: Path,
+    nodes: list[Any],
+    inputs: dict[str, list[Any]],
+    outputs: dict[str, list[Any]],
+    opset: int = 13,
+    **data: Any,
 ) -> str:
-    """An ONNX file of operator set 13."""
+    """An ONNX file."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -43,7 +48,7 @@ def write(
         [numpy_helper.from_array(np.asarray(value), name) for name, value in data.items()],
     )
     path = folder / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return str(path)
 
 
@@ -149,6 +154,33 @@ def test_padding_of_one_side_is_refused_until_it_is_written_out(tmp_path: Path) 
     fixed = str(tmp_path / "fixed.onnx")
     fix(path, fixed)
     assert min(convert(fixed, JOB).snr_db.values()) > 90
+
+
+@pytest.mark.parametrize(
+    ("op", "opset", "axes", "right"),
+    [
+        ("ReduceMean", 18, [1], False),
+        ("ReduceMean", 18, [2, 3], True),
+        ("ReduceMean", 17, [1], True),
+        ("ReduceSum", 13, [-1], False),
+        ("ReduceMax", 17, [2, 3], False),
+        ("ReduceMax", 17, [2], True),
+    ],
+)
+def test_the_table_knows_which_reductions_become_right_nets(
+    tmp_path: Path, op: str, opset: int, axes: list[int], right: bool
+) -> None:
+    is_input = opset >= (13 if op == "ReduceSum" else 18)
+    inputs, attributes = (["a", "axes"], {}) if is_input else (["a"], {"axes": axes})
+    nodes = [conv("x", "a"), helper.make_node(op, inputs, ["y"], name="reduce", **cast(Any, attributes))]
+    data = {"w": weights(4, 3, 1, 1), **({"axes": np.array(axes)} if is_input else {})}
+    path = write(tmp_path, nodes, {"x": [1, 3, 6, 8]}, {"y": [None] * 4}, opset, **data)
+    assert any(line.startswith("TGT004 reduce: ") for line in explain(path, "ncnn")[0]) != right
+    if right:
+        assert min(convert(path, JOB).snr_db.values()) > 90
+    else:
+        with pytest.raises(NotConvertible):
+            convert(path, JOB)
 
 
 def test_outputs_that_are_rounding_errors_in_every_runtime_are_no_reason_to_refuse(tmp_path: Path) -> None:
