@@ -23,7 +23,7 @@ from onnxlint.conversion.worker import ended, receive, send, unexpected
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.options import ImageOptions
 from onnxlint.lint.engines import make_cluster
-from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
+from onnxlint.model.limits import Budget, die_with_parent, limit_memory, out_of_memory, set_budget
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.accuracy.worker import main; main()"
@@ -139,7 +139,7 @@ def main() -> None:
     except OnnxlintError as error:
         send(answers, _Failed(str(error)))
     except MemoryError:
-        send(answers, _Failed(f"{printable(request.reference)}: out of memory: compare fewer or smaller inputs"))
+        send(answers, _Failed(f"{printable(request.reference)}: {out_of_memory()}; compare fewer or smaller inputs"))
     except Exception as error:  # noqa: BLE001 - a backend of somebody else raises anything
         path, what = (begun[-1].path, f"{begun[-1].what} it") if begun else (request.reference, "comparing")
         send(answers, _Failed(f"{printable(path)}: {what} fails: {unexpected(error)}"))

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from onnxlint.backends import Progress, bytes_of, silent
 from onnxlint.conversion.worker import Told, ended, receive, send, unexpected
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
+from onnxlint.model.limits import Budget, die_with_parent, limit_memory, out_of_memory, set_budget
 from onnxlint.text import printable
 
 P = ParamSpec("P")
@@ -102,7 +102,7 @@ def main() -> None:
     except OnnxlintError as error:
         send(answers, (False, str(error)))
     except MemoryError:
-        send(answers, (False, f"{printable(path)}: out of memory; use smaller inputs"))
+        send(answers, (False, f"{printable(path)}: {out_of_memory()}; use smaller inputs"))
     except Exception as error:  # noqa: BLE001 - the parent has one line for it
         send(answers, (False, f"{printable(path)}: {unexpected(error)}"))
     os._exit(0)  # what libraries do when they are unloaded is nobody's business here

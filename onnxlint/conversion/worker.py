@@ -25,7 +25,7 @@ from typing import IO, Any
 from onnxlint.backends import Artifact, Job, NotConvertible, Progress, Target, backends, bytes_of
 from onnxlint.conversion.goal import Held, measured
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.limits import Budget, die_with_parent, limit_memory, set_budget
+from onnxlint.model.limits import Budget, die_with_parent, limit_memory, out_of_memory, set_budget
 from onnxlint.text import printable
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from onnxlint.conversion.worker import main; main()"
@@ -221,7 +221,7 @@ def _answer(request: Request, progress: Callable[[str, int, int | None], None]) 
         return _Failed(str(error))
     except MemoryError:
         return _Failed(
-            f"{printable(request.source)}: out of memory while making {request.target.name}; use smaller inputs"
+            f"{printable(request.source)}: {out_of_memory()} while making {request.target.name}; use smaller inputs"
         )
     except OSError as error:
         return _Failed(

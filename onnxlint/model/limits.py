@@ -80,9 +80,20 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY)
 
 
+_had: int | None = None
+"""Bytes that the machine had available when this process was limited by them; None if it was not."""
+
+
+def out_of_memory() -> str:
+    """What to say where this process has no memory left, without the way out."""
+    if _had is None:
+        return "out of memory"
+    return f"out of memory ({shown_size(int(AVAILABLE * _had))}, {100 * AVAILABLE:.0f} % of what the machine had available)"
+
+
 def memory_overrun(inputs: int) -> str:
     """What a run on inputs of so many bytes took too much of, in a process with or without a budget."""
-    return "out of memory; use smaller inputs" if _budget is None else _budget.memory_overrun(inputs)
+    return f"{out_of_memory()}; use smaller inputs" if _budget is None else _budget.memory_overrun(inputs)
 
 
 _NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Could not allocate")
@@ -172,9 +183,12 @@ def limit_memory(most: int | None = None) -> None:
         import resource
     except ImportError:
         return  # Windows
+    global _had
     taken, available = _address_space(), available_memory()
     if not taken:
         return
+    if most is None:
+        _had = available
     more = [size for size in (most, None if available is None else int(AVAILABLE * available)) if size is not None]
     if not more:
         return

@@ -53,7 +53,10 @@ def test_a_result(tmp_path: Path) -> None:
         (refuse, r"^m.onnx: does not run; choose another size$"),
         (crash, r"m.onnx: the runtime crashed on it \(SIGSEGV\)"),
         (fail, r"m.onnx: TypeError: an integer is required somewhere \(test_child.py, line \d+\); this is a bug"),
-        (take_all, r"m.onnx: out of memory; use smaller inputs$"),
+        (
+            take_all,
+            r"m.onnx: out of memory \(\d\S* [MG]?B, 80 % of what the machine had available\); use smaller inputs$",
+        ),
         (stop, r"m.onnx: it takes more than 5 s of CPU time to load$"),
     ],
 )
