@@ -169,9 +169,18 @@ def undisturbed() -> Iterator[None]:
 
 
 def _when_it_may(handler: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
-    """The handler of a signal; within an import and where it must not disturb, the signal is sent again later."""
+    """The handler of a signal; within an import and where it must not disturb, the signal is sent again later.
+
+    In a fork of this process that has not set its own handlers yet, SIGTERM ends it at once, and SIGINT is the parent's to
+    answer: an exception there would be printed as a worker's failure.
+    """
+    owner = os.getpid()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
         since = _waiting.setdefault(number, time.monotonic())
         may_wait = hasattr(signal, "setitimer") and time.monotonic() - since < _PATIENCE
         if may_wait and (_undisturbed or _is_importing(frame)):

@@ -216,3 +216,24 @@ except (SystemExit, KeyboardInterrupt) as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout.split(), done.stderr) == ([kind], "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 7)])
+def test_a_fork_without_handlers_of_its_own_raises_nothing(number: signal.Signals, code: int) -> None:
+    """A worker that is told to end before it has begun."""
+    script = f"""
+import os, signal
+from onnxlint.model.scratch import ending_by_exception
+with ending_by_exception():
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.raise_signal({number})
+        except BaseException:
+            os._exit(1)
+        os._exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (made.stdout, made.stderr) == (f"{code}\n", "")
