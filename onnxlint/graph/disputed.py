@@ -14,6 +14,8 @@ from onnxlint.graph.dims import type_of
 if TYPE_CHECKING:
     import onnx
 
+_Steps = tuple[tuple[int, str], ...]
+
 SAME = ("SAME_UPPER", "SAME_LOWER")
 TO_THE_END = 2**31 - 1
 """Ends of a Slice from here on stand for all."""
@@ -29,7 +31,7 @@ class Place(NamedTuple):
     """
 
     node: int
-    steps: tuple[tuple[int, str], ...] = ()
+    steps: _Steps = ()
     function: int | None = None
 
 
@@ -101,20 +103,11 @@ def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[Place]:
     """
     suspects = [node for node in view.nodes("Einsum", "AveragePool", "LpPool", "MaxPool") if node.input(0)]
     suspects = [n for n in suspects if (n.op == "Einsum" or n.attribute("ceil_mode", 0)) and not _is_in_function(n)]
-    known: dict[tuple[tuple[int, str], ...], dict[str, Any]] = {}
-
-    def values(steps: tuple[tuple[int, str], ...]) -> dict[str, Any]:
-        """What can be read in a graph: its own, and what is around it."""
-        if steps not in known:
-            graph = nested(inferred, steps)
-            own = {value.name: value for group in (graph.value_info, graph.input, graph.output) for value in group}
-            known[steps] = {**(values(steps[:-1]) if steps else {}), **own}
-        return known[steps]
-
+    known: dict[_Steps, dict[str, Any]] = {}
     found = []
     for node in suspects:
         place = place_of(node)
-        readable = values(place.steps)
+        readable = _readable(inferred, place.steps, known)
 
         def sizes(name: str, graph: Any = node.graph, readable: dict[str, Any] = readable) -> Sequence[Any] | None:
             owner = graph.owner(name)
@@ -126,6 +119,15 @@ def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[Place]:
         if _repeats(node, sizes) if node.op == "Einsum" else _is_miscounted(node, sizes):
             found.append(place)
     return found
+
+
+def _readable(inferred: Any, steps: _Steps, known: dict[_Steps, dict[str, Any]]) -> dict[str, Any]:
+    """What can be read in a graph: its own values, and those of the graphs around it."""
+    if steps not in known:
+        graph = nested(inferred, steps)
+        own = {value.name: value for group in (graph.value_info, graph.input, graph.output) for value in group}
+        known[steps] = {**(_readable(inferred, steps[:-1], known) if steps else {}), **own}
+    return known[steps]
 
 
 def nested(graph: Any, steps: Iterable[tuple[int, str]]) -> Any:
