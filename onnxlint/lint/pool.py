@@ -71,11 +71,14 @@ class _Worker(NamedTuple):
 
 
 def _start(call: Callable[..., Any], common: tuple[Any, ...]) -> _Worker:
+    from onnxlint.model.scratch import undisturbed
+
     start = context()
     here, there = start.Pipe()
     # Each context has a Process of its own; typeshed's base class has none.
     process: BaseProcess = start.Process(target=_serve, args=(there, call, common))  # type: ignore[attr-defined]
-    process.start()
+    with undisturbed():  # half of a worker ends in a traceback
+        process.start()
     there.close()
     return _Worker(process, here)
 

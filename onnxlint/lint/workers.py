@@ -56,13 +56,16 @@ class Processes:
         from concurrent.futures.process import BrokenProcessPool
         from multiprocessing import active_children
 
+        from onnxlint.model.scratch import undisturbed
+
         others = set(active_children())
         pool = ProcessPoolExecutor(self._workers, context(), prepare_worker)
 
         def submit(path: str, plan: Plan) -> Callable[[], CheckResult]:
             future: Future[CheckResult] | None
             try:
-                future = pool.submit(check_file, path, plan)
+                with undisturbed():  # it may start a worker, and half of one ends in a traceback
+                    future = pool.submit(check_file, path, plan)
             except BrokenProcessPool:  # a worker has died already
                 future = None
 
