@@ -146,10 +146,6 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     if not -rank <= axis < rank:
         raise OnnxlintError(f"--axis {axis}: the outputs have {rank} axes")
     axis %= rank
-    for i in range(rank):
-        across = {size for shape in known if isinstance(size := shape[i], int)}
-        if i != axis and len(across) > 1:
-            raise HeadsError(f"--concat-heads: the outputs differ in axis {i} too ({sorted(across)})")
     _require_same_sizes(view, names, axis)
     sizes = [shape[axis] for shape in known]
     if not all(isinstance(size, int) for size in sizes):
@@ -197,7 +193,7 @@ def _require_same_sizes(view: GraphView, names: Sequence[str], joined: int) -> N
 
     symbolic = assumed_sizes(view)
     known = [(name, sizes) for name in names if (sizes := symbolic.shape(view.main, name)) is not None]
-    for (first, own), (other, others) in itertools.pairwise(known):
+    for (first, own), (other, others) in itertools.combinations(known, 2):
         for axis, (left, right) in enumerate(zip(own, others, strict=False)):
             if axis != joined and _never_meet(left, right):
                 both = f"{printable(first)!r} {brief(str(left))}, {printable(other)!r} {brief(str(right))}"

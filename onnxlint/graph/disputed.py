@@ -6,6 +6,7 @@ Seen with onnx 1.23 and onnxruntime 1.32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from onnxlint.graph.attributes import nested_graphs
@@ -49,10 +50,7 @@ def place_of(node: Any) -> Place:
 
 
 def _is_in_function(node: Any) -> bool:
-    graph = node.graph
-    while graph.parent is not None:
-        graph = graph.parent
-    return bool(graph.is_function)
+    return bool(node.graph.outermost.is_function)
 
 
 def rounding_resizes(view: Any) -> list[tuple[Place, int]]:
@@ -107,18 +105,18 @@ def contradicted_nodes(view: Any, inferred: onnx.GraphProto) -> list[Place]:
     found = []
     for node in suspects:
         place = place_of(node)
-        readable = _readable(inferred, place.steps, known)
-
-        def sizes(name: str, graph: Any = node.graph, readable: dict[str, Any] = readable) -> Sequence[Any] | None:
-            owner = graph.owner(name)
-            tensor = None if owner is None else owner.initializers.get(name)
-            if tensor is not None:
-                return tuple(tensor.dims)
-            return type_of(readable[name])[1] if name in readable else None
-
+        sizes = partial(_sizes, node.graph, _readable(inferred, place.steps, known))
         if _repeats(node, sizes) if node.op == "Einsum" else _is_miscounted(node, sizes):
             found.append(place)
     return found
+
+
+def _sizes(graph: Any, readable: dict[str, Any], name: str) -> Sequence[Any] | None:
+    owner = graph.owner(name)
+    tensor = None if owner is None else owner.initializers.get(name)
+    if tensor is not None:
+        return tuple(tensor.dims)
+    return type_of(readable[name])[1] if name in readable else None
 
 
 def _readable(inferred: Any, steps: _Steps, known: dict[_Steps, dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from onnxlint.graph.disputed import Place, nested
 from onnxlint.model.dim_names import is_placeholder
 from onnxlint.model.messages import messages
-from onnxlint.model.onnx_types import ElementType
+from onnxlint.model.onnx_types import AttributeKind, ElementType
 from onnxlint.model.skeleton import inline_span
 from onnxlint.model.wire import LARGE
 from onnxlint.text import printable
@@ -35,9 +35,6 @@ _EXPAND = 8
 
 _UNIQUE = 11
 """The first opset that has Unique, whose result has a size that nobody knows."""
-
-_TENSOR = 4
-"""AttributeProto.TENSOR."""
 
 
 class OnnxInference(NamedTuple):
@@ -111,7 +108,7 @@ def _leave_sizes_open(bare: onnx.ModelProto, disputed: Iterable[Place]) -> None:
         number, sizes = f"{_SIZES}.{place.node}.one", f"{_SIZES}.{place.node}"
         _expand(node, sizes)
         constant = type(node)(op_type="Constant", output=[number])
-        value = constant.attribute.add(name="value", type=_TENSOR).t
+        value = constant.attribute.add(name="value", type=AttributeKind.TENSOR).t
         value.data_type = ElementType.INT64
         value.dims.append(1)
         value.int64_data.append(1)

@@ -129,6 +129,7 @@ class Graph:
         path: `graph`, `graph/<node>.<attribute>` or `function:<domain>.<name>`.
         proto: GraphProto, or FunctionProto for a function.
         parent: The graph around a nested one; names not found here are looked up there.
+        outermost: The main graph or function that it is, or is nested in.
         parent_node: The If/Loop/Scan that this graph is the body of.
         nodes: In the order of the file.
         initializers: By name.
@@ -149,6 +150,7 @@ class Graph:
         self.proto = proto
         self.path = path
         self.parent = parent
+        self.outermost: Graph = self if parent is None else parent.outermost
         self.parent_node = parent_node
         self.is_function = not hasattr(proto, "initializer")
         self.initializers: dict[str, onnx.TensorProto] = {}

@@ -39,6 +39,11 @@ class Demand(NamedTuple):
     multiple: bool = False
     pairs: tuple[tuple[AnySize, AnySize], ...] = ()
 
+    @property
+    def is_negative(self) -> bool:
+        """Whether the node is asked for a size below 0."""
+        return isinstance(self.left, int) and self.left < 0 and not self.right
+
 
 def demands(view: GraphView) -> tuple[Demand, ...]:
     """Constraints of the nodes that always run on sizes that do not hold for all inputs."""
@@ -57,7 +62,7 @@ def impossible_demands(view: GraphView) -> Iterator[Demand]:
             continue
         if demand.or_one and 1 in (demand.left, demand.right):
             continue
-        if min(demand.left, demand.right) < 0 and demand.right:
+        if min(demand.left, demand.right) < 0 and not demand.is_negative:
             continue  # what follows from a node that was asked for a negative size
         if not demand.multiple or not demand.right or demand.left % demand.right:
             yield demand
@@ -65,7 +70,7 @@ def impossible_demands(view: GraphView) -> Iterator[Demand]:
 
 def described(demand: Demand) -> str:
     """The node and what it cannot do, for messages."""
-    if isinstance(demand.left, int) and demand.left < 0 and not demand.right:
+    if demand.is_negative:
         return f"{node_label(demand.node)} cannot make a size of {demand.left:,}"
     if demand.node.op == "Reshape":
         rest = "a multiple of " if demand.multiple else ""

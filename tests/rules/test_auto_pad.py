@@ -95,3 +95,9 @@ def test_targets_that_pad_right_are_left_alone() -> None:
     model = Model("m.onnx", network("MaxPool", "SAME_UPPER", 3, 2, 12), 0)
     for targets, count in ((("onnxruntime", "tensorrt-11"), 0), (("onnxruntime", "ncnn"), 1)):
         assert len(check_model(model, Plan((RULE,), Options(targets=targets))).findings) == count
+
+
+def test_why_padding_stays_is_said_as_it_is() -> None:
+    model = Model("m.onnx", network("MaxPool", "SAME_UPPER", 3, 1, 12, dilations=[2]), 0)
+    (finding,) = check_model(model, Plan((RULE,), Options())).findings
+    assert dict(finding.evidence)["not fixed"].startswith("runtimes disagree")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # it has no types of its own
 
 from onnxlint.backends import backends
 from onnxlint.cli.commands import COMMANDS

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from onnxlint.backends import Array
 from onnxlint.backends.ort.session import part, run, start
+from onnxlint.backends.rounding import Doubles
 from onnxlint.backends.task import Loss, TaskLoss, size_of
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
@@ -24,8 +24,6 @@ SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 
 REMEMBERED = 3
 """Models whose powers are kept: one is tried on few inputs first, and others beside it, before it is tried on all."""
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,9 +151,8 @@ def quantize(
             if weights_too and layer.weight not in made:
                 values = numpy_helper.to_array(tensors[layer.weight])
                 quantized = (weights or {}).get(layer.weight) or nearest(values, layer.axis, levels)
-                made[layer.weight] = _add_weight(graph, layer, *quantized)
-                if node.op_type == "Gemm":
-                    _add_zeros(graph, layer)
+                # Of a Gemm, onnxruntime 1.21 takes one zero point for all channels where none is named, and refuses it.
+                made[layer.weight] = _add_weight(graph, layer, *quantized, zeros=node.op_type == "Gemm")
             node.input[0], node.input[1] = made[layer.source], made.get(layer.weight, layer.weight)
         still_read |= read_by(node)
         graph.node.append(node)
@@ -161,13 +161,6 @@ def quantize(
     del graph.initializer[:]
     graph.initializer.extend(copies)
     return new
-
-
-def _add_zeros(graph: onnx.GraphProto, layer: Layer) -> None:
-    """Name the zero points of weights: of a Gemm, onnxruntime 1.21 takes one for all channels else, and refuses it."""
-    zeros = np.zeros(graph.initializer[-1].dims, np.int8)
-    graph.initializer.append(numpy_helper.from_array(zeros, f"{layer.weight}_zero_point"))
-    graph.node[-1].input.append(f"{layer.weight}_zero_point")
 
 
 def nearly_rounded(
@@ -197,19 +190,21 @@ def _add_activation(graph: onnx.GraphProto, name: str, limits: Range) -> str:
     return dq
 
 
-def _add_weight(graph: onnx.GraphProto, layer: Layer, values: Floats, scales: Floats) -> str:
-    """Add int8 weights and their DequantizeLinear; returns the name of its output."""
+def _add_weight(graph: onnx.GraphProto, layer: Layer, values: Floats, scales: Floats, *, zeros: bool) -> str:
+    """Add int8 weights and their DequantizeLinear, which names its zero points if `zeros`; the name of its output."""
     shape = [1] * values.ndim
     shape[layer.axis] = -1
     q = np.rint(values.astype(np.float64) / scales.astype(np.float64).reshape(shape)).astype(np.int8)
     name = layer.weight
-    graph.initializer.append(numpy_helper.from_array(q, f"{name}_quantized"))
-    graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scale"))
+    held: dict[str, npt.NDArray[Any]] = {f"{name}_quantized": q, f"{name}_scale": scales}
+    if zeros:
+        held[f"{name}_zero_point"] = np.zeros(scales.shape, np.int8)
+    graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in held.items())
     out = f"{name}_DequantizeLinear_Output"
     graph.node.append(
         helper.make_node(
             "DequantizeLinear",
-            [f"{name}_quantized", f"{name}_scale"],
+            list(held),
             [out],
             name=f"{name}_DequantizeLinear",
             axis=layer.axis,

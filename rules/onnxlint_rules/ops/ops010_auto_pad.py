@@ -17,6 +17,7 @@ from onnxlint import (
     Rule,
     Severity,
     Silent,
+    Unfixable,
     counted,
     listed,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _OPS = ("AveragePool", "Conv", "LpPool", "MaxPool")
 _SAME = ("SAME_UPPER", "SAME_LOWER")
 _FREE = "their padding depends on sizes that are free: --static NAME=SIZES fixes the sizes"
+_DISPUTED = "runtimes disagree on the padding (dilations, ceil_mode, or windows smaller than the stride)"
 
 
 class AutoPad(Rule):
@@ -128,42 +130,57 @@ class AutoPad(Rule):
         kinds = listed(sorted({node.op for node in found}))
         leave = "leaves its" if len(found) == 1 else "leave their"
         held = [node for node in found if is_held(node.graph)]
-        fixable = any(_pads(node) is not None for node in held)
+        obstacles = [_obstacle(node) for node in held]
+        fixable = "" in obstacles
         yield self.found(
             view.at(found[0]),
             f"{counted(len(found), 'node')} {leave} padding to the runtime (auto_pad): {kinds}",
             fix=SAFE if fixable else None,
-            not_fixed="" if fixable else _FREE if held else UNHELD,
+            not_fixed="" if fixable else obstacles[0] if held else UNHELD,
             nodes=names_shown(map(label, found), 10),
             count=len(found),
         )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
-        each(surgeon, (node for node in _found(view) if _pads(node) is not None), partial(_write, surgeon))
+        each(surgeon, _found(view), partial(_write, surgeon))
 
 
 def _found(view: GraphView) -> list[Node]:
     return [node for node in view.nodes(*_OPS) if node.attribute("auto_pad", "NOTSET") in _SAME]
 
 
-def _pads(node: Node) -> list[int] | None:
-    """The numbers that `auto_pad` stands for, begins first; None where they depend on the size, or on the runtime."""
+def _obstacle(node: Node) -> str:
+    """Why the padding of a node cannot be written as numbers; empty if it can."""
+    try:
+        _pads(node)
+    except Unfixable as why:
+        return str(why)
+    return ""
+
+
+def _pads(node: Node) -> list[int]:
+    """The numbers that `auto_pad` stands for, begins first.
+
+    Raises:
+        Unfixable: They depend on a free size, or on the runtime.
+    """
     sizes = exact_sizes(node.graph.view).of(node, 0)
-    if sizes is None or len(sizes) < 3 or integer(node, "ceil_mode", 0):
-        return None
+    if sizes is None:
+        raise Unfixable(_FREE)
     rank = len(sizes) - 2
     kernel: Sequence[int | str | None] = integers(node, "kernel_shape") or (node.shape(1) or ())[2:]
     strides, dilations = integers(node, "strides") or [1] * rank, integers(node, "dilations") or [1] * rank
-    if not len(kernel) == len(strides) == len(dilations) == rank or any(one != 1 for one in dilations):
-        return None
+    are_plain = rank > 0 and len(kernel) == len(strides) == len(dilations) == rank
+    if not are_plain or any(one != 1 for one in dilations) or integer(node, "ceil_mode", 0):
+        raise Unfixable(_DISPUTED)
     begins, ends = [], []
     for size, window, stride in zip(sizes[2:], kernel, strides, strict=True):
         rest = _remainder(size, stride)
         if rest is None or not isinstance(window, int):
-            return None
+            raise Unfixable(_FREE)
         total = window - (rest or stride)
         if total < 0:
-            return None  # runtimes disagree on windows smaller than the stride
+            raise Unfixable(_DISPUTED)
         less = total // 2
         begin = less if node.attribute("auto_pad", "") == "SAME_UPPER" else total - less
         begins.append(begin)
@@ -182,8 +199,7 @@ def _remainder(size: AnySize, stride: int) -> int | None:
 
 
 def _write(surgeon: Surgeon, node: Node) -> None:
-    held = surgeon.node(node)
     pads = _pads(node)
-    assert pads is not None
+    held = surgeon.node(node)
     held.attrs.pop("auto_pad", None)
     held.attrs["pads"] = pads

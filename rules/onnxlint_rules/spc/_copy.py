@@ -107,9 +107,7 @@ class Copy:
         plain = [(node, own) for node, own in pairs if not any(a.HasField("g") or a.graphs for a in own.attribute)]
         if not plain:
             return {}
-        top = nodes[0].graph
-        while top.parent is not None:
-            top = top.parent
+        top = nodes[0].graph.outermost
         imports = self.graph(top).opset_import if top.is_function else self.proto.opset_import
         alone = type(self.proto)(ir_version=self.proto.ir_version, opset_import=imports)
         alone.graph.node.extend(own for _, own in plain)
@@ -128,9 +126,8 @@ class Copy:
         self._import_skipped(node.graph)
 
     def _import_skipped(self, graph: Graph) -> None:
-        while graph.parent is not None:
-            graph = graph.parent
-        owner = self.graph(graph) if graph.is_function else self.proto
+        top = graph.outermost
+        owner = self.graph(top) if top.is_function else self.proto
         for imports in (
             owner.opset_import,
             self.proto.opset_import,

@@ -219,7 +219,7 @@ def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:
     for demand in impossible_demands(view):
         if type_conflict(demand.node):
             continue
-        if isinstance(demand.left, int) and demand.left < 0 and not demand.right:
+        if demand.is_negative:
             yield demand.node, f"a size of {demand.left:,} cannot be made{_operands(demand.node)}"
         elif demand.node.op == "Reshape":
             rest = "a multiple of " if demand.multiple else ""

@@ -211,11 +211,7 @@ class TargetLimit(Rule):
                             view.at(broken[0]),
                             f"{target} {does.format(printable(op))} {limit.text}{_value(broken[0], limit)}{count(broken)}",
                             severity=Severity.WARNING if target.falls_back else None,
-                            help=_VARYING_RANK.get(op)
-                            if limit.varying_rank
-                            else _AXES.get(op)
-                            if limit.counts
-                            else None,
+                            help=_help(op, limit),
                             target=target.name,
                             nodes=names_of(broken),
                             count=len(broken),
@@ -238,6 +234,12 @@ _AXES = {
     ),
 }
 """Operator → what to do where its axes are too many or too few."""
+
+
+def _help(op: str, limit: Limit) -> str | None:
+    if limit.varying_rank:
+        return _VARYING_RANK.get(op)
+    return _AXES.get(op) if limit.counts else None
 
 
 def _breaks(node: Node, limit: Limit) -> bool:
