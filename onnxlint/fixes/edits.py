@@ -32,6 +32,7 @@ class Edited:
         bound: Input of the original → the value that it was bound to.
         conditions: What the edit assumes about sizes of inputs.
         exact: Whether outputs are bit-equal; if not, they are equal within rounding.
+        unproven: What the edit needs, which running the models has to show.
     """
 
     proto: onnx.ModelProto
@@ -40,6 +41,7 @@ class Edited:
     bound: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     conditions: tuple[str, ...] = ()
     exact: bool = True
+    unproven: tuple[str, ...] = ()
 
 
 Edit = Callable[[GraphView], Edited]
@@ -139,4 +141,5 @@ def join(view: GraphView, request: Request) -> Edited:
     joined = join_heads(view, surgeon, names, request.concat_axis, request.concat_name)
     parts = ", ".join(f"{printable(head.name)} {head.start}:{head.stop}" for head in joined.heads)
     done = f"joined into {printable(joined.output)!r} along axis {joined.axis}: {parts}"
-    return Edited(surgeon.close(), (done,))
+    assumed = tuple(surgeon.conditions)
+    return Edited(surgeon.close(), (done,), conditions=assumed, unproven=tuple(surgeon.unproven))

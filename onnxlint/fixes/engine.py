@@ -107,6 +107,12 @@ def fix_model(
         check = _Check(model, edited, verify)
         run, simplified, verification = _verified(job, run, simplified, check, progress)
         not_compared = check.not_compared(run) if verification is not None else ()
+    if run.unproven and (verification is None or not verification.verified):
+        why = "--no-verify" if verify is None else verification.summary() if verification is not None else ""
+        raise HeadsError(
+            f"{printable(model.path)}: --concat-heads: whether {run.unproven[0]} cannot be told from the graph, and was not "
+            f"seen ({why}): the model has to be run"
+        )
     conditions = _conditions(edited, run)
     has_minimum = run.has_minimum or (run.proto is not model.proto and _has_minimum(model, job.model, run))
     proto = _with_metadata(run.proto, conditions, has_minimum) if conditions or has_minimum else run.proto
@@ -287,7 +293,9 @@ def _report(model: Model, edited: Edited, job: Job, run: Run, proto: onnx.ModelP
 def _conditions(edited: Edited, run: Run) -> list[str]:
     """The strictest condition for each symbol, of edits and patches."""
     fixes = [applied.finding.fix for applied in run.applied]
-    return strictest((*edited.conditions, *(clause for fix in fixes if fix is not None for clause in _clauses(fix))))
+    return strictest(
+        (*edited.conditions, *run.conditions, *(clause for fix in fixes if fix is not None for clause in _clauses(fix)))
+    )
 
 
 def _clauses(fix: Fix) -> list[str]:

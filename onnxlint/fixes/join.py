@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.errors import OnnxlintError
+from onnxlint.fixes.conditions import holds
 from onnxlint.fixes.heads import Head, HeadsError, Joined, read_heads, to_json
 from onnxlint.model.metadata import HEADS_KEY
-from onnxlint.symbolic.sizes import is_made_up, substitute, symbols
+from onnxlint.symbolic.conditions import when_equal
+from onnxlint.symbolic.sizes import Size, TooComplexError, in_floors, is_made_up, substitute, symbols
 from onnxlint.text import brief, listed, printable
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     if not -rank <= axis < rank:
         raise OnnxlintError(f"--axis {axis}: the outputs have {rank} axes")
     axis %= rank
-    _require_same_sizes(view, names, axis)
+    _require_same_sizes(view, surgeon, names, axis)
     sizes = [shape[axis] for shape in known]
     if not all(isinstance(size, int) for size in sizes):
         raise HeadsError(f"--concat-heads: the sizes of axis {axis} are not constant")
@@ -183,37 +185,61 @@ def join_heads(view: GraphView, surgeon: Surgeon, names: Sequence[str], axis: in
     return result
 
 
-def _require_same_sizes(view: GraphView, names: Sequence[str], joined: int) -> None:
-    """Outputs can have the same sizes along all axes but one.
+def _require_same_sizes(view: GraphView, surgeon: Surgeon, names: Sequence[str], joined: int) -> None:
+    """Outputs have the same sizes along all axes but one, or the surgeon notes what that rests on.
 
     Raises:
-        HeadsError: Two have not, whatever the sizes of the inputs are.
+        HeadsError: Two have not at some sizes at which the model runs.
     """
-    from onnxlint.symbolic.inference import assumed_sizes
+    from onnxlint.symbolic.inference import exact_sizes
 
-    symbolic = assumed_sizes(view)
+    symbolic = exact_sizes(view)
     known = [(name, sizes) for name in names if (sizes := symbolic.shape(view.main, name)) is not None]
     for (first, own), (other, others) in itertools.combinations(known, 2):
         for axis, (left, right) in enumerate(zip(own, others, strict=False)):
-            if axis != joined and _never_meet(left, right):
-                both = f"{printable(first)!r} {brief(str(left))}, {printable(other)!r} {brief(str(right))}"
-                raise HeadsError(f"--concat-heads: the outputs differ in axis {axis} too ({both})")
+            if axis == joined:
+                continue
+            clauses = _when_same(view, left, right)
+            if clauses == [] and left != right and any(map(is_made_up, symbols(left) | symbols(right))):
+                surgeon.unproven.append(f"axis {axis} of {printable(first)!r} and {printable(other)!r} is of one size")
+                continue
+            missing = [clause for clause in clauses or () if not holds(clause, view.multiples)]
+            if clauses is not None and not missing:
+                surgeon.conditions += clauses
+                continue
+            both = f"{printable(first)!r} {brief(str(left))}, {printable(other)!r} {brief(str(right))}"
+            allow = f"; they are equal if {' and '.join(missing)}: allow it with --assume {','.join(missing)!r}"
+            raise HeadsError(
+                f"--concat-heads: the outputs differ in axis {axis} too ({both}){allow if missing else ''}"
+            )
 
 
-_TRIED = (*range(1, 17), *range(24, 129, 8), 3360, 30240)
-"""Sizes at which two are compared: small ones, and multiples of what networks divide by."""
+def _when_same(view: GraphView, left: AnySize, right: AnySize) -> list[str] | None:
+    """Conditions under which two sizes are equal wherever the model runs; None where none is known.
 
+    Empty for sizes that nothing is known about, too.
+    """
+    from onnxlint.symbolic.constraints import MAX_TRIES, only_sizes
+    from onnxlint.symbolic.demands import demands
 
-def _never_meet(left: AnySize, right: AnySize) -> bool:
-    """Whether two sizes differ at all sizes of inputs that are tried."""
-    names = sorted(symbols(left) | symbols(right))
-    if left == right or any(map(is_made_up, names)):
-        return False
-    for first, other in itertools.product(_TRIED, repeat=2):
-        values: dict[str, AnySize] = {name: other if i else first for i, name in enumerate(names)}
-        if substitute(left, values) == substitute(right, values):
-            return False
-    return True
+    numbers = only_sizes(view)
+    left, right = substitute(left, numbers), substitute(right, numbers)
+    enforced = ({one.left, one.right} for one in demands(view) if not one.or_one and not one.multiple)
+    if left == right or {left, right} in enforced or any(map(is_made_up, symbols(left) | symbols(right))):
+        return []
+    try:
+        found = when_equal(in_floors(left), in_floors(right))
+    except TooComplexError:
+        return None
+    if found is None or any(one.multiple is None for one in found):
+        factors = {name: Size.symbol(name) * view.multiples.get(name, 1) for name in symbols(left) | symbols(right)}
+        same = substitute(left, factors) == substitute(right, factors)
+        return [f"{name} % {view.multiples[name]} == 0" for name in factors if name in view.multiples] if same else None
+    for k in range(1, MAX_TRIES):  # pooling of maps that are smaller than its windows
+        sizes: dict[str, AnySize] = {one.symbol: (one.multiple or 1) * k for one in found}
+        if substitute(left, sizes) != substitute(right, sizes):
+            return None
+    return [str(one) for one in found]
 
 
 def _numbers(shapes: Sequence[tuple[Any, ...]], axis: int) -> bool:

@@ -67,6 +67,8 @@ class Run:
         left: Findings of the result, by key.
         has_minimum: Whether a patch may rest on sizes of at least 1.
         is_simplified: Whether onnxsim, which may round anew, went over it.
+        conditions: What joined heads assume about sizes of inputs.
+        unproven: What joined heads need, which running the models has to show.
         view: The view that `left` is of.
     """
 
@@ -79,6 +81,8 @@ class Run:
     left: list[tuple[Key, Finding]] = field(default_factory=list)
     has_minimum: bool = False
     is_simplified: bool = False
+    conditions: list[str] = field(default_factory=list)
+    unproven: list[str] = field(default_factory=list)
     view: GraphView | None = None
 
     def fail(self, key: Key, error: Exception) -> None:
@@ -105,9 +109,12 @@ def run_rounds(job: Job, limit: int | None = None) -> Run:
     # First what was asked for: it makes the reference that everything else is measured against.
     _stage(job, run, is_asked=True, limit=None)
     if job.request.concat_heads:
-        edited = join(make_view(replace(job.model, proto=run.proto)), job.request)
+        multiples, allow_empty = job.request.multiples, job.request.allow_empty
+        edited = join(make_view(replace(job.model, proto=run.proto), None, multiples, allow_empty), job.request)
         run.proto = edited.proto
         run.asked += edited.done
+        run.conditions += edited.conditions
+        run.unproven += edited.unproven
     run.reference = run.proto
     _stage(job, run, is_asked=False, limit=limit)
     return run
@@ -233,6 +240,8 @@ def _round(job: Job, run: Run, view: GraphView, todo: list[tuple[Key, Finding]],
         else:
             run.applied += applied
             run.has_minimum |= _rests_on_elements(view, applied)
+            run.conditions += surgeon.conditions
+            run.unproven += surgeon.unproven
             return surgeon.close()
         # A patch failed half way: begin again without it.
 

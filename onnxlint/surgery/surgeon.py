@@ -42,6 +42,8 @@ class Surgeon:
         metadata: `metadata_props` of the model to set.
         drop_inputs: Names of initializers that are to be no longer listed as inputs.
         drop_value_info: Names of values whose declared shape is dropped.
+        conditions: What the changes assume about sizes of inputs: `H % 32 == 0`.
+        unproven: What else they need, which running the model has to show.
     """
 
     def __init__(self, view: GraphView) -> None:
@@ -66,6 +68,8 @@ class Surgeon:
         self.metadata = self._surgery.metadata
         self.drop_inputs = self._surgery.drop_inputs
         self.drop_value_info = self._surgery.drop_value_info
+        self.conditions: list[str] = []
+        self.unproven: list[str] = []
         self._remember(view.main, self.graph)
 
     def _remember(self, graph: Graph, held: gs.Graph) -> None:

@@ -77,8 +77,25 @@ class _Equation(NamedTuple):
     fails: bool
 
 
+def only_sizes(view: GraphView) -> dict[str, AnySize]:
+    """Symbols of inputs that one number alone satisfies, with that number: at all others the model fails."""
+    numbers = _numbers(_solved(view))
+    return {
+        name: numbers[name] for name, one in _solved(view).items() if name in numbers and one.fails and not one.other
+    }
+
+
+def _solved(view: GraphView) -> dict[str, _Found]:
+    key = "onnxlint.symbolic.solved"
+    known: dict[str, _Found] | None = view.memo.get(key)
+    if known is None:
+        all_of = [demand for demand in demands(view) if not _is_followed_by_data(demand)]
+        known = view.memo[key] = _solve(all_of)
+    return known
+
+
 def _baked(view: GraphView) -> Iterator[BakedSize]:
-    found = _solve([demand for demand in demands(view) if not _is_followed_by_data(demand)])
+    found = _solved(view)
     if not found:
         return
     symbolic = exact_sizes(view)

@@ -419,6 +419,68 @@ def test_heads_whose_sizes_never_meet_are_not_joined(tmp_path: Path) -> None:
     assert report.verification.verified
 
 
+PARTLY = """<ir_version: 8, opset_import: ["": 17]> g (INPUTS) => (float[OUT] cls, float[OTHER] box)
+    <float[4,4,2] up = {UP}, float[2,4,1] w = {1, 2, 3, 4, 5, 6, 7, 8}, int64[3] one = {1, -1, 2},
+     float[4,2] m = {1, 2, 3, 4, 5, 6, 7, 8}> { BODY }""".replace("UP", ",".join(map(str, range(32))))
+HALVED = """a = MaxPool <kernel_shape = [2], strides = [2]> (x)
+    cls = ConvTranspose <kernel_shape = [2], strides = [2]> (a, up) box = Conv (x, w)"""
+
+
+def partly(tmp_path: Path, inputs: str, body: str) -> Path:
+    sizes = ("A,B", "C,D") if "NonZero" in body else ("A,B,C", "D,E,F")
+    text = PARTLY.replace("INPUTS", inputs).replace("BODY", body).replace("OUT", sizes[0]).replace("OTHER", sizes[1])
+    return saved(tmp_path, text)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize(
+    ("inputs", "body", "says"),
+    [
+        ("float[1,4,h] x", HALVED, r"axis 2 too .* equal if h % 2 == 0: allow it with assume 'h % 2 == 0'"),
+        ("float[1,P,4] x, float[1,Q,2] z", "cls = Relu (x) box = Relu (z)", r"axis 1 too \('cls' P, 'box' Q\)$"),
+        (
+            "float[N,P,4] x",
+            "cls = Relu (x) b = MatMul (x, m) box = Reshape (b, one)",
+            r"axis 0 too \('cls' N, 'box' 1\)$",
+        ),
+    ],
+)
+def test_heads_that_meet_at_some_sizes_only_are_refused(
+    tmp_path: Path, inputs: str, body: str, says: str, verify: bool
+) -> None:
+    with pytest.raises(OnnxlintError, match=says):
+        fix(partly(tmp_path, inputs, body), verify=verify, concat_heads=["cls", "box"])
+
+
+def test_heads_that_meet_under_a_condition_are_joined_where_it_is_assumed(tmp_path: Path) -> None:
+    path = partly(tmp_path, "float[1,4,h] x", HALVED)
+    joined, report = fix(path, concat_heads=["cls", "box"], assume=["h % 4 == 0"])
+    assert report.conditions == ("h % 2 == 0",)
+    assert metadata(joined)["onnxlint.assumes"] == "h % 2 == 0"
+    assert report.verification is not None
+    assert report.verification.verified
+
+
+def test_heads_of_sizes_that_the_model_itself_demands_are_joined(tmp_path: Path) -> None:
+    body = HALVED.replace("box =", "b =") + " c = Concat <axis = 1> (cls, b) box = Relu (b)"
+    sizes = body.replace("box = Relu (b)", "d = ReduceSum <keepdims = 0> (c) box = Add (b, d)")
+    joined, report = fix(partly(tmp_path, "float[1,4,h] x", sizes), concat_heads=["cls", "box"])
+    assert outputs(joined) == ["output"]
+    assert report.conditions == ()
+
+
+def test_heads_of_sizes_that_nobody_knows_are_joined_where_the_models_are_run(tmp_path: Path) -> None:
+    unknown = """n = NonZero (x) f = Cast <to = 1> (n) cls = Transpose <perm = [1, 0]> (f) g = NonZero (z)
+        h = Cast <to = 1> (g) i = Transpose <perm = [1, 0]> (h) box = Mul (i, i)"""
+    path = partly(tmp_path, "float[N,4] x, float[N,4,1] z", unknown)
+    with pytest.raises(OnnxlintError, match="cannot be told from the graph, and was not seen"):
+        fix(path, verify=False, concat_heads=["cls", "box"])
+    joined, report = fix(path, concat_heads=["cls", "box"])
+    assert outputs(joined) == ["output"]
+    assert report.verification is not None
+    assert report.verification.verified
+
+
 def test_a_head_without_elements_is_not_joined(tmp_path: Path) -> None:
     path = saved(
         tmp_path,
