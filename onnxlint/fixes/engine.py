@@ -21,6 +21,7 @@ from onnxlint.fixes.heads import HeadsError
 from onnxlint.fixes.interface import interface_of
 from onnxlint.fixes.results import Applied, FixReport, Key, Left, Simplified
 from onnxlint.fixes.rounds import Job, Run, is_allowed, resume_rounds, run_rounds
+from onnxlint.fixes.static_sizes import at_batch
 from onnxlint.fixes.trace import Untraceable
 from onnxlint.lint.engine import Plan
 from onnxlint.lint.finding import Applicability, Consent, Finding, Fix
@@ -172,7 +173,9 @@ class _Check:
             return Verification(skipped="all that changed was changed on purpose")
         if interface is None:
             return self.compare(run.reference, run.proto, exact, conditions)
-        return self.compare(self.model.proto, run.proto, exact, conditions, interface)
+        batches = {fix.batch for fix in _unsafe(run) if fix.batch}
+        original = at_batch(self.model, batches.pop()) if batches else self.model.proto
+        return self.compare(original, run.proto, exact, conditions, interface)
 
     def _interface(self, run: Run) -> Interface | None:
         if _on_purpose(run):
@@ -194,9 +197,18 @@ class _Check:
 
 def _on_purpose(run: Run) -> list[str]:
     """Options whose patches changed the numbers of outputs on purpose, so that nothing can equal the original."""
-    fixes = [one.finding.fix for one in run.applied if one.is_unsafe and one.finding.fix is not None]
     comparable = (None, Consent.CONCAT_HEADS, Consent.DROP_OUTPUT_ACTIVATIONS)
-    return [fix.consent.value for fix in fixes if fix.consent is not None and fix.consent not in comparable]
+    fixes = _unsafe(run)
+    kept = {0} if len({fix.batch for fix in fixes if fix.batch}) > 1 else {fix.batch for fix in fixes} - {0}
+    return [
+        fix.consent.value
+        for fix in fixes
+        if fix.consent is not None and fix.consent not in comparable and fix.batch not in kept
+    ]
+
+
+def _unsafe(run: Run) -> list[Fix]:
+    return [one.finding.fix for one in run.applied if one.is_unsafe and one.finding.fix is not None]
 
 
 def _verified(
@@ -219,6 +231,12 @@ def _verified(
             # Without it first: all else is proved.
             why = "it cannot be verified" if verification.equal else "with it the outputs differ"
             simplified = Simplified(refused=f"{why}: {verification.summary()}")
+            run = run_rounds(job)
+            continue
+        of_batches = [one for one in run.applied if one.finding.fix is not None and one.finding.fix.batch]
+        if of_batches and not check.of(run_rounds(job, limit=0)).equal:
+            why = f"with it samples of a batch do not get what they get alone: {verification.summary()}"
+            job.banned.update((one.key, why) for one in of_batches)
             run = run_rounds(job)
             continue
         guilty = _bisect(job, run, check, verification, progress)

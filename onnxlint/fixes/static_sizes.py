@@ -13,6 +13,8 @@ from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView
 from onnxlint.model.assumptions import clause_symbols, note_symbols
 from onnxlint.model.metadata import ASSUMES_KEY
+from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.batch import input_batch_axes
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -70,6 +72,18 @@ def make_static(view: GraphView, shapes: Sequence[str]) -> onnx.ModelProto:
         if not graph.is_function:
             declare(graph, lambda name, graph=graph: graph.shape(name), bound)  # type: ignore[misc]
     return model
+
+
+def at_batch(model: Model, batch: int) -> onnx.ModelProto:
+    """A new skeleton whose inputs are declared to have a batch of this size, where it is free."""
+    view = make_view(model)
+    proto, axes = copied(view), input_batch_axes(view.main)
+    free = {shape[axes[name]] for name in axes if (shape := view.main.shape(name))}
+    for value in proto.graph.input:
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if not size.HasField("dim_value") and (size.dim_param in free or axis == axes.get(value.name)):
+                size.dim_value = batch
+    return proto
 
 
 def copied(view: GraphView) -> onnx.ModelProto:

@@ -56,6 +56,8 @@ class Fix:
         flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments.
         shortens: Whether the finding stays, with less to compute: a shape chain that gets shorter.
         but: What may differ although the fix is safe (`the sign of zeros`); empty if nothing does.
+        batch: The batch that the model is made for, where an unsafe fix is to keep what it computes for that, and to give
+            the samples of larger batches what they get alone; 0 for other fixes.
     """
 
     applicability: Applicability
@@ -63,6 +65,7 @@ class Fix:
     flag: str | None = None
     shortens: bool = False
     but: str = ""
+    batch: int = 0
 
     @property
     def consent(self) -> Consent | None:

@@ -1,7 +1,7 @@
 """Which axis of each value is the batch, traced from the graph inputs through the operators.
 
-A forward pass over the main graph. An operator that is not listed loses the batch: rules that ask then stay silent,
-which is the safe side.
+A forward pass over the main graph, and the bodies in it. An operator that is not listed loses the batch: rules that ask
+then stay silent, which is the safe side.
 """
 
 from __future__ import annotations
@@ -110,37 +110,64 @@ def _recurrent_axis(graph: Graph, name: str) -> int | None:
 def batch_axis(graph: Graph, name: str) -> int | None:
     """The axis of a value that is the batch, traced from the graph inputs; None if there is none."""
     view = graph.view
-    if graph is not view.main and graph.owner(name) is not view.main:
-        return None
     key = "onnxlint.symbolic.batch"
-    axes: dict[str, int] | None = view.memo.get(key)
+    axes: _Traced | None = view.memo.get(key)
     if axes is None:
-        axes = view.memo[key] = trace_batch(view)
-    return axes.get(name)
+        axes = view.memo[key] = _Traced(view)
+    return axes.of(graph, name)
 
 
-def trace_batch(view: GraphView) -> dict[str, int]:
-    """Value name → batch axis, for the main graph's values that have one."""
-    graph = view.main
-    axes = input_batch_axes(graph)
-    if not axes:
-        return axes
-    for node in graph.order:
-        if not any(name in axes for name in node.inputs):
-            continue
-        try:
-            axis = _output_axis(node, axes)
-        except (TypeError, ValueError, AttributeError, IndexError):
-            axis = None  # an attribute of another type than its operator's: SPC001 reports it
-        if axis is not None:
-            for i, name in enumerate(node.outputs):
-                if name:
-                    # A recurrent operator's first output has the directions before the batch, its last states have no time.
-                    axes[name] = axis + (i == 0 and node.op in _RECURRENT and axis == 1)
-    return axes
+class _Traced:
+    """Batch axes of the values of the main graph, and of those that bodies of its nodes make of them."""
+
+    def __init__(self, view: GraphView) -> None:
+        self._known: dict[int, dict[str, int]] = {id(view.main): input_batch_axes(view.main)}
+        if self._known[id(view.main)]:
+            self._run(view.main)
+
+    def of(self, graph: Graph, name: str) -> int | None:
+        """The batch axis of a value, looked up outwards through the graphs."""
+        while graph.parent is not None and not graph.owns(name):
+            graph = graph.parent
+        return self._known.get(id(graph), {}).get(name)
+
+    def _run(self, graph: Graph) -> None:
+        axes = self._known.setdefault(id(graph), {})
+        bodies: dict[int, list[Graph]] = {}
+        for child in graph.children:
+            bodies.setdefault(id(child.parent_node), []).append(child)
+        for node in graph.order:
+            inner = bodies.get(id(node), ())
+            for body in inner:
+                self._run(body)
+            if inner:
+                axes.update(self._of_branches(node, inner) if node.op == "If" else {})
+                continue
+            given = {name: axis for name in node.inputs if name and (axis := self.of(graph, name)) is not None}
+            if not given:
+                continue
+            try:
+                axis = _output_axis(node, given)
+            except (TypeError, ValueError, AttributeError, IndexError):
+                axis = None  # an attribute of another type than its operator's: SPC001 reports it
+            if axis is not None:
+                for i, name in enumerate(node.outputs):
+                    if name:
+                        # A recurrent operator's first output has the directions before the batch, its last states no time.
+                        axes[name] = axis + (i == 0 and node.op in _RECURRENT and axis == 1)
+
+    def _of_branches(self, node: Node, branches: Sequence[Graph]) -> dict[str, int]:
+        """The axes that all branches of an If agree on."""
+        found = {}
+        for i, name in enumerate(node.outputs):
+            ends = {self.of(body, body.outputs[i]) if i < len(body.outputs) else None for body in branches}
+            axis = ends.pop() if len(ends) == 1 else None
+            if name and axis is not None:
+                found[name] = axis
+        return found
 
 
-def _output_axis(node: Node, axes: dict[str, int]) -> int | None:
+def _output_axis(node: Node, axes: Mapping[str, int]) -> int | None:
     op = node.op
     first = axes.get(node.input(0))
     if op in _SAME_AXIS:
@@ -172,7 +199,7 @@ def _is_along(node: Node, first: int) -> bool:
     return axis is not None and (axis <= first if whole else axis == first)
 
 
-def _broadcast(node: Node, axes: dict[str, int]) -> int | None:
+def _broadcast(node: Node, axes: Mapping[str, int]) -> int | None:
     rank = max((len(s) for s in (node.shape(i) for i in range(len(node.inputs))) if s is not None), default=0)
     if node.op == "Expand":
         rank = _rank(node.output_shape()) or 0

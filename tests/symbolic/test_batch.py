@@ -146,7 +146,7 @@ def test_inside_a_branch_the_outer_values_have_theirs() -> None:
     )
     inner = held.graphs[1]
     assert batch_axis(inner, "x") == 0
-    assert batch_axis(inner, "p") is None
+    assert batch_axis(inner, "p") == 0
 
 
 def test_attributes_of_another_type_lose_the_batch_and_nothing_else() -> None:
@@ -180,3 +180,22 @@ def test_against_runs(name: str, tmp_path_factory: pytest.TempPathFactory) -> No
                 assert array.shape[axis] == batch, value
                 found += 1
     assert found > 100
+
+
+def test_bodies_of_an_if_are_followed() -> None:
+    held = view(
+        parse(
+            """<ir_version: 8, opset_import: ["": 17]> net (float[N,6,2] x, bool c) => (float[A,B,C] y, float[D,E,F] z) {
+            a = Neg (x)
+            y = If (c) <then_branch = th () => (float[G,H,I] p) { q = Relu (a) p = Neg (q) },
+                        else_branch = el () => (float[J,K,L] r) { r = Relu (x) }>
+            z = If (c) <then_branch = th2 () => (float[M,O,P] s) { s = Relu (y) },
+                        else_branch = el2 () => (float[Q,R,S] t) { t = Transpose <perm = [1, 0, 2]> (y) }> }"""
+        )
+    )
+    inner = {
+        name: batch_axis(graph, name) for graph in held.graphs for name in ("q", "p", "r", "s", "t") if graph.owns(name)
+    }
+    assert inner == {"q": 0, "p": 0, "r": 0, "s": 0, "t": 1}
+    assert batch_axis(held.main, "y") == 0
+    assert batch_axis(held.main, "z") is None

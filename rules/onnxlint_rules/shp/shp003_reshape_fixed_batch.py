@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,9 @@ class ReshapeFixedBatch(Rule):
 
     `0` in the batch place copies the input's size and is exact wherever the original accepts the input, if the rest of the
     target has as many elements as a sample; else the original may take several samples for one, and the fix needs
-    `--unsafe`. `-1` is exact only where all other elements are truly constant: see SHP004.
+    `--unsafe`: it keeps what the model computes for the batch that it was exported with, and gives the samples of other
+    batches what they get alone. Both are verified by running the models, and the fix is taken back where it is not so:
+    an If may ask for the size of the batch. `-1` is exact only where all other elements are truly constant: see SHP004.
 
     ## References
 
@@ -155,7 +158,7 @@ class ReshapeFixedBatch(Rule):
                 view.at(node),
                 f"Reshape target {elements} fixes the batch to {elements[0]}, but the input leaves it free",
                 # Else the original may accept other batches, and mix them.
-                fix=SAFE if _is_of_one_sample(node, elements) else Fix(Applicability.UNSAFE, flag="--unsafe"),
+                fix=SAFE if _is_of_one_sample(node, elements) else replace(_MIXING, batch=elements[0]),
                 group="Reshape targets fix the batch, but the input leaves it free",
                 target=elements,
             )
@@ -176,8 +179,12 @@ class ReshapeFixedBatch(Rule):
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
         if "count" not in dict(finding.evidence):
             _copy_batch(surgeon, view.find(finding.location))
+            _free_declared(view, surgeon)
             return
         each(surgeon, (node for node, _, free in _places(view) if not free), partial(_copy_batch, surgeon))
+
+
+_MIXING = Fix(Applicability.UNSAFE, flag="--unsafe")
 
 
 def _places(view: GraphView) -> Iterator[tuple[Node, list[int], bool]]:
@@ -211,3 +218,14 @@ def _copy_batch(surgeon: Surgeon, node: Node) -> None:
     held.attrs.pop("allowzero", None)
     base = f"{node.name or node.output()}_target"
     held.inputs[1] = surgeon.constant(base, np.array([0, *elements[1:]], np.int64))
+
+
+def _free_declared(view: GraphView, surgeon: Surgeon) -> None:
+    """Leave the batch open that outputs of bodies are declared to have, which onnxruntime takes at its word."""
+    for graph in view.graphs:
+        if graph.parent is None or not is_held(graph):
+            continue
+        for output in surgeon.held(graph).outputs:
+            axis = batch_axis(graph, output.name)
+            if axis is not None and output.shape is not None and isinstance(output.shape[axis], int):
+                output.shape = [None if i == axis else size for i, size in enumerate(output.shape)]
