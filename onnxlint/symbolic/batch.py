@@ -6,6 +6,7 @@ then stay silent, which is the safe side.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -48,19 +49,23 @@ _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _STATES = (5, 6)
 """Operands of a recurrent operator that are initial states."""
 
+_MAX_VISITS = 200_000
+"""Nodes that are looked at to find what recurrent operators read."""
+
 
 def input_batch_axes(graph: Graph) -> dict[str, int]:
     """Input → its batch axis, for those of a main graph that have one.
 
-    What a recurrent operator reads says it most clearly: its second axis. Then the symbol that all inputs share, where only
-    one is. Else it is the first axis of images, and of what has a free or single first axis.
+    What a recurrent operator reads says it most clearly. Then the symbol that all inputs share, where only one is. Else it
+    is the first axis of images, and of what has a free or single first axis.
     """
     shapes = {name: shape for name in graph.data_inputs if (shape := graph.shape(name))}
     found = {**_first_axes(shapes), **_shared_axes(graph, shapes)}
-    for name, shape in shapes.items():
-        axis = _recurrent_axis(graph, name)
-        if axis is not None and axis < len(shape):
+    for name, axis in _recurrent_axes(graph, shapes, found).items():
+        if axis is not None:
             found[name] = axis
+        else:
+            found.pop(name, None)
     return found
 
 
@@ -91,19 +96,51 @@ def _shared_axes(graph: Graph, shapes: Mapping[str, Shape]) -> dict[str, int]:
     return axes if is_once and not is_image and (has_other or not any(axes.values())) else {}
 
 
-def _recurrent_axis(graph: Graph, name: str) -> int | None:
-    """The batch axis of what a recurrent operator reads, at once or transposed; None if none does."""
-    for reader in graph.consumers(name):
-        places: Sequence[int] = (0, 1, 2)
-        readers = [(reader, name)]
-        if reader.op == "Transpose" and reader.graph is graph:
-            places = reader.attribute("perm") or places[::-1]
-            readers = [(node, reader.output()) for node in reader.consumers()]
-        for node, value in readers:
-            is_operand = value == node.input(0) or any(value == node.input(i) for i in _STATES)
-            if node.op in _RECURRENT and is_operand:
-                axis = 0 if node.attribute("layout", 0) else 1
-                return places[axis] if axis < len(places) else None
+def _recurrent_axes(graph: Graph, shapes: Mapping[str, Shape], guessed: Mapping[str, int]) -> dict[str, int | None]:
+    """Input → the axis that a recurrent operator takes for its batch; None where the guessed axis is another one of its."""
+    if not any(node.graph is graph for node in graph.view.nodes(*_RECURRENT)):
+        return {}
+    places = {id(node): i for i, node in enumerate(graph.order)}
+    budget = [_MAX_VISITS]
+    found: dict[str, int | None] = {}
+    for name, shape in shapes.items():
+        for axis in range(len(shape)):
+            is_batch = _is_read_as_batch(graph, name, axis, places, budget)
+            if is_batch:
+                found[name] = axis
+                break
+            if is_batch is False and guessed.get(name) == axis:
+                found[name] = None
+    return found
+
+
+def _is_read_as_batch(graph: Graph, name: str, axis: int, places: Mapping[int, int], budget: list[int]) -> bool | None:
+    """Whether the first recurrent operator that an axis gets to takes it for its batch; None if it gets to none."""
+    axes = {name: axis}
+    pending: list[tuple[int, Node]] = []
+    queued: set[int] = set()
+
+    def read_by(value: str) -> None:
+        for node in graph.consumers(value):
+            if id(node) in places and id(node) not in queued:
+                queued.add(id(node))
+                heapq.heappush(pending, (places[id(node)], node))
+
+    read_by(name)
+    while pending and budget[0]:
+        budget[0] -= 1
+        node = heapq.heappop(pending)[1]
+        if node.op in _RECURRENT:
+            for i in (0, *_STATES):
+                if node.input(i) in axes:
+                    return axes[node.input(i)] == (0 if node.attribute("layout", 0) else 1)
+            continue
+        given = {one: axes[one] for one in node.inputs if one in axes}
+        result = _followed(node, given)
+        for output in node.outputs:
+            if output and result is not None:
+                axes[output] = result
+                read_by(output)
     return None
 
 
@@ -146,10 +183,7 @@ class _Traced:
             given = {name: axis for name in node.inputs if name and (axis := self.of(graph, name)) is not None}
             if not given:
                 continue
-            try:
-                axis = _output_axis(node, given)
-            except (TypeError, ValueError, AttributeError, IndexError):
-                axis = None  # an attribute of another type than its operator's: SPC001 reports it
+            axis = _followed(node, given)
             if axis is not None:
                 for i, name in enumerate(node.outputs):
                     if name:
@@ -165,6 +199,13 @@ class _Traced:
             if name and axis is not None:
                 found[name] = axis
         return found
+
+
+def _followed(node: Node, given: Mapping[str, int]) -> int | None:
+    try:
+        return _output_axis(node, given)
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return None  # an attribute of another type than its operator's: SPC001 reports it
 
 
 def _output_axis(node: Node, axes: Mapping[str, int]) -> int | None:

@@ -182,6 +182,32 @@ def test_against_runs(name: str, tmp_path_factory: pytest.TempPathFactory) -> No
     assert found > 100
 
 
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize(
+    ("before", "turned"),
+    [
+        ("z = Relu (x)", False),
+        ("t = Transpose <perm = [1, 0, 2]> (x) z = Relu (t)", True),
+        ("t = MatMul (x, m) u = Neg (t) z = Transpose <perm = [1, 0, 2]> (u)", True),
+        ("s = Transpose <perm = [1, 0, 2]> (x) t = Relu (s) z = Transpose <perm = [1, 0, 2]> (t)", False),
+    ],
+)
+@pytest.mark.parametrize("shape", ["1,5,4", "5,1,4", "1,1,4"])
+def test_recurrent_operators_say_where_the_batch_of_what_they_read_is(
+    shape: str, before: str, turned: bool, layout: int
+) -> None:
+    held = view(
+        parse(
+            f"""<ir_version: 8, opset_import: ["": 17]> net (float[{shape}] x, float[1,1,4] h) => (float[A,B,C,D] y)
+            <float[4,4] m, float[1,12,4] w, float[1,12,4] r> {{ {before} i = Neg (h)
+            y, last = GRU <hidden_size = 4, layout = {layout}> (z, w, r, "", "", i) }}"""
+        )
+    )
+    axes = input_batch_axes(held.main)
+    assert axes["x"] == (layout == 0) ^ turned
+    assert axes["h"] == (layout == 0)
+
+
 def test_bodies_of_an_if_are_followed() -> None:
     held = view(
         parse(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxlint import Applicability, Example, Finding, Fix, GraphView, Options, Rule, Severity, Silent, printable
+from onnxlint.rulekit import batch_axis
 
 
 class FixedBatchInput(Rule):
@@ -13,7 +14,8 @@ class FixedBatchInput(Rule):
     ## What it does
 
     Reports graph inputs of rank 4 and more (images, clips), and of rank 2 and 3 with a batch of 1, whose first size is a
-    number. Off unless selected: on a phone, a fixed batch of 1 is what one wants.
+    number. What a recurrent operator reads (LSTM, GRU, RNN) has its batch where that operator looks for it, mostly at the
+    second axis. Off unless selected: on a phone, a fixed batch of 1 is what one wants.
 
     ## Why it hurts
 
@@ -63,6 +65,22 @@ class FixedBatchInput(Rule):
             dims={"N": 1},
             says="input 'x' [1, 3, 8, 8] fixes the batch to 1",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 14]>
+            g (float[5,1,2] x) => (float[5,1,1,1] y) <float[1,1,2] w = {1, 2}, float[1,1,1] r = {3}> {
+                y, last = RNN <hidden_size = 1> (x, w, r)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 14]>
+            g (float[5,N,2] x) => (float[5,1,N,1] y) <float[1,1,2] w = {1, 2}, float[1,1,1] r = {3}> {
+                y, last = RNN <hidden_size = 1> (x, w, r)
+            }
+            """,
+            dims={"N": 1},
+            says="input 'x' [5, 1, 2] fixes the batch to 1",
+        ),
     )
     silent = (
         Silent(
@@ -78,11 +96,12 @@ class FixedBatchInput(Rule):
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
         for name in view.main.data_inputs:
-            shape = view.main.shape(name)
-            if shape and isinstance(shape[0], int) and (len(shape) >= 4 or (len(shape) >= 2 and shape[0] == 1)):
-                wanted = f"{printable(name)}={','.join(['N', *(str(dim or '?') for dim in shape[1:])])}"
+            shape, axis = view.main.shape(name), batch_axis(view.main, name)
+            if shape and axis is not None and isinstance(shape[axis], int):
+                dims = ["N" if i == axis else str(dim or "?") for i, dim in enumerate(shape)]
+                wanted = f"{printable(name)}={','.join(dims)}"
                 yield self.found(
                     view.at(value=name),
-                    f"input {printable(name)!r} [{', '.join(map(str, shape))}] fixes the batch to {shape[0]}",
+                    f"input {printable(name)!r} [{', '.join(map(str, shape))}] fixes the batch to {shape[axis]}",
                     fix=Fix(Applicability.UNSAFE, flag=f"--dynamic '{wanted}'"),
                 )
