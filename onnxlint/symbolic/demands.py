@@ -7,7 +7,7 @@ at other sizes, whatever the model declares.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from onnxlint.graph.view import Graph, GraphView, Node
@@ -15,6 +15,7 @@ from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
 from onnxlint.symbolic.first_iteration import first_sizes, scan_axis
 from onnxlint.symbolic.inference import knows_sizes
 from onnxlint.symbolic.met import Inferred, UndecidedError
+from onnxlint.symbolic.refused import may_be_refused, refusal
 from onnxlint.symbolic.shape_operators import ELEMENTWISE, einsum_terms
 from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, product
 from onnxlint.symbolic.spatial_operators import conv
@@ -30,6 +31,7 @@ class Demand(NamedTuple):
         or_one: Whether it also runs where one of them is 1, which is then repeated.
         multiple: Whether it is enough that left is a multiple of right.
         pairs: Sizes that correspond by position in a Reshape that may mix up elements.
+        why: Why no run survives the node's constants or attributes, whatever sizes are; else empty.
     """
 
     node: Node
@@ -38,6 +40,7 @@ class Demand(NamedTuple):
     or_one: bool = False
     multiple: bool = False
     pairs: tuple[tuple[AnySize, AnySize], ...] = ()
+    why: str = ""
 
     @property
     def is_negative(self) -> bool:
@@ -50,7 +53,7 @@ def demands(view: GraphView) -> tuple[Demand, ...]:
     key = "onnxlint.symbolic.demands"
     known: tuple[Demand, ...] | None = view.memo.get(key)
     if known is None:
-        known = () if are_met(view) else tuple(_of_graph(first_sizes(view), view.main))
+        known = () if are_met(view) else tuple(_of_graph(first_sizes(view), view.main, _read(view)))
         view.memo[key] = known
     return known
 
@@ -58,6 +61,9 @@ def demands(view: GraphView) -> tuple[Demand, ...]:
 def impossible_demands(view: GraphView) -> Iterator[Demand]:
     """Demands that no input satisfies: 128 elements reshaped to 96, say."""
     for demand in demands(view):
+        if demand.why:
+            yield demand
+            continue
         if not (isinstance(demand.left, int) and isinstance(demand.right, int)):
             continue
         if demand.or_one and 1 in (demand.left, demand.right):
@@ -70,6 +76,8 @@ def impossible_demands(view: GraphView) -> Iterator[Demand]:
 
 def described(demand: Demand) -> str:
     """The node and what it cannot do, for messages."""
+    if demand.why:
+        return f"{node_label(demand.node)} always fails: {demand.why}"
     if demand.is_negative:
         return f"{node_label(demand.node)} cannot make a size of {demand.left:,}"
     if demand.node.op == "Reshape":
@@ -94,33 +102,62 @@ def are_met(view: GraphView) -> bool:
         if node.op in _SIZED and _may_be_negative(node):
             return False
         rule = _RULES.get(node.op)
-        if rule is None:
+        if rule is None and not may_be_refused(node):
             continue
         try:
-            if any(demand.left != demand.right for demand in rule(sizes, node)):
+            if may_be_refused(node) and refusal(sizes, node):
+                return False
+            if rule is not None and any(demand.left != demand.right for demand in rule(sizes, node)):
                 return False
         except (UndecidedError, TooComplexError, *MISUSE):
             return False
     return True
 
 
-def _of_graph(symbolic: Symbolic, graph: Graph) -> Iterator[Demand]:
+def _of_graph(symbolic: Symbolic, graph: Graph, read: Collection[int]) -> Iterator[Demand]:
     bodies: dict[int, list[Graph]] = {}
     for child in graph.children:
         bodies.setdefault(id(child.parent_node), []).append(child)
     for node in graph.nodes:
-        inner = bodies.get(id(node), ())
-        below = _negative(symbolic, node) if node.op in _SIZED or node.op == "Reshape" else None
-        if node.op not in _RULES and not inner and below is None:
+        if id(node) not in read:
             continue
-        if not _is_used(graph, node):
-            continue  # what no output depends on is left out by runtimes, whatever it demands
-        if below is not None:
-            yield Demand(node, below, 0)
+        if node.op in _SIZED or node.op == "Reshape":
+            below = _negative(symbolic, node)
+            if below is not None:
+                yield Demand(node, below, 0)
+                continue
+        why = refusal(symbolic, node) if may_be_refused(node) else ""
+        if why:
+            yield Demand(node, 0, 1, why=why)
             continue
         yield from _of_node(symbolic, node)
+        inner = bodies.get(id(node), ())
         if inner:
-            yield from _of_bodies(symbolic, node, inner)
+            yield from _of_bodies(symbolic, node, inner, read)
+
+
+def _read(view: GraphView) -> set[int]:
+    """Ids of the nodes whose numbers an output depends on.
+
+    Runtimes leave out the others, whatever they demand: those that nothing reads, and those of which only the shape is
+    asked for, which is known before anything runs.
+    """
+    bodies: dict[int, list[Graph]] = {}
+    for graph in view.graphs:
+        bodies.setdefault(id(graph.parent_node), []).append(graph)
+    found: set[int] = set()
+    pending = [(view.main, name) for name in view.main.outputs]
+    while pending:
+        graph, name = pending.pop()
+        node = graph.producer(name)
+        if node is None or id(node) in found:
+            continue
+        found.add(id(node))
+        if node.op != "Shape":
+            pending += [(node.graph, one) for one in node.inputs if one]
+        for body in bodies.get(id(node), ()):
+            pending += [(body, one) for one in body.outputs]
+    return found
 
 
 def _negative(symbolic: Symbolic, node: Node) -> int | None:
@@ -151,12 +188,6 @@ def _may_be_negative(node: Node) -> bool:
     return bool(node.input(operand)) and (numbers is None or any(number < 0 for number in numbers.values))
 
 
-def _is_used(graph: Graph, node: Node) -> bool:
-    if graph.parent is None:
-        return bool(graph.view.nearest_output(node))
-    return bool(node.consumers()) or any(graph.is_output(name) for name in node.outputs if name)
-
-
 def _of_node(symbolic: Symbolic, node: Node) -> list[Demand]:
     rule = _RULES.get(node.op)
     if rule is None:
@@ -167,9 +198,9 @@ def _of_node(symbolic: Symbolic, node: Node) -> list[Demand]:
         return []  # an operator used against its specification (SPC001 reports it), or sizes beyond bounds
 
 
-def _of_bodies(symbolic: Symbolic, node: Node, bodies: Sequence[Graph]) -> Iterator[Demand]:
+def _of_bodies(symbolic: Symbolic, node: Node, bodies: Sequence[Graph], read: Collection[int]) -> Iterator[Demand]:
     """What the bodies of a node demand whenever it runs: of an If with both branches, what both demand."""
-    each = [list(_of_graph(symbolic, body)) for body in bodies]
+    each = [list(_of_graph(symbolic, body, read)) for body in bodies]
     if node.op == "If":
         condition = node.numbers(0)
         if condition is not None and len(condition.values) == 1:
@@ -358,9 +389,11 @@ def _conv(s: Symbolic, node: Node) -> Iterator[Demand]:
 
 
 def _channels(s: Symbolic, node: Node) -> Iterator[Demand]:
-    data, scale = s.of(node, 0), s.of(node, 1)
-    if data is not None and scale is not None and len(data) > 1:
-        yield Demand(node, data[1], scale[0])
+    data = s.of(node, 0)
+    for i in (1, 2):
+        scale = s.of(node, i)
+        if data is not None and scale is not None and len(data) > 1:
+            yield Demand(node, data[1], scale[0])
 
 
 def _norm(s: Symbolic, node: Node) -> Iterator[Demand]:
@@ -414,6 +447,12 @@ def _scatter_nd(s: Symbolic, node: Node) -> Iterator[Demand]:
     if data is not None and indices and updates is not None and isinstance(indices[-1], int):
         wanted = (*indices[:-1], *data[indices[-1] :])
         yield from (Demand(node, size, own) for size, own in zip(wanted, updates, strict=True))
+
+
+def _scatter_elements(s: Symbolic, node: Node) -> Iterator[Demand]:
+    indices, updates = s.of(node, 1), s.of(node, 2)
+    if indices is not None and updates is not None:
+        yield from (Demand(node, size, own) for size, own in zip(indices, updates, strict=True))
 
 
 def _reverse_sequence(s: Symbolic, node: Node) -> Iterator[Demand]:
@@ -498,6 +537,8 @@ _RULES: dict[str, Callable[[Symbolic, Node], Iterator[Demand]]] = {
     "Reshape": _reshape,
     "ReverseSequence": _reverse_sequence,
     "RotaryEmbedding": _rotary,
+    "Scatter": _scatter_elements,
+    "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
     "Split": _split,
     "Squeeze": _squeeze,

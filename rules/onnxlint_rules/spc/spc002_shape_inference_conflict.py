@@ -36,7 +36,8 @@ class ShapeInferenceConflict(Rule):
     Runs ONNX's shape inference in strict mode, with types and with values of shape tensors, after taking away every shape
     that the file merely declares for computed values: what is left to contradict are the operators themselves, from
     the graph's inputs and weights on. What strict mode lets pass is computed as well: Reshape targets of another number of
-    elements, channels that a Conv has no weights for. Each operator that cannot have the inputs that it has is one finding.
+    elements, channels that a Conv has no weights for. So is what constants ask for and no run survives: a Range with a step
+    of 0, an index beyond its axis, a window larger than its map, whole numbers divided by 0. Each operator that cannot have the inputs that it has is one finding.
     An output of another element type than declared is one too. (A declared shape that is not the inferred one is SHP009's.)
 
     ## Why it hurts
@@ -219,7 +220,9 @@ def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:
     for demand in impossible_demands(view):
         if type_conflict(demand.node):
             continue
-        if demand.is_negative:
+        if demand.why:
+            yield demand.node, f"it always fails: {demand.why}{_operands(demand.node)}"
+        elif demand.is_negative:
             yield demand.node, f"a size of {demand.left:,} cannot be made{_operands(demand.node)}"
         elif demand.node.op == "Reshape":
             rest = "a multiple of " if demand.multiple else ""
