@@ -37,7 +37,8 @@ class ShapeInferenceConflict(Rule):
     that the file merely declares for computed values: what is left to contradict are the operators themselves, from
     the graph's inputs and weights on. What strict mode lets pass is computed as well: Reshape targets of another number of
     elements, channels that a Conv has no weights for. So is what constants ask for and no run survives: a Range with a step
-    of 0, an index beyond its axis, a window larger than its map, whole numbers divided by 0. Each operator that cannot have the inputs that it has is one finding.
+    of 0, an index beyond its axis, a window larger than its map, whole numbers divided by 0. Each operator that cannot have
+    the inputs that it has is one finding.
     An output of another element type than declared is one too. (A declared shape that is not the inferred one is SHP009's.)
 
     ## Why it hurts
