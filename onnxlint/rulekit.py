@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.demands import impossible_demands
     from onnxlint.symbolic.engine import Sizes, Symbolic
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
+    from onnxlint.symbolic.misread import misread_sizes
     from onnxlint.symbolic.reshapes import Step, constant_target, hold_as_many, may_copy, reshape_steps
     from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
     from onnxlint.symbolic.values import Number, Quotient, in_single
@@ -92,6 +93,7 @@ __all__ = [
     "load_target",
     "locate_external",
     "may_copy",
+    "misread_sizes",
     "newest_ir_version",
     "newest_opset",
     "operand_origins",
@@ -137,6 +139,7 @@ _HOMES = {
     "onnxlint.symbolic.demands": ("impossible_demands",),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
+    "onnxlint.symbolic.misread": ("misread_sizes",),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "hold_as_many", "may_copy", "reshape_steps"),
     "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "ratio_of", "substitute", "symbols"),
     "onnxlint.symbolic.values": ("Number", "Quotient", "in_single"),

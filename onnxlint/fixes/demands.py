@@ -9,13 +9,12 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.constraints import BakedSize, baked_sizes
 from onnxlint.symbolic.demands import described, impossible_demands, node_label
 from onnxlint.symbolic.inference import exact_sizes
-from onnxlint.symbolic.shape_operators import einsum_terms
+from onnxlint.symbolic.misread import repeated_letters
 from onnxlint.text import brief, printable
 
 if TYPE_CHECKING:
     from onnxlint.fixes.shapes import WantedDim
     from onnxlint.graph.view import GraphView, Node
-    from onnxlint.symbolic.sizes import AnySize
 
 
 def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: str = "") -> None:
@@ -69,15 +68,7 @@ def _misread(view: GraphView) -> Iterator[tuple[Node, str]]:
     """Einsums with a letter of the result whose first size is 1, and another may not be."""
     symbolic = exact_sizes(view)
     for node in view.nodes("Einsum"):
-        terms = einsum_terms(symbolic, node)
-        sizes: dict[str, list[AnySize]] = {}
-        read, result = ((), "") if terms is None else terms
-        for term, shape in read:
-            for letter, size in zip(term, shape, strict=False):
-                sizes.setdefault(letter, []).append(size)
-        for letter, found in sizes.items():
-            if letter in result and letter.isalpha() and found[0] == 1 and any(size != 1 for size in found):
-                yield node, letter
+        yield from ((node, letter) for letter, _, is_misread in repeated_letters(symbolic, node) if is_misread)
 
 
 def _place(node: Node) -> tuple[str, int]:

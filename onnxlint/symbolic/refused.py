@@ -13,6 +13,7 @@ from onnxlint.graph.constants import Numbers
 from onnxlint.graph.disputed import windows_of
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
+from onnxlint.symbolic.shape_operators import einsum_terms
 from onnxlint.symbolic.sizes import TooComplexError
 from onnxlint.symbolic.spatial_operators import conv, conv_transpose
 
@@ -122,6 +123,17 @@ def _reverse_sequence(s: Symbolic, node: Node) -> str:
     return f"a length of {beyond[0]} is not one of an axis of {size:,}" if beyond else ""
 
 
+def _einsum(s: Symbolic, node: Node) -> str:
+    """One operand whose axes of one letter, its diagonal, differ."""
+    read = einsum_terms(s, node)
+    for term, sizes in read[0] if read is not None else ():
+        for letter in set(term):
+            found = [size for one, size in zip(term, sizes, strict=True) if one == letter]
+            if len(set(found)) > 1 and all(isinstance(size, int) for size in found):
+                return f"axes of one letter, {letter!r}, are {found[0]} and {found[-1]} in one operand"
+    return ""
+
+
 def _lrn(s: Symbolic, node: Node) -> str:
     size = node.attribute("size")
     return f"onnxruntime takes odd sizes only, not {size}" if size < 1 or size % 2 == 0 else ""
@@ -177,6 +189,7 @@ _CHECKS: dict[str, Callable[[Symbolic, Node], str]] = {
     **dict.fromkeys(("Gather", "GatherElements", "Scatter", "ScatterElements"), _index),
     **dict.fromkeys(("GatherND", "ScatterND"), _index_tuples),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
+    "Einsum": _einsum,
     "GroupNormalization": _groups,
     "LRN": _lrn,
     "OneHot": _one_hot,
