@@ -1,10 +1,10 @@
 """`--method auto` and `--mixed`: int8 nets that are closer to the float net than those of ncnn2int8.
 
-In this order: ranges of the channels that disturb the outputs most (ranges.py), cross-layer equalization along every
-path of the graph (equalize.py), weights refitted and rounded against each layer's output on quantized inputs
-(reconstruct.py), the last layers corrected (heads.py), and the plain methods as rivals (plain.py). With
-`mixed`, the layers whose float version brings the final outputs closest, for their bytes, stay in fp16; chosen greedily,
-the rest is rounded again.
+In this order: ranges of the channels that disturb the outputs most, and what 0 is stored as (ranges.py), cross-layer
+equalization along every path of the graph (equalize.py), values stored around their middle (centre.py), weights refitted
+and rounded against each layer's output on quantized inputs (reconstruct.py), the last layers corrected (heads.py), and the
+plain methods as rivals (plain.py). With `mixed`, the layers whose float version brings the final outputs closest, for their
+bytes, stay in fp16; chosen greedily, the rest is rounded again.
 
 Every choice is made on the calibration images; every comparison is computed by the wheel.
 """
@@ -18,16 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
-from onnxlint.backends.ncnn.centre import centre
+from onnxlint.backends.ncnn.centre import centre, needed, own_layers
 from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Answers, Evaluator, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
 from onnxlint.backends.ncnn.heads import corrected
 from onnxlint.backends.ncnn.plain import Rivals, nearest_table
-from onnxlint.backends.ncnn.quantize import Quantized, quantize
-from onnxlint.backends.ncnn.ranges import narrowed
+from onnxlint.backends.ncnn.quantize import Quantized, quantize, quantize_weights
+from onnxlint.backends.ncnn.ranges import Extents, chosen
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
-from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
 from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, mirrored, near_outputs
 from onnxlint.backends.rounding import TINY, one_blas_thread
@@ -82,6 +81,11 @@ class AutoResult:
         """What was taken: `auto`, or the plain method that came closer."""
         return max(self.methods, key=lambda name: self.methods[name])
 
+    @property
+    def centred(self) -> tuple[str, ...]:
+        """Blobs that a layer of its own stores around their middle."""
+        return own_layers(self.quantized.net)
+
 
 def auto(
     net: Network,
@@ -119,25 +123,27 @@ def _auto(
     task: TaskLoss | None,
     progress: Progress,
 ) -> AutoResult:
-    channels, peaks = channel_peaks(net, some, threads, progress)
-    rivals = Rivals.of(net, some, input_scales(net, peaks), threads)
-    peaks = narrowed(net, some, channels, peaks, threads, progress)
+    extents = Extents.of(net, some, threads, progress)
+    rivals = Rivals.of(net, some, input_scales(net, extents.peaks), threads)
+    ranges, middles = chosen(net, some, extents, threads, progress)
     near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
-    peaks |= {name: peaks[name] * np.float32(HEADROOM) for name in near & peaks.keys()}
-    even, factors = equalize(net, channels, peaks)
-    even, peaks = centre(even, {name: peak / factors[name] for name, peak in peaks.items()})
-    scales = input_scales(even, peaks)
+    ranges |= {name: ranges[name] * np.float32(HEADROOM) for name in near & ranges.keys()}
+    even, factors = equalize(net, extents.channels, ranges)
+    ranges = {name: one / factors[name] for name, one in ranges.items()}
     steps: tuple[Step, ...] = ()
     if mixed:
-        free = {name: scale for name, scale in scales.items() if name not in keep}
-        steps = choose_float_layers(even, free, some, budget=budget, threads=threads, progress=progress)
+        stored, halves, zeros = centre(even, ranges, middles)
+        free = {name: scale for name, scale in input_scales(stored, halves).items() if name not in keep}
+        steps = choose_float_layers(stored, free, some, budget=budget, zeros=zeros, threads=threads, progress=progress)
     judge = Evaluator(net, some, threads)
 
     by_count: dict[int, dict[str, float]] = {}
 
     def made(count: int) -> tuple[Quantized, Rounded]:
         kept = keep | {step.layer for step in steps[:count]}
-        rounded = reconstruct(even, scales, some, keep=kept, threads=threads, progress=progress)
+        stored, halves, _ = centre(even, ranges, needed(net, middles, kept))
+        scales = input_scales(stored, halves)
+        rounded = reconstruct(stored, scales, some, keep=kept, threads=threads, progress=progress)
         quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
         last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
         better = quantize(last.net, last.table, keep=kept, weights=last.weights)
@@ -159,30 +165,6 @@ def _auto(
         count, (quantized, rounded), tried = least_loss(len(steps), measured)
         steps = steps[:count]
     return AutoResult(quantized, rounded, steps, judge.score(quantized.net), by_count[len(steps)], tuple(tried))
-
-
-def channel_peaks(
-    net: Network, images: Sequence[Floats], threads: int = 2, progress: Progress = silent
-) -> tuple[dict[str, int], dict[str, Floats]]:
-    """The number of channels of every blob, and max |x| of every channel of the blobs that quantizable layers read."""
-    runner = Runner(net, threads=1)
-    every = [top for layer in net.layers for top in layer.tops]
-    channels = {name: y.shape[0] for name, y in zip(every, runner.run(images[0], every), strict=True)}
-    read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
-    peaks = {name: np.zeros(channels[name], np.float32) for name in read}
-    for done, ys in enumerate(runner.map(images, read, threads), 1):
-        for name, y in zip(read, ys, strict=True):
-            flat = y.reshape(y.shape[0], -1)
-            peak = np.maximum(flat.max(axis=1), -flat.min(axis=1))
-            if not np.isfinite(peak).all():
-                raise OnnxlintError(
-                    printable(
-                        f"{net.path}: blob '{name}' holds NaN or infinity for image {done}; check --mean and --norm"
-                    )
-                )
-            peaks[name] = np.maximum(peaks[name], peak)
-        progress("activation ranges", done, len(images))
-    return channels, peaks
 
 
 def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:
@@ -220,11 +202,13 @@ def choose_float_layers(
     *,
     budget: float,
     table: Table | None = None,
+    zeros: Mapping[str, float] | None = None,
     threads: int = 2,
     progress: Progress = silent,
 ) -> tuple[Step, ...]:
     """The layers with a scale to keep in fp16: those that, quantized alone, disturb the outputs most for their bytes.
-    They are quantized by `table`; if there is none, each weight channel by its largest weight.
+    They are quantized by `table`; if there is none, each weight channel by its largest weight. `zeros` says of layers what
+    they read in place of 0.
 
     Rounding layers against their outputs lets each make up for those before, so that freeing one of them afterwards
     only spoils the others' work. Noise of single layers, in an otherwise float net, does add up.
@@ -236,7 +220,8 @@ def choose_float_layers(
     noise = np.zeros((len(layers), len(judge.heads)))
     for i, layer in enumerate(layers):
         others = frozenset(scales) - {layer.name}
-        snr = judge.snr(quantize(even, table, keep=others, rest="fp32").net)
+        alone = even.with_layers({layer.name: _unmoved(layer, table, (zeros or {}).get(layer.name, 0.0))})
+        snr = judge.snr(quantize(alone, table, keep=others, rest="fp32").net)
         noise[i] = 10 ** (-snr / 10)
         progress("noise of single layers", i + 1, len(layers))
     share = (noise / noise.sum(axis=0)).mean(axis=1)
@@ -249,6 +234,19 @@ def choose_float_layers(
             steps.append(Step(layers[i].name, cost[i], float(share[i])))
             left -= cost[i]
     return tuple(steps)
+
+
+def _unmoved(layer: Layer, table: Table, zero: float) -> Layer:
+    """The layer, which reads `zero` in place of 0, with a bias that makes up for what rounding its weights adds there."""
+    weight, bias = layer.blob("weight"), layer.blob("bias")
+    if not zero or bias is None:
+        return layer
+    assert weight is not None
+    scales = table.weights[layer.name]
+    integers = quantize_weights(layer, scales).reshape(len(scales), -1)
+    rounded = (integers / scales[:, None]).reshape(layer.integer(0), -1)
+    moved = zero * (weight.values().reshape(rounded.shape) - rounded).sum(axis=1, dtype=np.float64)
+    return layer.with_blobs(Blob("bias", (bias.values() + moved).astype(np.float32)))
 
 
 def _size(net: Network) -> int:

@@ -309,6 +309,7 @@ def int8(
         quantized, steps, table = made.quantized, made.steps, made.table
         details["trials_db"] = {name: round(value, 2) for name, value in made.methods.items()}
         details["chosen"] = made.method
+        details["centred"] = list(made.centred)
         if made.method == "auto":
             head = f"{AUTO}\n"
             details["table"] = "of the rescaled net, not of the float one"

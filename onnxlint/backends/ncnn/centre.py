@@ -1,8 +1,10 @@
-"""Outputs of ReLU stored around zero: ncnn's int8 has no zero point, and half of its numbers are negative.
+"""Values stored around their middle: ncnn's int8 has no zero point, and half of its numbers are negative.
 
-A value x from 0 to M is stored as c − x with c = M / 2, which fills −127 to 127 instead of 0 to 127: 6 dB less noise. The
-layer that makes it gets negated weights and clips at c instead of 0, layers that read it get negated weights and another
-bias; they are padded with c, which is 127 in int8. No byte more, and the net computes the same.
+A value x from −m to M is stored as c − x with c = (M − m) / 2, which fills −127 to 127: behind a ReLU, where m is 0, 6 dB
+less noise. Layers that read it get negated weights and another bias; they are padded with c, an integer in int8.
+
+Outputs of ReLU are stored so by the layer that makes them, which gets negated weights and clips at c instead of 0: no byte
+more, no time. Any other value takes a layer of its own (BinaryOp: c − x), which computes in float.
 
 The sign is turned because ncnn fills int8 padding right only with numbers that are not negative: on x86, with channels
 packed by eight, a pad value of −127 becomes −1 (measured in the wheel).
@@ -10,58 +12,165 @@ packed by eight, a pad value of −127 becomes −1 (measured in the wheel).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
-from onnxlint.backends.ncnn.table import QUANTIZABLE, source_blobs
+from onnxlint.backends.ncnn.table import QUANTIZABLE, quantizable, source_blobs
 from onnxlint.backends.rounding import TINY
 
 Floats = npt.NDArray[np.float32]
 
+LEVELS = 127
+"""The largest integer."""
+
 RELU, CLIP = 1, 3
 """Types of activation inside a layer."""
+
+REVERSED_SUBTRACTION = 7
+"""BinaryOp's number for c − x."""
+
+CENTRED = "_centred"
+"""What the name of a blob that is stored around its middle ends with."""
 
 LOWEST = "-3.402823e+38"
 
 
-def centre(net: Network, peaks: Mapping[str, Floats]) -> tuple[Network, dict[str, Floats]]:
-    """The net with outputs of ReLU stored around zero where only layers with weights read them, and the new peaks.
+def absorbed(net: Network) -> dict[str, tuple[str, ...]]:
+    """Blobs that the layers which make them can store around the middle → the outputs of these layers. Only layers with
+    weights read such a blob."""
+    readers = _readers(net)
+    outputs = {source_blobs(net)[name] for name in net.outputs()}
+    found = {}
+    for layer in net.layers:
+        blob = layer.tops[0] if layer.tops else ""
+        reads = readers.get(blob, [])
+        if reads and blob not in outputs and all(_can_read(one) for one in reads):
+            makers = _makers(net, layer, readers, outputs)
+            if makers:
+                found[blob] = tuple(one.tops[0] for one in makers)
+    return found
+
+
+def movable(net: Network) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Blobs that a layer of its own can store around the middle: names of one blob that layers with weights read, and how
+    many such layers it takes."""
+    source, free, readers = source_blobs(net), absorbed(net), _readers(net)
+    names: dict[str, list[str]] = {}
+    able: dict[str, bool] = {}
+    for layer in net.layers:
+        if quantizable(layer):
+            blob = source[layer.bottoms[0]]
+            able[blob] = able.get(blob, True) and _can_read(layer)
+            if layer.bottoms[0] not in names.setdefault(blob, []):
+                names[blob].append(layer.bottoms[0])
+    for blob, some in names.items():
+        if able[blob] and blob not in free:
+            yield tuple(some), 1 if _is_read_by_layers_with_weights(blob, net, readers) else len(some)
+
+
+def needed(net: Network, middles: Mapping[str, int], keep: Collection[str]) -> dict[str, int]:
+    """The middles without those of blobs that only layers in `keep` read, which stay in floating point."""
+    readers, source = _readers(net), source_blobs(net)
+    return {
+        name: middle if any(layer.name not in keep for layer in readers[source[name]]) else 0
+        for name, middle in middles.items()
+    }
+
+
+def centre(
+    net: Network, ranges: Mapping[str, Floats], middles: Mapping[str, int]
+) -> tuple[Network, dict[str, Floats], dict[str, float]]:
+    """The net with values stored around their middle, which computes the same.
 
     Args:
         net: A float net.
-        peaks: Blob → max |x| of each channel, for the blobs that quantizable layers read.
+        ranges: Blob → half of the range of each channel, for the blobs that quantizable layers read.
+        middles: The same blobs → the integer that 0 is stored as, where the largest half is 127; 0: as it is.
+
+    Returns:
+        The net, the ranges by its names, and layer → what it reads in place of 0.
     """
+    source, readers, free = source_blobs(net), _readers(net), absorbed(net)
+    layers = {layer.tops[0]: layer for layer in net.layers if layer.tops}  # names need not be unique
+    zeros: dict[str, float] = {}
+    places: dict[str, float] = {}
+    groups: dict[str, list[str]] = {}
+    for name, middle in middles.items():
+        if middle:
+            groups.setdefault(source[name], []).append(name)
+    for blob, names in groups.items():
+        together = blob in free or _is_read_by_layers_with_weights(blob, net, readers)
+        for some in [names] if together else [[name] for name in names]:
+            largest = max(float(ranges[name].max()) for name in some)
+            if not largest > TINY:
+                continue
+            value = float(np.float32(middles[some[0]] * largest / LEVELS))
+            if blob in free:
+                for top in free[blob]:
+                    layers[top] = _negated(layers[top], value)
+                layers[blob] = _clipping(layers[blob], value)
+            else:
+                places[blob if together else some[0]] = value
+            for one in readers[blob]:
+                if one.bottoms[0] in some and quantizable(one):
+                    layers[one.tops[0]] = _reading(layers[one.tops[0]], value)
+                    zeros[one.name] = value
+    new = replace(net, layers=tuple(layers[layer.tops[0]] if layer.tops else layer for layer in net.layers))
+    return *_with_layers_of_their_own(new, ranges, places), zeros
+
+
+def own_layers(net: Network) -> tuple[str, ...]:
+    """Blobs that a layer which `centre` added stores around their middle."""
+    return tuple(
+        layer.bottoms[0]
+        for layer in net.layers
+        if layer.type == "BinaryOp" and layer.tops[0].rstrip("_") == f"{layer.bottoms[0]}{CENTRED}"
+    )
+
+
+def _with_layers_of_their_own(
+    net: Network, ranges: Mapping[str, Floats], places: Mapping[str, float]
+) -> tuple[Network, dict[str, Floats]]:
+    """The net with a layer that stores c − x for each of some blobs, read by Split and layers with weights, and the ranges
+    by the new names."""
+    taken = {top for layer in net.layers for top in layer.tops}
+    names: dict[str, str] = {}
+    for blob in places:
+        names[blob] = blob + CENTRED
+        while names[blob] in taken:
+            names[blob] += "_"
+        taken.add(names[blob])
+    layers: list[Layer] = []
+    for layer in net.layers:
+        reads = layer.bottoms[:1] if layer.type == "Split" or quantizable(layer) else ()
+        layers.append(replace(layer, bottoms=(*(names.get(one, one) for one in reads), *layer.bottoms[len(reads) :])))
+        for top in layer.tops:
+            if top in places:
+                params = ((0, str(REVERSED_SUBTRACTION)), (1, "1"), (2, _text(places[top])))
+                layers.append(Layer("BinaryOp", names[top], (top,), (names[top],), params))
+    found = {names.get(name, name): one for name, one in ranges.items()}
+    return replace(net, layers=tuple(layers), blob_count=net.blob_count + len(places)), found
+
+
+def _readers(net: Network) -> dict[str, list[Layer]]:
+    """Blob → the layers that read it, through Split."""
     source = source_blobs(net)
     readers: dict[str, list[Layer]] = {}
     for layer in net.layers:
         if layer.type != "Split":
             for name in layer.bottoms:
                 readers.setdefault(source[name], []).append(layer)
-    outputs = {source[name] for name in net.outputs()}
-    layers = {layer.tops[0]: layer for layer in net.layers if layer.tops}  # names need not be unique
-    found = dict(peaks)
-    for blob in list(layers):
-        makers = _makers(net, layers[blob], readers, outputs)
-        reads = readers.get(blob, [])
-        if not makers or not reads or blob in outputs or not all(_can_read(layers[one.tops[0]]) for one in reads):
-            continue
-        names = {one.bottoms[0] for one in reads}
-        largest = max(float(peaks[name].max()) for name in names)
-        if not largest > TINY:
-            continue
-        middle = largest / 2
-        for one in makers:
-            layers[one.tops[0]] = _negated(layers[one.tops[0]], middle)
-        layers[blob] = _clipping(layers[blob], middle)
-        for one in reads:
-            layers[one.tops[0]] = _reading(layers[one.tops[0]], middle)
-        found.update({name: np.full_like(peaks[name], middle) for name in names})
-    new = tuple(layers[layer.tops[0]] if layer.tops else layer for layer in net.layers)
-    return replace(net, layers=new), found
+    return readers
+
+
+def _is_read_by_layers_with_weights(blob: str, net: Network, readers: Mapping[str, Sequence[Layer]]) -> bool:
+    """Whether only layers that can read c − x read a blob, each of its copies included."""
+    source = source_blobs(net)
+    return all(_can_read(one) for one in readers[blob]) and not any(source[name] == blob for name in net.outputs())
 
 
 def _makers(net: Network, layer: Layer, readers: Mapping[str, Sequence[Layer]], outputs: set[str]) -> list[Layer]:

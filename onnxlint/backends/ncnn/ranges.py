@@ -1,31 +1,45 @@
-"""Ranges of single channels, chosen by what rounding them does to the outputs.
+"""Ranges of single channels and middles of blobs, chosen by what rounding does to the outputs.
 
 After equalization every channel fills its tensor, up to the largest value that it ever has. A channel that is mostly near
 zero, such as a detector of sharp edges, then loses what counts: it is rounded as coarsely as its rarest value asks for.
 Where the outputs show that, it gets a narrower range, and its rare values are clipped. Neither the error of the tensor nor
 that of the next layer tells which channels these are (measured); the outputs do.
+
+ncnn's int8 has no zero point. Values that are mostly positive, such as those behind a leaky ReLU, a hard swish or a SiLU,
+use little more than half of its numbers, unless they are stored around their middle (centre.py). Where that takes a layer
+of its own, it costs no byte, but time: it is done where it gains most for its elements.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import FIXED
+from onnxlint.backends.channels import FIXED, Ids
 from onnxlint.backends.ncnn.calibrate import Progress, silent
+from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
 from onnxlint.backends.ncnn.evaluate import heads, spread
 from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.table import quantizable, source_blobs
 from onnxlint.backends.rounding import TINY
+from onnxlint.errors import OnnxlintError
+from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 Ranges = dict[str, Floats]
+"""Blob → half of the range of each channel, which the largest integer stands for."""
 
-IMAGES = 4
-"""How many images ranges are judged on."""
+Middles = dict[str, int]
+"""Blob → the integer that 0 is stored as; 0 where values are stored as they are."""
+
+IMAGES = 2
+"""How many images ranges are judged on: four bring no more on other photos (RetinaFace), and take twice the time."""
 
 PARTS = (0.7, 0.5, 0.35, 0.25)
 """Parts of a channel's range that are tried, one after the other as long as each is better."""
@@ -42,6 +56,69 @@ MOST_CHANNELS = 4
 GAIN = 0.9
 """What a channel's noise has to fall to, of what it was: less is chance on a few images."""
 
+TRIED = (40, 64, 80, 96, 112, 120, LEVELS)
+"""Integers for 0 that are tried, one after the other as long as each is better."""
+
+QUIET = 0.003
+"""Blobs with less of the noise of all are not worth a layer that stores them around their middle."""
+
+MULTIPLICATIONS = 200
+"""Of the layers with weights, for each element that is stored around its middle by a layer of its own."""
+
+
+@dataclass(frozen=True)
+class Extents:
+    """What calibration images show of a net.
+
+    Attributes:
+        shapes: Blob → its shape (C, …) for the first image.
+        lows, highs: Blob that quantizable layers read → −min and max of each channel, not below 0: padding is 0.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    lows: Mapping[str, Floats]
+    highs: Mapping[str, Floats]
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Blob → the number of its channels."""
+        return {name: shape[0] for name, shape in self.shapes.items()}
+
+    @property
+    def peaks(self) -> Ranges:
+        """Blob → max |x| of each channel."""
+        return {name: np.maximum(low, self.highs[name]) for name, low in self.lows.items()}
+
+    @classmethod
+    def of(cls, net: Network, images: Sequence[Floats], threads: int = 2, progress: Progress = silent) -> Extents:
+        """Measure them. Raises OnnxlintError if a blob holds NaN or infinity.
+
+        Args:
+            net: A float net.
+            images: Inputs (C, H, W).
+            threads: How many images are computed at a time.
+            progress: Called with the current action.
+        """
+        runner = Runner(net, threads=1)
+        every = [top for layer in net.layers for top in layer.tops]
+        shapes = {name: y.shape for name, y in zip(every, runner.run(images[0], every), strict=True)}
+        read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
+        lows, highs = ({name: np.zeros(shapes[name][0], np.float32) for name in read} for _ in range(2))
+        for done, ys in enumerate(runner.map(images, read, threads), 1):
+            for name, y in zip(read, ys, strict=True):
+                flat = y.reshape(y.shape[0], -1)
+                low, high = -flat.min(axis=1), flat.max(axis=1)
+                if not (np.isfinite(low).all() and np.isfinite(high).all()):
+                    raise OnnxlintError(
+                        printable(
+                            f"{net.path}: blob '{name}' holds NaN or infinity for image {done}; check --mean and --norm"
+                        )
+                    )
+                lows[name] = np.maximum(lows[name], low)
+                highs[name] = np.maximum(highs[name], high)
+            progress("activation ranges", done, len(images))
+        return cls(shapes, lows, highs)
+
 
 class _Outputs:
     """The outputs of a float net, and how rounding channels of one blob disturbs them."""
@@ -55,16 +132,14 @@ class _Outputs:
         self._truth = [[np.array(y) for y in ys] for ys in self._runner.map(images, self._heads, threads)]
         self._power = np.maximum(_squares(self._truth), 1e-30)
 
-    def blob(self, name: str) -> list[Floats]:
-        """Its value for every image."""
-        return [np.array(ys[0]) for ys in self._runner.map(self._images, [name], self._threads)]
+    def blob(self, name: str) -> _Blob:
+        """A blob, with its value for every image."""
+        return _Blob(self, name, [np.array(ys[0]) for ys in self._runner.map(self._images, [name], self._threads)])
 
-    def noise(self, name: str, values: Sequence[Floats], ranges: Floats, channels: Collection[int]) -> float:
-        """Noise in the outputs, as a part of their power, the mean of the heads, where `channels` of a blob are rounded
-        within their `ranges`."""
+    def noise(self, name: str, values: Iterator[Floats]) -> float:
+        """Noise in the outputs, as a part of their power, the mean of the heads, where a blob has these values."""
         fed: Iterator[Mapping[str, Floats]] = (
-            {self._runner.input: image, name: _rounded(x, ranges, channels)}
-            for image, x in zip(self._images, values, strict=True)
+            {self._runner.input: image, name: x} for image, x in zip(self._images, values, strict=True)
         )
         noise = np.zeros(len(self._heads))
         for ys, truth in zip(self._runner.map(fed, self._heads, self._threads), self._truth, strict=True):
@@ -72,70 +147,138 @@ class _Outputs:
         return float((noise / self._power).mean())
 
 
-def narrowed(
-    net: Network,
-    images: Sequence[Floats],
-    channels: Mapping[str, int],
-    peaks: Mapping[str, Floats],
-    threads: int = 2,
-    progress: Progress = silent,
-) -> Ranges:
-    """Ranges of the channels of all blobs: the peaks, or less where the outputs are closer with less.
+@dataclass(frozen=True)
+class _Blob:
+    """A blob and its values."""
+
+    outputs: _Outputs
+    name: str
+    values: Sequence[Floats]
+
+    def noise(self, ranges: Floats, middle: int, channels: Collection[int] | None = None) -> float:
+        """What rounding `channels` of it, or all, within their `ranges` does to the outputs."""
+        some = range(len(ranges)) if channels is None else channels
+        return self.outputs.noise(self.name, (_rounded(x, ranges, middle, some) for x in self.values))
+
+
+def chosen(
+    net: Network, images: Sequence[Floats], extents: Extents, threads: int = 2, progress: Progress = silent
+) -> tuple[Ranges, Middles]:
+    """The ranges of the channels of all blobs, which are their extents or less where the outputs are closer with less, and
+    what 0 is stored as.
 
     Args:
         net: A float net.
         images: Inputs (C, H, W); a few are used.
-        channels: Blob → the number of its channels.
-        peaks: Blob → max |x| of each channel, for the blobs that quantizable layers read.
+        extents: Of all images.
         threads: How many images are computed at a time.
         progress: Called with the current action.
     """
-    ranges = dict(peaks)
     outputs = _Outputs(net, spread(images, IMAGES), threads)
+    source, free = source_blobs(net), absorbed(net)
+    classes = channel_classes(net, extents.channels)
+    middles = {name: LEVELS if source[name] in free else 0 for name in extents.lows}
+    ranges = {name: _halves(extents, name, middle, classes[name]) for name, middle in middles.items()}
     noise = {}
-    for done, name in enumerate(peaks, 1):
-        noise[name] = outputs.noise(name, outputs.blob(name), peaks[name], range(len(peaks[name])))
-        progress("noise of single blobs", done, len(peaks))
+    for done, name in enumerate(ranges, 1):
+        noise[name] = outputs.blob(name).noise(ranges[name], middles[name])
+        progress("noise of single blobs", done, len(ranges))
     total = sum(noise.values())
     if not np.isfinite(total):
-        return ranges
+        return ranges, middles
+    for name, (middle, less) in _moved(net, outputs, extents, classes, noise).items():
+        middles[name], noise[name] = middle, less
+        ranges[name] = _halves(extents, name, middle, classes[name])
+    total = sum(noise.values())
     loud = sorted((name for name in noise if noise[name] > SHARE * total), key=lambda name: -noise[name])[:MOST_BLOBS]
-    classes = channel_classes(net, channels)
     for done, name in enumerate(loud, 1):
-        free = [i for i, one in enumerate(classes[name].tolist()) if one != FIXED]
-        values = outputs.blob(name)
-        if free and values[0].ndim == 3:
-            ranges[name] = _of_blob(outputs, name, values, ranges[name], free, noise[name])
+        single = [i for i, one in enumerate(classes[name].tolist()) if one != FIXED]
+        blob = outputs.blob(name)
+        if single and blob.values[0].ndim == 3:
+            ranges[name] = _of_blob(blob, ranges[name], middles[name], single, noise[name])
         progress("ranges of single channels", done, len(loud))
-    return ranges
+    return ranges, middles
 
 
-def _of_blob(
-    outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Floats, free: Sequence[int], noise: float
-) -> Floats:
+def _halves(extents: Extents, name: str, middle: int, classes: Ids) -> Floats:
+    """Half of the range of each channel of a blob that stores 0 as `middle`: equalization gives each channel its own,
+    but those that it cannot scale have the largest of theirs."""
+    low, high = extents.lows[name], extents.highs[name]
+    halves = high / np.float32(1 + middle / LEVELS)
+    if middle < LEVELS:
+        halves = np.maximum(halves, low / np.float32(1 - middle / LEVELS))
+    fixed = classes == FIXED
+    return np.asarray(np.where(fixed, halves[fixed].max(initial=0), halves), np.float32)
+
+
+def _moved(
+    net: Network,
+    outputs: _Outputs,
+    extents: Extents,
+    classes: Mapping[str, Ids],
+    noise: Mapping[str, float],
+) -> dict[str, tuple[int, float]]:
+    """Blobs to store around their middle by a layer of its own → the integer for 0, and the noise that is left."""
+    total = sum(noise.values())
+    found: list[tuple[float, int, dict[str, tuple[int, float]]]] = []
+    for names, copies in movable(net):
+        before = sum(noise[name] for name in names)
+        if not before > QUIET * total:
+            continue
+        blobs = [outputs.blob(name) for name in names]
+        best, least = 0, [noise[name] for name in names]
+        for middle in TRIED:
+            if middle == LEVELS and any(extents.lows[name].any() for name in names):
+                break
+            trial = [blob.noise(_halves(extents, blob.name, middle, classes[blob.name]), middle) for blob in blobs]
+            if not sum(trial) < sum(least):
+                break
+            best, least = middle, trial
+        gain = before - sum(least)
+        if gain > QUIET * total:
+            elements = copies * math.prod(extents.shapes[names[0]])
+            found.append((gain / elements, elements, {n: (best, one) for n, one in zip(names, least, strict=True)}))
+    left = _multiplications(net, extents) // MULTIPLICATIONS
+    taken: dict[str, tuple[int, float]] = {}
+    for _, elements, one in sorted(found, key=lambda each: -each[0]):
+        if elements <= left:
+            left -= elements
+            taken |= one
+    return taken
+
+
+def _multiplications(net: Network, extents: Extents) -> int:
+    """What the layers with weights multiply for the first image."""
+    count = 0
+    for layer in net.layers:
+        weight = layer.blob("weight")
+        if quantizable(layer) and weight is not None:
+            count += weight.data.size * math.prod(extents.shapes[layer.tops[0]][1:])
+    return count
+
+
+def _of_blob(blob: _Blob, ranges: Floats, middle: int, free: Sequence[int], noise: float) -> Floats:
     """The ranges of a blob's channels, narrowed one after the other by the channel's own noise. As rounding errors of
     channels may cancel each other, the noise of all has to fall, too."""
-    for channel, own in _loudest(outputs, name, values, ranges, free):
+    for channel, own in _loudest(blob, ranges, middle, free):
         best = ranges
         for part in PARTS:
             trial = ranges.copy()
             trial[channel] *= np.float32(part)
-            found = outputs.noise(name, values, trial, [channel])
+            found = blob.noise(trial, middle, [channel])
             if not found < GAIN * own:
                 break
             best, own = trial, found
         if best is not ranges:
-            found = outputs.noise(name, values, best, range(len(ranges)))
+            found = blob.noise(best, middle)
             if found < noise:
                 ranges, noise = best, found
     return ranges
 
 
-def _loudest(
-    outputs: _Outputs, name: str, values: Sequence[Floats], ranges: Floats, free: Sequence[int]
-) -> list[tuple[int, float]]:
+def _loudest(blob: _Blob, ranges: Floats, middle: int, free: Sequence[int]) -> list[tuple[int, float]]:
     """The channels whose rounding disturbs the outputs most, and their noise, the loudest first: by halving groups."""
-    groups = [(outputs.noise(name, values, ranges, free), list(free))]
+    groups = [(blob.noise(ranges, middle, free), list(free))]
     found: list[tuple[int, float]] = []
     while groups and len(found) < MOST_CHANNELS:
         groups.sort(key=lambda group: -group[0])
@@ -144,16 +287,17 @@ def _loudest(
             found.append((group[0], own))
             continue
         half = len(group) // 2
-        groups += [(outputs.noise(name, values, ranges, part), part) for part in (group[:half], group[half:])]
+        groups += [(blob.noise(ranges, middle, part), part) for part in (group[:half], group[half:])]
     return found
 
 
-def _rounded(x: Floats, ranges: Floats, channels: Collection[int]) -> Floats:
+def _rounded(x: Floats, ranges: Floats, middle: int, channels: Collection[int]) -> Floats:
+    """`x` with some of its channels rounded as int8 stores them: to −127 … 127 around the middle."""
     out: Floats = x.copy()
     for i in channels:
         if ranges[i] > TINY:
-            scale = np.float32(127 / ranges[i])
-            out[i] = np.clip(np.rint(x[i] * scale), -127, 127) / scale
+            scale = np.float32(LEVELS / ranges[i])
+            out[i] = np.clip(np.rint(x[i] * scale), middle - LEVELS, middle + LEVELS) / scale
     return out
 
 

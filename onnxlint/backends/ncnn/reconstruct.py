@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.calibrate import Progress, silent, six_bit
+from onnxlint.backends.ncnn.centre import LEVELS
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
@@ -37,7 +38,6 @@ from onnxlint.backends.rounding import (
 Floats = npt.NDArray[np.float32]
 Pair = tuple[Floats, Floats]
 
-LEVELS = 127
 LARGEST_SUM = (2**31 - 1) // 576
 """Where the sums of ncnn's int8 winograd overflow (it computes 576 times the sum in 32 bits; measured in the wheel).
 ncnn2table stays away with 6-bit weights for every 3×3 convolution; we only where sums come within half of it."""
