@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.constraints import BakedSize, baked_sizes
     from onnxlint.symbolic.demands import impossible_demands
     from onnxlint.symbolic.engine import Sizes, Symbolic
+    from onnxlint.symbolic.free_sizes import free_sizes
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
     from onnxlint.symbolic.misread import misread_sizes
     from onnxlint.symbolic.reshapes import Step, constant_target, hold_as_many, may_copy, reshape_steps
-    from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, ratio_of, substitute, symbols
+    from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, floors_in, ratio_of, substitute, symbols
     from onnxlint.symbolic.values import Number, Quotient, in_single
     from onnxlint.telemetry import load_onnxruntime
     from onnxlint.text import size as byte_size
@@ -81,6 +82,8 @@ __all__ = [
     "drop_activation",
     "exact_sizes",
     "first_opset",
+    "floors_in",
+    "free_sizes",
     "hold_as_many",
     "impossible_demands",
     "in_child",
@@ -138,10 +141,11 @@ _HOMES = {
     "onnxlint.symbolic.constraints": ("BakedSize", "baked_sizes"),
     "onnxlint.symbolic.demands": ("impossible_demands",),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
+    "onnxlint.symbolic.free_sizes": ("free_sizes",),
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
     "onnxlint.symbolic.misread": ("misread_sizes",),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "hold_as_many", "may_copy", "reshape_steps"),
-    "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "ratio_of", "substitute", "symbols"),
+    "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "floors_in", "ratio_of", "substitute", "symbols"),
     "onnxlint.symbolic.values": ("Number", "Quotient", "in_single"),
     "onnxlint.text": ("byte_size=size",),
 }

@@ -217,8 +217,6 @@ def _command(finding: Finding, path: str) -> str:
     if finding.fix is None:
         return ""
     flag = finding.fix.flag
-    if flag is None and finding.fix.condition is not None:
-        flag = f"--assume {shlex.quote(finding.fix.condition)}"
     return f"onnxlint fix {shlex.quote(path)} --in-place{f' {flag}' if flag else ''}"
 
 

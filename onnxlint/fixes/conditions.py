@@ -7,17 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
-from onnxlint.model.assumptions import MAX_MULTIPLE, read_clause
-from onnxlint.model.dim_names import axis_symbol
+from onnxlint.model.assumptions import MAX_MULTIPLE, combined_multiples, read_clause
 from onnxlint.model.metadata import ASSUMES_KEY, metadata
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.free_sizes import FreeSize, free_sizes, image_sides, named
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import brief, listed
 
 if TYPE_CHECKING:
     import onnx
-
-    from onnxlint.graph.view import GraphView
 
 MAX_SHOWN = 60
 """Characters of a condition that a message repeats."""
@@ -77,16 +75,15 @@ def require_fitting(proto: onnx.ModelProto, assumptions: Sequence[str], sizes: M
     """
     if not assumptions:
         return
-    view = make_view(Model("", proto, 0))
-    free = _Sizes(view)
+    free = free_sizes(make_view(Model("", proto, 0)))
     for text in assumptions:
-        symbols, number = free.assumed(text)
-        for name, shape in sizes.items():
-            for axis, (dim, size) in enumerate(zip(view.main.shape(name) or (), shape, strict=False)):
-                symbol = "" if isinstance(dim, int) else axis_symbol(dim or "", name, axis)
-                if symbol in symbols and size % number != 0:
-                    there = f"input {brief(name)!r} will have {brief(symbol)} = {size}"
-                    raise OnnxlintError(f"{_shown(text)}: {there}; change the condition or --shape")
+        names, number = _assumed(free, text)
+        wanted = combined_multiples((name, number) for name in names)
+        for one in free:
+            shape = sizes.get(one.input, ())
+            if one.axis < len(shape) and shape[one.axis] % (one.factor * wanted.get(one.symbol, 1)):
+                there = f"input {brief(one.input)!r} will have {brief(one.name)} = {shape[one.axis]}"
+                raise OnnxlintError(f"{_shown(text)}: {there}; change the condition or --shape")
 
 
 def noted_multiples(
@@ -107,59 +104,28 @@ def noted_multiples(
     known = metadata(proto).get(ASSUMES_KEY, "")
     if not assumptions and multiple_of is None and not known:
         return {}
-    sizes = _Sizes(make_view(Model("", proto, 0)))
-    multiples: dict[str, int] = {}
-
-    def add(symbols: Iterable[str], number: int) -> None:
-        for symbol in symbols:
-            multiples[symbol] = math.lcm(multiples.get(symbol, 1), number)
-
-    if multiple_of is not None:
-        add(sizes.spatial, multiple_of)
+    sizes = free_sizes(make_view(Model("", proto, 0)))
+    pairs = [(side.name, multiple_of) for side in image_sides(sizes) if multiple_of is not None]
     for text in assumptions:
-        add(*sizes.assumed(text))
+        names, number = _assumed(sizes, text)
+        pairs += [(name, number) for name in names]
     for text in known.split(" and "):
         parsed = read_clause(text)
         if parsed is not None:
-            add(sizes.named(parsed[0]), parsed[1])
-    return multiples
+            pairs += [(name, parsed[1]) for name in named(sizes, parsed[0])]
+    return combined_multiples(pairs)
 
 
-class _Sizes:
-    """Free sizes of a model's inputs, and the names that users may give them."""
+def _assumed(sizes: Sequence[FreeSize], text: str) -> tuple[list[str], int]:
+    """The sizes that an assumption of the user is about, and the number that they are multiples of.
 
-    def __init__(self, view: GraphView) -> None:
-        self.symbols: dict[str, None] = {}
-        self.spatial: dict[str, None] = {}
-        self._letters: dict[str, dict[str, None]] = {"N": {}, "H": {}, "W": {}}
-        for name in view.main.data_inputs:
-            shape = view.main.shape(name) or ()
-            for axis, dim in enumerate(shape):
-                if isinstance(dim, int):
-                    continue
-                symbol = axis_symbol(dim or "", name, axis)
-                self.symbols[symbol] = None
-                if len(shape) >= 4 and axis >= len(shape) - 2:
-                    self.spatial[symbol] = None
-                    self._letters["H" if axis == len(shape) - 2 else "W"][symbol] = None
-                elif len(shape) >= 4 and axis == 0:
-                    self._letters["N"][symbol] = None
-
-    def named(self, name: str) -> list[str]:
-        """Symbols that a name stands for: exactly, else whatever its case, else the axes that N, H and W mean."""
-        found = [symbol for symbol in self.symbols if symbol == name]
-        found = found or [symbol for symbol in self.symbols if symbol.lower() == name.lower()]
-        return found or list(self._letters.get(name.upper(), ()))
-
-    def assumed(self, text: str) -> tuple[list[str], int]:
-        """The symbols that an assumption of the user is about, and the number that they are multiples of.
-
-        Raises:
-            OnnxlintError: It is malformed, or about a size that no input has.
-        """
-        name, number = read_assumption(text)
-        found = self.named(name)
-        if not found:
-            there = listed(map(brief, self.symbols), 12) if self.symbols else "none"
-            raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(name)!r}; free sizes: {there}")
-        return found, number
+    Raises:
+        OnnxlintError: It is malformed, or about a size that no input has.
+    """
+    name, number = read_assumption(text)
+    found = named(sizes, name)
+    if not found:
+        names = dict.fromkeys(size.name for size in sizes)
+        there = listed(map(brief, names), 12) if names else "none"
+        raise OnnxlintError(f"{_shown(text)}: no input has a free size {brief(name)!r}; free sizes: {there}")
+    return found, number

@@ -288,7 +288,8 @@ def _report(model: Model, edited: Edited, job: Job, run: Run, proto: onnx.ModelP
     # A finding about several nodes can take several rounds: it is still one.
     patched: dict[Key, Applied] = {}
     for applied in run.applied:
-        patched.setdefault(applied.key, applied)
+        earlier = patched.get(applied.key)
+        patched[applied.key] = applied if earlier is None else _together(earlier, applied)
     left = {key for key, _ in run.left}
     return FixReport(
         model=model.path,
@@ -306,6 +307,19 @@ def _report(model: Model, edited: Edited, job: Job, run: Run, proto: onnx.ModelP
         changed=proto is not model.proto,
         seconds=0.0,
     )
+
+
+def _together(one: Applied, other: Applied) -> Applied:
+    """Two patches of one finding, round by round, as one: it holds under the conditions of both."""
+    if one.is_unsafe or other.is_unsafe:
+        return one if one.is_unsafe else other
+    fixes = [applied.finding.fix for applied in (one, other) if applied.finding.fix is not None]
+    conditions = strictest(clause for fix in fixes for clause in _clauses(fix))
+    is_rounded = one.is_rounded or other.is_rounded
+    if not conditions:
+        return replace(one, is_rounded=is_rounded)
+    fix = replace(fixes[-1], applicability=Applicability.ASSUMES, condition=" and ".join(conditions))
+    return replace(one, finding=replace(one.finding, fix=fix), is_rounded=is_rounded)
 
 
 def _conditions(edited: Edited, run: Run) -> list[str]:

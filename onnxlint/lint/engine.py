@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.location import Location
 from onnxlint.lint.custom import failure, is_built_in, no_exit
-from onnxlint.lint.finding import CheckResult, FileError, Finding, Severity
+from onnxlint.lint.finding import Applicability, CheckResult, FileError, Finding, Severity
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Rule
 from onnxlint.model.metadata import IGNORE_KEY
 from onnxlint.model.skeleton import is_external, open_model, walk_tensors
 from onnxlint.store.ranges import RemoteBytes
 from onnxlint.store.urls import without_secrets
+from onnxlint.symbolic.free_sizes import free_sizes, option_for
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import printable
 
@@ -120,7 +121,7 @@ def check_view(view: GraphView, plan: Plan) -> Checked:
         findings += found
     if view.stopped:
         failures.append(f"{view.stopped}; shapes are unknown, and rules about them found nothing")
-    findings = _without_promises(view, _without_covered(findings))
+    findings = _with_options(view, _without_promises(view, _without_covered(findings)))
     kept, suppressed = _without_ignored(view, findings, plan.ignorable)
     ordered = _fingerprinted(_ordered(view, kept))
     if plan.neighbourhoods:
@@ -214,6 +215,19 @@ def _without_promises(view: GraphView, findings: list[Finding]) -> list[Finding]
     if not any(finding.fix for finding in findings) or next(impossible_demands(view), None) is None:
         return findings
     return [replace(finding, fix=None) for finding in findings]
+
+
+def _with_options(view: GraphView, findings: list[Finding]) -> list[Finding]:
+    """Findings whose fixes are exact under a condition have the option that allows it."""
+    if not any(finding.fix is not None and finding.fix.condition for finding in findings):
+        return findings
+    sizes = free_sizes(view)
+    return [
+        replace(finding, fix=replace(fix, flag=option_for(sizes, fix.condition)))
+        if (fix := finding.fix) is not None and fix.condition and fix.applicability is Applicability.ASSUMES
+        else finding
+        for finding in findings
+    ]
 
 
 NEVER_IGNORABLE = "SEC"

@@ -53,7 +53,8 @@ class Fix:
     Attributes:
         applicability: Whether the fix is safe or unsafe.
         condition: For `assumes`, the condition in words or as an expression (`H % 32 == 0`).
-        flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments.
+        flag: The command-line flag that asks for this fix, where one is needed (`--concat-heads`), with its arguments; of
+            a fix under a condition the one that allows it (`--multiple-of 32`), which the engine fills in.
         shortens: Whether the finding stays, with less to compute: a shape chain that gets shorter.
         but: What may differ although the fix is safe (`the sign of zeros`); empty if nothing does.
         batch: The batch that the model is made for, where an unsafe fix is to keep what it computes for that, and to give

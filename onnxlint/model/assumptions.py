@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from onnxlint.model.dim_names import as_multiple, words_in
 from onnxlint.model.metadata import ASSUMES_KEY, SYMBOLS_KEY, metadata
 
 if TYPE_CHECKING:
@@ -49,10 +50,14 @@ def read_clause(text: str) -> tuple[str, int] | None:
 
 
 def combined_multiples(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Symbol → the number that its size is a multiple of; several conditions on a symbol make their common multiple."""
+    """Symbol → the number that it is a multiple of; several conditions on a symbol make their common multiple.
+
+    What is said of the size `8*h` is about h: where that is a multiple of 16, h is one of 2.
+    """
     found: dict[str, int] = {}
-    for symbol, number in pairs:
-        found[symbol] = math.lcm(found.get(symbol, 1), number)
+    for name, number in pairs:
+        symbol, factor = as_multiple(name)
+        found[symbol] = math.lcm(found.get(symbol, 1), number // math.gcd(number, factor))
     return found
 
 
@@ -96,7 +101,7 @@ def unusable_assumptions(model: onnx.ModelProto) -> list[tuple[str, str]]:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if ASSUMES_KEY not in properties:
         return []
-    known = _factors(model, properties.get(SYMBOLS_KEY, ""))
+    known = {*_factors(model, properties.get(SYMBOLS_KEY, "")), *_within(model)}
     found: list[tuple[str, str]] = []
     for clause in properties[ASSUMES_KEY].split(" and "):
         condition = read_clause(clause)
@@ -134,18 +139,21 @@ def clause_symbols(text: str) -> list[str]:
     return [condition[0] for clause in text.split(" and ") if (condition := read_clause(clause))]
 
 
-_MULTIPLE = re.compile(r"([0-9]{1,9})\*([A-Za-z_][\w.]*)")
-
-
 def _factors(model: onnx.ModelProto, noted: str) -> dict[str, list[tuple[str, int, int]]]:
     """Symbol → (input, axis, factor): the size on the axis is the symbol times the factor."""
     found = {symbol: [(*place, 1) for place in places] for symbol, places in _places(model, noted).items()}
     for value in model.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            match = _MULTIPLE.fullmatch(dim.dim_param)
-            if match is not None:
-                found.setdefault(match[2], []).append((value.name, axis, int(match[1])))
+            symbol, factor = as_multiple(dim.dim_param)
+            if symbol != dim.dim_param:
+                found.setdefault(symbol, []).append((value.name, axis, factor))
     return found
+
+
+def _within(model: onnx.ModelProto) -> set[str]:
+    """Symbols of sizes that are expressions: what holds for these cannot be read off a number."""
+    dims = (dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim)
+    return {word for dim in dims for word in words_in(dim)}
 
 
 def _places(model: onnx.ModelProto, noted: str) -> dict[str, Sequence[tuple[str, int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 
@@ -65,3 +66,24 @@ def axis_symbol(name: str, value: str, axis: int) -> str:
         axis: The axis, from 0.
     """
     return f"{value}[{axis}]" if is_placeholder(name) else name
+
+
+def as_multiple(name: str) -> tuple[str, int]:
+    """(symbol, factor) where a dimension's name is a number times a symbol (`8*h`, `h * 8`); else the name itself and 1."""
+    if len(name) <= MAX_NAME and "*" in name:
+        parts = [part.strip() for part in name.split("*")]
+        numbers = [int(part) for part in parts if _FACTOR.fullmatch(part)]
+        words = [part for part in parts if _WORD.fullmatch(part)]
+        if len(words) == 1 and len(numbers) == len(parts) - 1 and 0 < (factor := math.prod(numbers)) < _MAX_FACTOR:
+            return words[0], factor
+    return name, 1
+
+
+def words_in(name: str) -> list[str]:
+    """Symbols that the name of a dimension may hold: `h` and `w` in `(h + 1)//2*w`."""
+    return _WORD.findall(name[:MAX_NAME])
+
+
+_FACTOR = re.compile(r"[0-9]{1,9}")
+_MAX_FACTOR = 2**31
+"""Of a size: none is larger."""

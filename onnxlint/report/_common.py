@@ -125,8 +125,8 @@ def fix_terms(fix: Fix) -> str:
     """On which terms a fix can be had: `safe`, `assumes H % 32 == 0`, `unsafe, with --concat-heads`."""
     words = f"{fix.applicability.value}{', shortens the chain' if fix.shortens else ''}"
     if fix.applicability is Applicability.ASSUMES and fix.condition:
-        words = f"assumes {shown(fix.condition)}"
-    elif fix.condition:
+        return f"assumes {shown(fix.condition)}"
+    if fix.condition:
         words += f" where {shown(fix.condition)}"
     return f"{words}, with {shown(fix.flag)}" if fix.flag else words
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from onnxlint.graph.dims import Shape, is_invented
 from onnxlint.graph.disputed import SAME, windows_of
 from onnxlint.graph.onnx_inference import GRAPH_OPS
 from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint.model.assumptions import combined_multiples
 from onnxlint.model.dim_names import is_placeholder
 from onnxlint.symbolic.expressions import parse_size
 from onnxlint.symbolic.sizes import (
@@ -62,21 +62,6 @@ class Operators(NamedTuple):
     values: Mapping[str, Evaluator]
     fold: Evaluator
     folded: Collection[str]
-
-
-def _of_symbols(multiples: Mapping[str, int]) -> dict[str, int]:
-    """Assumptions by symbol: that `32*h` is a multiple of 64 says that h is one of 2."""
-    found: dict[str, int] = {}
-    for name, number in multiples.items():
-        symbol, factor = name, 1
-        size = parse_size(name)
-        if isinstance(size, Size) and not size.constant and len(size.terms) == 1 and _is_plain(size):
-            ((factors, factor),) = size.terms
-            if len(factors) > 1:
-                continue  # about a product: nothing follows for its factors
-            symbol = str(factors[0])
-        found[symbol] = math.lcm(found.get(symbol, 1), number // math.gcd(number, factor))
-    return found
 
 
 def _is_plain(size: Size) -> bool:
@@ -136,7 +121,7 @@ class Symbolic:
     def __init__(self, view: GraphView, operators: Operators, multiples: Mapping[str, int] | None = None) -> None:
         self.view = view
         self._operators = operators
-        self.multiples = _of_symbols(multiples or {})
+        self.multiples = combined_multiples((multiples or {}).items())
         self._valued = frozenset((*operators.values, *operators.folded))
         self._shapes: dict[int, dict[str, Sizes | None]] = {id(graph): {} for graph in view.graphs}
         self._values: dict[int, dict[str, Value]] = {id(graph): {} for graph in view.graphs}

@@ -8,7 +8,7 @@ divisions melt into one, so that comparing them costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache, total_ordering
 
@@ -316,6 +316,15 @@ def symbols(size: AnySize) -> frozenset[str]:
                 found |= {atom} if isinstance(atom, str) else symbols(atom.num)
         size._symbols = frozenset(found)
     return size._symbols
+
+
+def floors_in(size: AnySize) -> Iterator[Floor]:
+    """The quotients that a size is computed of, those within others too."""
+    for factors, _ in () if isinstance(size, int) else size.terms:
+        for factor in factors:
+            if isinstance(factor, Floor):
+                yield factor
+                yield from floors_in(factor.num)
 
 
 def substitute(size: AnySize, values: Mapping[str, AnySize]) -> AnySize:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from onnxlint.errors import OnnxlintError
 from onnxlint.graph.dims import Shape
 from onnxlint.graph.view import Graph, GraphView, Node
+from onnxlint.model.assumptions import combined_multiples
 from onnxlint.model.dim_names import axis_symbol
 from onnxlint.symbolic.constraints import baked_sizes
 from onnxlint.text import brief, printable
@@ -41,10 +42,11 @@ def common_contract(
     numbers, pairs = _sizes_in(original) if is_free else ((), ())
     wide, freed = _freed(inputs, others)
     symbols = _symbols(original, (*inputs, *wide))
+    of = combined_multiples(multiples.items())
     free = {
-        symbol: multiples.get(symbol) or multiples[written]
+        symbol: of.get(symbol) or of[written]
         for symbol, written in symbols.items()
-        if symbol not in known and (symbol in multiples or written in multiples)
+        if symbol not in known and (symbol in of or written in of)
     }
     return Contract(inputs, free, hints, numbers, pairs, wide=wide, freed=freed)
 
@@ -67,7 +69,8 @@ def own_contract(view: GraphView, multiples: Mapping[str, int] | None = None) ->
 
 def _symbols(view: GraphView, inputs: Iterable[Input]) -> dict[str, str]:
     """Symbol → the name in the file, by which assumptions are given."""
-    found = {dim: dim for one in inputs for dim in one.dims or () if isinstance(dim, str)}
+    dims = {dim for one in inputs for dim in one.dims or () if isinstance(dim, str)}
+    found = {symbol: symbol for dim in dims for symbol in (dim, *names_in(dim))}
     for value in view.proto.graph.input:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             symbol = axis_symbol(dim.dim_param, value.name, axis)

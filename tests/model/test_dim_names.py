@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxlint.model.dim_names import MAX_NAME, axis_symbol, is_placeholder
+from onnxlint.model.dim_names import MAX_NAME, as_multiple, axis_symbol, is_placeholder
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,17 @@ def test_names(name: str) -> None:
 def test_long_names_cost_nothing() -> None:
     assert not is_placeholder("_" * 10**6 + "x")
     assert is_placeholder("_" * (MAX_NAME - 1) + "-")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_as"),
+    [
+        *((text, ("h", 8)) for text in ("8*h", "h*8", "8 * h", "2*h*4", " 8*h ")),
+        *(
+            (text, (text, 1))
+            for text in ("h", "8*h + 1", "h*w", "h**2", "0*h", "-8*h", "8*(h//8)", "8*", "*", "", "9999999999*h")
+        ),
+    ],
+)
+def test_a_number_times_a_symbol(name: str, is_as: tuple[str, int]) -> None:
+    assert as_multiple(name) == is_as

@@ -144,9 +144,12 @@ def test_the_end_says_what_to_type() -> None:
     found = (
         fixed(SAFE),
         fixed(SAFE),
-        *(fixed(Fix(Applicability.ASSUMES, condition)) for condition in halves),
+        *(
+            fixed(Fix(Applicability.ASSUMES, one, f"--multiple-of {n}"))
+            for one, n in zip(halves, (32, 16), strict=True)
+        ),
         fixed(Fix(Applicability.UNSAFE, flag="--concat-heads")),
-        fixed(Fix(Applicability.ASSUMES, "seq == 7")),
+        fixed(Fix(Applicability.ASSUMES, "seq % 7 == 0", "--assume 'seq % 7 == 0'")),
         fixed(Fix(Applicability.UNSAFE)),
         finding(),
     )
@@ -156,7 +159,7 @@ def test_the_end_says_what_to_type() -> None:
     assert set(hint.split("; ")[1:]) == {
         "2 more with --multiple-of 32",
         "1 more with --concat-heads",
-        "1 more with --assume 'seq == 7'",
+        "1 more with --assume 'seq % 7 == 0'",
         "1 more with --unsafe",
     }
     only = render("text", Report((CheckResult("m.onnx", found[4:5]),), rules("SHP001")))

@@ -128,7 +128,7 @@ def fixes() -> Report:
             location=Location("model.onnx", node="/fpn/Resize_1", op_type="Resize", index=9, source=frames),
         ),
         finding(
-            fix=Fix(Applicability.ASSUMES, condition="H % 32 == 0"),
+            fix=Fix(Applicability.ASSUMES, condition="H % 32 == 0", flag="--multiple-of 32"),
             location=Location("model.onnx", op_type="Resize", index=12, near="boxes"),
         ),
         finding(

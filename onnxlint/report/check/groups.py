@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from onnxlint.lint.finding import Applicability, CheckResult, Finding, Fix
 from onnxlint.report._common import shown
+from onnxlint.symbolic.free_sizes import MULTIPLE_OF
 from onnxlint.text import counted, listed
 
-_MULTIPLE = re.compile(r"[^%\s]+ % (\d{1,6}) == 0")
-_MULTIPLE_OF = "--multiple-of "
+_MULTIPLE = re.compile(rf"{MULTIPLE_OF}\d{{1,6}}")
 _LARGEST = 1 << 16
 """Of a multiple that a hint names."""
 
@@ -77,7 +77,10 @@ def grouped(findings: Iterable[Finding]) -> list[Group]:
     """Findings by kind, in the order in which each kind comes first."""
     kinds: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        fix = None if finding.fix is None else (finding.fix.applicability, finding.fix.flag, finding.fix.shortens)
+        fix = None
+        if finding.fix is not None:  # conditions of a group are combined, and so are the options for them
+            flag = "" if finding.fix.condition else finding.fix.flag
+            fix = (finding.fix.applicability, flag, finding.fix.shortens)
         kinds.setdefault((finding.code, finding.severity, finding.group, finding.help, fix), []).append(finding)
     return [Group(tuple(kind)) for kind in kinds.values()]
 
@@ -108,12 +111,12 @@ def fix_hint(results: Sequence[CheckResult]) -> str:
     command = f"[*] 'onnxlint fix {model} -o fixed.onnx'"
     options = Counter(map(_option, fixes))
     always = options.pop("", 0) - (shorter := sum(fix.shortens and not _option(fix) for fix in fixes))
-    multiples = {option: number for option, number in options.items() if option.startswith(_MULTIPLE_OF)}
+    multiples = {option: number for option, number in options.items() if _MULTIPLE.fullmatch(option)}
     if len(multiples) > 1:  # what is a multiple of 32 is one of 16
-        together = math.lcm(*(int(option.removeprefix(_MULTIPLE_OF)) for option in multiples))
+        together = math.lcm(*(int(option.removeprefix(MULTIPLE_OF)) for option in multiples))
         if together <= _LARGEST:
             options = options - Counter(multiples)
-            options[f"{_MULTIPLE_OF}{together}"] = sum(multiples.values())
+            options[f"{MULTIPLE_OF}{together}"] = sum(multiples.values())
     does = [f"fixes {always}"] * bool(always) + [f"shortens {shorter}"] * bool(shorter)
     rest = [f"{number}{' more' if does else ''} with {option}" for option, number in options.items()]
     return "; ".join([f"{command} {' and '.join(does)}", *rest] if does else [f"{command} fixes {listed(rest)}"])
@@ -127,8 +130,4 @@ def _option(fix: Fix) -> str:
         return "--unsafe"
     if fix.applicability is Applicability.SAFE or not fix.condition:
         return ""
-    parts = fix.condition.split(" and ")
-    multiples = [int(found[1]) for part in parts if (found := _MULTIPLE.fullmatch(part.strip()))]
-    if len(multiples) == len(parts) and 0 < math.lcm(*multiples) <= _LARGEST:
-        return f"{_MULTIPLE_OF}{math.lcm(*multiples)}"
     return f"--assume {shlex.quote(shown(fix.condition))}"

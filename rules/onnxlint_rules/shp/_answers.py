@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Set
 from typing import NamedTuple
 
 from onnxlint import SAFE, Applicability, Fix, GraphView, printable
@@ -14,7 +16,8 @@ from onnxlint.rulekit import (
     assumed_sizes,
     constant_target,
     exact_sizes,
-    is_invented,
+    floors_in,
+    free_sizes,
     may_copy,
     reshape_steps,
     sizes_where,
@@ -28,7 +31,11 @@ from onnxlint_rules.shp._operands import (
 )
 
 _MULTIPLES = (2, 4, 8, 16, 32)
-"""Numbers that input sizes are tried as multiples of."""
+"""Numbers that input sizes are tried as multiples of, where the graph does not say what they are divided by."""
+
+_LARGEST_MULTIPLE = 4096
+_MOST_MULTIPLES = 8
+"""That are tried for one operand."""
 
 _TRIED_NODES = 5000
 """Nodes of models in which they are tried: each takes an inference of all sizes."""
@@ -40,32 +47,43 @@ class Answer(NamedTuple):
     Attributes:
         constant: An equivalent constant.
         steps: For a Reshape that no single constant target can replace, several with constant targets.
-        conditions: Under which the constant or the steps are equivalent; or, of a Pad, under which it adds nothing.
+        conditions: Under which the constant or the steps are equivalent.
         why: What stood in the way of all that.
+        is_asked_for: Whether the user has to allow the conditions first.
     """
 
     constant: list[int] | None = None
     steps: tuple[Step, ...] = ()
     conditions: tuple[str, ...] = ()
     why: str = ""
+    is_asked_for: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing was found."""
+        return self.constant is None and not self.steps
 
     def repeats(self, numbers: tuple[Number | None, ...]) -> bool:
         """Whether the constant equals the operand's known numbers."""
         return self.constant is not None and list(numbers) == self.constant
 
-    def after(self, numbers: tuple[Number | None, ...] | None) -> str:
+    def after(self, op: str, numbers: tuple[Number | None, ...] | None) -> str:
         """How the message goes on."""
         where = f" if {printable(' and '.join(self.conditions))}" if self.conditions else ""
         if self.steps:
             return f"; {sum(step.nodes for step in self.steps)} nodes with constant operands are equivalent{where}"
         if self.constant is None:
-            return f"; all are 0{where}" if where else f"; {self.why}"
+            return f"; {self.why}"
+        if op == "Pad" and where:
+            return f"; all are 0{where}"
         if numbers is not None and self.repeats(numbers):
             return f", and always {self.constant}"
         return f"; constant {self.constant} is equivalent{where}"
 
-    def fix(self) -> Fix:
-        """Applicability of replacing the operand with the constant."""
+    def fix(self) -> Fix | None:
+        """Applicability of replacing the operand with the constant; None if nothing was found."""
+        if self.is_open:
+            return None
         return Fix(Applicability.ASSUMES, " and ".join(self.conditions)) if self.conditions else SAFE
 
 
@@ -79,37 +97,67 @@ def simplest(operand: Operand) -> Answer:
 
 
 def _simplest(operand: Operand) -> Answer:
-    numbers, node, view = operand.numbers(), operand.node, operand.node.graph.view
-    if node.op == "Pad":
-        conditions = padless_conditions(operand)
-        if conditions:
-            return Answer(conditions=conditions)
-    if node.op == "Reshape":
-        answer = _of_reshape(operand, exact_sizes(view))
-        if answer.constant is None and not answer.steps and view.multiples:
-            assumed = _of_reshape(operand, assumed_sizes(view))
-            if assumed.constant is not None or assumed.steps:
-                return assumed._replace(conditions=_assumptions(view))
+    view = operand.node.graph.view
+    constants = _CONSTANTS.get(operand.node.op, _of_numbers)
+    answer = constants(operand, exact_sizes(view))
+    if not answer.is_open:
         return answer
-    if node.op == "Slice":
-        for symbolic, conditions in ((exact_sizes(view), ()), (assumed_sizes(view), _assumptions(view))):
-            bounds = _of_slice(operand, symbolic)
-            if bounds is not None:
-                return Answer(bounds, conditions=conditions)
-    if numbers is None:
-        return Answer(why=UNKNOWN)
-    whole = [number for number in numbers if isinstance(number, int)]
-    if len(whole) == len(numbers):
-        return Answer(whole)
-    return Answer([1] * len(numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
+    found = _where_it_holds(operand, constants)
+    if found is not None and not found.is_asked_for:
+        return found
+    if view.multiples:
+        assumed = constants(operand, assumed_sizes(view))
+        if not assumed.is_open:
+            return assumed._replace(
+                conditions=tuple(f"{name} % {number} == 0" for name, number in view.multiples.items())
+            )
+    return found or answer
+
+
+def _where_it_holds(operand: Operand, constants: Constants) -> Answer | None:
+    """The constants that an operand is where some free sizes of the inputs are multiples of a number, as few as possible."""
+    node, view = operand.node, operand.node.graph.view
+    numbers, data = operand.numbers(), operand.data()
+    if data is None or (numbers is None and node.op != "Pad"):
+        return None
+    if node.graph is not view.main or len(view.main.nodes) > _TRIED_NODES:
+        return None
+    sizes = [size for size in (*data, *(numbers or ())) if isinstance(size, Size)]
+    floors = [floor for size in sizes for floor in floors_in(size)]
+    within = set().union(*map(symbols, sizes if numbers is None else [floor.num for floor in floors]))
+    free = sorted(within & _free_symbols(view, 1 if numbers is None else 0))
+    if not free:
+        return None
+    for multiple in _tried({floor.den for floor in floors}, numbers is None):
+        answer = constants(operand, sizes_where(view, dict.fromkeys(free, multiple)))
+        if not answer.is_open:
+            conditions = tuple(f"{name} % {multiple} == 0" for name in free)
+            unmet = any(view.multiples.get(name, 1) % multiple for name in free)
+            return answer._replace(conditions=conditions, is_asked_for=unmet)
+    return None
+
+
+def _tried(divisors: Set[int], usual: bool) -> list[int]:
+    """Numbers that sizes are tried as multiples of, the smallest first, where the graph divides them by some."""
+    whole = math.lcm(*divisors)
+    if whole > _LARGEST_MULTIPLE:
+        whole = 1
+    parts = [number for number in range(2, whole) if whole % number == 0][: _MOST_MULTIPLES - 1]
+    return sorted({*parts, *([whole] if whole > 1 else []), *(_MULTIPLES if usual else ())})
 
 
 UNKNOWN = "its value is not known before the model runs"
 
 
-def _assumptions(view: GraphView) -> tuple[str, ...]:
-    """What the user assumes, as conditions."""
-    return tuple(f"{name} % {number} == 0" for name, number in view.multiples.items())
+def _of_numbers(operand: Operand, symbolic: Symbolic) -> Answer:
+    """Constants where all numbers are known."""
+    value = symbolic.val(operand.node, operand.index)
+    if value is None:
+        return Answer(why=UNKNOWN)
+    whole = [number for number in value.numbers if isinstance(number, int)]
+    if len(whole) == len(value.numbers):
+        return Answer(whole)
+    return Answer([1] * len(value.numbers)) if is_no_op(operand) else Answer(why="it depends on a free size")
 
 
 def _of_reshape(operand: Operand, symbolic: Symbolic) -> Answer:
@@ -134,7 +182,19 @@ def _of_reshape(operand: Operand, symbolic: Symbolic) -> Answer:
     return Answer(why="it has more than one free size")
 
 
-def _of_slice(operand: Operand, symbolic: Symbolic) -> list[int] | None:
+def _of_pad(operand: Operand, symbolic: Symbolic) -> Answer:
+    """Constant pads; where they depend on an assumption, only those that add nothing."""
+    answer = _of_numbers(operand, symbolic)
+    is_exact = symbolic is exact_sizes(operand.node.graph.view)
+    return answer if is_exact or not any(answer.constant or ()) else Answer(why=answer.why)
+
+
+def _of_slice(operand: Operand, symbolic: Symbolic) -> Answer:
+    bounds = _bounds(operand, symbolic)
+    return _of_numbers(operand, symbolic) if bounds is None else Answer(bounds)
+
+
+def _bounds(operand: Operand, symbolic: Symbolic) -> list[int] | None:
     """Constant starts or ends of a Slice: numbers, `WHOLE` for the size of the axis, and what counts from its end.
 
     A bound that is the size less 2 is -2 where it is never negative: there it would count from the end itself.
@@ -161,6 +221,11 @@ def _of_slice(operand: Operand, symbolic: Symbolic) -> list[int] | None:
     return bounds
 
 
+Constants = Callable[[Operand, Symbolic], Answer]
+"""Finds the constants of an operand among the sizes of one inference."""
+
+_CONSTANTS: dict[str, Constants] = {"Pad": _of_pad, "Reshape": _of_reshape, "Slice": _of_slice}
+
 WHOLE = 2**63 - 1
 """A bound of a Slice that means the end of the axis; as large as its type has it."""
 
@@ -177,39 +242,12 @@ def replaced_nodes(view: GraphView) -> frozenset[int]:
 def _is_replaceable(operand: Operand) -> bool:
     if is_resize_by_sizes(operand):
         return resize_scales(operand.node).factors is not None
-    answer = simplest(operand)
-    return answer.constant is not None or bool(answer.steps) or bool(answer.conditions) or pads_nothing(operand)
+    return not simplest(operand).is_open
 
 
-def pads_nothing(operand: Operand) -> bool:
-    """Whether a Pad adds nothing, under the assumptions that the user makes about the inputs."""
-    node = operand.node
-    pads = assumed_sizes(node.graph.view).val(node, 1) if node.op == "Pad" and operand.index == 1 else None
-    return pads is not None and bool(pads.numbers) and all(number == 0 for number in pads.numbers)
-
-
-def padless_conditions(operand: Operand) -> tuple[str, ...]:
-    """Conditions on free sizes of the inputs under which a Pad adds nothing; empty if none was found."""
-    node, data, view = operand.node, operand.data(), operand.node.graph.view
-    numbers = operand.numbers()
-    if operand.index != 1 or data is None or (numbers is not None and all(isinstance(n, int) for n in numbers)):
-        return ()
-    sizes = {size for size in (*data, *(numbers or ())) if isinstance(size, Size)}
-    spatial = sorted(set().union(*map(symbols, sizes)) & free_symbols(view, 2))
-    if not spatial or node.graph is not view.main or len(view.main.nodes) > _TRIED_NODES:
-        return ()
-    for multiple in _MULTIPLES:
-        tried = sizes_where(view, dict.fromkeys(spatial, multiple))
-        pads = tried.val(node, 1)
-        if pads is not None and pads.numbers and all(number == 0 for number in pads.numbers):
-            return tuple(f"{name} % {multiple} == 0" for name in spatial)
-    return ()
-
-
-def free_symbols(view: GraphView, axis: int = 0) -> frozenset[str]:
-    """Names of the free sizes of the main graph's inputs, from an axis on."""
-    shapes = (view.main.shape(name) or () for name in view.main.data_inputs)
-    return frozenset(dim for shape in shapes for dim in shape[axis:] if isinstance(dim, str) and not is_invented(dim))
+def _free_symbols(view: GraphView, axis: int = 0) -> frozenset[str]:
+    """Symbols of the free sizes of the main graph's inputs, from an axis on."""
+    return frozenset(symbol for size in free_sizes(view) if size.axis >= axis for symbol in (size.symbol, *size.within))
 
 
 def is_no_op(operand: Operand) -> bool:

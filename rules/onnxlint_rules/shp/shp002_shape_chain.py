@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxlint import (
-    Applicability,
+    SAFE,
     Example,
     Finding,
     Fix,
@@ -20,7 +21,7 @@ from onnxlint import (
     Unfixable,
 )
 from onnxlint.rulekit import Step, detach, exact_sizes
-from onnxlint_rules.shp._answers import is_no_op, pads_nothing, simplest
+from onnxlint_rules.shp._answers import Answer, is_no_op, simplest
 from onnxlint_rules.shp._operands import (
     Operand,
     computed_operands,
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
     from onnxlint import Surgeon
-
-SHORTER = Fix(Applicability.SAFE, shortens=True)
-"""The chain has to stay, and a shorter one computes the same."""
 
 
 class ShapeChain(Rule):
@@ -187,16 +185,24 @@ class ShapeChain(Rule):
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
-        reported: set[int] = set()
-        shorter = {node for node, _ in _shorter(view)}
+        shorter = _shorter(view)
+        nodes: dict[int, list[Operand]] = {}
         for operand in computed_operands(view):
-            if id(operand.node) not in reported and not _is_reported_elsewhere(operand):
-                reported.add(id(operand.node))
-                yield self._finding(view, operand, options, id(operand.node) in shorter)
+            if not _is_reported_elsewhere(operand):
+                nodes.setdefault(id(operand.node), []).append(operand)
+        for key, operands in nodes.items():
+            first = next((one for one in operands if not simplest(one).is_open), operands[0])
+            can_be_shorter = (key, first.index) in shorter
+            fix = SAFE if can_be_shorter else simplest(first).fix()
+            if fix is not None and any(_stays(one, fix) for one in operands):
+                fix = replace(fix, shortens=True)
+            yield self._finding(view, first, options, fix, can_be_shorter)
 
-    def _finding(self, view: GraphView, operand: Operand, options: Options, can_be_shorter: bool) -> Finding:
+    def _finding(
+        self, view: GraphView, operand: Operand, options: Options, fix: Fix | None, can_be_shorter: bool
+    ) -> Finding:
         node, answer, numbers = operand.node, simplest(operand), operand.numbers()
-        fixable = answer.constant is not None or bool(answer.steps) or bool(answer.conditions)
+        fixable = not answer.is_open
         shown = show_numbers(numbers) if numbers is not None and not answer.repeats(numbers) else ""
         strict = fixable or "ncnn" in options.targets
         name, names = operand_name(operand)
@@ -206,49 +212,41 @@ class ShapeChain(Rule):
         return self.found(
             view.at(node, "" if node.name else node.output()),
             f"{node.op} {name}{' ' * bool(shown)}{shown} {'are' if name == names else 'is'} computed "
-            f"({operand.describe()}){answer.after(numbers)}",
+            f"({operand.describe()}){answer.after(node.op, numbers)}",
             severity=Severity.WARNING if strict else Severity.INFO,
             help=_help(node.op, fixable),
-            fix=answer.fix() if fixable else SHORTER if can_be_shorter else None,
+            fix=fix,
             actionable=strict or can_be_shorter,
             group=f"{node.op} {names} are computed from shapes{', and could be constants' if fixable else ''}",
-            not_fixed="" if fixable else f"{answer.why}: the chain stays{length if looked else ''}",
+            not_fixed=f"{_staying(answer)}{length if looked else ''}" if can_be_shorter or not fixable else "",
             operand=node.input(operand.index),
             chain=", ".join(member.name or member.op for member in operand.chain.nodes[:20]),
         )
 
     def patch(self, finding: Finding, view: GraphView, surgeon: Surgeon, request: Request) -> None:
-        import numpy as np
-        from onnx import helper
-
         node = view.find(finding.location)
         held = surgeon.node(node)
+        assumed = _conditions(finding.fix)
+        done, why = False, ""
         for operand in [operand for operand in computed_operands(view) if operand.node is node]:
             answer = simplest(operand)
+            parts = _shorter(view).get((id(node), operand.index))
             base = f"{node.name or node.output()}_{operand_name(operand)[0].replace(' ', '_')}"
-            if is_no_op(operand) or pads_nothing(operand):
+            if is_no_op(operand) or (node.op == "Pad" and answer.conditions and assumed.issuperset(answer.conditions)):
                 surgeon.replace_value(held.outputs[0], held.inputs[0], node)
                 return
-            if answer.conditions and answer.constant is None and not answer.steps:
-                raise Unfixable(f"its pads are not 0 under {' and '.join(answer.conditions)}")
-            if answer.steps:
-                _reshape(surgeon, node, held, answer.steps, base)
-            elif answer.constant is None:
-                parts = _shorter(view).get((id(node), operand.index))
-                if parts is None:
-                    raise Unfixable(answer.why)
+            if parts is not None:
                 put(surgeon, operand, parts, base)
+            elif answer.is_open or not assumed.issuperset(answer.conditions):
+                why = why or answer.why or f"constants need {' and '.join(answer.conditions)}"
+                continue
+            elif answer.steps:
+                _reshape(surgeon, node, held, answer.steps, base)
             else:
-                value = exact_sizes(view).val(node, operand.index)
-                kind = node.graph.dtype(node.input(operand.index))
-                dtype = helper.tensor_dtype_to_np_dtype(kind) if kind else np.dtype(np.int64)
-                whole = np.array(answer.constant, np.int64)
-                if dtype.kind == "i":
-                    whole = np.minimum(whole, np.iinfo(dtype).max)  # the end of an axis, of a Slice
-                array = whole.astype(dtype).reshape(value.dims if value is not None else -1)
-                if node.op == "Reshape":
-                    held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
-                held.inputs[operand.index] = surgeon.constant(base, array)
+                _put_constant(surgeon, operand, answer.constant or [], base)
+            done = True
+        if why and not done:
+            raise Unfixable(why)
 
 
 def _shorter(view: GraphView) -> dict[tuple[int, int], tuple[Part, ...]]:
@@ -260,9 +258,7 @@ def _shorter(view: GraphView) -> dict[tuple[int, int], tuple[Part, ...]]:
             for operand in computed_operands(view)
             if not _is_reported_elsewhere(operand)
             and not is_no_op(operand)
-            and (answer := simplest(operand)).constant is None
-            and not answer.steps
-            and not answer.conditions
+            and ((answer := simplest(operand)).is_open or answer.is_asked_for)
         ]
         view.memo[key] = shortest_forms(view, staying) if staying else {}
     forms: dict[tuple[int, int], tuple[Part, ...]] = view.memo[key]
@@ -295,6 +291,21 @@ def operand_name(operand: Operand) -> tuple[str, str]:
     return name, name if name.endswith("s") else f"{name}s"
 
 
+def _stays(operand: Operand, fix: Fix) -> bool:
+    """Whether an operand of a node has to be computed even after a fix of the node."""
+    answer = simplest(operand)
+    return answer.is_open or not _conditions(fix).issuperset(answer.conditions)
+
+
+def _conditions(fix: Fix | None) -> frozenset[str]:
+    return frozenset(fix.condition.split(" and ") if fix is not None and fix.condition else ())
+
+
+def _staying(answer: Answer) -> str:
+    where = " and ".join(answer.conditions)
+    return f"{f'constants need {where}' if where else answer.why}: the chain stays"
+
+
 def _help(op: str, fixable: bool) -> str:
     if not fixable:
         return "export with fixed sizes if the target needs constants"
@@ -304,6 +315,25 @@ def _help(op: str, fixable: bool) -> str:
 def _is_reported_elsewhere(operand: Operand) -> bool:
     """Whether SHP001, SHP005 or SHP006 report it."""
     return is_resize_by_sizes(operand) or is_expand_by_shape(operand) or is_flatten(operand)
+
+
+def _put_constant(surgeon: Surgeon, operand: Operand, numbers: list[int], base: str) -> None:
+    """Let a node read constants in the place of an operand."""
+    import numpy as np
+    from onnx import helper
+
+    node = operand.node
+    held = surgeon.node(node)
+    value = exact_sizes(node.graph.view).val(node, operand.index)
+    kind = node.graph.dtype(node.input(operand.index))
+    dtype = helper.tensor_dtype_to_np_dtype(kind) if kind else np.dtype(np.int64)
+    whole = np.array(numbers, np.int64)
+    if dtype.kind == "i":
+        whole = np.minimum(whole, np.iinfo(dtype).max)  # the end of an axis, of a Slice
+    array = whole.astype(dtype).reshape(value.dims if value is not None else -1)
+    if node.op == "Reshape":
+        held.attrs.pop("allowzero", None)  # dynamo sets it: there 0 would mean an axis of no elements
+    held.inputs[operand.index] = surgeon.constant(base, array)
 
 
 def _reshape(surgeon: Surgeon, node: Node, held: gs.Node, steps: tuple[Step, ...], base: str) -> None:
