@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
     from onnxlint.symbolic.misread import misread_sizes
     from onnxlint.symbolic.reshapes import Step, constant_target, hold_as_many, may_copy, reshape_steps
-    from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, floors_in, ratio_of, substitute, symbols
+    from onnxlint.symbolic.sizes import AnySize, Size, ceil_div, floors_in, is_made_up, ratio_of, substitute, symbols
     from onnxlint.symbolic.values import Number, Quotient, in_single
     from onnxlint.telemetry import load_onnxruntime
     from onnxlint.text import size as byte_size
@@ -91,6 +91,7 @@ __all__ = [
     "inline_span",
     "is_external",
     "is_invented",
+    "is_made_up",
     "join_heads",
     "load_onnxruntime",
     "load_target",
@@ -145,7 +146,16 @@ _HOMES = {
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),
     "onnxlint.symbolic.misread": ("misread_sizes",),
     "onnxlint.symbolic.reshapes": ("Step", "constant_target", "hold_as_many", "may_copy", "reshape_steps"),
-    "onnxlint.symbolic.sizes": ("AnySize", "Size", "ceil_div", "floors_in", "ratio_of", "substitute", "symbols"),
+    "onnxlint.symbolic.sizes": (
+        "AnySize",
+        "Size",
+        "ceil_div",
+        "floors_in",
+        "is_made_up",
+        "ratio_of",
+        "substitute",
+        "symbols",
+    ),
     "onnxlint.symbolic.values": ("Number", "Quotient", "in_single"),
     "onnxlint.text": ("byte_size=size",),
 }

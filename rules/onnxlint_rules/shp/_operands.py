@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from onnxlint.rulekit import (
     ceil_div,
     exact_sizes,
     in_single,
+    is_made_up,
     ratio_of,
     shape_chain,
     substitute,
@@ -147,6 +148,10 @@ def _scales(node: Node) -> Scales:
     fixed = [(out, size) for out, size in sides if isinstance(size, int) and not isinstance(out, int)]
     if fixed and index == 3:
         return _from_fixed(node, fixed)
+    apart = [(out, size) for out, size in sides if _are_apart(out, size)]
+    if apart and index == 3:
+        after, before = (_shown(side) for side in zip(*apart, strict=True))
+        return Scales(why=f"{before} is resized to {after}, a size of its own: no constant factor exists", special=True)
     ratios = [ratio_of(out, size) for out, size in sides]
     if any(ratio is not None and ratio <= 0 for ratio in ratios):
         return Scales(why="one of its sizes is no positive number")
@@ -164,12 +169,21 @@ def _scales(node: Node) -> Scales:
 
 def _from_fixed(node: Node, sides: Sequence[tuple[AnySize, AnySize]]) -> Scales:
     """Why a map of fixed size cannot reach a free one by a constant factor."""
-    before = "×".join(str(size) for _, size in sides)
-    after = printable("×".join(str(out) for out, _ in sides))
+    after, before = (_shown(side) for side in zip(*sides, strict=True))
     what = f"a constant of {before}" if is_fixed(node.graph, node.input(0)) else f"a {before} map"
     verb = "enlarged" if all(size == 1 for _, size in sides) else "resized"
-    to = after if len(after) <= 60 else "a free size"
-    return Scales(why=f"{what} is {verb} to {to}: no constant factor exists", special=True)
+    return Scales(why=f"{what} is {verb} to {after}: no constant factor exists", special=True)
+
+
+def _are_apart(out: AnySize, size: AnySize) -> bool:
+    """Whether a size and what it becomes depend on different sizes of the inputs."""
+    names = (symbols(out), symbols(size))
+    return all(names) and names[0].isdisjoint(names[1]) and not any(map(is_made_up, names[0] | names[1]))
+
+
+def _shown(sizes: Iterable[AnySize]) -> str:
+    text = printable("×".join(map(str, sizes)))
+    return text if len(text) <= 60 else "a free size"
 
 
 def _kept(sides: Sequence[tuple[AnySize, AnySize]], scales: Scales) -> Scales:

@@ -128,6 +128,21 @@ class ResizeBySizes(Rule):
             """,
             says="a constant of 2×2 is resized to H×W: no constant factor exists",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4,H,W] x, float[N,4,P,Q] z) => (float[N,4,H,W] y)
+            <int64[1] begin = {2}, int64[1] end = {4}, int64[1] zero = {0}, int64[1] two = {2}> {
+                shape = Shape (x)
+                sides = Slice (shape, begin, end)
+                other = Shape (z)
+                lead = Slice (other, zero, two)
+                sizes = Concat <axis = 0> (lead, sides)
+                y = Resize <mode = "nearest"> (z, , , sizes)
+            }
+            """,
+            says="; P×Q is resized to H×W, a size of its own: no constant factor exists",
+        ),
     )
     silent = (
         Silent(
