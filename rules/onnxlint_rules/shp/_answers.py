@@ -27,6 +27,7 @@ from onnxlint_rules.shp._operands import (
     Operand,
     computed_operands,
     is_resize_by_sizes,
+    known_sizes,
     resize_scales,
 )
 
@@ -241,7 +242,7 @@ def replaced_nodes(view: GraphView) -> frozenset[int]:
 
 def _is_replaceable(operand: Operand) -> bool:
     if is_resize_by_sizes(operand):
-        return resize_scales(operand.node).factors is not None
+        return resize_scales(operand.node).factors is not None or known_sizes(operand.node) is not None
     return not simplest(operand).is_open
 
 

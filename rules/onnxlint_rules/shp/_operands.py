@@ -133,6 +133,15 @@ def resize_scales(node: Node) -> Scales:
     return known[id(node)]
 
 
+def known_sizes(node: Node) -> list[int] | None:
+    """The sizes that a Resize computes, where they are numbers and no scale says the same; else None."""
+    if resize_factors(node)[0] != 3 or resize_scales(node).factors is not None:
+        return None
+    value = exact_sizes(node.graph.view).val(node, 3)
+    sizes = [] if value is None else [number for number in value.numbers if isinstance(number, int) and number > 0]
+    return sizes if value is not None and len(sizes) == len(value.numbers) else None
+
+
 def _scales(node: Node) -> Scales:
     view = node.graph.view
     index, _ = resize_factors(node)

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from onnxlint import Example, Finding, GraphView, Node, Options, Request, Rule, Severity, Silent, Unfixable, printable
+from onnxlint import (
+    Applicability,
+    Example,
+    Finding,
+    Fix,
+    GraphView,
+    Node,
+    Options,
+    Request,
+    Rule,
+    Severity,
+    Silent,
+    Unfixable,
+    printable,
+)
 from onnxlint.rulekit import shape_chain
 from onnxlint_rules._graph import advice, constant_integers
-from onnxlint_rules.shp._operands import Scales, resize_factors, resize_scales
+from onnxlint_rules.shp._operands import Scales, known_sizes, resize_factors, resize_scales
 from onnxlint_rules.shp._python import scale_text, with_scale_factor
 
 if TYPE_CHECKING:
@@ -45,6 +59,8 @@ class ResizeBySizes(Rule):
     Constant `scales` can take the place of the size where the ratio is the same for every input (`safe`), or under a
     condition (`H % 32 == 0`). Outside the condition the resized map has another size than the one it is added to: ONNX
     runtimes then stop with a shape mismatch.
+
+    Where all sizes are numbers and no scale says the same (45 from 22), they become a constant.
 
     ## References
 
@@ -143,6 +159,27 @@ class ResizeBySizes(Rule):
             """,
             says="; P×Q is resized to H×W, a size of its own: no constant factor exists",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,4,45,45] x) => (float[1,4,45,45] y)
+            <int64[1] begin = {2}, int64[1] end = {4}, int64[1] zero = {0}, int64[2] lead = {1, 4}> {
+                small = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+                shape = Shape (x)
+                sides = Slice (shape, begin, end)
+                sizes = Concat <axis = 0> (lead, sides)
+                y = Resize <mode = "nearest"> (small, , , sizes)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[1,4,45,45] x) => (float[1,4,45,45] y) <int64[4] sizes = {1, 4, 45, 45}> {
+                small = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+                y = Resize <mode = "nearest"> (small, , , sizes)
+            }
+            """,
+            says="(Shape → Slice → Concat → Resize), and always [1, 4, 45, 45]",
+        ),
     )
     silent = (
         Silent(
@@ -184,9 +221,13 @@ class ResizeBySizes(Rule):
             static = chain is None and _is_static(node)
             if static and scales.factors is None:
                 continue
-            message = _constant_message(node, scales, static)
+            message, fix = _constant_message(node, scales, static), scales.fix()
             if chain is not None:
                 message = f"{node.op} {kind} are computed from shapes ({' → '.join([*chain.path(), node.op])})"
+                sizes = known_sizes(node)
+                if sizes is not None:  # no scale says the same, and so they become constants
+                    message += f", and always {sizes}"
+                    fix = Fix(Applicability.SAFE, shortens=not _is_static(node))
             evidence: dict[str, Any] = {"operand": node.input(index)}
             if scales.exact:
                 evidence["exact when"] = scales.exact
@@ -201,7 +242,7 @@ class ResizeBySizes(Rule):
                 message + _outside(scales),
                 severity=Severity.INFO if static else None,
                 help=_help(node, scales),
-                fix=scales.fix(),
+                fix=fix,
                 group="Resize nodes take their size in place of a constant scale",
                 not_fixed=scales.why,
                 replacement=better,
@@ -213,12 +254,16 @@ class ResizeBySizes(Rule):
 
         node = view.find(finding.location)
         scales = resize_scales(node)
+        held, base = surgeon.node(node), node.name or node.output()
+        sizes = known_sizes(node)
+        if sizes is not None:
+            held.inputs[3] = surgeon.constant(f"{base}_sizes", np.array(sizes, np.int64))
+            return
         if scales.factors is None:
             raise Unfixable(scales.why)
-        held = surgeon.node(node)
         # A runtime that is given sizes divides them in float32: the same number here gives the same coordinates.
         factors = np.array([np.float32(f.numerator) / np.float32(f.denominator) for f in scales.factors], np.float32)
-        constant = surgeon.constant(f"{node.name or node.output()}_scales", factors)
+        constant = surgeon.constant(f"{base}_scales", factors)
         if node.op == "Upsample" or view.opset < 11:
             held.inputs = [held.inputs[0], constant]
         else:
