@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from onnxlint.symbolic.batch import batch_axis
     from onnxlint.symbolic.conditions import when_equal
     from onnxlint.symbolic.constraints import BakedSize, baked_sizes
-    from onnxlint.symbolic.demands import impossible_demands
+    from onnxlint.symbolic.demands import impossible_demands, number_text
     from onnxlint.symbolic.engine import Sizes, Symbolic
     from onnxlint.symbolic.free_sizes import free_sizes
     from onnxlint.symbolic.inference import assumed_sizes, exact_sizes, sizes_where
@@ -100,6 +100,7 @@ __all__ = [
     "misread_sizes",
     "newest_ir_version",
     "newest_opset",
+    "number_text",
     "operand_origins",
     "operator_schema",
     "ratio_of",
@@ -140,7 +141,7 @@ _HOMES = {
     "onnxlint.symbolic.batch": ("batch_axis",),
     "onnxlint.symbolic.conditions": ("when_equal",),
     "onnxlint.symbolic.constraints": ("BakedSize", "baked_sizes"),
-    "onnxlint.symbolic.demands": ("impossible_demands",),
+    "onnxlint.symbolic.demands": ("impossible_demands", "number_text"),
     "onnxlint.symbolic.engine": ("Sizes", "Symbolic"),
     "onnxlint.symbolic.free_sizes": ("free_sizes",),
     "onnxlint.symbolic.inference": ("assumed_sizes", "exact_sizes", "sizes_where"),

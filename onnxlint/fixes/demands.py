@@ -35,8 +35,9 @@ def refuse_impossible(view: GraphView, before: GraphView | None = None, flag: st
         what = described(demand)
         if flag:
             raise OnnxlintError(f"{flag}: the model does not accept these sizes: {what}")
+        which = "no input with elements" if demand.is_of_inputs else "no input"
         raise OnnxlintError(
-            f"{printable(view.model.path)}: no input can run this model: {what}; nothing was changed: export it again"
+            f"{printable(view.model.path)}: {which} can run this model: {what}; nothing was changed: export it again"
         )
 
 

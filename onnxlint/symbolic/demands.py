@@ -17,7 +17,7 @@ from onnxlint.symbolic.inference import knows_sizes
 from onnxlint.symbolic.met import Inferred, UndecidedError
 from onnxlint.symbolic.refused import may_be_refused, refusal
 from onnxlint.symbolic.shape_operators import ELEMENTWISE, einsum_terms
-from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, product
+from onnxlint.symbolic.sizes import AnySize, Size, TooComplexError, is_made_up, lower_bound, product, ratio_of, symbols
 from onnxlint.symbolic.spatial_operators import conv
 from onnxlint.text import printable
 
@@ -47,6 +47,11 @@ class Demand(NamedTuple):
         """Whether the node is asked for a size below 0."""
         return isinstance(self.left, int) and self.left < 0 and not self.right
 
+    @property
+    def is_of_inputs(self) -> bool:
+        """Whether the sizes depend on those of inputs."""
+        return isinstance(self.left, Size) or isinstance(self.right, Size)
+
 
 def demands(view: GraphView) -> tuple[Demand, ...]:
     """Constraints of the nodes that always run on sizes that do not hold for all inputs."""
@@ -59,12 +64,17 @@ def demands(view: GraphView) -> tuple[Demand, ...]:
 
 
 def impossible_demands(view: GraphView) -> Iterator[Demand]:
-    """Demands that no input satisfies: 128 elements reshaped to 96, say."""
+    """Demands that no input satisfies: 128 elements reshaped to 96, or 128*b to 96*b, say.
+
+    Of sizes that inputs decide this holds where these are at least 1: nothing is said where they may be 0.
+    """
     for demand in demands(view):
         if demand.why:
             yield demand
             continue
         if not (isinstance(demand.left, int) and isinstance(demand.right, int)):
+            if _never_agree(demand, first_sizes(view).may_be_empty):
+                yield demand
             continue
         if demand.or_one and 1 in (demand.left, demand.right):
             continue
@@ -72,6 +82,26 @@ def impossible_demands(view: GraphView) -> Iterator[Demand]:
             continue  # what follows from a node that was asked for a negative size
         if not demand.multiple or not demand.right or demand.left % demand.right:
             yield demand
+
+
+def _never_agree(demand: Demand, empty: Collection[str]) -> bool:
+    """Whether two sizes differ for all sizes of the inputs from 1 on, or from 0 on: h and h + 1, or 128*b and 96*b."""
+    left, right = demand.left, demand.right
+    if demand.or_one or any(map(is_made_up, symbols(left) | symbols(right))):
+        return False
+
+    def is_positive(size: AnySize) -> bool:
+        return (lower_bound(size, empty) or 0) > 0
+
+    try:
+        if demand.multiple:
+            ratio = ratio_of(left, right)
+            return ratio is not None and ratio.denominator > 1 and is_positive(left)
+        if demand.node.op == "Concat" and not (is_positive(left) and is_positive(right)):
+            return False  # onnxruntime leaves out operands without elements
+        return is_positive(left - right) or is_positive(right - left)
+    except TooComplexError:
+        return False
 
 
 def described(demand: Demand) -> str:
@@ -82,8 +112,14 @@ def described(demand: Demand) -> str:
         return f"{node_label(demand.node)} cannot make a size of {demand.left:,}"
     if demand.node.op == "Reshape":
         rest = "a multiple of " if demand.multiple else ""
-        return f"{node_label(demand.node)} cannot reshape {demand.left:,} elements to {rest}{demand.right:,}"
+        left, right = map(number_text, (demand.left, demand.right))
+        return f"{node_label(demand.node)} cannot reshape {left} elements to {rest}{right}"
     return f"{node_label(demand.node)} needs sizes {demand.left} and {demand.right} to be equal"
+
+
+def number_text(size: AnySize) -> str:
+    """`1,024`, or an expression."""
+    return f"{size:,}" if isinstance(size, int) else printable(str(size))
 
 
 def node_label(node: Node) -> str:

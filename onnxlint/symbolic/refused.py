@@ -67,6 +67,13 @@ def _resize(s: Symbolic, node: Node) -> str:
     return "a map cannot be resized to 0" if any(n == 0 and _is_filled(data[axis]) for axis, n in sized) else ""
 
 
+def _top_k(s: Symbolic, node: Node) -> str:
+    k = node.attribute("k", 0) if node.graph.view.opset < 10 else _single(node, 1)
+    data = s.of(node, 0) if k is not None else None
+    size = data[node.attribute("axis", -1)] if data else None
+    return f"{k} of {size} cannot be chosen" if isinstance(size, int) and k > size else ""
+
+
 def _is_filled(size: object) -> bool:
     return isinstance(size, int) and size > 0
 
@@ -196,4 +203,5 @@ _CHECKS: dict[str, Callable[[Symbolic, Node], str]] = {
     "Pad": _pad,
     "Range": _range,
     "ReverseSequence": _reverse_sequence,
+    "TopK": _top_k,
 }

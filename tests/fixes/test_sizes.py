@@ -267,6 +267,9 @@ def test_a_model_that_no_input_can_run_is_refused() -> None:
     text = BAKED.replace("float[N,4,H] x", "float[2,4,8] x").replace("{0, 2, 12}", "{2, 2, 12}")
     with pytest.raises(OnnxlintError, match="Reshape 'y' cannot reshape 64 elements to 48; nothing was changed"):
         fix(text)
+    text = BAKED.replace("float[N,4,H] x", "float[N,4,8] x").replace("{0, 2, 12}", "{0, 2, 12}")
+    with pytest.raises(OnnxlintError, match="no input with elements can run this model: Reshape 'y' cannot reshape 32"):
+        fix(text)
     with pytest.raises(OnnxlintError, match="--static: the model does not accept these sizes: Reshape 'y'"):
         fix(BAKED, static=("x=2,4,8",))
     assert shape(fix(BAKED, static=("x=2,4,6",)).graph.input[0]) == [2, 4, 6]

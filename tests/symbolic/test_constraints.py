@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -304,6 +305,91 @@ def test_what_no_input_satisfies() -> None:
     assert (demand.left, demand.right) == (128, 6)
     fine = model("g (float[1, 8, 16] x) => (y) <int64[3] s = {1, -1, 4}> { y = Reshape(x, s) }")
     assert not list(impossible_demands(make_view(Model("m.onnx", fine, 0))))
+
+
+SHAPE = "s = Shape(x) n = Gather(s, i0) h = Gather(s, i1)"
+ONE = "int64[1] i0 = {0}, int64[1] i1 = {1}, int64[1] eight = {8}"
+
+NEVER = {
+    "reshape by a copy": ("[N, 8, 16]", "int64[3] t = {0, 6, 16}", "y = Reshape(x, t)", "128*N elements to 96*N"),
+    "reshape with the rest": (
+        "[N, 4, 8]",
+        "int64[3] t = {0, 5, -1}",
+        "y = Reshape(x, t)",
+        "32*N elements to a multiple of 5*N",
+    ),
+    "reshape to more": (
+        "[N, H, 8]",
+        ONE,
+        f"{SHAPE} m = Add(h, i1) t = Concat<axis = 0>(n, m, eight) y = Reshape(x, t)",
+        "8*N",
+    ),
+    "matrices": (
+        "[N, H, H]",
+        ONE + ", int64[1] end = {9223372036854775807}",
+        "z = Slice(x, i1, end, i1) y = MatMul(x, z)",
+        "sizes H and H - 1",
+    ),
+    "state": (
+        "[H, N, 4]",
+        ONE,
+        f"{SHAPE} m = Add(h, i1) t = Concat<axis = 0>(i1, m, eight) z = ConstantOfShape(t) "
+        "y, last = RNN<hidden_size = 8>(x, w, r, , , z)",
+        "sizes N and N + 1",
+    ),
+    "padded and joined": (
+        "[N, H, 8]",
+        "int64[6] more = {0, 1, 0, 0, 0, 0}",
+        "z = Pad(x, more) y = Concat<axis = 2>(x, z)",
+        "sizes H and H + 1",
+    ),
+}
+"""Shape of x, constants, nodes, and what is said of sizes that differ whatever the inputs are."""
+
+SOMETIMES = {
+    "a third of the batches": ("[N, 8, 16]", "int64[3] t = {-1, 6, 16}", "y = Reshape(x, t)"),
+    "a slice without elements is left out": (
+        "[N, H, 8]",
+        ONE + ", int64[1] end = {9223372036854775807}",
+        "z = Slice(x, i1, end, i1) y = Concat<axis = 2>(x, z)",
+    ),
+    "a size of 1 is repeated": (
+        "[N, H, 8]",
+        ONE + ", int64[1] end = {9223372036854775807}",
+        "z = Slice(x, i1, end, i1) y = Add(x, z)",
+    ),
+}
+
+
+def demanded_of(shape: str, constants: str, body: str, *, allow_empty: bool = False) -> list[str]:
+    weights = f"float[1, 8, 4] w = {{{', '.join('1' * 32)}}}, float[1, 8, 8] r = {{{', '.join('1' * 64)}}}"
+    proto = model(f"g (float{shape} x) => (y) <{constants}, {weights}> {{ {body} }}")
+    return [described(one) for one in impossible_demands(make_view(Model("m.onnx", proto, 0), allow_empty=allow_empty))]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_sizes_that_never_agree_are_impossible(name: str) -> None:
+    *parts, says = NEVER[name]
+    (said,) = demanded_of(*parts)
+    assert says in said
+    weights = f"float[1, 8, 4] w = {{{', '.join('1' * 32)}}}, float[1, 8, 8] r = {{{', '.join('1' * 64)}}}"
+    proto = model(f"g (float{parts[0]} x) => (y) <{parts[1]}, {weights}> {{ {parts[2]} }}")
+    proto.graph.output[0].type.tensor_type.elem_type = 1
+    for n, h in itertools.product((1, 2, 3), (1, 2, 5)):
+        dims = [{"N": n, "H": h}.get(dim, dim) for dim in parts[0].strip("[]").split(", ")]
+        with pytest.raises((Fail, InvalidArgument, RuntimeException)):
+            zoo.session(proto).run(None, {"x": np.ones([int(dim) for dim in dims], np.float32)})
+
+
+def test_an_empty_batch_may_satisfy_what_no_other_does() -> None:
+    parts = NEVER["reshape by a copy"][:3]
+    assert demanded_of(*parts)
+    assert not demanded_of(*parts, allow_empty=True)
+
+
+@pytest.mark.parametrize("name", SOMETIMES)
+def test_sizes_that_sometimes_agree_are_not_impossible(name: str) -> None:
+    assert not demanded_of(*SOMETIMES[name])
 
 
 NEGATIVE = {

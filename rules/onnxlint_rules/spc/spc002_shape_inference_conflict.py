@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from onnxlint import Example, Finding, GraphView, Node, Options, Rule, Severity, Silent, printable
-from onnxlint.rulekit import impossible_demands
+from onnxlint.rulekit import impossible_demands, number_text
 from onnxlint_rules._tensors import type_name
 from onnxlint_rules.spc._copy import Copy
 from onnxlint_rules.spc._signatures import type_conflict
@@ -152,6 +152,21 @@ class ShapeInferenceConflict(Rule):
             says="Reshape: 128 elements cannot be reshaped to 96",
             equal=False,
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,8,H] x) => (float[N,A,8] y) <int64[1] first = {0}, int64[1] last = {2}, int64[1] eight = {8}> {
+                shape = Shape (x)
+                n = Gather (shape, first)
+                h = Gather (shape, last)
+                more = Add (h, eight)
+                target = Concat <axis = 0> (n, more, eight)
+                y = Reshape (x, target)
+            }
+            """,
+            says="Reshape: 8*H*N elements cannot be reshaped to 8*H*N + 64*N",
+            equal=False,
+        ),
     )
     silent = (
         Silent(
@@ -227,7 +242,8 @@ def _impossible(view: GraphView) -> Iterator[tuple[Node, str]]:
             yield demand.node, f"a size of {demand.left:,} cannot be made{_operands(demand.node)}"
         elif demand.node.op == "Reshape":
             rest = "a multiple of " if demand.multiple else ""
-            yield demand.node, f"{demand.left:,} elements cannot be reshaped to {rest}{demand.right:,}"
+            left, right = map(number_text, (demand.left, demand.right))
+            yield demand.node, f"{left} elements cannot be reshaped to {rest}{right}"
         else:
             yield demand.node, f"sizes {demand.left} and {demand.right} have to be equal{_operands(demand.node)}"
 
