@@ -97,6 +97,13 @@ def finish(
     Raises:
         OnnxlintError: It cannot be written, does not load or run, or its outputs are not finite where the original's are.
     """
+    tidy(session, made)
+    write_model(made, path)
+    return measured(session, opened(session, path, job.threads), inputs)
+
+
+def tidy(session: OrtSession, made: onnx.ModelProto) -> None:
+    """Give a model the original's metadata, the operator sets that it uses and sorted nodes, in place."""
     import onnx
 
     source = session.proto
@@ -110,14 +117,46 @@ def finish(
     made.opset_import.extend(sorted(copies, key=lambda entry: entry.domain))
     del made.graph.value_info[:]
     _sort(made)
-    write_model(made, path)
-    some = list(islice(inputs, 4))
+
+
+def opened(session: OrtSession, path: str, threads: int) -> OrtSession:
+    """The model that was written.
+
+    Raises:
+        OnnxlintError: It does not load.
+    """
     try:
-        result = OrtSession(path, job.threads)
-        outputs = [result.run(feeds) for feeds in some]
+        return OrtSession(path, threads)
     except OnnxlintError as error:
-        why = str(error).removeprefix(f"{printable(path)}: ")
-        raise OnnxlintError(f"{printable(session.path)}: the converted model does not run: {why}") from error
+        raise _does_not_run(session, path, error) from error
+
+
+def outputs_of(session: OrtSession, result: OrtSession, feeds: Mapping[str, Array]) -> list[Array]:
+    """Outputs of the model that was made.
+
+    Raises:
+        OnnxlintError: It does not run.
+    """
+    try:
+        return result.run(feeds)
+    except OnnxlintError as error:
+        raise _does_not_run(session, result.path, error) from error
+
+
+def _does_not_run(session: OrtSession, path: str, error: OnnxlintError) -> OnnxlintError:
+    why = str(error).removeprefix(f"{printable(path)}: ")
+    return OnnxlintError(f"{printable(session.path)}: the converted model does not run: {why}")
+
+
+def measured(session: OrtSession, result: OrtSession, inputs: Sequence[Mapping[str, Array]]) -> dict[str, Any]:
+    """Size and SNR of a model that was made.
+
+    Raises:
+        OnnxlintError: It does not run, or its outputs are not finite where the original's are.
+    """
+    path = result.path
+    some = list(islice(inputs, 4))
+    outputs = [outputs_of(session, result, feeds) for feeds in some]
     signal = noise = 0.0
     for feeds, made_of_them in zip(some, outputs, strict=True):
         for port, a, b in zip(session.outputs, session.run(feeds), made_of_them, strict=True):

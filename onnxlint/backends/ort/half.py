@@ -19,6 +19,7 @@ from onnx import TensorProto, numpy_helper
 from onnxlint.backends import Array, Progress, silent
 from onnxlint.backends.ort.half_graph import half_slots, opset_version
 from onnxlint.backends.ort.session import OrtSession, size_nodes
+from onnxlint.backends.ort.walk import Walk
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
@@ -36,9 +37,6 @@ FLUSHED = 2.0**-25
 
 SAMPLE = 50_000
 """Numbers of a tensor, evenly taken, that are rounded to measure what that loses; peaks are those of all."""
-
-CHUNK = 200
-"""Inner tensors that are computed at once."""
 
 SPARED = frozenset(
     """Bernoulli CastLike DequantizeLinear DynamicQuantizeLinear EyeLike Multinomial QLinearConv QLinearMatMul QuantizeLinear
@@ -157,13 +155,11 @@ def measure(
     session: OrtSession, names: Iterable[str], inputs: Iterable[Mapping[str, Array]], progress: Progress = silent
 ) -> dict[str, Measured]:
     """What the named values hold over all inputs."""
-    wanted = list(names)
-    found = {name: Measured() for name in wanted}
+    found = {name: Measured() for name in names}
+    walk = Walk(session, found)
     for done, feeds in enumerate(inputs, 1):
-        for start in range(0, len(wanted), CHUNK):
-            some = wanted[start : start + CHUNK]
-            for name, value in zip(some, session.run(feeds, some), strict=True):
-                found[name].add(value)
+        for name, value in walk.values(feeds):
+            found[name].add(value)
         progress("values that float16 has to hold", done, None)
     return found
 

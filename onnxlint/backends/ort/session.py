@@ -212,9 +212,10 @@ def part(model: onnx.ModelProto, wanted: Sequence[str], given: Mapping[str, Arra
         for i, name in enumerate(new.output):
             if name in taken:
                 new.output[i] = taken[name]
-    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in read - given.keys())
+    own = read - given.keys()
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in own)
     graph.sparse_initializer.extend(model.graph.sparse_initializer)
-    graph.input.extend(value for value in model.graph.input if value.name in read - given.keys())
+    graph.input.extend(value for value in model.graph.input if value.name in own)
     for name in sorted(given.keys() & read):
         graph.input.append(
             onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(given[name].dtype), None)
@@ -274,7 +275,7 @@ class OrtSession:
         """
         if self._kinds is None:
             inner = [name for node in self.proto.graph.node for name in node.output if name]
-            everything = self._start(part(self.proto, inner))
+            everything = self.start_part(part(self.proto, inner))
             self._kinds = {port.name: port.type for port in (*self._session.get_inputs(), *everything.get_outputs())}
         return self._kinds
 
@@ -287,7 +288,7 @@ class OrtSession:
         ports = {port.name: port for port in self.inputs}
         wanted = [port.name for port in self.outputs] if names is None else list(names)
         given = {name: np.asarray(value) for name, value in feeds.items() if name not in ports}
-        fed = {name: _cast(value, ports[name].dtype) for name, value in feeds.items() if name in ports}
+        fed = self.fed(feeds)
         if not given and set(wanted) <= {port.name for port in self.outputs}:
             self._missing(ports, fed)
             return run(self._session, self.path, fed, wanted)
@@ -299,7 +300,7 @@ class OrtSession:
         values = dict(feeds)
         if asked:
             key = (tuple(asked), tuple(sorted((name, value.dtype.str) for name, value in given.items())))
-            session = self._parts.pop(key, None) or self._start(part(self.proto, asked, given))
+            session = self._parts.pop(key, None) or self.start_part(part(self.proto, asked, given))
             self._parts[key] = session
             if len(self._parts) > KEPT:
                 self._parts.popitem(last=False)
@@ -309,7 +310,13 @@ class OrtSession:
             values |= dict(zip(asked, run(session, self.path, inputs), strict=True))
         return [np.asarray(values[name]) for name in wanted]
 
-    def _start(self, model: onnx.ModelProto) -> Any:
+    def fed(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """What is given for inputs, in the precision that each has."""
+        ports = {port.name: port for port in self.inputs}
+        return {name: _cast(value, ports[name].dtype) for name, value in feeds.items() if name in ports}
+
+    def start_part(self, model: onnx.ModelProto) -> Any:
+        """A session of a part of the model, which is not optimized."""
         folder = self._folder if self._by_path else ""
         return start(model, name=self.path, folder=folder, threads=self._threads, optimize=False)
 
