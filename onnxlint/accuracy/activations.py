@@ -118,14 +118,22 @@ class Seen:
     is_dropped: bool = False
 
 
-def seen_at(proto: onnx.ModelProto, output: str) -> Seen:
-    """The activation that an output comes out of, directly or through operators that only move numbers."""
-    return _seen(proto, _makers(proto), output, 0)
+def seen_at(proto: onnx.ModelProto, output: str, makers: Mapping[str, onnx.NodeProto] | None = None) -> Seen:
+    """The activation that an output comes out of, directly or through operators that only move numbers.
+
+    Args:
+        proto: The model.
+        output: The output.
+        makers: Of `makers_in`, for whoever asks about many outputs.
+    """
+    return _seen(proto, makers_in(proto) if makers is None else makers, output, 0)
 
 
-def seen_in_parts(proto: onnx.ModelProto, output: str) -> tuple[Seen, ...]:
+def seen_in_parts(
+    proto: onnx.ModelProto, output: str, makers: Mapping[str, onnx.NodeProto] | None = None
+) -> tuple[Seen, ...]:
     """The same for each operand of the Concat that computes an output; empty without a Concat."""
-    makers = _makers(proto)
+    makers = makers_in(proto) if makers is None else makers
     node = makers.get(output)
     while node is not None and node.op_type in _KEEPS_AXES and node.input:
         node = makers.get(node.input[0])
@@ -134,7 +142,8 @@ def seen_in_parts(proto: onnx.ModelProto, output: str) -> tuple[Seen, ...]:
     return tuple(_seen(proto, makers, name, 0) for name in node.input)
 
 
-def _makers(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+def makers_in(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Value → the node of the main graph that makes it."""
     return {output: node for node in proto.graph.node for output in node.output}
 
 

@@ -106,14 +106,13 @@ def align(
         else:
             i, j = i - 1, j - 1
             found[j] = i
-    left = weight.copy()
-    left[list(found.values()), :] = 0
-    left[:, list(found)] = 0
-    while left.size and left.max() >= 1:  # cosine 0.9
-        i, j = divmod(int(left.argmax()), m)
-        found[j] = i
-        left[i, :] = 0
-        left[:, j] = 0
+    rows, columns = np.nonzero(weight >= 1)  # cosine 0.9
+    used = set(found.values())
+    for k in np.argsort(-weight[rows, columns], kind="stable").tolist():
+        i, j = int(rows[k]), int(columns[k])
+        if i not in used and j not in found:
+            found[j] = i
+            used.add(i)
     return [Link(reference[found[j]], candidate[j]) for j in sorted(found)]
 
 
@@ -126,20 +125,29 @@ def _weights(
     for size in sizes:
         rows = [i for i, tensor in enumerate(reference) if tensor.sample.size == size]
         columns = [j for j, tensor in enumerate(candidate) if tensor.sample.size == size]
-        similar = _unit([reference[i] for i in rows]) @ _unit([candidate[j] for j in columns]).T
-        places = {reference[i].known_as: a for a, i in enumerate(rows)}
-        named = [(places[candidate[j].known_as], b) for b, j in enumerate(columns) if candidate[j].known_as in places]
-        for a, b in {*map(tuple, np.argwhere(similar >= _ENOUGH).tolist()), *named}:
-            r, c = reference[rows[a]], candidate[columns[b]]
-            cosine = float(similar[a, b])
-            is_named = r.known_as == c.known_as and not r.known_as.isdigit()  # ncnn's numbers are not the exporter's
-            if (cosine < _ENOUGH and not is_named) or not same_layout(r.shape, c.shape):
-                continue
-            scope = r_scopes.get(r.known_as, "")
-            is_scoped = bool(scope) and scope == c_scopes.get(c.known_as, "")
-            nines = -np.log10(max(1 - max(cosine, 0.0), 1e-6))
-            weight[rows[a], columns[b]] = max(nines, 0.01) + 2.0 * is_named + 0.5 * is_scoped
+        mine, others = [reference[i] for i in rows], [candidate[j] for j in columns]
+        similar = np.maximum(_unit(mine) @ _unit(others).T, 0).astype(np.float64)
+        # ncnn's numbers are not the exporter's
+        is_named = _equal(*([one.known_as * (not one.known_as.isdigit()) for one in ones] for ones in (mine, others)))
+        r_shapes, c_shapes = ({one.shape: None for one in ones} for ones in (mine, others))
+        alike = np.array([[same_layout(a, b) for b in c_shapes] for a in r_shapes])
+        places = [{shape: i for i, shape in enumerate(shapes)} for shapes in (r_shapes, c_shapes)]
+        fits = alike[np.ix_([places[0][one.shape] for one in mine], [places[1][one.shape] for one in others])]
+        is_scoped = _equal(
+            [r_scopes.get(one.known_as, "") for one in mine], [c_scopes.get(one.known_as, "") for one in others]
+        )
+        nines = np.maximum(-np.log10(np.maximum(1 - similar, 1e-6)), 0.01)
+        possible = fits & ((similar >= _ENOUGH) | is_named)
+        weight[np.ix_(rows, columns)] = np.where(possible, nines + 2.0 * is_named + 0.5 * is_scoped, 0)
     return weight
+
+
+def _equal(rows: Sequence[str], columns: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which words of two lists are the same; empty ones are not."""
+    numbers = {word: i for i, word in enumerate(dict.fromkeys(filter(None, rows)), 1)}
+    mine = np.array([numbers.get(word, -1) for word in rows])
+    others = np.array([numbers.get(word, -2) for word in columns])
+    return np.asarray(np.equal.outer(mine, others))
 
 
 def _unit(tensors: Sequence[Tensor]) -> npt.NDArray[np.float32]:

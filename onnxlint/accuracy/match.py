@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.accuracy.activations import ONE_AXIS, Activation, Seen, along_axis, seen_at, seen_in_parts
+from onnxlint.accuracy.activations import ONE_AXIS, Activation, Seen, along_axis, makers_in, seen_at, seen_in_parts
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 from onnxlint.text import shape as show
@@ -147,13 +147,14 @@ def ends_of(proto: onnx.ModelProto, names: Sequence[str]) -> tuple[End, ...]:
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in proto.graph.output}
     dropped = _dropped(proto)
     joined = {one.output: one for one in read_heads(proto)}
+    makers = makers_in(proto)
     found: list[End] = []
     for name in names:
         if name in joined and ranks.get(name):
-            found += _ends_of_heads(joined[name], ranks[name], dropped, seen_in_parts(proto, name))
+            found += _ends_of_heads(joined[name], ranks[name], dropped, seen_in_parts(proto, name, makers))
         else:
-            seen = seen_at(proto, name)
-            parts = seen_in_parts(proto, name)
+            seen = seen_at(proto, name, makers)
+            parts = seen_in_parts(proto, name, makers)
             found.append(
                 End(
                     name,
@@ -224,28 +225,33 @@ def match(
     """
     notes: list[str] = []
     reference, candidate = list(reference), list(candidate)
-    if not {end.name for end in reference} & {
-        end.name for end in candidate if _fits(reference, end, r_outputs, c_outputs)
-    }:
+    known = {end.name: end for end in reversed(reference)}
+    if not any(
+        end.name in known and not _mismatch(known[end.name].of(r_outputs), end.of(c_outputs)) for end in candidate
+    ):
         candidate = _cut(reference, candidate, r_outputs, c_outputs, notes)
         reference = _cut(candidate, reference, c_outputs, r_outputs, notes)
-    order = [end.name for end in reference]
+    order = {end.name: i for i, end in enumerate(reference)}
     pairs: list[tuple[End, End]] = []
     unmatched: list[str] = []
-    for end in list(reference):
-        same = next((one for one in candidate if one.name == end.name), None)
+    are_as_many = len(reference) == len(candidate)
+    named = {end.name: end for end in reversed(candidate)}
+    gone: set[str] = set()
+    for end in reference:
+        same = None if end.name in gone else named.get(end.name)
         if same is None:
             continue
         why = _mismatch(end.of(r_outputs), same.of(c_outputs))
-        if why and len(reference) == len(candidate):
+        if why and are_as_many:
             unmatched.append(f"{printable(end.name)}: {why}")
         if not why:
             pairs.append((end, same))
-        if not why or len(reference) == len(candidate):
-            reference.remove(end)
-            candidate.remove(same)
+        if not why or are_as_many:
+            gone.add(end.name)
+    reference = [end for end in reference if end.name not in gone]
+    candidate = [end for end in candidate if end.name not in gone]
     pairs += _by_order(reference, candidate, r_outputs, c_outputs, notes)
-    pairs.sort(key=lambda pair: order.index(pair[0].name))
+    pairs.sort(key=lambda pair: order[pair[0].name])
     unmatched += [f"{_named(end, r_outputs)}: the candidate has no output like it" for end in reference]
     unmatched += [
         f"{_named(end, c_outputs)} of the candidate: the reference has no output like it" for end in candidate
@@ -253,11 +259,6 @@ def match(
     return Matched(
         tuple(_with_activation(r, c, r_outputs, c_outputs, notes) for r, c in pairs), tuple(unmatched), tuple(notes)
     )
-
-
-def _fits(reference: Sequence[End], end: End, r_outputs: Mapping[str, Array], c_outputs: Mapping[str, Array]) -> bool:
-    same = next((one for one in reference if one.name == end.name), None)
-    return same is not None and not _mismatch(same.of(r_outputs), end.of(c_outputs))
 
 
 def _mismatch(r: Array, c: Array) -> str:
@@ -318,15 +319,19 @@ def _by_order(
     notes: list[str],
 ) -> list[tuple[End, End]]:
     """Match what names have not matched, where order and shapes leave one way only; what is matched leaves the lists."""
-    fits = [[not _mismatch(r.of(r_outputs), c.of(c_outputs)) for c in candidate] for r in reference]
-    if len(reference) == len(candidate) and all(fits[i][i] for i in range(len(fits))):
+
+    def fit(r: End, c: End) -> bool:
+        return not _mismatch(r.of(r_outputs), c.of(c_outputs))
+
+    if len(reference) == len(candidate) and all(map(fit, reference, candidate)):
         found = list(zip(reference, candidate, strict=True))
         how = "by their order"
     else:
+        fits = [[fit(r, c) for c in candidate] for r in reference]
         found = []
         how = "by their shapes"
         for i, r in enumerate(reference):
-            js = [j for j, fit in enumerate(fits[i]) if fit]
+            js = [j for j, is_like in enumerate(fits[i]) if is_like]
             if len(js) == 1 and sum(row[js[0]] for row in fits) == 1:
                 found.append((r, candidate[js[0]]))
     if found:
