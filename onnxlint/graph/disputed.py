@@ -72,7 +72,8 @@ def disputed_nodes(view: Any) -> list[Place]:
     """Nodes whose sizes are not to be inferred.
 
     Pooling with dilations and SAME padding; ConvTranspose of a given `output_shape`, or with SAME padding; Resize that
-    keeps the ratio of axes that are counted from the end; Slice backwards to an end that stands for all. In functions,
+    keeps the ratio of axes that are counted from the end; Upsample by a scale like 1.3 that is an attribute; Slice backwards
+    to an end that stands for all. In functions,
     whose inputs a call decides, also what may be one of `contradicted_nodes`.
 
     Args:
@@ -216,6 +217,11 @@ def _keeps_ratio(node: Any) -> bool:
     return keeps and any(axis < 0 for axis in whole_numbers(node, "axes"))
 
 
+def _rounds(node: Any) -> bool:
+    scales = node.attribute("scales")
+    return isinstance(scales, list) and any(isinstance(s, float) and s * 64 % 1 for s in scales)
+
+
 def _goes_backwards(node: Any) -> bool:
     steps = node.numbers(4) if node.input(4) else None
     if steps is None or all(step >= 0 for step in steps.values):
@@ -231,6 +237,7 @@ _DIFFERS = {
     "MaxPool": _is_dilated,
     "Resize": _keeps_ratio,
     "Slice": _goes_backwards,
+    "Upsample": _rounds,
 }
 
 

@@ -29,12 +29,8 @@ _HIDDEN = "onnxlint.hidden"
 _SIZES = "onnxlint.sizes"
 """Input that stands for sizes of results that inference would get wrong."""
 
-_EXPAND = 8
-"""The first opset that has Expand."""
-
-
-_UNIQUE = 11
-"""The first opset that has Unique, whose result has a size that nobody knows."""
+_RESHAPE, _EXPAND, _NON_ZERO, _UNIQUE = 5, 8, 9, 11
+"""The first opsets that have Reshape with a target that is an input, Expand, NonZero and Unique."""
 
 
 class OnnxInference(NamedTuple):
@@ -93,34 +89,55 @@ def infer(
 
 def _leave_sizes_open(bare: onnx.ModelProto, disputed: Iterable[Place]) -> None:
     """Each node becomes an Expand of its input to sizes that nobody knows, in place."""
-    opset = next((entry.version for entry in bare.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    places = list(disputed) if opset >= _EXPAND else []
+    opset, places = _opset_of(bare), list(disputed)
     for place in places:
         if place.function is None:
-            _expand(nested(bare.graph, place.steps).node[place.node], _SIZES)
+            _expand(nested(bare.graph, place.steps).node[place.node], _SIZES, opset)
     if any(place.function is None for place in places):
         bare.graph.input.add(name=_SIZES).type.tensor_type.elem_type = ElementType.INT64
-    in_functions = [place for place in places if place.function is not None] if opset >= _UNIQUE else []
-    # Two nodes are put before each: from behind, and first into the innermost graphs.
+    # Nodes are put before each in a function: from behind, and first into the innermost graphs.
+    in_functions = [place for place in places if place.function is not None]
     for place in sorted(in_functions, key=lambda one: (len(one.steps), one.node), reverse=True):
-        graph = nested(bare.functions[place.function or 0], place.steps)
-        node = graph.node[place.node]
-        number, sizes = f"{_SIZES}.{place.node}.one", f"{_SIZES}.{place.node}"
-        _expand(node, sizes)
-        constant = type(node)(op_type="Constant", output=[number])
-        value = constant.attribute.add(name="value", type=AttributeKind.TENSOR).t
-        value.data_type = ElementType.INT64
-        value.dims.append(1)
-        value.int64_data.append(1)
-        unique = type(node)(op_type="Unique", input=[number], output=[sizes])
+        function = bare.functions[place.function or 0]
+        version = _opset_of(function) or opset
+        graph = nested(function, place.steps)
+        node, sizes = graph.node[place.node], f"{_SIZES}.{place.node}"
+        before = _unknown_sizes(node, sizes, version)
+        _expand(node, sizes, version)
         nodes = [type(node).FromString(one.SerializeToString()) for one in graph.node]
-        nodes[place.node : place.node] = [constant, unique]
+        nodes[place.node : place.node] = before
         del graph.node[:]
         graph.node.extend(nodes)
 
 
-def _expand(node: onnx.NodeProto, sizes: str) -> None:
-    node.op_type = "Expand"
+def _opset_of(holder: onnx.ModelProto | onnx.FunctionProto) -> int:
+    return next((entry.version for entry in holder.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def _unknown_sizes(like: onnx.NodeProto, name: str, opset: int) -> list[onnx.NodeProto]:
+    """Nodes that make whole numbers that inference knows nothing of."""
+    one, found = type(like)(op_type="Constant", output=[f"{name}.one"]), f"{name}.found"
+    value = one.attribute.add(name="value", type=AttributeKind.TENSOR).t
+    value.data_type = ElementType.INT64
+    value.dims.append(1)
+    value.int64_data.append(1)
+    if opset >= _UNIQUE:
+        return [one, type(like)(op_type="Unique", input=one.output, output=[name])]
+    if opset >= _NON_ZERO:
+        squeeze = type(like)(op_type="Squeeze", input=[found], output=[name])
+        squeeze.attribute.add(name="axes", type=AttributeKind.INTS).ints.append(0)
+        return [one, type(like)(op_type="NonZero", input=one.output, output=[found]), squeeze]
+    # Only operators on maps are disputed here, whose numbers are not followed.
+    cast = type(like)(op_type="Cast", input=like.input[:1], output=[found])
+    cast.attribute.add(name="to", type=AttributeKind.INT).i = ElementType.INT64
+    return [cast, type(like)(op_type="Reshape", input=[found, found], output=[name])] if opset >= _RESHAPE else []
+
+
+def _expand(node: onnx.NodeProto, sizes: str, opset: int) -> None:
+    if opset < _RESHAPE:
+        node.domain = "onnxlint.opaque"
+        return
+    node.op_type = "Expand" if opset >= _EXPAND else "Reshape"
     node.input[:] = [node.input[0], sizes]
     del node.output[1:], node.attribute[:]
 

@@ -136,3 +136,50 @@ def test_what_is_not_disputed_keeps_its_sizes_beside_it() -> None:
     inner = next(node for node in view.nodes("MaxPool") if node.output() == "d")
     assert place_of(inner) == (0, (), 0)
     assert place_of(next(iter(branch.nodes))) == (0, ((0, "else_branch"),), None)
+
+
+def held(shape: str, *values: float) -> str:
+    return f"Constant <value = {shape} {{{', '.join(map(str, values))}}}> ()"
+
+
+KERNEL_TEXT = f"w = {held('float[1,1,2,2]', 1, 1, 1, 1)}"
+OLD = [
+    (7, "1,1,10,10", 'y = Upsample <mode = "nearest", scales = [1.0, 1.0, 1.3, 1.3]> (x)'),
+    (9, "1,1,10,10", f'{KERNEL_TEXT} s = {held("float[4]", 1, 1, 1.3, 1.3)} y = Upsample <mode = "nearest"> (x, s)'),
+    *(
+        (
+            opset,
+            "1,1,3,3",
+            f'{KERNEL_TEXT} y = ConvTranspose <auto_pad = "SAME_UPPER", output_padding = [1, 1], strides = [2, 2]> (x, w)',
+        )
+        for opset in (7, 8, 9, 10)
+    ),
+    (10, "1,1,4", "y = MaxPool <kernel_shape = [2], strides = [3], pads = [1, 1], ceil_mode = 1> (x)"),
+    (10, "1,1,9,9", 'y = MaxPool <kernel_shape = [3, 3], dilations = [2, 2], auto_pad = "SAME_UPPER"> (x)'),
+    (10, "1,1,10,10", f's = {held("float[4]", 1, 1, 0.7, 0.7)} y = Resize <mode = "nearest"> (x, s)'),
+    (
+        10,
+        "2,4",
+        f"s = {held('int64[1]', -1)} e = {held('int64[1]', 2**31 - 1)} a = {held('int64[1]', 1)} y = Slice (x, s, e, a, s)",
+    ),
+]
+
+
+@pytest.mark.parametrize("place", ["graph", "function"])
+@pytest.mark.parametrize(("opset", "shape", "nodes"), OLD, ids=[f"{opset}: {nodes[-60:]}" for opset, _, nodes in OLD])
+def test_sizes_of_old_operator_sets_are_those_of_onnxruntime(opset: int, shape: str, nodes: str, place: str) -> None:
+    pytest.importorskip("onnxruntime")
+    inner = nodes if place == "graph" else "y = local.fn (x)"
+    function = f'<domain: "local", opset_import: ["": {opset}]> fn (x) => (y) {{ {nodes} }}' * (place == "function")
+    model = zoo.parse(
+        f'<ir_version: 8, opset_import: ["": {opset}, "local": 1]> g (float[{shape}] x) => (float[] z, int64[] said) '
+        f"{{ {inner} z = Neg (y) said = Shape (z) }} {function}"
+    )
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    fixed, _ = fix(Model("m.onnx", model, 0), select=("GRF", "SHP"))
+    z, said = zoo.session(model).run(None, {"x": np.ones([int(n) for n in shape.split(",")], np.float32)})
+    assert z.shape == tuple(said)
+    assert zoo.session(fixed).run(["said"], {"x": np.ones([int(n) for n in shape.split(",")], np.float32)})[
+        0
+    ].tolist() == [*z.shape]
