@@ -21,10 +21,17 @@ def turn_off_telemetry() -> None:
 
 
 def load_onnxruntime() -> Any:
-    """The module `onnxruntime`, which reports nothing about its use.
+    """The module `onnxruntime`, which reports nothing about its use, and writes nothing to the terminal.
+
+    Its log repeats what its errors say, with what a hostile model put into it.
 
     Raises:
         ImportError: It is not installed.
     """
     turn_off_telemetry()
-    return importlib.import_module("onnxruntime")
+    module = importlib.import_module("onnxruntime")
+    module.set_default_logger_severity(_FATAL)
+    return module
+
+
+_FATAL = 4

@@ -58,7 +58,7 @@ def preflight(path: str, folder: str | None, to: Sequence[str], options: Options
     known = _known_recipe(model, options)
     images = options.images
     recipe = recipe_for(model, known, options.shapes, reads_images=images is not None and images.arrays is None)
-    require_fitting(model.proto, options.fixing.assumptions, _sizes(model, recipe, options))
+    require_fitting(model, options.fixing.assumptions, _sizes(model, recipe, options))
     job = Job(
         recipe,
         images,

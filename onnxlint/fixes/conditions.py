@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.assumptions import MAX_MULTIPLE, combined_multiples, read_clause
@@ -13,9 +12,6 @@ from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.free_sizes import FreeSize, free_sizes, image_sides, named
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import brief, listed
-
-if TYPE_CHECKING:
-    import onnx
 
 MAX_SHOWN = 60
 """Characters of a condition that a message repeats."""
@@ -62,11 +58,11 @@ def _shown(assumption: str) -> str:
     return f"--assume {brief(assumption, MAX_SHOWN)!r}"
 
 
-def require_fitting(proto: onnx.ModelProto, assumptions: Sequence[str], sizes: Mapping[str, Sequence[int]]) -> None:
+def require_fitting(model: Model, assumptions: Sequence[str], sizes: Mapping[str, Sequence[int]]) -> None:
     """Refuse conditions that the sizes that a model is used at do not meet.
 
     Args:
-        proto: The model.
+        model: The model.
         assumptions: As for `noted_multiples`.
         sizes: Input → its shape, as it will be.
 
@@ -75,7 +71,7 @@ def require_fitting(proto: onnx.ModelProto, assumptions: Sequence[str], sizes: M
     """
     if not assumptions:
         return
-    free = free_sizes(make_view(Model("", proto, 0)))
+    free = free_sizes(make_view(model))
     for text in assumptions:
         names, number = _assumed(free, text)
         wanted = combined_multiples((name, number) for name in names)
@@ -86,25 +82,23 @@ def require_fitting(proto: onnx.ModelProto, assumptions: Sequence[str], sizes: M
                 raise OnnxlintError(f"{_shown(text)}: {there}; change the condition or --shape")
 
 
-def noted_multiples(
-    proto: onnx.ModelProto, assumptions: Sequence[str] = (), multiple_of: int | None = None
-) -> dict[str, int]:
+def noted_multiples(model: Model, assumptions: Sequence[str] = (), multiple_of: int | None = None) -> dict[str, int]:
     """Symbol → number that it is a multiple of, from the command line and from the model's own metadata.
 
     Conditions in the metadata that cannot be used are left out: SHP011 reports them.
 
     Args:
-        proto: The model.
+        model: The model.
         assumptions: `H % 32 == 0` and the like; symbols of the inputs, or N, H and W for the axes of images.
         multiple_of: The same for the height and width of all images.
 
     Raises:
         OnnxlintError: An assumption of the command line is malformed, or about a size that no input has.
     """
-    known = metadata(proto).get(ASSUMES_KEY, "")
+    known = metadata(model.proto).get(ASSUMES_KEY, "")
     if not assumptions and multiple_of is None and not known:
         return {}
-    sizes = free_sizes(make_view(Model("", proto, 0)))
+    sizes = free_sizes(make_view(model))
     pairs = [(side.name, multiple_of) for side in image_sides(sizes) if multiple_of is not None]
     for text in assumptions:
         names, number = _assumed(sizes, text)

@@ -67,7 +67,7 @@ def fix_path(
     model = open_model(path)
     request = options.request
     edited = apply_edits(model, edits_of(request)).proto
-    multiples = noted_multiples(edited, options.assumptions, options.multiple_of)
+    multiples = noted_multiples(replace(model, proto=edited), options.assumptions, options.multiple_of)
     if request.simplify:
         require_onnxsim()
         if not options.verify:

@@ -373,7 +373,7 @@ def _concat(s: Symbolic, node: Node) -> Iterator[Demand]:
     shapes = [shape for i in range(len(node.inputs)) if (shape := s.of(node, i)) is not None]
     if not shapes:
         return
-    joined = node.attribute("axis", 1) % len(shapes[0])
+    joined = range(len(shapes[0]))[node.attribute("axis", 1)]
     for axis, sizes in enumerate(zip(*shapes, strict=True)):
         if axis != joined:
             for size in dict.fromkeys(sizes):

@@ -21,14 +21,26 @@ from onnxlint.symbolic.spatial_operators import conv, conv_transpose
 def refusal(s: Symbolic, node: Node) -> str:
     """Why runtimes refuse what a node's constants or attributes say; empty if they do not, or if that cannot be told."""
     try:
-        return _CHECKS[node.op](s, node)
+        beyond = _axis(s, node) if node.op in _OF_ONE_AXIS else ""
+        return beyond or (_CHECKS[node.op](s, node) if node.op in _CHECKS else "")
     except (TooComplexError, *MISUSE):
         return ""  # an operator used against its specification: SPC001 reports it
 
 
 def may_be_refused(node: Node) -> bool:
     """Whether there is something to look at: for `refusal`."""
-    return node.op in _CHECKS
+    return node.op in _CHECKS or node.op in _OF_ONE_AXIS
+
+
+def _axis(s: Symbolic, node: Node) -> str:
+    """An axis that the first operand does not have."""
+    axis = node.attribute("axis")
+    data = s.of(node, 0) if isinstance(axis, int) else None
+    return "" if data is None or -len(data) <= axis < len(data) else f"axis {axis} is not one of {len(data)}"
+
+
+_OF_ONE_AXIS = frozenset("ArgMax ArgMin Concat Gather GatherElements Scatter ScatterElements Split TopK".split())
+"""Operators with one axis of the first operand, which has to be there (a Softmax may lack it where it has no elements)."""
 
 
 def _single(node: Node, i: int) -> Any:

@@ -61,7 +61,7 @@ def _concat(s: Symbolic, node: Node) -> list[Sizes | None]:
     if not known:
         return [None]
     rank = len(known[0])
-    axis = node.attribute("axis", 1) % rank
+    axis = range(rank)[node.attribute("axis", 1)]
     out: list[AnySize] = []
     for i in range(rank):
         if i == axis:
@@ -86,7 +86,7 @@ def _split(s: Symbolic, node: Node) -> list[Sizes | None]:
     data = s.of(node, 0)
     if data is None:
         return [None] * len(node.outputs)
-    axis = node.attribute("axis", 0) % len(data)
+    axis = range(len(data))[node.attribute("axis", 0)]
     given, parts = node.attribute("split"), s.val(node, 1)
     count = len(node.outputs)
     sizes: list[AnySize]
@@ -154,7 +154,7 @@ def _squeeze(s: Symbolic, node: Node) -> list[Sizes | None]:
         if len(node.inputs) > 1 or any(not isinstance(size, int) for size in data):
             return [None]
         return [tuple(size for size in data if size != 1)]
-    gone = {axis % len(data) for axis in axes}
+    gone = {range(len(data))[axis] for axis in axes}
     return [tuple(size for i, size in enumerate(data) if i not in gone)]
 
 
@@ -163,7 +163,7 @@ def _unsqueeze(s: Symbolic, node: Node) -> list[Sizes | None]:
     if data is None or axes is None:
         return [None]
     rank = len(data) + len(axes)
-    new = {axis % rank for axis in axes}
+    new = {range(rank)[axis] for axis in axes}
     if len(new) < len(axes):
         return [None]  # an axis is named twice
     sizes = iter(data)
@@ -174,7 +174,7 @@ def _gather(s: Symbolic, node: Node) -> list[Sizes | None]:
     data, indices = s.of(node, 0), s.of(node, 1)
     if data is None or indices is None:
         return [None]
-    axis = node.attribute("axis", 0) % len(data)
+    axis = range(len(data))[node.attribute("axis", 0)]
     return [(*data[:axis], *indices, *data[axis + 1 :])]
 
 
@@ -191,7 +191,7 @@ def _slice(s: Symbolic, node: Node) -> list[Sizes | None]:
         return [tuple(s.fresh() for _ in data)]
     out = list(data)
     for axis, start, end, step in parts:
-        out[axis % len(data)] = _sliced(s, data[axis % len(data)], start, end, step)
+        out[axis] = _sliced(s, data[axis], start, end, step)
     return [tuple(out)]
 
 
@@ -378,7 +378,7 @@ def _reduce(s: Symbolic, node: Node) -> list[Sizes | None]:
             return [tuple(s.fresh() for _ in data) if node.attribute("keepdims", 1) else None]
     if not axes:
         axes = [] if node.attribute("noop_with_empty_axes", 0) else list(range(len(data)))
-    gone = {axis % len(data) for axis in axes}
+    gone = {range(len(data))[axis] for axis in axes}
     if node.attribute("keepdims", 1):
         return [tuple(1 if i in gone else size for i, size in enumerate(data))]
     return [tuple(size for i, size in enumerate(data) if i not in gone)]
@@ -388,7 +388,7 @@ def _top_k(s: Symbolic, node: Node) -> list[Sizes | None]:
     data, k = s.of(node, 0), s.val(node, 1)
     if data is None:
         return [None, None]
-    axis = node.attribute("axis", -1) % len(data)
+    axis = range(len(data))[node.attribute("axis", -1)]
     number = node.attribute("k") if k is None else k.numbers[0]
     size = s.whole(number)
     sizes = (*data[:axis], size, *data[axis + 1 :])

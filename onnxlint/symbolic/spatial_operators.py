@@ -116,7 +116,7 @@ def resize(s: Symbolic, node: Node) -> list[Sizes | None]:
     if data is None:
         return [None]
     axes = node.attribute("axes")
-    places = [axis % len(data) for axis in axes] if axes else list(range(len(data)))
+    places = [range(len(data))[axis] for axis in axes] if axes else list(range(len(data)))
     out = list(data)
     sizes = s.val(node, 3)
     if sizes is not None:

@@ -87,7 +87,11 @@ def _taken(data: Value, indices: Sequence[int], dims: tuple[int, ...], axis: int
 def _value_concat(s: Symbolic, node: Node) -> Value | None:
     values = [s.val(node, i) for i in range(len(node.inputs))]
     parts = [value for value in values if value is not None]
-    if len(parts) != len(values) or any(len(part.dims) != 1 for part in parts):
+    if (
+        len(parts) != len(values)
+        or any(len(part.dims) != 1 for part in parts)
+        or node.attribute("axis", 1) not in (0, -1)
+    ):
         return None
     numbers = tuple(number for part in parts for number in part.numbers)
     return Value(numbers, (len(numbers),), parts[0].floating)

@@ -37,7 +37,6 @@ class OrtSession:
 
     def __init__(self, model: bytes, folder: str, threads: int) -> None:
         onnxruntime = load_onnxruntime()
-        onnxruntime.set_default_logger_severity(4)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -221,12 +221,19 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("command", ["check", "fix"])
+OPTIONS = {
+    "check": ("check", "--format", "json"),
+    "fix": ("fix", "--diff"),
+    "fix with conditions": ("fix", "--diff", "--multiple-of", "2", "--assume", "N % 2 == 0", "--static", "x=1"),
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
 @pytest.mark.parametrize("what", list(FILES))
 def test_one_clear_line(tmp_path: Path, what: str, command: str) -> None:
     data, said = FILES[what]
     path = broken(tmp_path, data)
-    options = ["--format", "json"] if command == "check" else ["--diff"]
+    command, *options = OPTIONS[command]
     run = in_child(lambda: onnxlint(command, path, *options), memory=300 << 20)
     assert run.problem == ""
     assert run.value.code == 2

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnx.parser import parse_model as parse
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, RuntimeException
 
 from onnxlint.model.skeleton import Model
 from onnxlint.symbolic.constraints import baked_sizes
@@ -390,6 +390,31 @@ def test_an_empty_batch_may_satisfy_what_no_other_does() -> None:
 @pytest.mark.parametrize("name", SOMETIMES)
 def test_sizes_that_sometimes_agree_are_not_impossible(name: str) -> None:
     assert not demanded_of(*SOMETIMES[name])
+
+
+BEYOND = {
+    "ArgMax": "i = ArgMax <axis = {axis}> (x) y = Cast <to = 1> (i)",
+    "ArgMin": "i = ArgMin <axis = {axis}> (x) y = Cast <to = 1> (i)",
+    "Concat": "y = Concat <axis = {axis}> (x, x)",
+    "Gather": "y = Gather <axis = {axis}> (x, i0)",
+    "GatherElements": "y = GatherElements <axis = {axis}> (x, i2)",
+    "ScatterElements": "y = ScatterElements <axis = {axis}> (x, i2, x2)",
+    "Split": "y, z = Split <axis = {axis}> (x)",
+    "TopK": "y, i = TopK <axis = {axis}> (x, i1)",
+}
+
+
+@pytest.mark.parametrize("axis", [2, -3, 2**40])
+@pytest.mark.parametrize("op", BEYOND)
+def test_an_axis_that_is_not_there_is_impossible(op: str, axis: int) -> None:
+    constants = "int64[1] i0 = {0}, int64[1] i1 = {1}, int64[1, 1] i2 = {0}, float[1, 1] x2 = {0}"
+    proto = model(f"g (float[N, 4] x) => (float[A, B] y) <{constants}> {{ {BEYOND[op].format(axis=axis)} }}")
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    said = [described(one) for one in impossible_demands(make_view(Model("m.onnx", proto, 0)))]
+    assert [text.rpartition(": ")[2] for text in said] == [f"axis {axis} is not one of 2"]
+    for n in (0, 1, 2):
+        with pytest.raises((Fail, InvalidArgument, InvalidGraph, RuntimeException)):
+            zoo.session(proto).run(None, {"x": np.ones((n, 4), np.float32)})
 
 
 NEGATIVE = {

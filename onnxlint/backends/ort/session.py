@@ -44,7 +44,6 @@ def runtime() -> Any:
         raise OnnxlintError(
             f"onnxruntime: cannot be imported ({printable(str(error))}); install it with `pip install 'onnxlint[convert]'`"
         ) from None
-    module.set_default_logger_severity(4)
     return module
 
 
