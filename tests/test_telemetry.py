@@ -63,7 +63,7 @@ def test_commands_leave_nothing_in_the_home_and_temporary_folders(tmp_path: Path
 def test_onnxruntime_writes_nothing_to_the_terminal(tmp_path: Path) -> None:
     """Not even where a constant is folded whose size no memory holds: its log has escapes in it."""
     text = """<ir_version: 8, opset_import: ["": 17]> net (float[N] x) => (float[N] y, float[M] z)
-        <int64 a = {0}, int64 b = {9223372036854775807}, int64 c = {1}> { 
+        <int64 a = {0}, int64 b = {9223372036854775807}, int64 c = {1}> {
         r = Range (a, b, c) z = Cast <to = 1> (r) y = Relu (x) }"""
     path = save(tmp_path / "m.onnx", text)
     words = [sys.executable, "-m", "onnxlint", "fix", str(path), "-o", str(tmp_path / "f.onnx"), "--unsafe"]
