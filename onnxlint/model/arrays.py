@@ -136,7 +136,9 @@ def _array(shown: str, file: _Readable, length: int) -> Array:
 
     shape, fortran, dtype = _header(shown, file)
     if dtype.hasobject or dtype.kind not in _KINDS:
-        raise OnnxlintError(f"{shown}: holds Python objects, which are not read; save numbers")
+        kind = f"{printable(str(dtype))[:40]}, neither numbers nor text"
+        what = "Python objects, which are not read" if dtype.hasobject else kind
+        raise OnnxlintError(f"{shown}: holds {what}; save numbers")
     count = 1
     for one in shape:
         count *= one

@@ -59,11 +59,11 @@ def named(sizes: Iterable[FreeSize], name: str) -> list[str]:
     In place of the name of a whole size its symbol may be given: both `8*h` and h.
     """
     known = tuple(sizes)
-    whole = [size.name for size in known]
+    whole = list(dict.fromkeys(size.name for size in known))
     inner = [symbol for size in known for symbol in (size.symbol, *size.within)]
-    for names in (whole, inner):
-        if name in names:
-            return [name]
+    found = [one for one in whole if one.strip() == name]
+    if found or name in inner:
+        return found or [name]
     found = [one for one in whole if one.lower() == name.lower()]
     found = found or [size.name for size in known if size.letter and size.letter == name.upper()]
     found = found or [one for one in inner if one.lower() == name.lower()]

@@ -48,12 +48,13 @@ def may_copy(node: Node, symbolic: Symbolic) -> bool:
     value, data = symbolic.val(node, 1), symbolic.of(node, 0) or ()
     if value is None or node.attribute("allowzero", 0):
         return False
-    numbers = [(i, n) for i, n in enumerate(value.numbers) if isinstance(n, Size)]
+    copied = [data[i] if n == 0 and i < len(data) else n for i, n in enumerate(value.numbers)]
+    numbers = [(i, n) for i, n in enumerate(copied) if isinstance(n, Size)]
     zeros = [
         i for i, n in numbers if not (symbolic.is_never_empty(n) and (symbolic.is_filled(n) or n in data[i : i + 1]))
     ]
-    makes_up = -1 in value.numbers or len(zeros) > 1
-    return makes_up and any(value.numbers[i] not in data[i : i + 1] for i in zeros)
+    makes_up = -1 in copied or len(zeros) > 1
+    return makes_up and any(copied[i] not in data[i : i + 1] for i in zeros)
 
 
 def hold_as_many(one: Sequence[AnySize], other: Sequence[AnySize]) -> bool:

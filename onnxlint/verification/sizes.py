@@ -300,7 +300,7 @@ def _expression(dim: str) -> ast.expr | None:
     if len(dim) > _MAX_EXPRESSION or dim.isidentifier():
         return None
     try:
-        tree = ast.parse(dim, mode="eval").body
+        tree = ast.parse(dim.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
     return tree if isinstance(tree, ast.BinOp | ast.Call) and _is_size(tree) else None

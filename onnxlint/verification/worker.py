@@ -108,7 +108,7 @@ def _run_original(task: Task, original: Engine, done: list[_Run]) -> Iterator[Me
     """Run the original on all that the plan has; `done` gets the settings on which it ran."""
     started = time.monotonic()
     plan = _Plan(task)
-    first_refusal = ""
+    first_refusal, ran = "", False
     held = 0
     while True:
         setting = plan.next(time.monotonic() - started > task.seconds / 2 or held > HELD)
@@ -125,6 +125,7 @@ def _run_original(task: Task, original: Engine, done: list[_Run]) -> Iterator[Me
                 return
             empty = _uninformative(outputs)
             if empty and setting.kind != "user" and not (done and 0 in setting.sizes.values()):
+                ran = True
                 raise Unrunnable(empty)
         except Unrunnable as why:
             if setting.kind == "user":
@@ -141,9 +142,9 @@ def _run_original(task: Task, original: Engine, done: list[_Run]) -> Iterator[Me
         done.append(_Run(setting, feeds, outputs))
     if not done:
         why_not = f" ({first_refusal})" if first_refusal else ""
-        yield {
-            "skipped": f"the original runs on none of the inputs that were tried{why_not}; give some with --inputs FILE.npz"
-        }
+        what = "outputs of the original for the inputs" if ran else "the original runs on none of the inputs"
+        tells = f"{what} that were tried{' tell nothing' * ran}{why_not}"
+        yield {"skipped": f"{tells}; give some with --inputs FILE.npz"}
 
 
 def _is_repeatable(engine: Engine, feeds: dict[str, Array], outputs: list[Any]) -> bool:

@@ -75,6 +75,10 @@ PICKLE = pickle.dumps(np.array([1], object))
         (npy(HEADER % (b"(" + b"(" * 500)), "no header that NumPy reads"),
         (npy(HEADER % (b"(" + b"1," * 3000 + b")")), "impossible shape|no header that NumPy reads"),
         (npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", PICKLE), "holds Python objects"),
+        (
+            npy(b"{'descr': '<M8[s]', 'fortran_order': False, 'shape': (1,), }", b"\0" * 8),
+            "holds datetime64[s], neither numbers nor",
+        ),
         (npy(b"__import__('os').abort()"), "no header that NumPy reads"),
         (b"\x93NUMPY\x09\x00", "no header that NumPy reads"),
         (archive(a_txt=b"hello"), "holds no array (a.txt)"),

@@ -51,6 +51,18 @@ ALLOWZERO = """g (float[b, h, w, 4] x) => (float[b, n, 2] y)
 }"""
 
 
+MOVED = """g (float[b, t, 8] x) => (float[b, p, q] y)
+    <int64[1] i = {0}, int64[1] j = {1}, int64[1] c = {8}, int64[1] far = {9223372036854775807}> {
+    z = Slice(x, j, far, j)
+    s = Shape(z)
+    b0 = Gather(s, i)
+    t0 = Gather(s, j)
+    t = Concat<axis = 0>(b0, c, t0)
+    y = Reshape(z, t)
+}"""
+"""`[0, 8, 0]` copies the last size, where the batch and the slice are empty."""
+
+
 def fixed(text: str, tmp_path: Path, **options: Any) -> onnx.ModelProto:
     path, out = tmp_path / "m.onnx", tmp_path / "fixed.onnx"
     onnx.save(parse(HEAD + text), path)
@@ -82,3 +94,13 @@ def test_an_empty_batch_beside_minus_one_needs_allowzero(tmp_path: Path, batch: 
     (wanted,) = zoo.session(parse(HEAD + ALLOWZERO)).run(None, {"x": x})
     (now,) = zoo.session(model).run(None, {"x": x})
     assert now.shape == wanted.shape
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 8), (0, 4, 8), (2, 4, 8)])
+def test_a_zero_that_copies_another_size_is_none_of_its_own(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    model = fixed(MOVED, tmp_path, allow_empty=True)
+    x = np.ones(shape, np.float32)
+    (wanted,) = zoo.session(parse(HEAD + MOVED)).run(None, {"x": x})
+    (now,) = zoo.session(model).run(None, {"x": x})
+    assert now.shape == wanted.shape
+    assert not [entry for entry in model.metadata_props if entry.key == "onnxlint.min_size"]

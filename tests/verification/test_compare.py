@@ -172,7 +172,16 @@ def test_outputs_that_say_nothing_do_not_count() -> None:
     result = check(nothing, nothing)
     assert result.equal
     assert not result.verified
-    assert "runs on none of the inputs" in result.skipped
+    assert "outputs of the original for the inputs that were tried tell nothing" in result.skipped
+    assert "all its outputs are NaN" in result.skipped
+
+
+def test_outputs_that_are_always_empty_are_said_to_be_that() -> None:
+    empty = "g (float[N] x) => (int64[A,B] y) <float high = {1e30}> { big = Greater (x, high)\n y = NonZero (big) }"
+    result = check(empty, empty)
+    assert not result.verified
+    assert "tell nothing (at N=" in result.skipped
+    assert "all its outputs are empty" in result.skipped
 
 
 # What is not
