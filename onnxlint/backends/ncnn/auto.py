@@ -128,7 +128,7 @@ def _auto(
     ranges, middles = chosen(net, some, extents, threads, progress)
     near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
     ranges |= {name: ranges[name] * np.float32(HEADROOM) for name in near & ranges.keys()}
-    even, factors = equalize(net, extents.channels, ranges)
+    even, factors = equalize(net, extents.channels, ranges, left=extents.rare)
     ranges = {name: one / factors[name] for name, one in ranges.items()}
     steps: tuple[Step, ...] = ()
     if mixed:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import ChannelClasses, Ids, factors, log_factor
+from onnxlint.backends.channels import ChannelClasses, Ids, factors, log_factor, unscaled
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
 from onnxlint.backends.ncnn.table import QUANTIZABLE, quantizable
@@ -61,13 +61,18 @@ def _is_sum(layer: Layer) -> bool:
 
 
 def equalize(
-    net: Network, channels: Mapping[str, int], peaks: Mapping[str, Floats], alpha: float = 1.0
+    net: Network,
+    channels: Mapping[str, int],
+    peaks: Mapping[str, Floats],
+    alpha: float = 1.0,
+    left: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> tuple[Network, dict[str, Floats]]:
     """The net with its channels rescaled, and the factor s of every channel of every blob (new = old / s).
 
     `peaks[blob]` holds the range of each channel for the blobs that quantizable layers read. `alpha` weighs the
     activations' ranges against the readers' weights: 1 equalizes the activations alone, 0 the weights alone
-    (a depthwise reader has a weight scale for each channel, so it never matters there).
+    (a depthwise reader has a weight scale for each channel, so it never matters there). `left` says of
+    each blob which channels stay as they are, as far as it is asked: see `rare`.
     """
     classes = channel_classes(net, channels)
     wishes = []
@@ -75,7 +80,8 @@ def equalize(
         if not quantizable(layer):
             continue
         blob = layer.bottoms[0]
-        wanted = log_factor(peaks[blob])
+        peak = peaks[blob] if left is None else unscaled(peaks[blob], left[blob])
+        wanted = log_factor(peak)
         if alpha < 1 and layer.type != "ConvolutionDepthWise":
             reach = np.abs(_by_input(layer, len(peaks[blob]))).max(axis=(0, 2))
             wanted = alpha * wanted - (1 - alpha) * log_factor(reach)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import FIXED, Ids
+from onnxlint.backends.channels import FIXED, Ids, rare
 from onnxlint.backends.ncnn.calibrate import Progress, silent
 from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
@@ -73,11 +73,13 @@ class Extents:
     Attributes:
         shapes: Blob → its shape (C, …) for the first image.
         lows, highs: Blob that quantizable layers read → −min and max of each channel, not below 0: padding is 0.
+        rare: The same blobs → which channels are rarely large, or never.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     lows: Mapping[str, Floats]
     highs: Mapping[str, Floats]
+    rare: Mapping[str, npt.NDArray[np.bool_]]
 
     @property
     def channels(self) -> dict[str, int]:
@@ -104,6 +106,7 @@ class Extents:
         shapes = {name: y.shape for name, y in zip(every, runner.run(images[0], every), strict=True)}
         read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
         lows, highs = ({name: np.zeros(shapes[name][0], np.float32) for name in read} for _ in range(2))
+        single: dict[str, list[Floats]] = {name: [] for name in read}
         for done, ys in enumerate(runner.map(images, read, threads), 1):
             for name, y in zip(read, ys, strict=True):
                 flat = y.reshape(y.shape[0], -1)
@@ -116,8 +119,10 @@ class Extents:
                     )
                 lows[name] = np.maximum(lows[name], low)
                 highs[name] = np.maximum(highs[name], high)
+                single[name].append(np.maximum(low, high))
             progress("activation ranges", done, len(images))
-        return cls(shapes, lows, highs)
+        rarely = {name: rare(np.max(peaks, axis=0), np.median(peaks, axis=0)) for name, peaks in single.items()}
+        return cls(shapes, lows, highs, rarely)
 
 
 class _Outputs:

@@ -21,8 +21,19 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array, Decision, Progress, silent
+from onnxlint.backends.channels import rare, unscaled
 from onnxlint.backends.closeness import is_closer
-from onnxlint.backends.ort.calibrate import BINS, Ends, Histogram, Range, Ranges, channel_extremes, clipped, histograms
+from onnxlint.backends.ort.calibrate import (
+    BINS,
+    Ends,
+    Histogram,
+    Range,
+    Ranges,
+    channel_extremes,
+    clipped,
+    histograms,
+    widest,
+)
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Answers, Judge, computer
@@ -155,11 +166,16 @@ def auto(
     trials: dict[str, float] = {}
     compute = computer(model, (names := activations(model, plan.keep)), plan.name, plan.threads)
     started = time.perf_counter()
-    ends = channel_extremes(inputs, compute, names)
+    every = channel_extremes(inputs, compute, names)
+    ends = widest(every)
     progress(f"int8: takes about {_estimate(model, plan, time.perf_counter() - started):.0f} s", 0, None)
     rivals = _Rivals.of(model, inputs, plan, ends)
-    base, found = _base(model, inputs, judge, plan, trials, rivals, ends)
-    candidates = candidate_ranges(base, found if plan.whole else seen(base, activations(base, plan.keep), progress))
+    base, limits = _base(model, inputs, judge, plan, trials, every)
+    if not plan.whole:
+        found: Mapping[str, Histogram] = seen(base, activations(base, plan.keep), progress)
+    else:
+        found = rivals.seen if base is model else _histograms(base, inputs, plan, limits)
+    candidates = candidate_ranges(base, found)
     first = {key: ranges[0] for key, ranges in candidates.items()}
     plain = quantize(base, first, plan.keep, levels=plan.levels)
     facts: dict[str, object] = {"pure_int8_bytes": size_of(plain)}
@@ -332,17 +348,16 @@ def _base(
     judge: Judge,
     plan: Plan,
     trials: dict[str, float],
-    rivals: _Rivals,
-    ends: Ends,
-) -> tuple[onnx.ModelProto, Mapping[str, Histogram]]:
+    every: Sequence[Ends],
+) -> tuple[onnx.ModelProto, Ranges]:
     """The model, or an equalized one where that is computed as exactly and loses less with the widest ranges and weights
-    that are rounded about as well as they will be; and the histograms of its values."""
-    best, most, limits = model, list[float](), _whole(ends)
-    even = even_models(model, inputs[0], ends, plan)
-    for label, (one, widest) in {"as it is": (model, limits), **even}.items() if even else ():
+    that are rounded about as well as they will be; and the ranges of its values."""
+    best, most, limits = model, list[float](), _whole(widest(every))
+    even = even_models(model, inputs[0], every, plan)
+    for label, (one, whole) in {"as it is": (model, limits), **even}.items() if even else ():
         if one is not model and judge.score(one, EXACT_IMAGES) < NEARLY_EXACT:
             continue
-        found = {key: Histogram(*ends, np.zeros(BINS)) for key, ends in widest.items()}
+        found = {key: Histogram(*ends, np.zeros(BINS)) for key, ends in whole.items()}
         found = plan.adapted(one, found) if plan.adapted is not None else found
         ranges = {key: (histogram.low, histogram.high) for key, histogram in found.items()}
         soft = nearly_rounded(one, ROUNDING_LEFT, plan.keep, plan.levels)
@@ -350,12 +365,12 @@ def _base(
         each = judge.each(tried, integers=False)
         trials[label] = statistics.mean(each)
         if not most or (trials[label] >= statistics.mean(most) + BASE_MARGIN and is_closer(each, most)):
-            best, most, limits = one, each, widest
-    return best, rivals.seen if best is model else _histograms(best, inputs, plan, limits)
+            best, most, limits = one, each, whole
+    return best, limits
 
 
 def even_models(
-    model: onnx.ModelProto, feeds: Mapping[str, Array], ends: Ends, plan: Plan
+    model: onnx.ModelProto, feeds: Mapping[str, Array], every: Sequence[Ends], plan: Plan
 ) -> dict[str, tuple[onnx.ModelProto, Ranges]]:
     """What was done → the model after cross-layer equalization, and the ranges of its rounded values; nothing if no value
     has channels.
@@ -363,16 +378,16 @@ def even_models(
     Args:
         model: As `prepare` makes it.
         feeds: One set of inputs.
-        ends: Smallest and largest value of each channel of the rounded values.
+        every: For each set of inputs, smallest and largest value of each channel of the rounded values.
         plan: How.
     """
+    ends = widest(every)
     names = list(dict.fromkeys([*ends, *_floats(model)]))
     values = computer(model, names, plan.name, plan.threads)(feeds)
     shapes = {key: value.shape for key, value in zip(names, values, strict=True)}
-    peaks = {key: np.maximum(high, -low / np.float32(NEGATIVE)) for key, (low, high) in ends.items()}
     peaks = {
         key: peak
-        for key, peak in peaks.items()
+        for key, peak in _peaks(every, ends).items()
         if len(shapes[key]) >= 3 or (len(shapes[key]) == 2 and len(peak) > 1)
         if len(peak) == shapes[key][1]
     }
@@ -385,6 +400,21 @@ def even_models(
         }
         found[label] = even, _whole(scaled)
     return found
+
+
+def _peaks(every: Sequence[Ends], ends: Ends) -> dict[str, Array]:
+    """Of each channel, what it is to be equalized by."""
+
+    def largest(one: tuple[Array, Array]) -> Array:
+        return np.asarray(np.maximum(one[1], -one[0] / np.float32(NEGATIVE)))
+
+    peaks = {}
+    for key, one in ends.items():
+        peak = peaks[key] = largest(one)
+        single = [largest(found[key]) for found in every if found[key][0].shape == peak.shape]
+        if peak.size and single:
+            peaks[key] = unscaled(peak, rare(peak, np.median(single, axis=0)))
+    return peaks
 
 
 def _floats(model: onnx.ModelProto) -> list[str]:

@@ -82,9 +82,9 @@ def extremes(
     return {name: (float(a), float(b)) if a <= b else (0.0, 0.0) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def channel_extremes(inputs: Iterable[Feeds], compute: Compute, names: Sequence[str]) -> Ends:
-    """Smallest and largest value of each channel (of the second axis) of each tensor; of the whole, (1,), where it has
-    fewer axes or another number of channels for another input. Empty arrays: it never held a value.
+def channel_extremes(inputs: Iterable[Feeds], compute: Compute, names: Sequence[str]) -> list[Ends]:
+    """For each set of inputs, smallest and largest value of each channel (of the second axis) of each tensor; of the whole,
+    (1,), where it has fewer axes. Empty arrays: it holds no value.
 
     Args:
         inputs: Sets of inputs, gone through once.
@@ -95,20 +95,29 @@ def channel_extremes(inputs: Iterable[Feeds], compute: Compute, names: Sequence[
         OnnxlintError: A tensor holds NaN or infinity.
     """
     nothing = np.zeros(0, np.float32)
-    found: Ends = dict.fromkeys(names, (nothing, nothing))
+    every: list[Ends] = []
     for done, feeds in enumerate(inputs, 1):
+        found: Ends = {}
         for name, value in zip(names, compute(feeds), strict=True):
             if not value.size:
+                found[name] = nothing, nothing
                 continue
             axes = tuple(axis for axis in range(value.ndim) if axis != 1) if value.ndim >= 2 else None
             low, high = (np.atleast_1d(end) for end in (value.min(axis=axes), value.max(axis=axes)))
             _require_finite(name, done, low, high)
-            before = found[name]
-            if before[0].size and before[0].shape != low.shape:
-                before, low, high = (before[0].min(), before[1].max()), low.min(keepdims=True), high.max(keepdims=True)
-            if np.size(before[0]):
-                low, high = np.minimum(before[0], low), np.maximum(before[1], high)
             found[name] = low, high
+        every.append(found)
+    return every
+
+
+def widest(every: Sequence[Ends]) -> Ends:
+    """Smallest and largest value over all sets of inputs: of each channel or, where their number differs, of the whole."""
+    found: Ends = {}
+    for name in every[0]:
+        ends = [one[name] for one in every if one[name][0].size] or [every[0][name]]
+        if len({low.shape for low, _ in ends}) > 1:
+            ends = [(low.min(keepdims=True), high.max(keepdims=True)) for low, high in ends]
+        found[name] = np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
     return found
 
 

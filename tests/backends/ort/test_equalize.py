@@ -67,8 +67,8 @@ def values(model: onnx.ModelProto, name: str) -> np.ndarray:
 
 def evened(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
     names = activations(model)
-    ends = channel_extremes([X], computer(model, names, "m", 1), names)
-    found = even_models(model, X, ends, Plan("m"))
+    every = channel_extremes([X], computer(model, names, "m", 1), names)
+    found = even_models(model, X, every, Plan("m"))
     for one, ranges in found.values():
         for name, (low, high) in ranges.items():
             inside = values(one, name)
@@ -124,3 +124,16 @@ def test_float_weights_are_not_rounded_by_onnxruntime() -> None:
     expected = start(tried, optimize=False).run(None, X)[0]
     found = computer(tried, ["y"], "m", 1, integers=False)(X)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def test_channels_that_are_rarely_large_keep_their_range() -> None:
+    model = model_of("e = Relu(c)")
+    names = activations(model)
+    compute = computer(model, names, "m", 1)
+    quiet = {"x": X["x"] * np.float32(0.01)}
+    every = channel_extremes([quiet, quiet, X], compute, names)  # all channels are large on one image of three
+    for one, _ in even_models(model, X, every, Plan("m")).values():
+        assert np.array_equal(values(one, "e"), values(model, "e"))
+    every = channel_extremes([X, X, quiet], compute, names)
+    one, _ = even_models(model, X, every, Plan("m"))["equalized"]
+    assert spread(one) < spread(model) / 10
