@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnxlint.backends import Array, bytes_of
+from onnxlint.errors import OnnxlintError
 from onnxlint.model.limits import Budget, die_with_parent, set_budget
+from onnxlint.text import printable
 
 SECONDS = 600
 """After which a trial is ended."""
@@ -28,6 +30,9 @@ def crashes(path: str, feeds: Mapping[str, Array], threads: int = 2) -> str:
         path: The model.
         feeds: One set of its inputs.
         threads: For onnxruntime.
+
+    Raises:
+        OnnxlintError: It takes more time or memory than a model of its size may, which no single node is to blame for.
     """
     from signal import Signals
 
@@ -60,7 +65,7 @@ def crashes(path: str, feeds: Mapping[str, Array], threads: int = 2) -> str:
         return ""
     overrun = Budget.of(bytes_of(path)).overrun(code)
     if overrun:
-        return overrun
+        raise OnnxlintError(f"{printable(path)}: {overrun}")
     names = {one.value: one.name for one in Signals}
     return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
@@ -99,7 +104,6 @@ def culprits(candidates: Sequence[int], survives: Callable[[set[int]], bool], mo
 def main() -> None:
     """`PATH FEEDS.npz THREADS`: exit code 0 if the model runs, or onnxruntime reports an error."""
     from onnxlint.backends.ort.session import OrtSession
-    from onnxlint.errors import OnnxlintError
 
     path, arrays, threads, parent = sys.argv[2:]
     die_with_parent(int(parent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 
 from onnxlint.backends import Artifact, Job, find_target
+from onnxlint.backends.ort import trial
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe
 
@@ -179,3 +181,14 @@ def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
     onnx.save(onnx.parser.parse_model(HUGE), path)
     made, _ = half(path)
     assert made.details["snr_db"] > 40
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGVTALRM"), reason="Windows has no timers of CPU time")
+def test_a_model_that_takes_too_long_to_load_is_no_crash_of_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_START", "import os, signal; os.kill(os.getpid(), signal.SIGVTALRM)")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"")
+    with pytest.raises(OnnxlintError, match=r"m\.onnx: it takes more than 5 s of CPU time to load"):
+        trial.crashes(str(path), {})
