@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.backends.ort.beside import SideBySide
-from onnxlint.backends.ort.calibrate import BINS, histograms
+from onnxlint.backends.ort.calibrate import BINS, COUNTED, Histogram, clipped, histograms
 from onnxlint.backends.ort.qdq import rounded
 from onnxlint.backends.ort.reconstruct import _Sample
 from onnxlint.backends.ort.session import run, start
@@ -104,3 +104,14 @@ def test_histograms_count_every_value() -> None:
     wanted, _ = np.histogram(values.astype(np.float64), BINS, (-1.0, 3.0))
     assert found.counts.sum() == len(values)
     assert np.abs(found.counts - wanted).max() <= 2  # a value on an edge, in float32
+
+
+def test_histograms_of_large_tensors_count_some() -> None:
+    random = np.random.default_rng(0)
+    values = random.laplace(size=3 * COUNTED + 5).astype(np.float32)
+    ends = float(values.min()), float(values.max())
+    found = histograms([{}], lambda feeds: [values], ["x"], {"x": ends})["x"]
+    assert COUNTED / 2 < found.counts.sum() <= COUNTED
+    whole = Histogram(*ends, np.histogram(values, BINS, ends)[0].astype(np.float64))
+    for method in ("percentile", "mse"):
+        assert np.allclose(clipped(method, found), clipped(method, whole), rtol=0.1)
