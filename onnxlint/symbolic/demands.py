@@ -322,8 +322,10 @@ def _by_place(data: Sequence[AnySize], target: Sequence[AnySize]) -> Iterator[tu
         # A map in one row: `[N, 16, h, w]` to `[-1, 400]`.
         yield product(left), right[0]
         return
-    left, right = _without_numbers(left, right)
-    left, right = (part[::-1] for part in _without_numbers(left[::-1], right[::-1]))
+    for _ in range(2):  # what the right splits, then what it joins: 2 heads of 8 to 16
+        left, right = _without_numbers(left, right)
+        left, right = (part[::-1] for part in _without_numbers(left[::-1], right[::-1]))
+        left, right = right, left
     while len(right) > len(left) and 1 in right:
         right.remove(1)
     if len(right) == 2 * len(left) and all(isinstance(size, int) and size > 1 for size in right):

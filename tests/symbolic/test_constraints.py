@@ -264,12 +264,22 @@ def test_a_size_whose_elements_are_mixed_up_elsewhere() -> None:
         ("x", 2, 24, 24, "Reshape", False),
         ("x", 3, 20, 20, "Reshape", False),
     ]
+    # Heads that are joined, and a sequence before the batch.
+    assert found(model("g (float[b, t, 2, 8] x) => (y) <int64[3] s = {-1, 6, 16}> { y = Reshape(x, s) }")) == [
+        ("x", 1, 6, 6, "Reshape", False)
+    ]
+    assert found(model("g (float[t, b, 2, 5] x) => (y) <int64[3] s = {7, -1, 10}> { y = Reshape(x, s) }")) == [
+        ("x", 0, 7, 7, "Reshape", False)
+    ]
 
 
 def test_sizes_that_are_free() -> None:
     for text in (
         "g (float[b, 3, h, w] x) => (y) <int64[3] s = {0, 3, -1}> { y = Reshape(x, s) }",
         "g (float[b, t, 16] x) => (y) <int64[4] s = {0, -1, 2, 8}> { y = Reshape(x, s) }",
+        "g (float[b, t, 2, 8] x) => (y) <int64[2] s = {-1, 16}> { y = Reshape(x, s) }",
+        "g (float[b, t, 2, 8] x) => (y) <int64[3] s = {0, -1, 16}> { y = Reshape(x, s) }",
+        "g (float[t, b, 2, 8] x) => (y) <int64[3] s = {0, 0, 16}> { y = Reshape(x, s) }",
         "g (float[b, h] x) => (y) { t = Transpose(x) y = MatMul(x, t) }",
         "g (float[b, h] x) => (y) { n = NonZero(x) c = Cast<to = 1>(n) y = MatMul(c, c) }",
         "g (float[b, h] x) => (y) <float[1] w = {1}> { y = Add(x, w) }",

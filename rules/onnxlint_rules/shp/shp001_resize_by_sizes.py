@@ -180,6 +180,26 @@ class ResizeBySizes(Rule):
             """,
             says="(Shape → Slice → Concat → Resize), and always [1, 4, 45, 45]",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 15]>
+            g (float[1,4,H,W] x) => (float[1,4,A,W] y) <int64[1] two = {2}, int64[2] lead = {1, 4}> {
+                height = Shape <start = 2, end = 3> (x)
+                width = Shape <start = 3, end = 4> (x)
+                half = Div (height, two)
+                sizes = Concat <axis = 0> (lead, half, width)
+                y = Resize <mode = "nearest"> (x, , , sizes)
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 15]>
+            g (float[1,4,H,W] x) => (float[1,4,A,W] y) <float[4] scales = {1, 1, 0.5, 1}> {
+                y = Resize <mode = "nearest"> (x, , scales)
+            }
+            """,
+            dims={"H": 6, "W": 5},
+            says="; always ×1/2 if H % 2 == 0",
+        ),
     )
     silent = (
         Silent(
@@ -275,7 +295,7 @@ def _outside(scales: Scales) -> str:
         return f"; {scales.why}"
     if scales.factors is None or not scales.conditions:
         return ""
-    factor = max(scales.factors)
+    factor = " and ×".join(dict.fromkeys(str(one) for one in scales.factors if one != 1)) or "1"
     return f"; always ×{factor} if {printable(' and '.join(scales.conditions))}"
 
 
