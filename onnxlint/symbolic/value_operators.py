@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import TypeGuard
 
@@ -290,14 +290,23 @@ def _min(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
     return b if bigger == 1 else a if bigger == 0 else None
 
 
-def _logic(table: Mapping[tuple[bool, bool], bool]) -> Calculation:
-    def compute(s: Symbolic, a: Number, b: Number, floating: bool) -> Number | None:
-        return int(table[bool(a), bool(b)]) if isinstance(a, int) and isinstance(b, int) else None
+def _logic(decides: bool) -> Evaluator:
+    """And, or Or: one operand of this value decides, whatever the other is."""
 
-    return compute
+    def evaluate(s: Symbolic, node: Node) -> Value | None:
+        operands = _rows(s, node)
+        if operands is None or len(node.inputs) != 2:
+            return None
+        rows, dims, _ = operands
+        return Value(tuple(map(decided, rows)), dims)
 
+    def decided(row: tuple[Number | None, ...]) -> int | None:
+        known = [bool(number) for number in row if isinstance(number, int)]
+        if decides in known:
+            return int(decides)
+        return int(not decides) if len(known) == len(row) else None
 
-_PAIRS = [(a, b) for a in (False, True) for b in (False, True)]
+    return evaluate
 
 
 def _value_not(s: Symbolic, node: Node) -> Value | None:
@@ -390,7 +399,7 @@ def _value_if(s: Symbolic, node: Node) -> Value | None:
 
 VALUE_OPERATORS: dict[str, Evaluator] = {
     "Add": _binary(_add),
-    "And": _binary(_logic({pair: pair[0] and pair[1] for pair in _PAIRS}), to_bool=True),
+    "And": _logic(decides=False),
     "Cast": _value_cast,
     "Ceil": _each(_ceil_of),
     "Concat": _value_concat,
@@ -413,7 +422,7 @@ VALUE_OPERATORS: dict[str, Evaluator] = {
     "Mul": _binary(_mul),
     "Neg": _value_neg,
     "Not": _value_not,
-    "Or": _binary(_logic({pair: pair[0] or pair[1] for pair in _PAIRS}), to_bool=True),
+    "Or": _logic(decides=True),
     "Range": _value_range,
     "ReduceProd": _value_reduce_prod,
     "Reshape": _value_reshaped,

@@ -124,6 +124,26 @@ class ConstantCondition(Rule):
             """,
             says="Loop runs its body exactly once",
         ),
+        Example(
+            bad="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4] x) => (float[N,4] y) <bool off = {0}, int64 zero = {0}, int64 one = {1}> {
+                shape = Shape (x)
+                n = Gather (shape, zero)
+                single = Equal (n, one)
+                both = And (single, off)
+                y = If (both) <
+                    then_branch = yes () => (float[N,4] a) { a = Relu (x) },
+                    else_branch = no () => (float[N,4] b) { b = Neg (x) }
+                >
+            }
+            """,
+            good="""
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,4] x) => (float[N,4] y) { y = Neg (x) }
+            """,
+            says="If always runs its else_branch",
+        ),
     )
     silent = (
         Silent(
