@@ -13,7 +13,7 @@ from onnxlint.backends import Array, Job
 from onnxlint.backends.closeness import is_closer, ratios
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
-from onnxlint.backends.ort.auto import IMAGES
+from onnxlint.backends.ort.auto import FEWEST, IMAGES
 from onnxlint.backends.ort.feeds import from_images, left_by, spread
 from onnxlint.backends.ort.judge import probabilities
 from onnxlint.backends.task import Loss, TaskLoss, size_of
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 JUDGED = 16
 """Images, at most, on which they are compared."""
-
-FEWEST = 6
-"""Calibration images that weights were not fitted to have to be so many, or those that they were fitted to judge."""
 
 CHANCE = 1.0
 """Answers by which one may lose more than the other by chance: then the outputs' SNR decides, where that is no chance."""

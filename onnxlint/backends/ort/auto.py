@@ -2,8 +2,8 @@
 
 In this order: cross-layer equalization (equalize.py), ranges that clip little, weights refitted and rounded against each
 layer's output (reconstruct.py), the last layers corrected (heads.py). With `mixed`, the layers that disturb the outputs
-most for their bytes stay in float32. The plain methods are rivals: one that comes closer to the float model on mirrored
-calibration images is taken.
+most for their bytes stay in float32. The plain methods are rivals: one that comes closer to the float model on calibration
+images that nothing was fitted to, or on mirrored ones, is taken.
 
 Every choice is made by the outputs' SNR on calibration images, computed by onnxruntime.
 """
@@ -61,6 +61,9 @@ FEW_BYTES = 64
 
 EXACT_IMAGES = 2
 """Calibration images on which equalized models are checked to compute the same."""
+
+FEWEST = 6
+"""Calibration images that nothing is fitted to have to be so many, or mirrored ones judge."""
 
 FIRST_IMAGES = 2
 """Models that are `HOPELESS` dB behind on these are not tried on the others."""
@@ -130,6 +133,7 @@ class Plan:
             answers on the calibration images and their mirror images.
         adapted: What the target makes of the histograms of a model's values; None: nothing.
         whole: Whether the inputs that are held are all that the model is calibrated on.
+        unfitted: Inputs that nothing is fitted to, to compare what was fitted with the plain methods; none: mirror images.
     """
 
     name: str
@@ -141,6 +145,7 @@ class Plan:
     task: TaskLoss | None = None
     adapted: Adapted | None = None
     whole: bool = False
+    unfitted: Sequence[Mapping[str, Array]] = ()
 
 
 def auto(
@@ -251,25 +256,29 @@ class _Rivals:
         model: The float model.
         seen: Histograms of its values.
         judge: Of the outputs, on inputs that nothing is fitted to.
+        judged: What these are.
         levels: Largest integer of a weight.
     """
 
     model: onnx.ModelProto
     seen: Mapping[str, Histogram]
     judge: Judge
+    judged: str
     levels: int
 
     @classmethod
     def of(cls, model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan, ends: Ends) -> _Rivals:
-        judge = Judge.of(plan.name, model, mirrors(evenly(inputs, JUDGED_IMAGES)), plan.threads, outputs=True)
-        return cls(model, _histograms(model, inputs, plan, _whole(ends)), judge, plan.levels)
+        others = plan.unfitted or mirrors(evenly(inputs, JUDGED_IMAGES))
+        judge = Judge.of(plan.name, model, others, plan.threads, outputs=True)
+        judged = "other calibration images" if plan.unfitted else "mirrored images"
+        return cls(model, _histograms(model, inputs, plan, _whole(ends)), judge, judged, plan.levels)
 
     def best(
         self, fitted: tuple[onnx.ModelProto, tuple[str, ...]], keep: frozenset[str], trials: dict[str, float]
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """What was fitted, or what a plain method makes where that is closer by more than chance, with a note."""
         best, notes = fitted
-        few, all_ = f"first {FIRST_IMAGES} mirrored images", "mirrored images"
+        few, all_ = f"first {FIRST_IMAGES} {self.judged}", self.judged
         trials[f"auto, {few}"] = first = self.judge.score(best, FIRST_IMAGES)
         most: list[float] = []
         for method in METHODS:
@@ -286,7 +295,7 @@ class _Rivals:
             if is_closer(found, most):
                 auto = trials[f"auto, {all_}"]
                 best, most = made, found
-                notes = (f"{method} was taken: {score:.1f} dB on mirrored images, where auto has {auto:.1f}",)
+                notes = (f"{method} was taken: {score:.1f} dB on {self.judged}, where auto has {auto:.1f}",)
         return best, notes
 
 

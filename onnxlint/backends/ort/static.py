@@ -10,7 +10,7 @@ from onnxlint.backends import Array, Artifact, Job, Progress
 from onnxlint.backends.ort import auto, calibrate
 from onnxlint.backends.ort.artifact import check_kept, finish, states
 from onnxlint.backends.ort.elsewhere import make_computer
-from onnxlint.backends.ort.feeds import from_images, image_port, spread
+from onnxlint.backends.ort.feeds import from_images, image_port, left_by, spread
 from onnxlint.backends.ort.judge import Judge
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
@@ -72,8 +72,19 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         ranges = calibrate.extremes(stream(), compute, names, told, cluster)
         return calibrate.histograms(stream(), compute, names, ranges, told, cluster)
 
-    levels = LEVELS[job.weight_bits]
-    plan = auto.Plan(name, frozenset(job.keep), job.mixed, job.budget, levels, job.threads, job.task, whole=whole)
+    left = left_by(job.images, auto.IMAGES)
+    judged = spread(left, auto.JUDGED_IMAGES if method == "auto" and len(left) >= auto.FEWEST else 0)
+    plan = auto.Plan(
+        name,
+        frozenset(job.keep),
+        job.mixed,
+        job.budget,
+        LEVELS[job.weight_bits],
+        job.threads,
+        job.task,
+        whole=whole,
+        unfitted=tuple(from_images(name, session.inputs, job, judged, [])) if len(judged) else (),
+    )
     made = (
         auto.auto(model, some, seen, plan, progress)
         if method == "auto"

@@ -397,3 +397,15 @@ def test_zero_points_of_a_dense_layer_are_named(tmp_path: Path) -> None:
     image = PIXELS[0].transpose(2, 0, 1)[None].astype(np.float32) / 64 - 2
     (exact,), (rounded,) = (backend_for(path).open(path).run({"x": image}, ["y"]) for path in (source, out))
     assert 20 * np.log10(np.linalg.norm(exact) / np.linalg.norm(exact - rounded)) > 20
+
+
+@pytest.mark.parametrize(("count", "judged"), [(21, "mirrored images"), (22, "other calibration images")])
+def test_plain_methods_are_compared_on_images_that_nothing_was_fitted_to(
+    tmp_path: Path, count: int, judged: str
+) -> None:
+    pixels = np.random.default_rng(8).integers(0, 256, (count, 24, 24, 3), dtype=np.uint8)
+    made, _, _ = make(tmp_path, network(), images=ImageSet("pixels", arrays=pixels))
+    trials = made.details["trials_db"]
+    assert isinstance(trials, dict)
+    assert f"auto, first 2 {judged}" in trials
+    assert made.details["images"] == count
