@@ -6,15 +6,17 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxlint.fixes.engine import fix_model
 from onnxlint.fixes.results import FixReport
-from onnxlint.lint.engine import Plan
+from onnxlint.lint.engine import Plan, check_view
 from onnxlint.lint.registry import load_registry
 from onnxlint.lint.rule import Options, Request
 from onnxlint.model.skeleton import Model
+from onnxlint.symbolic.view import make_view
 
 RULE = load_registry().find("SHP002")
 
@@ -136,3 +138,23 @@ def test_a_size_that_may_be_zero_or_less_is_no_factor(size: str) -> None:
         fixed, report = fix_model(Model("m.onnx", model, 0), Plan((rule,)), asked)
         assert fixed is model
         assert [left.finding.code for left in report.left] == ["SHP001"]
+
+
+def test_what_callers_of_a_function_give_is_not_looked_at() -> None:
+    """Another export may do without: that none would is said of the main graph alone."""
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 15, "local": 1]>
+        g (float[N,S,16] x, int64[1] cut) => (float[A,B,C] y) { y = local.flat (x, cut) }
+        <domain: "local", opset_import: ["": 15]>
+        flat (x, cut) => (y) {
+            n = Shape <start = 0, end = 1> (x)
+            four = Constant <value = int64[1] {4}> ()
+            target = Concat <axis = 0> (n, cut, four)
+            y = Reshape (x, target)
+        }
+        """
+    )
+    findings, _, failures = check_view(make_view(Model("m.onnx", model, 0)), Plan((RULE,), Options()))
+    assert not failures
+    assert [(one.location.graph, one.actionable) for one in findings] == [("function:local.flat", True)]

@@ -216,7 +216,8 @@ class ShapeChain(Rule):
             severity=Severity.WARNING if strict else Severity.INFO,
             help=_help(node.op, fixable),
             fix=fix,
-            actionable=strict or can_be_shorter,
+            # What a function's callers give it is not looked at: another export may do without.
+            actionable=strict or can_be_shorter or node.graph.outermost.is_function,
             group=f"{node.op} {names} are computed from shapes{', and could be constants' if fixable else ''}",
             not_fixed=f"{_staying(answer)}{length if looked else ''}" if can_be_shorter or not fixable else "",
             operand=node.input(operand.index),

@@ -21,7 +21,8 @@ class ReshapeSpillsIntoBatch(Rule):
     ## What it does
 
     Reports each Reshape with a target like `[-1, 12800, 4]` whose input's inner sizes are free, where the result reaches
-    an output of the graph as a batch.
+    an output of the graph as a batch. A target like `[-1, 4]` whose constants are the last axes of the input flattens
+    those before them on purpose.
 
     ## Why it hurts
 
@@ -106,6 +107,15 @@ class ReshapeSpillsIntoBatch(Rule):
             """,
             why="rows are flattened on purpose and split again",
         ),
+        Silent(
+            """
+            <ir_version: 8, opset_import: ["": 13]>
+            g (float[N,S,16] x) => (float[M,16] y) <int64[2] target = {-1, 16}> {
+                y = Reshape (x, target)
+            }
+            """,
+            why="the last axes stay as they are: all before them are flattened on purpose, whatever their sizes are",
+        ),
     )
 
     def check(self, view: GraphView, options: Options) -> Iterator[Finding]:
@@ -118,7 +128,8 @@ class ReshapeSpillsIntoBatch(Rule):
             shape = node.shape(0)
             if shape is None or all(isinstance(dim, int) for dim in shape[1:]) or not _reaches_output(node):
                 continue
-            if _fits_usual_sizes(node, math.prod(elements[1:])):
+            inside = tuple(elements[1:])
+            if shape[-len(inside) :] == inside or _fits_usual_sizes(node, math.prod(inside)):
                 continue
             inner = "×".join(map(str, elements[1:]))
             yield self.found(
