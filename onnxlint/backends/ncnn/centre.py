@@ -42,13 +42,11 @@ LOWEST = "-3.402823e+38"
 def absorbed(net: Network) -> dict[str, tuple[str, ...]]:
     """Blobs that the layers which make them can store around the middle → the outputs of these layers. Only layers with
     weights read such a blob."""
-    readers = _readers(net)
-    outputs = {source_blobs(net)[name] for name in net.outputs()}
+    readers, outputs = _readers(net), _outputs(net)
     found = {}
     for layer in net.layers:
         blob = layer.tops[0] if layer.tops else ""
-        reads = readers.get(blob, [])
-        if reads and blob not in outputs and all(_can_read(one) for one in reads):
+        if blob in readers and _is_read_by_layers_with_weights(blob, readers, outputs):
             makers = _makers(net, layer, readers, outputs)
             if makers:
                 found[blob] = tuple(one.tops[0] for one in makers)
@@ -58,7 +56,8 @@ def absorbed(net: Network) -> dict[str, tuple[str, ...]]:
 def movable(net: Network) -> Iterator[tuple[tuple[str, ...], int]]:
     """Blobs that a layer of its own can store around the middle: names of one blob that layers with weights read, and how
     many such layers it takes."""
-    source, free, readers = source_blobs(net), absorbed(net), _readers(net)
+    source, free = source_blobs(net), absorbed(net)
+    readers, outputs = _readers(net), _outputs(net)
     names: dict[str, list[str]] = {}
     able: dict[str, bool] = {}
     for layer in net.layers:
@@ -69,7 +68,7 @@ def movable(net: Network) -> Iterator[tuple[tuple[str, ...], int]]:
                 names[blob].append(layer.bottoms[0])
     for blob, some in names.items():
         if able[blob] and blob not in free:
-            yield tuple(some), 1 if _is_read_by_layers_with_weights(blob, net, readers) else len(some)
+            yield tuple(some), 1 if _is_read_by_layers_with_weights(blob, readers, outputs) else len(some)
 
 
 def needed(net: Network, middles: Mapping[str, int], keep: Collection[str]) -> dict[str, int]:
@@ -94,7 +93,8 @@ def centre(
     Returns:
         The net, the ranges by its names, and layer → what it reads in place of 0.
     """
-    source, readers, free = source_blobs(net), _readers(net), absorbed(net)
+    source, free = source_blobs(net), absorbed(net)
+    readers, outputs = _readers(net), _outputs(net)
     layers = {layer.tops[0]: layer for layer in net.layers if layer.tops}  # names need not be unique
     zeros: dict[str, float] = {}
     places: dict[str, float] = {}
@@ -103,7 +103,7 @@ def centre(
         if middle:
             groups.setdefault(source[name], []).append(name)
     for blob, names in groups.items():
-        together = blob in free or _is_read_by_layers_with_weights(blob, net, readers)
+        together = blob in free or _is_read_by_layers_with_weights(blob, readers, outputs)
         for some in [names] if together else [[name] for name in names]:
             largest = max(float(ranges[name].max()) for name in some)
             if not largest > TINY:
@@ -167,10 +167,15 @@ def _readers(net: Network) -> dict[str, list[Layer]]:
     return readers
 
 
-def _is_read_by_layers_with_weights(blob: str, net: Network, readers: Mapping[str, Sequence[Layer]]) -> bool:
-    """Whether only layers that can read c − x read a blob, each of its copies included."""
+def _outputs(net: Network) -> set[str]:
+    """Outputs of the net, seen through Split."""
     source = source_blobs(net)
-    return all(_can_read(one) for one in readers[blob]) and not any(source[name] == blob for name in net.outputs())
+    return {source[name] for name in net.outputs()}
+
+
+def _is_read_by_layers_with_weights(blob: str, readers: Mapping[str, Sequence[Layer]], outputs: set[str]) -> bool:
+    """Whether only layers that can read c − x read a blob, each of its copies included."""
+    return blob not in outputs and all(_can_read(one) for one in readers[blob])
 
 
 def _makers(net: Network, layer: Layer, readers: Mapping[str, Sequence[Layer]], outputs: set[str]) -> list[Layer]:

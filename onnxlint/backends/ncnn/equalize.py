@@ -72,7 +72,7 @@ def equalize(
     `peaks[blob]` holds the range of each channel for the blobs that quantizable layers read. `alpha` weighs the
     activations' ranges against the readers' weights: 1 equalizes the activations alone, 0 the weights alone
     (a depthwise reader has a weight scale for each channel, so it never matters there). `left` says of
-    each blob which channels stay as they are, as far as it is asked: see `rare`.
+    each blob for which channels it asks for no other factor than 1: see `rare`.
     """
     classes = channel_classes(net, channels)
     wishes = []

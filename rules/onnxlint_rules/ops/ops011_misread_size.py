@@ -49,7 +49,7 @@ class MisreadSize(Rule):
     code = "OPS011"
     name = "misread-size"
     severity = Severity.WARNING
-    help = "write it so that there is one reading"
+    help = "write it in a form whose size all runtimes agree on"
     since = "0.2.0"
     examples = (
         Example(
