@@ -61,11 +61,16 @@ def rounding_resizes(view: Any) -> list[tuple[Place, int]]:
     """
     found = []
     for node in view.nodes("Resize", "Upsample"):
-        index = 2 if node.op == "Resize" and view.opset >= 11 else 1
+        index = scales_index(node)
         scales = None if _is_in_function(node) else node.numbers(index)
         if scales is not None and scales.kind == "f" and any(s * 64 % 1 for s in scales.values):
             found.append((place_of(node), index))
     return found
+
+
+def scales_index(node: Any) -> int:
+    """Which input of a Resize or Upsample has its scales."""
+    return 2 if node.op == "Resize" and node.graph.view.opset >= 11 else 1
 
 
 def disputed_nodes(view: Any) -> list[Place]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from onnxlint.graph.disputed import SAME, TO_THE_END, rounded_up, whole_numbers, windows_of
+from onnxlint.graph.disputed import SAME, TO_THE_END, rounded_up, scales_index, whole_numbers, windows_of
 from onnxlint.graph.view import GraphView, Node
 from onnxlint.symbolic.engine import MISUSE, Symbolic
 from onnxlint.symbolic.inference import exact_sizes
@@ -110,8 +110,7 @@ def _pool(symbolic: Symbolic, node: Node) -> _Opinion:
 
 
 def _resize(symbolic: Symbolic, node: Node) -> _Opinion:
-    index = 2 if node.op == "Resize" and node.graph.view.opset >= 11 else 1
-    data, scales = symbolic.of(node, 0), node.numbers(index)
+    data, scales = symbolic.of(node, 0), node.numbers(scales_index(node))
     if data is None or scales is None or node.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
         return None
     axes = node.attribute("axes") or range(len(data))
@@ -136,13 +135,13 @@ _OPINIONS: dict[str, Callable[[Symbolic, Node], _Opinion]] = {
 
 def _is_suspect(node: Node) -> bool:
     """Whether sizes have to be looked at, which takes longer than all else."""
-    if node.op in ("Einsum",):
+    if node.op == "Einsum":
         return True
     if node.op == "Slice":
         steps = node.numbers(4) if node.input(4) else None
         return steps is not None and min(steps.values, default=0) < 0
     if node.op in ("Resize", "Upsample"):
-        index = 2 if node.op == "Resize" and node.graph.view.opset >= 11 else 1
+        index = scales_index(node)
         scales = node.numbers(index) if node.input(index) else None
         return scales is not None and any(scale * 64 % 1 for scale in scales.values)
     return bool(node.attribute("ceil_mode", 0))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnxlint.graph.constants import Numbers
-from onnxlint.graph.disputed import windows_of
+from onnxlint.graph.disputed import scales_index, windows_of
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import MISUSE, Sizes, Symbolic
 from onnxlint.symbolic.shape_operators import einsum_terms
@@ -63,7 +63,7 @@ def _divide(s: Symbolic, node: Node) -> str:
 
 
 def _resize(s: Symbolic, node: Node) -> str:
-    index = 2 if node.op == "Resize" and node.graph.view.opset >= 11 else 1
+    index = scales_index(node)
     given, scales = node.attribute("scales"), node.numbers(index) if node.input(index) else None
     numbers = given or (scales.values if scales else ())
     least = 1 if node.op == "Upsample" else 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from onnxlint.graph.disputed import SAME, rounded_up
+from onnxlint.graph.disputed import SAME, rounded_up, scales_index
 from onnxlint.graph.view import Node
 from onnxlint.symbolic.engine import Sizes, Symbolic
 from onnxlint.symbolic.sizes import AnySize, ceil_div, truncated
@@ -125,7 +125,7 @@ def resize(s: Symbolic, node: Node) -> list[Sizes | None]:
         for axis, number in zip(places, sizes.numbers, strict=True):
             out[axis] = s.whole(number)
         return [tuple(out)]
-    index = 2 if node.op == "Resize" and s.view.opset >= 11 else 1
+    index = scales_index(node)
     scales = s.val(node, index) if node.input(index) else None
     given = node.attribute("scales")
     numbers = tuple(map(number_of, given)) if given else scales.numbers if scales else None
