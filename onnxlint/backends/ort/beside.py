@@ -14,7 +14,7 @@ import onnx
 from onnxlint.backends import Array
 from onnxlint.backends.ort.calibrate import Ranges
 from onnxlint.backends.ort.qdq import quantize
-from onnxlint.backends.ort.session import part, read_by, run, start
+from onnxlint.backends.ort.session import blank, part, read_by, run, start
 
 Values = dict[str, Array]
 
@@ -118,10 +118,7 @@ class SideBySide:
     ) -> list[list[Array]]:
         """What some nodes of one of the models make, for each set of inputs."""
         model, tensors = self._models[which], self._tensors[which]
-        piece = onnx.ModelProto()
-        piece.ir_version = model.ir_version
-        piece.opset_import.extend(model.opset_import)
-        piece.functions.extend(model.functions)
+        piece = blank(model)
         piece.graph.node.extend(model.graph.node[i] for i in nodes)
         reads = dict.fromkeys(key for i in nodes for key in sorted(self._reads[i]))
         piece.graph.initializer.extend(tensors[key] for key in reads if key in tensors and key not in values[0])

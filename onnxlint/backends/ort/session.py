@@ -185,6 +185,15 @@ def needed(model: onnx.ModelProto, wanted: Iterable[str], given: Iterable[str]) 
     return found[::-1]
 
 
+def blank(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model without nodes that has the operator sets and functions of another."""
+    import onnx
+
+    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    small.graph.name = model.graph.name
+    return small
+
+
 def part(model: onnx.ModelProto, wanted: Sequence[str], given: Mapping[str, Array] | None = None) -> onnx.ModelProto:
     """A model of the nodes that compute some values, given others; external data stays where it is.
 
@@ -198,12 +207,8 @@ def part(model: onnx.ModelProto, wanted: Sequence[str], given: Mapping[str, Arra
     given = given or {}
     nodes = needed(model, wanted, given)
     read = {name for node in nodes for name in read_by(node)} | set(wanted)
-    small = onnx.ModelProto()
-    small.ir_version = model.ir_version
-    small.opset_import.extend(model.opset_import)
-    small.functions.extend(model.functions)
+    small = blank(model)
     graph = small.graph
-    graph.name = model.graph.name
     taken = {name: f"{name}#computed" for name in given}
     for node in nodes:
         new = graph.node.add()

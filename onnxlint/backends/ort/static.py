@@ -73,7 +73,8 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         return calibrate.histograms(stream(), compute, names, ranges, told, cluster)
 
     left = left_by(job.images, auto.IMAGES)
-    judged = spread(left, auto.JUDGED_IMAGES if method == "auto" and len(left) >= auto.FEWEST else 0)
+    is_enough = method == "auto" and len(left) >= auto.FEWEST
+    unfitted = from_images(name, session.inputs, job, spread(left, auto.JUDGED_IMAGES), []) if is_enough else ()
     plan = auto.Plan(
         name,
         frozenset(job.keep),
@@ -83,7 +84,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         job.threads,
         job.task,
         whole=whole,
-        unfitted=tuple(from_images(name, session.inputs, job, judged, [])) if len(judged) else (),
+        unfitted=tuple(unfitted),
     )
     made = (
         auto.auto(model, some, seen, plan, progress)

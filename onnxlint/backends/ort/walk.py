@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxlint.backends import Array
-from onnxlint.backends.ort.session import needed, read_by, run
+from onnxlint.backends.ort.session import blank, needed, read_by, run
 
 if TYPE_CHECKING:
     from onnxlint.backends.ort.session import OrtSession
@@ -144,13 +144,8 @@ class Walk:
         return name in self._inputs or (name not in self._initializers and name not in self._sparse)
 
     def _model(self, piece: _Piece) -> onnx.ModelProto:
-        whole = self._session.proto
-        small = onnx.ModelProto()
-        small.ir_version = whole.ir_version
-        small.opset_import.extend(whole.opset_import)
-        small.functions.extend(whole.functions)
+        small = blank(self._session.proto)
         graph = small.graph
-        graph.name = whole.graph.name
         graph.node.extend(piece.nodes)
         read = {name for node in piece.nodes for name in read_by(node)}
         graph.initializer.extend(self._initializers[name] for name in sorted(read & self._initializers.keys()))
