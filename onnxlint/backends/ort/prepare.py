@@ -6,12 +6,14 @@ import contextlib
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
-from onnxlint.backends.ort.session import first_line, runtime
+from onnxlint.backends.ort.session import first_line, read_by, runtime
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.limits import loading
 from onnxlint.symbolic.view import make_view
@@ -61,7 +63,9 @@ def prepare(source: str) -> onnx.ModelProto:
             "split it first"
         )
     view = make_view(opened)
-    proto = opset.convert(view, OLDEST) if 0 < view.opset < OLDEST else opened.proto
+    proto = onnx.ModelProto()
+    proto.CopyFrom(opset.convert(view, OLDEST) if 0 < view.opset < OLDEST else opened.proto)
+    drop_defaults(proto)  # before onnxruntime sees it, which fuses nothing that callers may replace
     with tempfile.TemporaryDirectory(prefix="onnxlint-") as folder:
         raised, ready = os.path.join(folder, "raised.onnx"), os.path.join(folder, "ready.onnx")
         save(opened, proto, raised, inline=True)
@@ -73,7 +77,7 @@ def prepare(source: str) -> onnx.ModelProto:
         except Exception as error:  # whatever its tools raise
             raise OnnxlintError(f"{shown}: onnxruntime's pre-processing fails: {first_line(error)}") from error
         model = onnx.load(ready)
-    drop_defaults(model)
+    fold_norms(model)
     name_nodes(model)
     return model
 
@@ -87,6 +91,48 @@ def drop_defaults(model: onnx.ModelProto) -> None:
         del model.graph.input[:]
         model.graph.input.extend(copies)
         model.ir_version = max(model.ir_version, 4)
+
+
+def fold_norms(model: onnx.ModelProto) -> None:
+    """Put each BatchNormalization that alone reads a transposed convolution into its weights: onnxruntime leaves these."""
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    uses = Counter(name for node in graph.node for name in read_by(node))
+    uses.update(value.name for value in graph.output)
+    makers = {out: node for node in graph.node for out in node.output}
+    folded = []
+    for norm in graph.node:
+        conv = makers.get(norm.input[0]) if norm.op_type == "BatchNormalization" and len(norm.output) == 1 else None
+        if conv is None or conv.op_type != "ConvTranspose" or uses[conv.output[0]] > 1:
+            continue
+        own = [name for name in conv.input[1:] if name]
+        if any(name not in tensors for name in (*own, *norm.input[1:])) or any(uses[name] > 1 for name in own):
+            continue
+        scale, shift, mean, variance = (
+            numpy_helper.to_array(tensors[name]).astype(np.float64) for name in norm.input[1:]
+        )
+        epsilon = next((one.f for one in norm.attribute if one.name == "epsilon"), 1e-5)
+        factor = scale / np.sqrt(variance + epsilon)
+        weight = numpy_helper.to_array(tensors[own[0]])
+        columns = factor.reshape(-1, weight.shape[1], *(1,) * (weight.ndim - 2))  # (groups, outputs of one, …)
+        rows = weight.reshape(len(columns), -1, *weight.shape[1:]) * columns[:, None]
+        tensors[own[0]].CopyFrom(numpy_helper.from_array(rows.reshape(weight.shape).astype(weight.dtype), own[0]))
+        bias = numpy_helper.to_array(tensors[own[1]]) if len(own) > 1 else 0.0
+        moved = ((bias - mean) * factor + shift).astype(weight.dtype)
+        name = own[1] if len(own) > 1 else f"{conv.output[0]}_bias"
+        if len(own) > 1:
+            tensors[name].CopyFrom(numpy_helper.from_array(moved, name))
+        else:
+            graph.initializer.append(numpy_helper.from_array(moved, name))
+            conv.input[:] = [*conv.input[:2], name]
+        conv.output[0] = norm.output[0]
+        folded.append(norm)
+    for norm in folded:
+        graph.node.remove(norm)
+    read = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
+    for i in reversed(range(len(graph.initializer))):
+        if uses[graph.initializer[i].name] and graph.initializer[i].name not in read:
+            del graph.initializer[i]
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
