@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.exact import outputs_of
 from benchmarks.nncf_onnx import by_nncf
 from benchmarks.results import Results
 from onnxlint.api import convert
@@ -167,9 +168,7 @@ class Judge:
         self.faces = [faces(t) for t in self.truth]
 
     def _run(self, path: str) -> list[Floats]:
-        session = backend_for(path).open(path)
-        name = session.inputs[0].name
-        return [np.asarray(session.run({name: x[None]})[0][0], np.float32) for x in self.photos]
+        return [np.asarray(one[0][0], np.float32) for one in outputs_of(path, self.photos)]
 
     def row(self, method: str, path: str, seconds: float) -> Row:
         """Measure one model."""

@@ -20,7 +20,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.convert import cpu_seconds
+from benchmarks.exact import outputs_of
 from benchmarks.nncf_onnx import by_nncf
 from benchmarks.results import Results
 from onnxlint.accuracy.metrics import Ratio, mean_db
@@ -80,12 +81,6 @@ def _words(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def outputs(path: str, inputs: Iterable[Floats]) -> list[list[npt.NDArray[Any]]]:
-    """All outputs of a model for inputs (C, H, W)."""
-    session = backend_for(path).open(path)
-    return [session.run({session.inputs[0].name: x[None]}) for x in inputs]
-
-
 def ratios(truth: list[list[npt.NDArray[Any]]], found: list[list[npt.NDArray[Any]]]) -> list[float]:
     """SNR of each output in dB."""
     meters = [Ratio() for _ in truth[0]]
@@ -108,7 +103,7 @@ class Measured:
         net = self.net
         if not self._truth:
             self._judged = [x for _, x in tensors(find_images(net.photos), net.recipe)]
-            self._truth = outputs(net.model, self._judged)
+            self._truth = outputs_of(net.model, self._judged)
         start = cpu_seconds()
         try:
             if target == NNCF:
@@ -120,7 +115,7 @@ class Measured:
                     raise RuntimeError(done.failures[0].message[:100])
                 path = done.artifacts[0].files[0]
             seconds = cpu_seconds() - start
-            snr = ratios(self._truth, outputs(path, self._judged))
+            snr = ratios(self._truth, outputs_of(path, self._judged))
         except Exception as error:  # a row says what went wrong, and the others are measured
             return {"failure": str(error)}
         size = sum(
