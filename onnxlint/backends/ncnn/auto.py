@@ -20,12 +20,12 @@ import numpy.typing as npt
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import centre, needed, own_layers
 from onnxlint.backends.ncnn.equalize import equalize
-from onnxlint.backends.ncnn.evaluate import Answers, Evaluator, spread
+from onnxlint.backends.ncnn.evaluate import Answers, Evaluator, Held, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
 from onnxlint.backends.ncnn.heads import corrected
 from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import Quantized, quantize, quantize_weights
-from onnxlint.backends.ncnn.ranges import Extents, chosen
+from onnxlint.backends.ncnn.ranges import Extents, Middles, Ranges, chosen
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
 from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, mirrored, near_outputs
@@ -37,10 +37,22 @@ from onnxlint.text import printable
 Floats = npt.NDArray[np.float32]
 
 IMAGES = 32
-"""How many calibration images are used: they are held in memory, evenly taken from all."""
+"""How many calibration images layers are fitted to: they are held in memory, evenly taken from all. Ranges come from all."""
 
 TRIAL_IMAGES = 4
 """How many of them measure the noise of a single layer."""
+
+JUDGE_EVERY = 4
+"""One of so many of them judges, and nothing is fitted to it."""
+
+FEWEST = 22
+"""With fewer images, all are fitted to, and mirrored ones judge."""
+
+STRENGTHS = (1.0, 0.5, 0.0)
+"""How far channels are brought to the same range: wholly, by half, not at all."""
+
+MARGIN = 1.5
+"""dB by which less has to be closer."""
 
 SMALL_SHARE = 0.002
 """Layers with less of the noise than this stay int8, even if there are bytes left."""
@@ -62,13 +74,14 @@ class Step:
 class AutoResult:
     """The int8 net with its decisions; the rescaled float net, table and int8 weights it was made from; the layers
     kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; the SNR of all methods
-    on their mirror images; and what numbers of layers in fp16 lose for the task, where one is known."""
+    on what `judged` says; and what numbers of layers in fp16 lose for the task, where one is known."""
 
     quantized: Quantized
     rounded: Rounded
     steps: tuple[Step, ...]
     snr_db: float
     methods: Mapping[str, float]
+    judged: str
     tried: tuple[tuple[int, Loss], ...] = ()
 
     @property
@@ -107,15 +120,22 @@ def auto(
     """
     if not any(quantizable(layer) for layer in net.layers):
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
-    some = spread(images, IMAGES)
-    check_inputs(some)
+    held = Held(images, IMAGES)
     with one_blas_thread():
-        return _auto(net, some, mixed, budget, frozenset(keep), threads, task, progress)
+        extents = Extents.of(net, held, threads, progress)
+        some = held.some
+        check_inputs(some)
+        others = some[::JUDGE_EVERY] if len(some) >= FEWEST else []
+        if others:
+            some = [x for i, x in enumerate(some) if i % JUDGE_EVERY]
+        return _auto(net, some, others, extents, mixed, budget, frozenset(keep), threads, task, progress)
 
 
 def _auto(
     net: Network,
     some: Sequence[Floats],
+    others: Sequence[Floats],
+    extents: Extents,
     mixed: bool,
     budget: float,
     keep: frozenset[str],
@@ -123,33 +143,32 @@ def _auto(
     task: TaskLoss | None,
     progress: Progress,
 ) -> AutoResult:
-    extents = Extents.of(net, some, threads, progress)
-    rivals = Rivals.of(net, some, input_scales(net, extents.peaks), threads)
+    rivals = Rivals.of(net, some, others, input_scales(net, extents.peaks), threads)
     ranges, middles = chosen(net, some, extents, threads, progress)
     near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
     ranges |= {name: ranges[name] * np.float32(HEADROOM) for name in near & ranges.keys()}
-    even, factors = equalize(net, extents.channels, ranges, left=extents.rare)
-    ranges = {name: one / factors[name] for name, one in ranges.items()}
+    evens = _evens(net, extents, ranges, middles, rivals.judge)
     steps: tuple[Step, ...] = ()
     if mixed:
-        stored, halves, zeros = centre(even, ranges, middles)
+        stored, halves, zeros = centre(*evens[0], middles)
         free = {name: scale for name, scale in input_scales(stored, halves).items() if name not in keep}
         steps = choose_float_layers(stored, free, some, budget=budget, zeros=zeros, threads=threads, progress=progress)
-    judge = Evaluator(net, some, threads)
 
     by_count: dict[int, dict[str, float]] = {}
 
     def made(count: int) -> tuple[Quantized, Rounded]:
         kept = keep | {step.layer for step in steps[:count]}
-        stored, halves, _ = centre(even, ranges, needed(net, middles, kept))
-        scales = input_scales(stored, halves)
-        rounded = reconstruct(stored, scales, some, keep=kept, threads=threads, progress=progress)
-        quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
-        last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
-        better = quantize(last.net, last.table, keep=kept, weights=last.weights)
-        worse = judge.score(better.net) < judge.score(quantized.net) - CORRECTION_COST
-        best, scores = rivals.best((quantized, rounded) if worse else (better, last), kept)
-        by_count[count] = scores
+        found: list[tuple[Quantized, Rounded]] = []
+        for even in evens:
+            stored, halves, _ = centre(*even, needed(net, middles, kept))
+            scales = input_scales(stored, halves)
+            rounded = reconstruct(stored, scales, some, keep=kept, threads=threads, progress=progress)
+            quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
+            last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
+            better = quantize(last.net, last.table, keep=kept, weights=last.weights)
+            worse = rivals.judge.score(better.net) < rivals.judge.score(quantized.net) - CORRECTION_COST
+            found.append((quantized, rounded) if worse else (better, last))
+        best, by_count[count] = rivals.best(max(found, key=lambda one: rivals.judge.score(one[0].net)), kept)
         return best
 
     tried: list[tuple[int, Loss]] = []
@@ -164,7 +183,25 @@ def _auto(
 
         count, (quantized, rounded), tried = least_loss(len(steps), measured)
         steps = steps[:count]
-    return AutoResult(quantized, rounded, steps, judge.score(quantized.net), by_count[len(steps)], tuple(tried))
+    snr = Evaluator(net, some, threads).score(quantized.net)
+    return AutoResult(quantized, rounded, steps, snr, by_count[len(steps)], rivals.judged, tuple(tried))
+
+
+def _evens(
+    net: Network, extents: Extents, ranges: Ranges, middles: Middles, judge: Evaluator
+) -> list[tuple[Network, Ranges]]:
+    """The net with its channels equalized, and their ranges. Beside the one that wholly is, one that is less, where
+    the outputs are much closer with weights that are rounded to the nearest: which is better in the end, rounding shows."""
+    found: list[tuple[float, tuple[Network, Ranges]]] = []
+    for strength in STRENGTHS:
+        even, factors = equalize(net, extents.channels, ranges, left=extents.rare, strength=strength)
+        scaled = {name: one / factors[name] for name, one in ranges.items()}
+        stored, halves, _ = centre(even, scaled, middles)
+        score = judge.score(quantize(stored, nearest_table(stored, input_scales(stored, halves))).net)
+        found.append((score, (even, scaled)))
+    first, *others = found
+    most = max(others, key=lambda one: one[0])
+    return [first[1], most[1]] if most[0] > first[0] + MARGIN else [first[1]]
 
 
 def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:

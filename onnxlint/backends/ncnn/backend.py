@@ -264,9 +264,8 @@ def _make_int8(target: Target, source: str, files: tuple[str, ...], job: Job, pr
         notes += (f"{os.path.basename(files[2])} is of the rescaled net inside it: no table for ncnn2int8",)
     elif chosen:
         ratios = details["trials_db"]
-        notes += (
-            f"{chosen} was taken: {ratios[chosen]:.1f} dB on mirrored images, where auto has {ratios['auto']:.1f}",
-        )
+        figures = f"{ratios[chosen]:.1f} dB on {details['judged_on']}, where auto has {ratios['auto']:.1f}"
+        notes += (f"{chosen} was taken: {figures}",)
     return Artifact(target.name, files, _decisions(quantized, steps), (*notes, *inputs.notes()), details)
 
 
@@ -308,6 +307,7 @@ def int8(
         )
         quantized, steps, table = made.quantized, made.steps, made.table
         details["trials_db"] = {name: round(value, 2) for name, value in made.methods.items()}
+        details["judged_on"] = made.judged
         details["chosen"] = made.method
         details["centred"] = list(made.centred)
         if made.method == "auto":

@@ -66,13 +66,14 @@ def equalize(
     peaks: Mapping[str, Floats],
     alpha: float = 1.0,
     left: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    strength: float = 1.0,
 ) -> tuple[Network, dict[str, Floats]]:
     """The net with its channels rescaled, and the factor s of every channel of every blob (new = old / s).
 
     `peaks[blob]` holds the range of each channel for the blobs that quantizable layers read. `alpha` weighs the
     activations' ranges against the readers' weights: 1 equalizes the activations alone, 0 the weights alone
     (a depthwise reader has a weight scale for each channel, so it never matters there). `left` says of
-    each blob for which channels it asks for no other factor than 1: see `rare`.
+    each blob for which channels it asks for no other factor than 1: see `rare`. `strength` is the exponent of the factors.
     """
     classes = channel_classes(net, channels)
     wishes = []
@@ -85,7 +86,7 @@ def equalize(
         if alpha < 1 and layer.type != "ConvolutionDepthWise":
             reach = np.abs(_by_input(layer, len(peaks[blob]))).max(axis=(0, 2))
             wanted = alpha * wanted - (1 - alpha) * log_factor(reach)
-        wishes.append((blob, wanted))
+        wishes.append((blob, strength * wanted))
     scales = {name: one.astype(np.float32) for name, one in factors(classes, wishes).items()}
     new = {
         layer.name: _rescaled(layer, scales[layer.bottoms[0]], scales[layer.tops[0]])

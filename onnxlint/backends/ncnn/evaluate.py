@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +14,41 @@ from onnxlint.backends.task import Loss, TaskLoss, size_of
 Floats = npt.NDArray[np.float32]
 
 
+class Held:
+    """Of a stream of inputs that is gone through, some are held: at most `count`, evenly spaced; never more than twice as
+    many."""
+
+    def __init__(self, images: Iterable[Floats], count: int) -> None:
+        self._images = images
+        self._count = count
+        self._kept: list[Floats] = []
+
+    def __iter__(self) -> Iterator[Floats]:
+        """All inputs, in their order."""
+        stride = 1
+        for i, image in enumerate(self._images):
+            x = np.ascontiguousarray(image, np.float32)
+            if i % stride == 0:
+                self._kept.append(x)
+            if len(self._kept) == 2 * self._count:
+                self._kept, stride = self._kept[::2], 2 * stride
+            yield x
+
+    @property
+    def some(self) -> list[Floats]:
+        """Those that are held, of all that came."""
+        kept, count = self._kept, self._count
+        if len(kept) <= count:
+            return kept
+        return [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int).tolist()]
+
+
 def spread(images: Iterable[Floats], count: int) -> list[Floats]:
     """At most `count` of a stream of inputs, evenly spaced; never more than twice as many are held."""
-    kept: list[Floats] = []
-    stride = 1
-    for i, x in enumerate(images):
-        if i % stride == 0:
-            kept.append(np.ascontiguousarray(x, np.float32))
-        if len(kept) == 2 * count:
-            kept, stride = kept[::2], 2 * stride
-    if len(kept) <= count:
-        return kept
-    return [kept[i] for i in np.linspace(0, len(kept) - 1, count).round().astype(int).tolist()]
+    held = Held(images, count)
+    for _ in held:
+        pass
+    return held.some
 
 
 def heads(net: Network) -> list[str]:

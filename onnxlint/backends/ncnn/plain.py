@@ -20,7 +20,7 @@ from onnxlint.backends.outputs import mirrored
 Floats = npt.NDArray[np.float32]
 
 JUDGED = 12
-"""Mirrored calibration images on which they are compared."""
+"""Mirrored calibration images, at most, on which they are compared where there are no others."""
 
 
 def nearest_table(net: Network, scales: Mapping[str, float]) -> Table:
@@ -39,30 +39,42 @@ class Rivals:
     Attributes:
         net: The float net.
         tables: Method → table.
-        judge: Of the outputs, and of what a Softmax makes them of.
+        judge: Of the outputs, and of what a Softmax makes them of, on inputs that nothing is fitted to.
+        judged: What these are.
     """
 
     net: Network
     tables: Mapping[str, Table]
     judge: Evaluator
+    judged: str
 
     @classmethod
-    def of(cls, net: Network, images: Sequence[Floats], scales: Mapping[str, float], threads: int) -> Rivals:
+    def of(
+        cls,
+        net: Network,
+        images: Sequence[Floats],
+        others: Sequence[Floats],
+        scales: Mapping[str, float],
+        threads: int,
+    ) -> Rivals:
         """By kl, aciq and min-max.
 
         Args:
             net: The float net.
             images: Calibration inputs (C, H, W).
+            others: Inputs that nothing is fitted to; empty: mirrored calibration inputs judge.
             scales: Layer → scale of its input by its largest value.
             threads: How many images are computed at a time.
         """
-        judge = Evaluator(net, [mirrored(x) for x in spread(images, JUDGED)], threads, outputs=True)
+        judged = "other calibration images" if others else "mirrored images"
+        judging = others or [mirrored(x) for x in spread(images, JUDGED)]
+        judge = Evaluator(net, judging, threads, outputs=True)
         tables = {
             "kl": make_table(net, images, "kl", threads=threads),
             "aciq": make_table(net, images, "aciq", threads=threads),
             "min-max": nearest_table(net, scales),
         }
-        return cls(net, tables, judge)
+        return cls(net, tables, judge, judged)
 
     def best(
         self, ours: tuple[Quantized, Rounded], keep: Collection[str]

@@ -13,14 +13,15 @@ of its own, it costs no byte, but time: it is done where it gains most for its e
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.channels import FIXED, Ids, rare
-from onnxlint.backends.ncnn.calibrate import Progress, silent
+from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
 from onnxlint.backends.ncnn.evaluate import heads, spread
@@ -40,6 +41,9 @@ Middles = dict[str, int]
 
 IMAGES = 2
 """How many images ranges are judged on: four bring no more on other photos (RetinaFace), and take twice the time."""
+
+APART = 64
+"""Images whose ranges are held apart; of more, each so many-th together."""
 
 PARTS = (0.7, 0.5, 0.35, 0.25)
 """Parts of a channel's range that are tried, one after the other as long as each is better."""
@@ -92,22 +96,25 @@ class Extents:
         return {name: np.maximum(low, self.highs[name]) for name, low in self.lows.items()}
 
     @classmethod
-    def of(cls, net: Network, images: Sequence[Floats], threads: int = 2, progress: Progress = silent) -> Extents:
-        """Measure them. Raises OnnxlintError if a blob holds NaN or infinity.
+    def of(cls, net: Network, images: Iterable[Floats], threads: int = 2, progress: Progress = silent) -> Extents:
+        """Measure them. Raises OnnxlintError if there are none, or a blob holds NaN or infinity.
 
         Args:
             net: A float net.
-            images: Inputs (C, H, W).
+            images: Inputs (C, H, W), iterated once.
             threads: How many images are computed at a time.
             progress: Called with the current action.
         """
         runner = Runner(net, threads=1)
         every = [top for layer in net.layers for top in layer.tops]
-        shapes = {name: y.shape for name, y in zip(every, runner.run(images[0], every), strict=True)}
+        stream = iter(images)
+        first = list(islice(stream, 1))
+        check_inputs(first, varied=False)
+        shapes = {name: y.shape for name, y in zip(every, runner.run(first[0], every), strict=True)}
         read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
         lows, highs = ({name: np.zeros(shapes[name][0], np.float32) for name in read} for _ in range(2))
         single: dict[str, list[Floats]] = {name: [] for name in read}
-        for done, ys in enumerate(runner.map(images, read, threads), 1):
+        for done, ys in enumerate(runner.map(chain(first, stream), read, threads), 1):
             for name, y in zip(read, ys, strict=True):
                 flat = y.reshape(y.shape[0], -1)
                 low, high = -flat.min(axis=1), flat.max(axis=1)
@@ -119,9 +126,13 @@ class Extents:
                     )
                 lows[name] = np.maximum(lows[name], low)
                 highs[name] = np.maximum(highs[name], high)
-                single[name].append(np.maximum(low, high))
-            progress("activation ranges", done, len(images))
-        rarely = {name: rare(np.max(peaks, axis=0), np.median(peaks, axis=0)) for name, peaks in single.items()}
+                peaks = np.maximum(low, high)
+                if done <= APART:
+                    single[name].append(peaks)
+                else:
+                    np.maximum(single[name][done % APART], peaks, out=single[name][done % APART])
+            progress("activation ranges", done, None)
+        rarely = {name: rare(np.max(each, axis=0), np.median(each, axis=0)) for name, each in single.items()}
         return cls(shapes, lows, highs, rarely)
 
 
