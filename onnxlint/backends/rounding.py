@@ -249,7 +249,7 @@ def _upper_inverse(upper: Doubles) -> Doubles:
     return out
 
 
-def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 3) -> Doubles:
+def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 2) -> Doubles:
     """Coordinate descent: each integer in turn moves to its best value, the others held."""
     g, m, k = q.shape
     found = np.ascontiguousarray(q.transpose(0, 2, 1))  # (g, k, m), as above

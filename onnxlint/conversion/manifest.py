@@ -330,7 +330,7 @@ def _job_entry(job: Job, images: Mapping[str, Any] | None, artifact: Artifact) -
         "weight_bits": job.weight_bits,
         "keep": list(job.keep),
     }
-    if job.task is not None and calibrates and job.mixed:
+    if job.task is not None and calibrates and (job.mixed or job.method == "auto"):
         entry["task"] = dict(job.task.record())
     if images is not None and (calibrates or artifact.target.endswith("fp16")):
         entry["images"] = images["sha256"]

@@ -13,8 +13,8 @@ from onnxlint.backends import Array, Job
 from onnxlint.backends.closeness import is_closer, ratios
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
-from onnxlint.backends.ort.auto import FEWEST, IMAGES
-from onnxlint.backends.ort.feeds import from_images, left_by, spread
+from onnxlint.backends.ort.calibration import parts_of
+from onnxlint.backends.ort.feeds import from_images, spread
 from onnxlint.backends.ort.judge import probabilities
 from onnxlint.backends.task import Loss, TaskLoss, size_of
 from onnxlint.text import counted
@@ -41,9 +41,9 @@ def judged_on(session: OrtSession, job: Job) -> tuple[list[Mapping[str, Array]],
         OnnxlintError: They cannot be fed to the model.
     """
     assert job.images is not None
-    left = left_by(job.images, IMAGES)
-    if len(left) >= FEWEST:
-        inputs: list[Mapping[str, Array]] = list(from_images(session.path, session.inputs, job, spread(left, JUDGED)))
+    others = parts_of(session, job).unfitted
+    if len(others):
+        inputs: list[Mapping[str, Array]] = list(from_images(session.path, session.inputs, job, others))
         return inputs, f"{counted(len(inputs), 'calibration image')} that weights were not fitted to"
     inputs = list(from_images(session.path, session.inputs, job, spread(job.images, JUDGED)))
     return inputs, counted(len(inputs), "calibration image")

@@ -20,6 +20,9 @@ Ranges = dict[str, Range]
 Ends = dict[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]
 """Name of a tensor → smallest and largest value of each of its channels."""
 
+APART = 64
+"""Sets of inputs whose ranges are held apart."""
+
 BINS = 4096
 """Of a tensor's histogram, between the smallest and the largest value that it had."""
 
@@ -87,31 +90,29 @@ def extremes(
     return {name: (float(a), float(b)) if a <= b else (0.0, 0.0) for name, a, b in zip(names, low, high, strict=True)}
 
 
-def channel_extremes(inputs: Iterable[Feeds], compute: Compute, names: Sequence[str]) -> list[Ends]:
+def channel_extremes(
+    inputs: Iterable[Feeds],
+    compute: Compute,
+    names: Sequence[str],
+    progress: Progress = silent,
+    cluster: Spread | None = None,
+) -> list[Ends]:
     """For each set of inputs, smallest and largest value of each channel (of the second axis) of each tensor; of the whole,
-    (1,), where it has fewer axes. Empty arrays: it holds no value.
+    (1,), where it has fewer axes. Empty arrays: it holds no value. Of more than `APART` sets, each `APART`-th together.
 
-    Args:
-        inputs: Sets of inputs, gone through once.
-        compute: Gives the tensors of one set.
-        names: Their names.
-
-    Raises:
-        OnnxlintError: A tensor holds NaN or infinity.
+    Args and errors as for `extremes`.
     """
-    nothing = np.zeros(0, np.float32)
     every: list[Ends] = []
-    for done, feeds in enumerate(inputs, 1):
-        found: Ends = {}
-        for name, value in zip(names, compute(feeds), strict=True):
-            if not value.size:
-                found[name] = nothing, nothing
-                continue
-            axes = tuple(axis for axis in range(value.ndim) if axis != 1) if value.ndim >= 2 else None
-            low, high = (np.atleast_1d(end) for end in (value.min(axis=axes), value.max(axis=axes)))
+    for done, ends in enumerate(each(_channel_ends, inputs, compute, cluster=cluster), 1):
+        found = dict(zip(names, ends, strict=True))
+        for name, (low, high) in found.items():
             _require_finite(name, done, low, high)
-            found[name] = low, high
-        every.append(found)
+        if len(every) < APART:
+            every.append(found)
+        else:
+            at = (done - 1) % APART
+            every[at] = widest([every[at], found])
+        progress("ranges of activations", done, None)
     return every
 
 
@@ -150,6 +151,19 @@ def histograms(
                 count += more  # whole numbers: the order does not matter
         progress("histograms of activations", done, None)
     return {name: Histogram(*ranges[name], count) for name, count in zip(names, counts, strict=True)}
+
+
+def _channel_ends(compute: Compute, feeds: Feeds) -> list[tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]:
+    nothing = np.zeros(0, np.float32)
+    found = []
+    for value in compute(feeds):
+        axes = tuple(axis for axis in range(value.ndim) if axis != 1) if value.ndim >= 2 else None
+        found.append(
+            (np.atleast_1d(value.min(axis=axes)), np.atleast_1d(value.max(axis=axes)))
+            if value.size
+            else (nothing, nothing)
+        )
+    return found
 
 
 def _ends(compute: Compute, feeds: Feeds) -> list[Range | None]:

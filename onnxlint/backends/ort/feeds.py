@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SEED = 20260
 SETS = 4
 """Sets of made-up inputs."""
+
+FEWEST = 22
+"""Images, of which a third can judge what is fitted to the others: with fewer, each is worth more for the ranges."""
 
 Feeds = dict[str, Array]
 
@@ -112,15 +115,32 @@ def from_images(
 
 def spread(images: ImageSet, count: int) -> ImageSet:
     """At most so many of the images, evenly from all."""
-    if len(images) <= count:
-        return images
-    return _some(images, [i * len(images) // count for i in range(count)])
+    return _some(images, _evenly(range(len(images)), count))
 
 
-def left_by(images: ImageSet, count: int) -> ImageSet:
-    """The images that `spread` leaves, in their order."""
-    taken = {i * len(images) // count for i in range(count)} if len(images) > count else set(range(len(images)))
-    return _some(images, [i for i in range(len(images)) if i not in taken])
+@dataclass(frozen=True)
+class Parts:
+    """Images by what they are for: to be held in memory, to judge what is fitted to others, and the rest."""
+
+    held: ImageSet
+    unfitted: ImageSet
+    rest: ImageSet
+
+
+def parted(images: ImageSet, held: int, judges: int) -> Parts:
+    """Images in parts, each evenly from all: at most `judges` (a third of all, at most), of the others at most `held`, and
+    the rest. Of fewer than `FEWEST` all are held, and none judge."""
+    if judges and len(images) < FEWEST:
+        held, judges = len(images), 0
+    judging = _evenly(range(len(images)), min(judges, len(images) // 3))
+    others = [i for i in range(len(images)) if i not in set(judging)]
+    holding = _evenly(others, held)
+    rest = [i for i in others if i not in set(holding)]
+    return Parts(_some(images, holding), _some(images, judging), _some(images, rest))
+
+
+def _evenly(some: Sequence[int], count: int) -> list[int]:
+    return [some[i * len(some) // count] for i in range(count)] if len(some) > count else list(some)
 
 
 def _some(images: ImageSet, at: Sequence[int]) -> ImageSet:

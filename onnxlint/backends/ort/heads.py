@@ -66,7 +66,8 @@ def corrected(
         return made
     names = [node.output[0] for node in ends]
     exact = computer(model, names, name, threads)
-    inexact = computer(quantize(made.model, made.ranges, keep, made.weights, levels), names, name, threads)
+    rounded = quantize(made.model, made.ranges, keep, made.weights, levels)
+    inexact = computer(rounded, names, name, threads, integers=False)
     truth = [[_by_channel(value) for value in exact(feeds)] for feeds in inputs]
     found = [[_by_channel(value) for value in inexact(feeds)] for feeds in inputs]
     new = onnx.ModelProto()

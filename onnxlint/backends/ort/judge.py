@@ -1,11 +1,15 @@
 """How close quantized models come to the float model: SNR of the outputs, computed by onnxruntime.
 
+Int8 is computed exactly, as on processors whose sums do not overflow (see saturation.py), so that the same model is made
+everywhere: with rounded values in float, which is the same but for the last digits.
+
 Probabilities are judged by what they are made of: behind a Softmax that is sure of nearly all inputs, the few others would
 decide alone.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +25,10 @@ from onnxlint.text import printable
 
 SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 """Operators at outputs whose input is judged."""
+
+ENOUGH = 60.0
+"""dB beyond which a part of the outputs is as good as exact on an image: probabilities that are 0 or 1 would decide alone
+otherwise."""
 
 REMEMBERED = 3
 """Models whose powers are kept: one is tried on few inputs first, and others beside it, before it is tried on all."""
@@ -43,9 +51,9 @@ class Judge:
     threads: int
     names: Sequence[str]
     exact: Callable[[Mapping[str, Array]], list[Array]]
-    truth: list[list[Array]] = field(default_factory=list)
     parts: list[tuple[int, int, int, int]] = field(default_factory=list)
-    _tried: list[tuple[onnx.ModelProto, bool, Doubles]] = field(default_factory=list)
+    truth: list[list[Array]] = field(default_factory=list)
+    _tried: list[tuple[onnx.ModelProto, Doubles]] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -70,29 +78,33 @@ class Judge:
         judge.parts = _parts(model, name, names, inputs[0], judge._truth(1)[0])
         return judge
 
+    def on(self, inputs: Sequence[Mapping[str, Array]]) -> Judge:
+        """The same on other inputs."""
+        return Judge(self.name, inputs, self.threads, self.names, self.exact, parts=self.parts)
+
     def _truth(self, count: int) -> list[list[Array]]:
         self.truth += [self.exact(feeds) for feeds in self.inputs[len(self.truth) : count]]
         return self.truth[:count]
 
-    def snr(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> Doubles:
-        """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite. `integers` as in
-        `start`."""
-        return _decibels(*self._powers(model, count, integers).sum(axis=1))
+    def snr(self, model: onnx.ModelProto, count: int | None = None) -> Doubles:
+        """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite."""
+        return _decibels(*self._powers(model, count).sum(axis=1))
 
-    def each(self, model: onnx.ModelProto, integers: bool = True) -> list[float]:
-        """Mean SNR of the parts for each input, dB; `integers` as in `start`."""
-        return [float(one) for one in _decibels(*self._powers(model, None, integers)).mean(axis=1)]
+    def each(self, model: onnx.ModelProto, count: int | None = None) -> list[float]:
+        """For each of the first `count` inputs, the mean SNR of the parts, dB; a part that has more than `ENOUGH` counts so
+        much."""
+        return [float(one) for one in np.minimum(_decibels(*self._powers(model, count)), ENOUGH).mean(axis=1)]
 
-    def _powers(self, model: onnx.ModelProto, count: int | None, integers: bool) -> Doubles:
+    def _powers(self, model: onnx.ModelProto, count: int | None) -> Doubles:
         """Of the signal and of the noise: (2, inputs, parts). What the last models gave is not computed again."""
         count = len(self.inputs[:count])
-        known = next((one for one in self._tried if one[0] is model and one[1] == integers), None)
-        powers = known[2] if known is not None else np.zeros((2, 0, len(self.parts)))
+        known = next((one for one in self._tried if one[0] is model), None)
+        powers = known[1] if known is not None else np.zeros((2, 0, len(self.parts)))
         if (first := powers.shape[1]) < count:
-            compute = computer(model, self.names, self.name, self.threads, integers=integers)
+            compute = computer(model, self.names, self.name, self.threads, integers=False)
             new = [self._of_one(self._truth(i + 1)[i], compute(self.inputs[i])) for i in range(first, count)]
             powers = np.concatenate([powers, np.stack(new, axis=1)], axis=1)
-        self._tried = [(model, integers, powers), *(one for one in self._tried if one is not known)][:REMEMBERED]
+        self._tried = [(model, powers), *(one for one in self._tried if one is not known)][:REMEMBERED]
         return powers[:, :count]
 
     def _of_one(self, truth: Sequence[Array], found: Sequence[Array]) -> Doubles:
@@ -106,9 +118,9 @@ class Judge:
             powers[:, i] = float(np.sum(a * a)), float(np.sum((a - b) ** 2)) if a.shape == b.shape else np.inf
         return powers
 
-    def score(self, model: onnx.ModelProto, count: int | None = None, integers: bool = True) -> float:
-        """Mean SNR of the parts, dB."""
-        return float(self.snr(model, count, integers).mean())
+    def score(self, model: onnx.ModelProto, count: int | None = None) -> float:
+        """The mean of `each`, dB."""
+        return statistics.mean(self.each(model, count))
 
 
 def probabilities(model: onnx.ModelProto) -> set[str]:
@@ -137,7 +149,7 @@ class Answers:
         return answers
 
     def _outputs(self, model: onnx.ModelProto) -> list[dict[str, Array]]:
-        session = start(model, name=self._name, threads=self._threads)
+        session = start(model, name=self._name, threads=self._threads, integers=False)
         names = [value.name for value in model.graph.output]
         return [dict(zip(names, run(session, self._name, feeds), strict=True)) for feeds in self._inputs]
 

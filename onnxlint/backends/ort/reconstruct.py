@@ -42,7 +42,7 @@ from onnxlint.backends.rounding import (
 DAMPING = 0.01
 """For rounding, in units of the mean variance of the inputs."""
 
-POSITIONS = (4_000, 8_000)
+POSITIONS = (4_000, 6_000)
 """Fewest and most output positions, over all inputs, from which a layer's moments are taken."""
 
 POSITIONS_EACH = 10
@@ -57,7 +57,7 @@ Floats = npt.NDArray[np.float32]
 CHOICE_POSITIONS = 3_000
 """Output positions on which the ranges of a value are compared."""
 
-POSITIONS_AT_ONCE = 2_000
+POSITIONS_AT_ONCE = 3_000
 """Output positions whose sums are computed in float32."""
 
 AT_ONCE = 1 << 20

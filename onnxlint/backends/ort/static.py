@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxlint.backends import Array, Artifact, Job, Progress
+from onnxlint.backends import Artifact, Job, Progress
 from onnxlint.backends.ort import auto, calibrate
 from onnxlint.backends.ort.artifact import check_kept, finish, states
-from onnxlint.backends.ort.elsewhere import make_computer
-from onnxlint.backends.ort.feeds import from_images, image_port, left_by, spread
+from onnxlint.backends.ort.calibration import Calibration
+from onnxlint.backends.ort.feeds import image_port
 from onnxlint.backends.ort.judge import Judge
+from onnxlint.backends.ort.plan import Int8, Plan
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
 from onnxlint.backends.ort.targets import STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Unreadable
-from onnxlint.lint.engines import make_cluster
 from onnxlint.text import printable
 
 if TYPE_CHECKING:
@@ -52,46 +51,21 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {STATIC.name} is calibrated on images; give some with --images")
     require_weight_bits(job)
-    cluster = make_cluster(job.engine)
     unreadable: list[Unreadable] = []
-    some = list(from_images(name, session.inputs, job, spread(job.images, auto.IMAGES), unreadable))
+    calibration = Calibration.of(session, job, unreadable, judges=method == "auto")
     progress("pre-processing", 0, None)
     model = prepare(name)
     check_kept(model, job.keep, name)
     if not activations(model, job.keep):
         raise OnnxlintError(NOTHING.format(printable(name)))
 
-    whole = len(job.images) <= auto.IMAGES
-
-    def stream() -> Iterator[Mapping[str, Array]]:
-        assert job.images is not None
-        return iter(some) if whole else from_images(name, session.inputs, job)
-
-    def seen(one: onnx.ModelProto, names: Sequence[str], told: Progress) -> dict[str, calibrate.Histogram]:
-        compute = make_computer(one, names, name, job.threads, cluster)
-        ranges = calibrate.extremes(stream(), compute, names, told, cluster)
-        return calibrate.histograms(stream(), compute, names, ranges, told, cluster)
-
-    left = left_by(job.images, auto.IMAGES)
-    is_enough = method == "auto" and len(left) >= auto.FEWEST
-    unfitted = from_images(name, session.inputs, job, spread(left, auto.JUDGED_IMAGES), []) if is_enough else ()
-    plan = auto.Plan(
-        name,
-        frozenset(job.keep),
-        job.mixed,
-        job.budget,
-        LEVELS[job.weight_bits],
-        job.threads,
-        job.task,
-        whole=whole,
-        unfitted=tuple(unfitted),
-    )
+    plan = Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[job.weight_bits], job.threads, job.task)
     made = (
-        auto.auto(model, some, seen, plan, progress)
+        auto.auto(model, calibration, plan, progress)
         if method == "auto"
-        else _by_method(model, some, seen, plan, method, progress)
+        else _by_method(model, calibration, plan, method, progress)
     )
-    details = finish(session, made.model, path, some, job)
+    details = finish(session, made.model, path, calibration.held, job)
     images = len(job.images) - len(unreadable)
     lost = tuple(f"{printable(one.path)} cannot be read: {printable(one.why)}" for one in unreadable)
     how = {"method": method, "images": images, "weight_bits": job.weight_bits, "weight_bits_why": WHY[job.weight_bits]}
@@ -106,21 +80,20 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
 
 def _by_method(
     model: onnx.ModelProto,
-    some: Sequence[Mapping[str, Array]],
-    seen: auto.Histograms,
-    plan: auto.Plan,
+    calibration: Calibration,
+    plan: Plan,
     method: str,
     progress: Progress,
-) -> auto.Int8:
+) -> Int8:
     """By one calibrator, weights rounded to the nearest."""
-    found = seen(model, activations(model, plan.keep), progress)
+    found = calibration.histograms(model, activations(model, plan.keep), progress=progress)
     ranges, widest = (
         {key: calibrate.clipped(one, histogram) for key, histogram in found.items()} for one in (method, "minmax")
     )
     progress("quantizing", 0, None)
     plain = quantize(model, ranges, plan.keep, levels=plan.levels)
-    judge = Judge.of(plan.name, model, some, plan.threads)
-    made = auto.Int8(plain)
+    judge = Judge.of(plan.name, model, calibration.held, plan.threads)
+    made = Int8(plain)
     if method != "minmax":
         score, other = judge.score(plain), judge.score(quantize(model, widest, plan.keep, levels=plan.levels))
         if other > score + WORSE:

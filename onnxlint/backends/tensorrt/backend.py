@@ -6,21 +6,21 @@ are checked in onnxruntime; TensorRT itself is not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.backends import Array, Artifact, Job, Progress, Session, Target, not_installed, silent
+from onnxlint.backends import Artifact, Job, Progress, Session, Target, not_installed, silent
 from onnxlint.backends.ort.targets import require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
-from onnxlint.lint.engines import make_cluster
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnxlint.backends.ort.auto import Int8
+    from onnxlint.backends.ort.calibration import Calibration
+    from onnxlint.backends.ort.plan import Int8, Plan
     from onnxlint.backends.ort.session import OrtSession
 
 LINT_TARGET = "tensorrt-11"
@@ -125,8 +125,9 @@ def _refused(path: str) -> Iterator[str]:
 def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> Artifact:
     from onnxlint.backends.ort import auto, calibrate
     from onnxlint.backends.ort.artifact import check_kept, finish, states
-    from onnxlint.backends.ort.elsewhere import make_computer
-    from onnxlint.backends.ort.feeds import from_images, image_port, spread
+    from onnxlint.backends.ort.calibration import Calibration
+    from onnxlint.backends.ort.feeds import image_port
+    from onnxlint.backends.ort.plan import Plan
     from onnxlint.backends.ort.prepare import NOTHING, prepare
     from onnxlint.backends.ort.qdq import LEVELS, activations
     from onnxlint.backends.tensorrt import symmetric
@@ -137,61 +138,47 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
     image_port(name, session.inputs)
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {INT8.name} is calibrated on images; give some with --images")
-    cluster = make_cluster(job.engine)
-    some = list(from_images(name, session.inputs, job, spread(job.images, auto.IMAGES)))
+    calibration = Calibration.of(session, job, judges=(is_auto := method == "auto"))
     progress("pre-processing", 0, None)
     model = prepare(name)
     check_kept(model, job.keep, name)
     if not activations(model, job.keep):
         raise OnnxlintError(NOTHING.format(printable(name)))
 
-    def seen(one: onnx.ModelProto, names: Sequence[str], told: Progress) -> dict[str, calibrate.Histogram]:
-        compute = make_computer(one, names, name, job.threads, cluster)
-
-        def stream() -> Iterator[Mapping[str, Array]]:
-            whole = job.images is not None and len(job.images) <= auto.IMAGES
-            return iter(some) if whole else from_images(name, session.inputs, job)
-
-        ranges = calibrate.extremes(stream(), compute, names, told, cluster)
-        found = calibrate.histograms(stream(), compute, names, ranges, told, cluster)
-        return around_zero(one, found)
-
     def around_zero(one: onnx.ModelProto, found: Mapping[str, calibrate.Histogram]) -> dict[str, calibrate.Histogram]:
         return symmetric.mirrored(found, symmetric.groups(one, list(found)))
 
-    plan = auto.Plan(
-        name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads, job.task, adapted=around_zero
-    )
-    made = auto.auto(model, some, seen, plan, progress) if method == "auto" else _plain(model, some, seen, plan, method)
+    plan = Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[8], job.threads, job.task, adapted=around_zero)
+    made = auto.auto(model, calibration, plan, progress) if is_auto else _plain(model, calibration, plan, method)
     wanted = symmetric.shortcuts(made.model)
     read = {made.model.graph.node[i].input[operand] for i, operand in wanted.items()}
     already = {node.input[0] for node in made.model.graph.node if node.op_type == "QuantizeLinear"}
     missing = sorted(read - already)
-    peaks = (
-        {key: calibrate.clipped("percentile", one)[1] for key, one in seen(made.model, missing, progress).items()}
-        if missing
-        else {}
-    )
+    more = around_zero(made.model, calibration.histograms(made.model, missing, progress=progress)) if missing else {}
+    peaks = {key: calibrate.clipped("percentile", one)[1] for key, one in more.items()}
     first = symmetric.groups(model, activations(model, job.keep))
     quantized = symmetric.symmetric(made.model, first, peaks)
-    typed, spared = strongly_typed(quantized, some, job, progress)
+    typed, spared = strongly_typed(quantized, calibration.held, job, progress)
     facts: dict[str, Any] = {"method": method, "images": len(job.images), "weight_bits": 8, "float32": spared}
-    details = finish(session, typed, path, some, job)
+    details = finish(session, typed, path, calibration.held, job)
     return Artifact(
         INT8.name, (path,), states(model, typed, made.keep), made.notes, {**details, **made.details, **facts}
     )
 
 
-def _plain(model: onnx.ModelProto, some: Sequence[Mapping[str, Array]], seen: Any, plan: Any, method: str) -> Int8:
+def _plain(model: onnx.ModelProto, calibration: Calibration, plan: Plan, method: str) -> Int8:
     """By one calibrator, weights rounded to the nearest."""
     from onnxlint.backends.ort import auto, calibrate
     from onnxlint.backends.ort.judge import Judge
+    from onnxlint.backends.ort.plan import Int8
     from onnxlint.backends.ort.qdq import activations, quantize
 
-    found = seen(model, activations(model, plan.keep), silent)
+    names = activations(model, plan.keep)
+    found = calibration.histograms(model, names)
+    found = plan.adapted(model, found) if plan.adapted is not None else found
     ranges = {key: calibrate.clipped(method, one) for key, one in found.items()}
     steps: tuple[Any, ...] = ()
     if plan.mixed:
-        steps = auto.choose_float(model, ranges, Judge.of(plan.name, model, some, plan.threads), plan)
+        steps = auto.choose_float(model, ranges, Judge.of(plan.name, model, calibration.held, plan.threads), plan)
     keep = plan.keep | {step.layer for step in steps}
-    return auto.Int8(quantize(model, ranges, keep, levels=plan.levels), steps)
+    return Int8(quantize(model, ranges, keep, levels=plan.levels), steps)

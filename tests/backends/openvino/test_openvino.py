@@ -20,6 +20,7 @@ import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
 from onnxlint.backends.openvino.better import Judged, is_second_better, judged_on
 from onnxlint.backends.openvino.runtime import default_precision
+from onnxlint.backends.ort.feeds import FEWEST, parted
 from onnxlint.backends.ort.session import OrtSession
 from onnxlint.backends.task import Loss
 from onnxlint.conversion.session import repeat
@@ -167,11 +168,23 @@ def test_candidates_are_judged_on_images_that_weights_were_not_fitted_to(tmp_pat
 
     inputs, words = judged(24)
     assert words == "8 calibration images that weights were not fitted to"
-    fitted = {i * 24 // 16 for i in range(16)}
-    assert {int(x[..., -1].max()) for x in inputs} == set(range(24)) - fitted
+    parts = parted(ImageSet("pixels", arrays=np.zeros((24, 1, 1, 3), np.uint8)), 32, 32)
+    assert len(parts.held) == 16
+    assert {int(x[..., -1].max()) for x in inputs} == {i * 24 // 8 for i in range(8)}
     inputs, words = judged(20)
     assert words == "16 calibration images"
     assert {int(x[..., -1].max()) for x in inputs} == {i * 20 // 16 for i in range(16)}
+
+
+@pytest.mark.parametrize("count", [1, 9, 21, 22, 40, 200])
+@pytest.mark.parametrize(("held", "judges"), [(12, 8), (32, 32), (12, 0)])
+def test_each_image_has_one_part(count: int, held: int, judges: int) -> None:
+    images = ImageSet("pixels", arrays=np.arange(count).reshape(-1, 1, 1, 1).astype(np.uint8))
+    parts = parted(images, held, judges)
+    found = [x for one in (parts.held, parts.unfitted, parts.rest) if one.arrays is not None for x in one.arrays.flat]
+    assert sorted(map(int, found)) == list(range(count))
+    assert len(parts.unfitted) == (min(judges, count // 3) if count >= FEWEST else 0)
+    assert len(parts.held) == (min(held, count - len(parts.unfitted)) if count >= FEWEST or not judges else count)
 
 
 @pytest.mark.parametrize("method", ["minmax", pytest.param("nncf", marks=pytest.mark.slow)])

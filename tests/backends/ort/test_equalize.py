@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from onnxlint.backends.ort.auto import Plan, even_models
-from onnxlint.backends.ort.calibrate import channel_extremes
+from onnxlint.backends.ort.calibrate import Ends, Ranges, channel_extremes
 from onnxlint.backends.ort.judge import computer
+from onnxlint.backends.ort.plan import Plan
 from onnxlint.backends.ort.qdq import activations, nearest, nearly_rounded, quantize
 from onnxlint.backends.ort.session import part, run, start
+from onnxlint.backends.ort.strength import STRENGTHS, Evener
 
 X = {"x": np.random.default_rng(5).standard_normal((2, 3, 16, 16)).astype(np.float32)}
 SPREAD = np.logspace(-1.5, 1.5, 8).reshape(8, 1, 1, 1)
@@ -65,10 +68,15 @@ def values(model: onnx.ModelProto, name: str) -> np.ndarray:
     return np.asarray(run(start(part(model, [name]), name="m"), "m", X)[0])
 
 
+def even_models(model: onnx.ModelProto, every: Sequence[Ends]) -> dict[str, tuple[onnx.ModelProto, Ranges]]:
+    evener = Evener.of(model, X, Plan("m"), activations(model))
+    return {label: evener.made(strength, every) for label, strength in STRENGTHS.items()}
+
+
 def evened(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
     names = activations(model)
     every = channel_extremes([X], computer(model, names, "m", 1), names)
-    found = even_models(model, X, every, Plan("m"))
+    found = even_models(model, every)
     for one, ranges in found.values():
         for name, (low, high) in ranges.items():
             inside = values(one, name)
@@ -132,8 +140,8 @@ def test_channels_that_are_rarely_large_keep_their_range() -> None:
     compute = computer(model, names, "m", 1)
     quiet = {"x": X["x"] * np.float32(0.01)}
     every = channel_extremes([quiet, quiet, X], compute, names)  # all channels are large on one image of three
-    for one, _ in even_models(model, X, every, Plan("m")).values():
+    for one, _ in even_models(model, every).values():
         assert np.array_equal(values(one, "e"), values(model, "e"))
     every = channel_extremes([X, X, quiet], compute, names)
-    one, _ = even_models(model, X, every, Plan("m"))["equalized"]
+    one, _ = even_models(model, every)["equalized"]
     assert spread(one) < spread(model) / 10

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxlint.backends import Artifact, Job, backend_for, find_target
+from onnxlint.backends import Artifact, Job, Port, backend_for, find_target
 from onnxlint.backends.ort import auto, qdq
 from onnxlint.backends.ort.calibrate import CANDIDATES, Histogram, clipped, divergence
+from onnxlint.backends.ort.calibration import parts_of
+from onnxlint.backends.ort.plan import METHODS
+from onnxlint.backends.ort.session import OrtSession
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import ImageSet, Recipe
 
 PIXELS = np.random.default_rng(7).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
+
+
+class FakeSession:
+    """What `parts_of` reads of a session."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.inputs = (Port("x", shape, "float32"),)
+
+
 RECIPE = Recipe(None, (127.5,) * 3, (1 / 64,) * 3, "RGB")
 
 
@@ -336,12 +348,32 @@ def test_a_plain_method_is_taken_where_it_is_closer(tmp_path: Path, monkeypatch:
         return qdq.quantize(base, {key: one[0] for key, one in candidates.items()}, frozenset(), levels=1), ()
 
     pixels = ImageSet("pixels", arrays=PIXELS)
-    plain = [make(tmp_path, network(), images=pixels, method=one)[0].details["snr_db"] for one in auto.METHODS]
+    plain = [make(tmp_path, network(), images=pixels, method=one)[0].details["snr_db"] for one in METHODS]
     monkeypatch.setattr(auto, "_rounded", broken)
     artifact, _, _ = make(tmp_path, network(), images=pixels, method="auto")
     (note,) = [one for one in artifact.notes if "was taken" in one]
-    assert note.split()[0] in auto.METHODS
+    assert note.split()[0] in METHODS
     assert artifact.details["snr_db"] in plain
+
+
+@pytest.mark.parametrize("method", ["minmax", "auto"])
+def test_ranges_come_from_all_images(tmp_path: Path, method: str) -> None:
+    """One of 60 images is bright; wherever it is, its values are not cut off."""
+    dark = np.random.default_rng(0).integers(100, 140, (60, 24, 24, 3), dtype=np.uint8)
+    for at in (0, 1, 2, 3, 31):
+        pixels = dark.copy()
+        pixels[at, 4:9] = 255
+        _, _, out = make(tmp_path, network(), images=ImageSet("pixels", arrays=pixels), method=method)
+        held = {one.name: numpy_helper.to_array(one) for one in onnx.load(out).graph.initializer}
+        highest = (255 - int(held["x_zero_point"])) * float(held["x_scale"])
+        assert highest == pytest.approx((255 - 127.5) / 64, rel=0.01), at
+
+
+def test_small_images_judge_in_greater_number() -> None:
+    job = Job(RECIPE, ImageSet("inputs", arrays=np.zeros((100, 1))))
+    small, large = (parts_of(cast(OrtSession, FakeSession((1, 3, size, size))), job) for size in (32, 640))
+    assert (len(small.held), len(small.unfitted), len(small.rest)) == (32, 32, 36)
+    assert (len(large.held), len(large.unfitted), len(large.rest)) == (12, 8, 80)
 
 
 def test_a_product_without_a_bias_keeps_its_mean(tmp_path: Path) -> None:

@@ -51,15 +51,6 @@ def test_images_that_a_model_was_tried_on_are_not_run_again(ran: list[str]) -> N
     assert len(ran) == 2 * (len(INPUTS) - 2)
 
 
-def test_a_model_that_is_computed_in_another_way_is_run_again(ran: list[str]) -> None:
-    judge = Judge.of("net", network(13), INPUTS, 1)
-    one = rounded(127)
-    judge.each(one)
-    ran.clear()
-    judge.each(one, integers=False)
-    assert len(ran) == len(INPUTS)
-
-
 def test_few_models_are_remembered() -> None:
     judge = Judge.of("net", network(13), INPUTS[:1], 1)
     for levels in range(7, 7 + 2 * REMEMBERED):

@@ -1,0 +1,84 @@
+"""The plain methods of static int8, which what was fitted has to be better than."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import onnx
+
+from onnxlint.backends import Array
+from onnxlint.backends.closeness import is_closer
+from onnxlint.backends.ort.calibrate import Histogram, Ranges, clipped
+from onnxlint.backends.ort.judge import Judge
+from onnxlint.backends.ort.plan import FIRST_IMAGES, HOPELESS, METHODS, Plan, histograms_of, ranges_alone
+from onnxlint.backends.ort.qdq import quantize
+
+OUT_OF_REACH = 6.0
+"""Where plain min-max ranges are so many dB behind on the first images, the plain methods that narrow them are not tried:
+they differ from it by less, and the fitted model had their ranges to choose from."""
+
+
+class Rivals:
+    """The plain methods on the model as it is.
+
+    Attributes:
+        judge: Of the outputs, on inputs that nothing is fitted to.
+        judged: What these are.
+
+    Args:
+        model: The float model.
+        inputs: For histograms of its values.
+        limits: Ranges of its values.
+        judge, judged: As the attributes.
+        plan: How.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        inputs: Sequence[Mapping[str, Array]],
+        limits: Ranges,
+        judge: Judge,
+        judged: str,
+        plan: Plan,
+    ) -> None:
+        self._model = model
+        self._inputs = inputs
+        self._limits = limits
+        self.judge = judge
+        self.judged = judged
+        self._plan = plan
+
+    @cached_property
+    def _seen(self) -> Mapping[str, Histogram]:
+        return histograms_of(self._model, self._inputs, self._plan, self._limits)
+
+    def best(
+        self, fitted: tuple[onnx.ModelProto, tuple[str, ...]], keep: frozenset[str], trials: dict[str, float]
+    ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        """What was fitted, or what a plain method makes where that is closer by more than chance, with a note."""
+        best, notes = fitted
+        few, all_ = f"first {FIRST_IMAGES} {self.judged}", self.judged
+        trials[f"auto, {few}"] = first = self.judge.score(best, FIRST_IMAGES)
+        most: list[float] = []
+        for method in ("minmax", *(one for one in METHODS if one != "minmax")):
+            seen = ranges_alone(self._model, self._plan, self._limits) if method == "minmax" else self._seen
+            ranges = {key: clipped(method, one) for key, one in seen.items()}
+            made = quantize(self._model, ranges, keep, levels=self._plan.levels)
+            trials[f"{method}, {few}"] = score = self.judge.score(made, FIRST_IMAGES)
+            if method == "minmax" and score < first - OUT_OF_REACH:
+                break
+            if score < first - HOPELESS:
+                continue
+            if not most:
+                most = self.judge.each(best)
+                trials[f"auto, {all_}"] = statistics.mean(most)
+            found = self.judge.each(made)
+            trials[f"{method}, {all_}"] = score = statistics.mean(found)
+            if is_closer(found, most):
+                auto = trials[f"auto, {all_}"]
+                best, most = made, found
+                notes = (f"{method} was taken: {score:.1f} dB on {self.judged}, where auto has {auto:.1f}",)
+        return best, notes
