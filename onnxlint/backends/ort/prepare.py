@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxlint.backends.ort.equalize import attribute
 from onnxlint.backends.ort.session import first_line, read_by, runtime
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.limits import loading
@@ -102,7 +103,10 @@ def fold_norms(model: onnx.ModelProto) -> None:
     makers = {out: node for node in graph.node for out in node.output}
     folded = []
     for norm in graph.node:
-        conv = makers.get(norm.input[0]) if norm.op_type == "BatchNormalization" and len(norm.output) == 1 else None
+        is_norm = norm.op_type == "BatchNormalization" and len(norm.output) == 1
+        if not is_norm or attribute(norm, "training_mode", 0):  # in training, statistics come from the input
+            continue
+        conv = makers.get(norm.input[0])
         if conv is None or conv.op_type != "ConvTranspose" or uses[conv.output[0]] > 1:
             continue
         own = [name for name in conv.input[1:] if name]

@@ -64,6 +64,15 @@ def test_batch_normalization_becomes_part_of_its_layer(kind: str, bias: bool, li
     assert len(made.graph.initializer) == 2
 
 
+def test_batch_normalization_in_training_stays(tmp_path: Path) -> None:
+    model = network("ConvTranspose")
+    model.opset_import[0].version = 15
+    model.graph.node[1].attribute.append(onnx.helper.make_attribute("training_mode", 1))
+    onnx.save(model, tmp_path / "model.onnx")
+    made = prepare(str(tmp_path / "model.onnx"))
+    assert "BatchNormalization" in [node.op_type for node in made.graph.node]
+
+
 def test_what_others_read_keeps_its_batch_normalization(tmp_path: Path) -> None:
     made = prepared(network("ConvTranspose", twice=True), tmp_path)
     assert "BatchNormalization" in [node.op_type for node in made.graph.node]
