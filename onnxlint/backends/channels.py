@@ -27,6 +27,9 @@ SMALLEST = 1e-3
 RARE = 0.1
 """Part of a channel's largest value that it reaches on every other image: with less, the largest value is a rare one."""
 
+APART = 64
+"""Inputs whose ranges are held apart, to tell which channels are rarely large; of more, each so many-th together."""
+
 FIXED = -1
 """The class of channels whose factor stays 1."""
 

@@ -34,6 +34,9 @@ HEADROOM = 1.3
 are made of rare large values; other photos have larger ones, and clipping shrinks the answer. Steps that are as much larger
 cost next to nothing there (RetinaFace on other photos: the same SNR, and 1.5 % of the faces less were lost)."""
 
+FEWEST = 22
+"""Calibration images, of which some can judge what is fitted to the others: with fewer, each is worth more for the fit."""
+
 LAST = 2
 """Layers with weights from a value to an output, at most, for `HEADROOM`."""
 

@@ -28,7 +28,7 @@ from onnxlint.backends.ncnn.quantize import Quantized, quantize, quantize_weight
 from onnxlint.backends.ncnn.ranges import Extents, Middles, Ranges, chosen
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
-from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, mirrored, near_outputs
+from onnxlint.backends.outputs import CORRECTION_COST, FEWEST, HEADROOM, mirrored, near_outputs
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.backends.task import Loss, TaskLoss, least_loss
 from onnxlint.errors import OnnxlintError
@@ -44,9 +44,6 @@ TRIAL_IMAGES = 4
 
 JUDGE_EVERY = 4
 """One of so many of them judges, and nothing is fitted to it."""
-
-FEWEST = 22
-"""With fewer images, all are fitted to, and mirrored ones judge."""
 
 STRENGTHS = (1.0, 0.5, 0.0)
 """How far channels are brought to the same range: wholly, by half, not at all."""
@@ -158,7 +155,7 @@ def _auto(
 
     def made(count: int) -> tuple[Quantized, Rounded]:
         kept = keep | {step.layer for step in steps[:count]}
-        found: list[tuple[Quantized, Rounded]] = []
+        found: list[tuple[float, tuple[Quantized, Rounded]]] = []
         for even in evens:
             stored, halves, _ = centre(*even, needed(net, middles, kept))
             scales = input_scales(stored, halves)
@@ -166,9 +163,10 @@ def _auto(
             quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
             last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
             better = quantize(last.net, last.table, keep=kept, weights=last.weights)
-            worse = rivals.judge.score(better.net) < rivals.judge.score(quantized.net) - CORRECTION_COST
-            found.append((quantized, rounded) if worse else (better, last))
-        best, by_count[count] = rivals.best(max(found, key=lambda one: rivals.judge.score(one[0].net)), kept)
+            before, after = (rivals.judge.score(one.net) for one in (quantized, better))
+            is_worse = after < before - CORRECTION_COST
+            found.append((before, (quantized, rounded)) if is_worse else (after, (better, last)))
+        best, by_count[count] = rivals.best(*max(found, key=lambda one: one[0]), kept)
         return best
 
     tried: list[tuple[int, Loss]] = []

@@ -77,11 +77,11 @@ class Rivals:
         return cls(net, tables, judge, judged)
 
     def best(
-        self, ours: tuple[Quantized, Rounded], keep: Collection[str]
+        self, score: float, ours: tuple[Quantized, Rounded], keep: Collection[str]
     ) -> tuple[tuple[Quantized, Rounded], dict[str, float]]:
-        """`ours` or what a plain method makes, and all their scores in dB, `auto` and by method."""
+        """`ours`, which has a score, or what a plain method makes, and all their scores in dB, `auto` and by method."""
         best = ours
-        scores = {"auto": self.judge.score(ours[0].net)}
+        scores = {"auto": score}
         for method, table in self.tables.items():
             made = quantize(self.net, table, keep=keep)
             scores[method] = self.judge.score(made.net)

@@ -20,7 +20,7 @@ from itertools import chain, islice
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import FIXED, Ids, rare
+from onnxlint.backends.channels import APART, FIXED, Ids, rare
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
@@ -41,9 +41,6 @@ Middles = dict[str, int]
 
 IMAGES = 2
 """How many images ranges are judged on: four bring no more on other photos (RetinaFace), and take twice the time."""
-
-APART = 64
-"""Images whose ranges are held apart; of more, each so many-th together."""
 
 PARTS = (0.7, 0.5, 0.35, 0.25)
 """Parts of a channel's range that are tried, one after the other as long as each is better."""

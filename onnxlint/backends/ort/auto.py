@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array, Decision, Progress, silent
-from onnxlint.backends.ort.calibrate import Ends, Histogram, Range, Ranges, channel_extremes, clipped, widest
+from onnxlint.backends.ort.calibrate import Ends, Histogram, Range, Ranges, channel_extremes, clipped, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
+from onnxlint.backends.ort.feeds import evenly
 from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Answers, Judge, computer
 from onnxlint.backends.ort.plan import (
@@ -28,10 +29,8 @@ from onnxlint.backends.ort.plan import (
     METHODS,
     Int8,
     Plan,
-    evenly,
     mirrors,
     ranges_alone,
-    whole,
 )
 from onnxlint.backends.ort.qdq import activations, layers, quantize
 from onnxlint.backends.ort.reconstruct import reconstruct
@@ -184,8 +183,7 @@ def _candidates(
     methods: Sequence[str] = METHODS if calibration.unfitted else ["minmax"]
     seen = ranges_alone(model, plan, limits)
     if len(methods) > 1:
-        seen = calibration.histograms(model, list(limits), limits, progress)
-        seen = plan.adapted(model, seen) if plan.adapted is not None else seen
+        seen = plan.on_target(model, calibration.histograms(model, list(limits), limits, progress))
     known = layers(model)
     near = near_outputs(
         [(list(read_by(node)), node.output, node.name in known) for node in model.graph.node],

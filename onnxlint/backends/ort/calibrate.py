@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends import Progress, silent
+from onnxlint.backends.channels import APART
 from onnxlint.backends.ort.elsewhere import Compute, Feeds, each
 from onnxlint.errors import OnnxlintError
 from onnxlint.lint.engines import Spread
@@ -19,9 +20,6 @@ Range = tuple[float, float]
 Ranges = dict[str, Range]
 Ends = dict[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]
 """Name of a tensor → smallest and largest value of each of its channels."""
-
-APART = 64
-"""Sets of inputs whose ranges are held apart."""
 
 BINS = 4096
 """Of a tensor's histogram, between the smallest and the largest value that it had."""
@@ -61,35 +59,6 @@ COUNTED = 1 << 18
 error of so many is as good. It takes as long as computing the tensor otherwise."""
 
 
-def extremes(
-    inputs: Iterable[Feeds],
-    compute: Compute,
-    names: Sequence[str],
-    progress: Progress = silent,
-    cluster: Spread | None = None,
-) -> Ranges:
-    """Smallest and largest value of each tensor.
-
-    Args:
-        inputs: Sets of inputs, gone through once.
-        compute: Gives the tensors of one set.
-        names: Their names.
-        progress: Called after each set.
-        cluster: Where they are computed; None: here. It does not change the result.
-
-    Raises:
-        OnnxlintError: A tensor holds NaN or infinity.
-    """
-    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    for done, ends in enumerate(each(_ends, inputs, compute, cluster=cluster), 1):
-        for i, end in enumerate(ends):
-            if end is not None:
-                low[i], high[i] = min(low[i], end[0]), max(high[i], end[1])
-                _require_finite(names[i], done, low[i], high[i])
-        progress("ranges of activations", done, None)
-    return {name: (float(a), float(b)) if a <= b else (0.0, 0.0) for name, a, b in zip(names, low, high, strict=True)}
-
-
 def channel_extremes(
     inputs: Iterable[Feeds],
     compute: Compute,
@@ -100,7 +69,15 @@ def channel_extremes(
     """For each set of inputs, smallest and largest value of each channel (of the second axis) of each tensor; of the whole,
     (1,), where it has fewer axes. Empty arrays: it holds no value. Of more than `APART` sets, each `APART`-th together.
 
-    Args and errors as for `extremes`.
+    Args:
+        inputs: Sets of inputs, gone through once.
+        compute: Gives the tensors of one set.
+        names: Their names.
+        progress: Called after each set.
+        cluster: Where they are computed; None: here. It does not change the result.
+
+    Raises:
+        OnnxlintError: A tensor holds NaN or infinity.
     """
     every: list[Ends] = []
     for done, ends in enumerate(each(_channel_ends, inputs, compute, cluster=cluster), 1):
@@ -127,6 +104,11 @@ def widest(every: Sequence[Ends]) -> Ends:
     return found
 
 
+def whole(ends: Ends) -> Ranges:
+    """The range of each value from those of its channels."""
+    return {key: (float(low.min()), float(high.max())) if low.size else (0.0, 0.0) for key, (low, high) in ends.items()}
+
+
 def _require_finite(name: str, number: int, *ends: npt.NDArray[np.floating]) -> None:
     if not all(np.isfinite(end).all() for end in ends):
         raise OnnxlintError(
@@ -142,7 +124,7 @@ def histograms(
     progress: Progress = silent,
     cluster: Spread | None = None,
 ) -> dict[str, Histogram]:
-    """Histograms of tensors whose extremes are known; arguments as for `extremes`."""
+    """Histograms of tensors whose extremes are known; arguments as for `channel_extremes`."""
     counts = [np.zeros(BINS) for _ in names]
     wanted = [ranges[name] for name in names]
     for done, found in enumerate(each(_counts, inputs, compute, wanted, cluster=cluster), 1):
@@ -164,10 +146,6 @@ def _channel_ends(compute: Compute, feeds: Feeds) -> list[tuple[npt.NDArray[np.f
             else (nothing, nothing)
         )
     return found
-
-
-def _ends(compute: Compute, feeds: Feeds) -> list[Range | None]:
-    return [(float(value.min()), float(value.max())) if value.size else None for value in compute(feeds)]
 
 
 def _counts(compute: Compute, ranges: Sequence[Range], feeds: Feeds) -> list[npt.NDArray[np.int64] | None]:

@@ -104,7 +104,7 @@ class Calibration:
         """Of named values, over all streamed inputs; where their ranges are not known, these are measured first."""
         compute = make_computer(model, names, self.name, self.threads, self.cluster)
         if ranges is None:
-            ranges = calibrate.extremes(self.stream(), compute, names, progress, self.cluster)
+            ranges = calibrate.whole(calibrate.widest(self.ends(model, names, progress)))
         return calibrate.histograms(self.stream(), compute, names, ranges, progress, self.cluster)
 
 

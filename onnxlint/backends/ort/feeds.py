@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from onnxlint.backends import Array, Job, Port
+from onnxlint.backends.outputs import FEWEST
 from onnxlint.errors import OnnxlintError, OutOfMemory
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
 from onnxlint.images.sizes import broken_condition
@@ -26,10 +27,8 @@ SEED = 20260
 SETS = 4
 """Sets of made-up inputs."""
 
-FEWEST = 22
-"""Images, of which a third can judge what is fitted to the others: with fewer, each is worth more for the ranges."""
-
 Feeds = dict[str, Array]
+T = TypeVar("T")
 
 
 def declared_ports(view: GraphView) -> tuple[Port, ...]:
@@ -113,9 +112,14 @@ def from_images(
         )
 
 
+def evenly(some: Sequence[T], count: int) -> list[T]:
+    """At most `count` of some things, evenly taken."""
+    return [some[i * len(some) // count] for i in range(count)] if len(some) > count else list(some)
+
+
 def spread(images: ImageSet, count: int) -> ImageSet:
     """At most so many of the images, evenly from all."""
-    return _some(images, _evenly(range(len(images)), count))
+    return _some(images, evenly(range(len(images)), count))
 
 
 @dataclass(frozen=True)
@@ -132,15 +136,11 @@ def parted(images: ImageSet, held: int, judges: int) -> Parts:
     the rest. Of fewer than `FEWEST` all are held, and none judge."""
     if judges and len(images) < FEWEST:
         held, judges = len(images), 0
-    judging = _evenly(range(len(images)), min(judges, len(images) // 3))
+    judging = evenly(range(len(images)), min(judges, len(images) // 3))
     others = [i for i in range(len(images)) if i not in set(judging)]
-    holding = _evenly(others, held)
+    holding = evenly(others, held)
     rest = [i for i in others if i not in set(holding)]
     return Parts(_some(images, holding), _some(images, judging), _some(images, rest))
-
-
-def _evenly(some: Sequence[int], count: int) -> list[int]:
-    return [some[i * len(some) // count] for i in range(count)] if len(some) > count else list(some)
 
 
 def _some(images: ImageSet, at: Sequence[int]) -> ImageSet:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import onnx
 
 from onnxlint.backends import Array, Decision
-from onnxlint.backends.ort.calibrate import BINS, Ends, Histogram, Ranges, histograms
+from onnxlint.backends.ort.calibrate import BINS, Histogram, Ranges, histograms
 from onnxlint.backends.ort.judge import computer
 from onnxlint.backends.ort.qdq import LEVELS, activations
 from onnxlint.backends.outputs import mirrored
@@ -24,7 +23,6 @@ FIRST_IMAGES = 2
 
 HOPELESS = 4.0
 
-T = TypeVar("T")
 Adapted = Callable[[onnx.ModelProto, Mapping[str, Histogram]], dict[str, Histogram]]
 
 
@@ -70,32 +68,22 @@ class Plan:
     task: TaskLoss | None = None
     adapted: Adapted | None = None
 
+    def on_target(self, model: onnx.ModelProto, found: dict[str, Histogram]) -> dict[str, Histogram]:
+        """Histograms as the target makes them."""
+        return self.adapted(model, found) if self.adapted is not None else found
+
 
 def histograms_of(
     model: onnx.ModelProto, inputs: Sequence[Mapping[str, Array]], plan: Plan, ranges: Ranges
 ) -> dict[str, Histogram]:
     """Of the values that are rounded, between known ranges."""
     names = activations(model, plan.keep)
-    found = histograms(inputs, computer(model, names, plan.name, plan.threads), names, ranges)
-    return plan.adapted(model, found) if plan.adapted is not None else found
+    return plan.on_target(model, histograms(inputs, computer(model, names, plan.name, plan.threads), names, ranges))
 
 
 def ranges_alone(model: onnx.ModelProto, plan: Plan, ranges: Ranges) -> dict[str, Histogram]:
     """Histograms of which only the ranges are known."""
-    found = {key: Histogram(*ends, np.zeros(BINS)) for key, ends in ranges.items()}
-    return plan.adapted(model, found) if plan.adapted is not None else found
-
-
-def whole(ends: Ends) -> Ranges:
-    """The range of each value from those of its channels."""
-    return {key: (float(low.min()), float(high.max())) if low.size else (0.0, 0.0) for key, (low, high) in ends.items()}
-
-
-def evenly(inputs: Sequence[T], count: int) -> list[T]:
-    """At most `count` of some inputs, evenly taken."""
-    if len(inputs) <= count:
-        return list(inputs)
-    return [inputs[i * len(inputs) // count] for i in range(count)]
+    return plan.on_target(model, {key: Histogram(*ends, np.zeros(BINS)) for key, ends in ranges.items()})
 
 
 def mirrors(inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:

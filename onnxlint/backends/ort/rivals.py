@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
@@ -20,40 +21,29 @@ OUT_OF_REACH = 6.0
 they differ from it by less, and the fitted model had their ranges to choose from."""
 
 
+@dataclass(frozen=True)
 class Rivals:
     """The plain methods on the model as it is.
 
     Attributes:
-        judge: Of the outputs, on inputs that nothing is fitted to.
-        judged: What these are.
-
-    Args:
         model: The float model.
         inputs: For histograms of its values.
         limits: Ranges of its values.
-        judge, judged: As the attributes.
+        judge: Of the outputs, on inputs that nothing is fitted to.
+        judged: What these are.
         plan: How.
     """
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        inputs: Sequence[Mapping[str, Array]],
-        limits: Ranges,
-        judge: Judge,
-        judged: str,
-        plan: Plan,
-    ) -> None:
-        self._model = model
-        self._inputs = inputs
-        self._limits = limits
-        self.judge = judge
-        self.judged = judged
-        self._plan = plan
+    model: onnx.ModelProto
+    inputs: Sequence[Mapping[str, Array]]
+    limits: Ranges
+    judge: Judge
+    judged: str
+    plan: Plan
 
     @cached_property
     def _seen(self) -> Mapping[str, Histogram]:
-        return histograms_of(self._model, self._inputs, self._plan, self._limits)
+        return histograms_of(self.model, self.inputs, self.plan, self.limits)
 
     def best(
         self, fitted: tuple[onnx.ModelProto, tuple[str, ...]], keep: frozenset[str], trials: dict[str, float]
@@ -64,9 +54,9 @@ class Rivals:
         trials[f"auto, {few}"] = first = self.judge.score(best, FIRST_IMAGES)
         most: list[float] = []
         for method in ("minmax", *(one for one in METHODS if one != "minmax")):
-            seen = ranges_alone(self._model, self._plan, self._limits) if method == "minmax" else self._seen
+            seen = ranges_alone(self.model, self.plan, self.limits) if method == "minmax" else self._seen
             ranges = {key: clipped(method, one) for key, one in seen.items()}
-            made = quantize(self._model, ranges, keep, levels=self._plan.levels)
+            made = quantize(self.model, ranges, keep, levels=self.plan.levels)
             trials[f"{method}, {few}"] = score = self.judge.score(made, FIRST_IMAGES)
             if method == "minmax" and score < first - OUT_OF_REACH:
                 break

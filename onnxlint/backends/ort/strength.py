@@ -12,11 +12,11 @@ import onnx
 from onnxlint.backends import Array
 from onnxlint.backends.channels import rare, unscaled
 from onnxlint.backends.closeness import is_closer
-from onnxlint.backends.ort.calibrate import Ends, Ranges, widest
+from onnxlint.backends.ort.calibrate import Ends, Ranges, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.judge import Judge, computer
-from onnxlint.backends.ort.plan import FIRST_IMAGES, HOPELESS, Plan, ranges_alone, whole
+from onnxlint.backends.ort.plan import FIRST_IMAGES, HOPELESS, Plan, ranges_alone
 from onnxlint.backends.ort.qdq import nearly_rounded, quantize
 
 STRENGTHS = {"equalized by half": 0.5, "equalized": 1.0}

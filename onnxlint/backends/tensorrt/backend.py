@@ -173,9 +173,7 @@ def _plain(model: onnx.ModelProto, calibration: Calibration, plan: Plan, method:
     from onnxlint.backends.ort.plan import Int8
     from onnxlint.backends.ort.qdq import activations, quantize
 
-    names = activations(model, plan.keep)
-    found = calibration.histograms(model, names)
-    found = plan.adapted(model, found) if plan.adapted is not None else found
+    found = plan.on_target(model, calibration.histograms(model, activations(model, plan.keep)))
     ranges = {key: calibrate.clipped(method, one) for key, one in found.items()}
     steps: tuple[Any, ...] = ()
     if plan.mixed:

@@ -20,8 +20,9 @@ import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
 from onnxlint.backends.openvino.better import Judged, is_second_better, judged_on
 from onnxlint.backends.openvino.runtime import default_precision
-from onnxlint.backends.ort.feeds import FEWEST, parted
+from onnxlint.backends.ort.feeds import parted
 from onnxlint.backends.ort.session import OrtSession
+from onnxlint.backends.outputs import FEWEST
 from onnxlint.backends.task import Loss
 from onnxlint.conversion.session import repeat
 from onnxlint.errors import OnnxlintError
