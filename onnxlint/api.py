@@ -314,8 +314,8 @@ def convert(
         keep: Layers that stay in floating point.
         threads: How many to use.
         tools: Folder with the real tools of ncnn, to be used in place of ours.
-        weight_bits: Of `onnx-int8-static`, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
-            overflowing.
+        weight_bits: Of `onnx-int8-static` and `openvino-int8`, 7 or 8: 7 keeps the 16-bit sums of x86 processors without
+            VNNI from overflowing.
         task: What outputs are used for, which `mixed` and `max_drop` count by: `detection`, `classification`,
             `verification`; None: detection where the outputs are RetinaFace's or an SSD's.
         detection: How outputs become boxes: the table `[detection]` of the configuration.
@@ -430,6 +430,9 @@ def deploy(
     mixed: bool = False,
     budget: float = 0.08,
     keep: str | Iterable[str] = (),
+    weight_bits: int = 8,
+    max_drop: str | Iterable[str] = (),
+    holdout: float = 0.0,
     layers: bool = False,
     suggest: bool = False,
     fail_if: str | Iterable[str] = (),
@@ -465,6 +468,9 @@ def deploy(
         mixed: As for `convert`.
         budget: As for `convert`.
         keep: As for `convert`.
+        weight_bits: As for `convert`.
+        max_drop: As for `convert`.
+        holdout: As for `convert`.
         tools: As for `convert`.
         layers: As for `compare`.
         suggest: As for `compare`.
@@ -495,7 +501,17 @@ def deploy(
         _names(to),
         _image_options(images, recipe, shapes),
         FixOptions(request, _names(assume), multiple_of),
-        ConvertOptions(method, mixed, budget, _names(keep), threads, _text(tools)),
+        ConvertOptions(
+            method,
+            mixed,
+            budget,
+            _names(keep),
+            threads,
+            _text(tools),
+            weight_bits,
+            max_drop=_names(max_drop),
+            holdout=holdout,
+        ),
         CompareOptions(task, _text(labels), detection or {}, layers, suggest, _names(fail_if), threads),
         ExportOptions(weights=_text(weights), arguments=dict(arguments or {}), trust=trust),
         out_dir=_text(out_dir),

@@ -21,8 +21,8 @@ class ConvertOptions:
         keep: Layers or nodes that stay in floating point.
         threads: How many to use. Does not change the result.
         tools: Folder with the real tools of ncnn, used in place of ours.
-        weight_bits: Of int8 weights in ONNX models, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI from
-            overflowing.
+        weight_bits: Of int8 weights in ONNX models and IRs, 7 or 8: 7 keeps the 16-bit sums of x86 processors without VNNI
+            from overflowing.
         task: What outputs are used for, which `mixed` and `max_drop` count by; None: nothing is known.
         max_drop: Conditions on the images that are held out (`found>=0.99`): the cheapest file is made that keeps them.
         holdout: Part of the images, from 0 to 1, that nothing is calibrated on; 0: none.

@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxlint.backends import Artifact, Backend, Job, NotConvertible, Progress, Target, find_target, silent, targets
 from onnxlint.backends.options import ConvertOptions
+from onnxlint.backends.overflow import NOTE
 from onnxlint.backends.task import TaskLoss
 from onnxlint.conversion.goal import Goal, Held, candidates, distance, goal_of
 from onnxlint.conversion.manifest import (
@@ -326,9 +327,10 @@ class _Work:
             size = sum(os.path.getsize(file) for file in backend.files(made.files[0]))
             tried.append((far, f"{how}, has {reached} ({size:,} bytes)"))
         asked = " and ".join(bound.text for bound in goal.bounds)
+        hurt = f"; {NOTE}" if NOTE in made.notes else ""
         raise OnnxlintError(
             f"{printable(source)}: no file keeps {asked} on the {len(goal.held.images)} images that are held out; the "
-            f"best, {min(tried, key=lambda one: one[0])[1]}; give a larger --budget or more images, or take fp16"
+            f"best, {min(tried, key=lambda one: one[0])[1]}; give a larger --budget or more images, or take fp16{hurt}"
         )
 
     def _in_final_folder(self, error: OnnxlintError, target: Target) -> OnnxlintError:

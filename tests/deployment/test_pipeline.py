@@ -146,14 +146,30 @@ def test_the_activation_that_was_dropped_is_in_the_samples(place: Path, done: De
 def test_samples_warn_where_int8_sums_overflow(
     place: Path, done: Deployment, tmp_path: Path, flags: str, warns: bool
 ) -> None:
+    printed = said(place, place / "out" / "samples" / "run_onnx_int8_static.py", tmp_path, flags)
+    assert ("AVX2 without VNNI" in printed) == warns
+
+
+def test_samples_of_openvino_warn_as_well(place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    for bits, warns in ((8, True), (7, False)):
+        out = tmp_path / str(bits)
+        assert go(place, out, to=["openvino-int8"], weight_bits=bits, method="minmax").ok
+        printed = said(place, out / "samples" / "run_openvino_int8.py", tmp_path, "fma avx2")
+        assert ("AVX2 without VNNI" in printed) == warns
+        assert ("without VNNI" in (out / "samples" / "run_openvino_int8.cpp").read_text()) == warns
+
+
+def said(place: Path, sample: Path, tmp_path: Path, flags: str) -> str:
+    """What a sample writes to stderr on a processor with other flags."""
     (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
-    sample = (place / "out" / "samples" / "run_onnx_int8_static.py").read_text()
-    changed = place / "out" / "samples" / "other_processor.py"
-    changed.write_text(sample.replace('Path("/proc/cpuinfo")', f"Path({str(tmp_path / 'cpuinfo')!r})"))
+    changed = sample.with_name("other_processor.py")
+    text = sample.read_text()
+    changed.write_text(text.replace('Path("/proc/cpuinfo")', f"Path({str(tmp_path / 'cpuinfo')!r})"))
     words = [sys.executable, str(changed), str(place / "images" / "2.png")]
     ran = subprocess.run(words, capture_output=True, text=True, check=True)
     changed.unlink()
-    assert ("AVX2 without VNNI" in ran.stderr) == warns
+    return ran.stderr
 
 
 def test_resume_leaves_out_what_has_not_changed(place: Path, done: Deployment) -> None:

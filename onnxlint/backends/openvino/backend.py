@@ -100,9 +100,12 @@ class OpenVinoBackend:
         Raises:
             OnnxlintError: They cannot be loaded.
         """
+        from onnxlint.backends.openvino.saturation import notes_for
         from onnxlint.backends.openvino.session import OpenVinoSession
 
-        return OpenVinoSession(path, threads)
+        session = OpenVinoSession(path, threads)
+        session.notes += notes_for(session.model)
+        return session
 
     def files(self, path: str) -> tuple[str, ...]:
         """The `.xml` and its `.bin`."""
@@ -206,6 +209,7 @@ def _checked(
     from onnxlint.backends.closeness import closeness, require_close, worst
     from onnxlint.backends.openvino.graph import nodes
     from onnxlint.backends.openvino.runtime import HINT
+    from onnxlint.backends.openvino.saturation import notes_for
     from onnxlint.backends.openvino.session import OpenVinoSession
 
     made = OpenVinoSession(files[0], job.threads)
@@ -226,7 +230,7 @@ def _checked(
         target.name,
         files,
         decisions,
-        (said, *notes),
+        tuple(dict.fromkeys((said, *notes_for(made.model), *notes))),  # the QDQ model's note may be the same
         {
             **details,
             "bytes": sum(os.path.getsize(file) for file in files),

@@ -18,6 +18,10 @@ TELEMETRY = "openvino_telemetry"
 HINT = "INFERENCE_PRECISION_HINT"
 """OpenVINO's property that allows less exact arithmetic than the model's."""
 
+NO_INTEGERS = {"LP_TRANSFORMS_MODE": "NO", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+"""Properties with which its CPU plugin computes what is quantized in float, with values rounded as the model says: integers
+that do not overflow come to the same."""
+
 IR_START = b"<net"
 """What an IR has near its beginning."""
 
@@ -89,13 +93,19 @@ def read_ir(path: str) -> Any:
         raise OnnxlintError(f"{shown}: OpenVINO cannot read it: {_why(error)}") from error
 
 
-def compiled(model: Any, name: str, threads: int) -> Any:
+def compiled(model: Any, name: str, threads: int, *, integers: bool = True) -> Any:
     """A model compiled for the CPU, with 32-bit arithmetic where it has floats.
+
+    Args:
+        model: An `openvino.Model`.
+        name: Of it, for errors.
+        threads: For OpenVINO.
+        integers: Whether int8 layers may be computed in integers, whose sums overflow on some processors.
 
     Raises:
         OnnxlintError: OpenVINO cannot compile it.
     """
-    settings = {HINT: "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    settings = {HINT: "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, **({} if integers else NO_INTEGERS)}
     core = runtime().Core()
     try:
         with loading():

@@ -29,15 +29,26 @@ class OpenVinoSession:
         notes: How it is run, where that differs from OpenVINO's default.
     """
 
-    def __init__(self, path: str, threads: int = 2) -> None:
+    def __init__(self, path: str, threads: int = 2, *, integers: bool = True) -> None:
+        """Load `NAME.xml` and `NAME.bin`.
+
+        Args:
+            path: Of the `.xml`.
+            threads: For OpenVINO.
+            integers: Whether int8 layers may be computed in integers; see `compiled`.
+
+        Raises:
+            OnnxlintError: They cannot be loaded.
+        """
         self.path = path
         self._threads = threads
+        self._integers = integers
         self.model = read_ir(path)
         pairs = zip(self.model.inputs, self.model.get_parameters(), strict=True)
         self.inputs = tuple(_port(port, owner) for port, owner in pairs)
         pairs = zip(self.model.outputs, self.model.get_results(), strict=True)
         self.outputs = tuple(_port(port, owner) for port, owner in pairs)
-        self._whole = compiled(self.model, path, threads).create_infer_request()
+        self._whole = compiled(self.model, path, threads, integers=integers).create_infer_request()
         self._parts: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self.default = default_precision()
         self.notes: tuple[str, ...] = ()
@@ -114,7 +125,7 @@ class OpenVinoSession:
             raise OnnxlintError(
                 f"{printable(self.path)}: its inner values cannot be reached: {first_line(error)}"
             ) from error
-        return compiled(part, self.path, self._threads).create_infer_request()
+        return compiled(part, self.path, self._threads, integers=self._integers).create_infer_request()
 
 
 def _port(port: Any, owner: Any) -> Port:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,9 +72,11 @@ class OrtBackend:
 
             return make_half(session, files[0], job, progress)
         if target.name == STATIC.name:
+            from onnxlint.backends.ort.saturation import notes_for
             from onnxlint.backends.ort.static import make_static
 
-            return make_static(session, files[0], job, progress)
+            artifact = make_static(session, files[0], job, progress)
+            return replace(artifact, notes=(*artifact.notes, *notes_for(files[0])))
         from onnxlint.backends.ort import dynamic
         from onnxlint.backends.ort.artifact import check_kept, finish, some_inputs, states
 

@@ -1,8 +1,4 @@
-"""Whether sums overflow in onnxruntime's int8 arithmetic on this processor, measured.
-
-x86 processors with AVX2 and without VNNI add two products of uint8 and int8 in 16 bits, which holds 255 · 64 · 2 and not
-255 · 127 · 2: models with full 8-bit weights lose accuracy there, and nowhere else.
-"""
+"""Whether sums overflow in onnxruntime's int8 arithmetic on this processor, measured."""
 
 from __future__ import annotations
 
@@ -14,16 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlint.backends.ort.session import load, run, start
+from onnxlint.backends.overflow import CHANNELS, NOTE, RIGHT, is_large
 from onnxlint.model.skeleton import open_model
-
-CHANNELS = 64
-LARGEST = 64
-"""The largest weight with which sums of two products fit 16 bits."""
-
-NOTE = (
-    "sums overflow in this processor's int8 arithmetic (x86 without VNNI, measured) with full 8-bit weights: convert with "
-    "--weight-bits 7 for such processors; on others this file is more accurate than here"
-)
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +52,7 @@ def notes_for(path: str) -> tuple[str, ...]:
     Raises:
         OnnxlintError: The file cannot be read.
     """
-    if not any(map(is_int8, open_model(path).proto.graph.initializer)) or measured_share() > 0.9:
+    if not any(map(is_int8, open_model(path).proto.graph.initializer)) or measured_share() > RIGHT:
         return ()
     return (NOTE,) if has_large(load(path).graph.initializer) else ()
 
@@ -76,8 +64,4 @@ def is_int8(tensor: onnx.TensorProto) -> bool:
 
 def has_large(tensors: Iterable[onnx.TensorProto]) -> bool:
     """Whether an integer weight is so large that sums of two products may not fit 16 bits."""
-    return any(
-        int(np.abs(numpy_helper.to_array(one).astype(np.int16)).max(initial=0)) > LARGEST
-        for one in tensors
-        if is_int8(one)
-    )
+    return any(is_large(numpy_helper.to_array(one)) for one in tensors if is_int8(one))

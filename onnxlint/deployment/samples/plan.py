@@ -208,7 +208,7 @@ def make_plan(
         recipe.mean or (0.0,) * recipe.channels,
         recipe.norm or (1.0,) * recipe.channels,
         classes=() if callable(classes) else tuple(classes),
-        overflows=target == "onnx-int8-static" and _overflows(files[0]),
+        overflows=_overflows(target, files[0]),
     )
     if task is None:
         return plan
@@ -222,11 +222,18 @@ def make_plan(
     return _vector(plan, outputs)
 
 
-def _overflows(path: str) -> bool:
-    from onnxlint.backends.ort.saturation import has_large
-    from onnxlint.backends.ort.session import load
+def _overflows(target: str, path: str) -> bool:
+    if target == "onnx-int8-static":
+        from onnxlint.backends.ort import saturation
+        from onnxlint.backends.ort.session import load
 
-    return has_large(load(path).graph.initializer)
+        return saturation.has_large(load(path).graph.initializer)
+    if target == "openvino-int8":
+        from onnxlint.backends.openvino.runtime import read_ir
+        from onnxlint.backends.openvino.saturation import has_large
+
+        return has_large(read_ir(path))
+    return False
 
 
 def _vector(plan: Plan, outputs: Sequence[Array]) -> Plan:
