@@ -18,6 +18,10 @@ WRONG_DB = 10.0
 EXACT_DB = 300.0
 """SNR of what is equal."""
 
+ENOUGH = 60.0
+"""dB beyond which a part of the outputs is as good as exact on an image: probabilities that are 0 or 1 would decide alone
+otherwise."""
+
 LEAST = 1e-7
 """Probabilities below it, and as close to 1, are as good as certain."""
 

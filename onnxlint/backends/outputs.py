@@ -7,14 +7,16 @@ are right for every size of the answer, however rare.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 BINS = 16
 """Of equal width, over the range of a channel: all count alike, whatever number of values they hold."""
@@ -36,6 +38,12 @@ cost next to nothing there (RetinaFace on other photos: the same SNR, and 1.5 % 
 
 FEWEST = 22
 """Calibration images, of which some can judge what is fitted to the others: with fewer, each is worth more for the fit."""
+
+JUDGES = (8, 32)
+"""Fewest and most images that choices are judged on."""
+
+PIXELS = 8 * 320 * 320
+"""Of all images that are judged on; of small images there are more, as one shows little."""
 
 LAST = 2
 """Layers with weights from a value to an output, at most, for `HEADROOM`."""
@@ -60,6 +68,22 @@ def near_outputs(
     depth = max(far.values(), default=0)
     last = max(LAST, round(depth / part) if part else 0)
     return {name for name, count in far.items() if count <= last}
+
+
+def count_for(between: tuple[int, int], size: Sequence[int | None]) -> int:
+    """How many images to take: the fewest, or more of those that are small.
+
+    Args:
+        between: Fewest and most.
+        size: Height and width; None: not known, the fewest are taken.
+    """
+    pixels = math.prod(one or PIXELS for one in size)
+    return min(max(between[0], PIXELS // max(1, pixels)), between[1])
+
+
+def evenly(some: Sequence[T], count: int) -> list[T]:
+    """At most `count` of some things, evenly taken."""
+    return [some[i * len(some) // count] for i in range(count)] if len(some) > count else list(some)
 
 
 CORRECTION_COST = 0.2

@@ -28,7 +28,16 @@ from onnxlint.backends.ncnn.quantize import Quantized, quantize, quantize_weight
 from onnxlint.backends.ncnn.ranges import Extents, Middles, Ranges, chosen
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
-from onnxlint.backends.outputs import CORRECTION_COST, FEWEST, HEADROOM, mirrored, near_outputs
+from onnxlint.backends.outputs import (
+    CORRECTION_COST,
+    FEWEST,
+    HEADROOM,
+    JUDGES,
+    count_for,
+    evenly,
+    mirrored,
+    near_outputs,
+)
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.backends.task import Loss, TaskLoss, least_loss
 from onnxlint.errors import OnnxlintError
@@ -36,14 +45,14 @@ from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 
-IMAGES = 32
-"""How many calibration images layers are fitted to: they are held in memory, evenly taken from all. Ranges come from all."""
+FITTED = (24, 32)
+"""Fewest and most images that layers are fitted to: they are held in memory, evenly taken from all. Ranges come from all."""
+
+MIRRORED = 12
+"""Mirrored calibration images, at most, that judge where there are no others."""
 
 TRIAL_IMAGES = 4
 """How many of them measure the noise of a single layer."""
-
-JUDGE_EVERY = 4
-"""One of so many of them judges, and nothing is fitted to it."""
 
 STRENGTHS = (1.0, 0.5, 0.0)
 """How far channels are brought to the same range: wholly, by half, not at all."""
@@ -108,7 +117,7 @@ def auto(
     task: TaskLoss | None = None,
     progress: Progress = silent,
 ) -> AutoResult:
-    """Quantize a float net. `images` are inputs (C, H, W), iterated once.
+    """Quantize a float net. `images` are inputs (C, H, W), iterated twice; any object that streams them anew will do.
 
     `mixed` allows layers in fp16 as long as the `.bin` grows by no more than `budget` (a fraction) over pure int8; those
     in `keep` stay in fp16 whatever they cost. With a `task`, of several numbers of layers the one is taken that loses
@@ -117,21 +126,26 @@ def auto(
     """
     if not any(quantizable(layer) for layer in net.layers):
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
-    held = Held(images, IMAGES)
+    held = Held(images, lambda x: sum(count_for(one, x.shape[1:]) for one in (FITTED, JUDGES)))
     with one_blas_thread():
         extents = Extents.of(net, held, threads, progress)
         some = held.some
         check_inputs(some)
-        others = some[::JUDGE_EVERY] if len(some) >= FEWEST else []
-        if others:
-            some = [x for i, x in enumerate(some) if i % JUDGE_EVERY]
-        return _auto(net, some, others, extents, mixed, budget, frozenset(keep), threads, task, progress)
+        if len(some) < FEWEST:
+            judging, judged = [mirrored(x) for x in spread(some, MIRRORED)], "mirrored images"
+        else:
+            count = min(count_for(JUDGES, some[0].shape[1:]), len(some) // 3)
+            at = set(evenly(range(len(some)), count))
+            judging, judged = [some[i] for i in sorted(at)], "other calibration images"
+            some = [x for i, x in enumerate(some) if i not in at]
+        rivals = Rivals.of(net, images, extents.stats, judging, judged, threads)
+        return _auto(net, some, rivals, extents, mixed, budget, frozenset(keep), threads, task, progress)
 
 
 def _auto(
     net: Network,
     some: Sequence[Floats],
-    others: Sequence[Floats],
+    rivals: Rivals,
     extents: Extents,
     mixed: bool,
     budget: float,
@@ -140,7 +154,6 @@ def _auto(
     task: TaskLoss | None,
     progress: Progress,
 ) -> AutoResult:
-    rivals = Rivals.of(net, some, others, input_scales(net, extents.peaks), threads)
     ranges, middles = chosen(net, some, extents, threads, progress)
     near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
     ranges |= {name: ranges[name] * np.float32(HEADROOM) for name in near & ranges.keys()}

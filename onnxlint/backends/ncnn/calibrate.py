@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, TypeVar
 
@@ -83,6 +83,7 @@ def activation_stats(
     images: Iterable[Floats],
     *,
     histograms: bool,
+    known: Mapping[str, BlobStats] | None = None,
     threads: int = 2,
     progress: Progress = silent,
     spread: Spread | None = None,
@@ -91,12 +92,36 @@ def activation_stats(
 
     `images` is iterated once, or twice for histograms; it is streamed, and merged in its order by maxima and sums of whole
     numbers, so that the result does not depend on who computes it: `threads` here, or the tasks of `spread`. Raises
-    OnnxlintError for inputs that cannot calibrate anything: none, NaN, or all of one colour.
+    OnnxlintError for inputs that cannot calibrate anything: none, NaN, or all of one colour. With peaks and sizes that are
+    `known`, only histograms are made.
     """
     require_names(net)
     blobs = list(dict.fromkeys(calibrated_blobs(net).values()))
     if not blobs:
         raise OnnxlintError(printable(f"{net.path}: has no layer that can be quantized"))
+    total = None
+    if known is None:
+        known, total = _peaks(net, blobs, images, threads, progress, spread)
+    if not histograms:
+        return {name: known[name] for name in blobs}
+    counts = {name: np.zeros(BINS, np.int64) for name in blobs}
+    work = _Work(net, frozenset(blobs), {name: one.peak for name, one in known.items()})
+    for i, some_counts in enumerate(_parallel(_counts, work, images, threads, spread), 1):
+        for name, c in some_counts.items():
+            counts[name] += c
+        progress("activation histograms", i, total)
+    return {name: replace(known[name], histogram=counts[name]) for name in blobs}
+
+
+def _peaks(
+    net: Network,
+    blobs: Sequence[str],
+    images: Iterable[Floats],
+    threads: int,
+    progress: Progress,
+    spread: Spread | None,
+) -> tuple[dict[str, BlobStats], int]:
+    """Largest magnitude and size of each blob, and the number of images."""
     work = _Work(net, frozenset(blobs))
     peaks: dict[str, float] = dict.fromkeys(blobs, 0.0)
     sizes: dict[str, int] = {}
@@ -119,15 +144,7 @@ def activation_stats(
         raise OnnxlintError("--images: no image to calibrate with; give a folder, a list or an .npz")
     if not varied:
         raise OnnxlintError(f"--images: each of the {done} images is of one colour; calibrate with real ones")
-    if not histograms:
-        return {name: BlobStats(peaks[name], sizes[name]) for name in blobs}
-    counts = {name: np.zeros(BINS, np.int64) for name in blobs}
-    work = _Work(net, work.wanted, peaks)
-    for i, some_counts in enumerate(_parallel(_counts, work, images, threads, spread), 1):
-        for name, c in some_counts.items():
-            counts[name] += c
-        progress("activation histograms", i, done)
-    return {name: BlobStats(peaks[name], sizes[name], counts[name]) for name in blobs}
+    return {name: BlobStats(peaks[name], sizes[name]) for name in blobs}, done
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,6 +332,15 @@ def make_table(
     """
     wants = method != "aciq"
     stats = activation_stats(net, images, histograms=wants, threads=threads, progress=progress, spread=spread)
+    table = plain_table(net, stats, "aciq" if method == "aciq" else "kl", threads)
+    if method != "eq":
+        return table
+    with one_blas_thread():
+        return _equalize_outputs(net, images, table, threads, progress)
+
+
+def plain_table(net: Network, stats: Mapping[str, BlobStats], method: Literal["kl", "aciq"], threads: int = 2) -> Table:
+    """The table by `kl`, which needs histograms, or `aciq`, from statistics of the blobs that layers read."""
     if method == "aciq":
         thresholds = {name: _gaussian_threshold(s.peak, s.size) for name, s in stats.items()}
     else:
@@ -323,14 +349,10 @@ def make_table(
     scales = {name: 127 / t if t > TINY else 1.0 for name, t in thresholds.items()}
     reads = calibrated_blobs(net)
     layers = [layer for layer in net.layers if layer.name in reads]
-    table = Table(
+    return Table(
         {layer.name: weight_scales(layer, method) for layer in layers},
         {layer.name: np.asarray([scales[reads[layer.name]]], np.float32) for layer in layers},
     )
-    if method != "eq":
-        return table
-    with one_blas_thread():
-        return _equalize_outputs(net, images, table, threads, progress)
 
 
 # ---------------------------------------------------------------- eq

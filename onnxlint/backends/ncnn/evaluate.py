@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,21 +13,27 @@ from onnxlint.backends.task import Loss, TaskLoss, size_of
 
 Floats = npt.NDArray[np.float32]
 
+PASSING = frozenset({"Reshape", "Flatten", "Squeeze", "ExpandDims", "Permute", "Noop"})
+"""Layers that leave every number as it is."""
+
 
 class Held:
-    """Of a stream of inputs that is gone through, some are held: at most `count`, evenly spaced; never more than twice as
-    many."""
+    """Of a stream of inputs that is gone through, some are held: at most `count` of the first one, evenly spaced; never
+    more than twice as many."""
 
-    def __init__(self, images: Iterable[Floats], count: int) -> None:
+    def __init__(self, images: Iterable[Floats], count: Callable[[Floats], int]) -> None:
         self._images = images
-        self._count = count
+        self._count_for = count
+        self._count = 0
         self._kept: list[Floats] = []
 
     def __iter__(self) -> Iterator[Floats]:
         """All inputs, in their order."""
         stride = 1
+        self._kept = []
         for i, image in enumerate(self._images):
             x = np.ascontiguousarray(image, np.float32)
+            self._count = self._count or self._count_for(x)
             if i % stride == 0:
                 self._kept.append(x)
             if len(self._kept) == 2 * self._count:
@@ -45,7 +51,7 @@ class Held:
 
 def spread(images: Iterable[Floats], count: int) -> list[Floats]:
     """At most `count` of a stream of inputs, evenly spaced; never more than twice as many are held."""
-    held = Held(images, count)
+    held = Held(images, lambda _: count)
     for _ in held:
         pass
     return held.some
@@ -57,9 +63,11 @@ def heads(net: Network) -> list[str]:
     made = net.producers()
     out: list[str] = []
     for name in net.outputs():
-        layer = net.layers[made[name]]
-        if layer.type in ("Softmax", "Sigmoid") and net.layers[made[layer.bottoms[0]]].type != "Split":
-            name = layer.bottoms[0]
+        last = layer = net.layers[made[name]]
+        while last.type in PASSING and last.bottoms:
+            last = net.layers[made[last.bottoms[0]]]
+        if last.type in ("Softmax", "Sigmoid") and net.layers[made[last.bottoms[0]]].type != "Split":
+            name = last.bottoms[0]
             layer = net.layers[made[name]]
         out += layer.bottoms if layer.type == "Concat" else [name]
     return out

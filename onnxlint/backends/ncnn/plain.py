@@ -3,24 +3,27 @@ taken, so that `auto` is not worse than the methods that it is to replace."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.ncnn.calibrate import make_table, weight_scales
-from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+from onnxlint.backends.ncnn.calibrate import (
+    BlobStats,
+    activation_stats,
+    calibrated_blobs,
+    plain_table,
+    weight_scales,
+)
+from onnxlint.backends.ncnn.evaluate import Evaluator
 from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.quantize import Quantized, quantize
 from onnxlint.backends.ncnn.reconstruct import Rounded
 from onnxlint.backends.ncnn.table import Table, quantizable
-from onnxlint.backends.outputs import mirrored
+from onnxlint.backends.rounding import TINY
 
 Floats = npt.NDArray[np.float32]
-
-JUDGED = 12
-"""Mirrored calibration images, at most, on which they are compared where there are no others."""
 
 
 def nearest_table(net: Network, scales: Mapping[str, float]) -> Table:
@@ -52,9 +55,10 @@ class Rivals:
     def of(
         cls,
         net: Network,
-        images: Sequence[Floats],
-        others: Sequence[Floats],
-        scales: Mapping[str, float],
+        images: Iterable[Floats],
+        stats: Mapping[str, BlobStats],
+        judging: Sequence[Floats],
+        judged: str,
         threads: int,
     ) -> Rivals:
         """By kl, aciq and min-max.
@@ -62,19 +66,21 @@ class Rivals:
         Args:
             net: The float net.
             images: Calibration inputs (C, H, W).
-            others: Inputs that nothing is fitted to; empty: mirrored calibration inputs judge.
-            scales: Layer → scale of its input by its largest value.
+            stats: Blob that layers read → its largest value in them.
+            judging: Inputs that nothing is fitted to.
+            judged: What these are.
             threads: How many images are computed at a time.
         """
-        judged = "other calibration images" if others else "mirrored images"
-        judging = others or [mirrored(x) for x in spread(images, JUDGED)]
-        judge = Evaluator(net, judging, threads, outputs=True)
+        counted = activation_stats(net, images, histograms=True, known=stats, threads=threads)
+        reads = calibrated_blobs(net)
+        peaks = {name: stats[blob].peak for name, blob in reads.items()}
+        scales = {name: 127 / peak if peak > TINY else 1.0 for name, peak in peaks.items()}
         tables = {
-            "kl": make_table(net, images, "kl", threads=threads),
-            "aciq": make_table(net, images, "aciq", threads=threads),
+            "kl": plain_table(net, counted, "kl", threads),
+            "aciq": plain_table(net, counted, "aciq", threads),
             "min-max": nearest_table(net, scales),
         }
-        return cls(net, tables, judge, judged)
+        return cls(net, tables, Evaluator(net, judging, threads, outputs=True), judged)
 
     def best(
         self, score: float, ours: tuple[Quantized, Rounded], keep: Collection[str]

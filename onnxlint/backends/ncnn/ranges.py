@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.channels import APART, FIXED, Ids, rare
-from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
+from onnxlint.backends.ncnn.calibrate import BlobStats, Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
 from onnxlint.backends.ncnn.evaluate import heads, spread
@@ -72,11 +72,13 @@ class Extents:
     """What calibration images show of a net.
 
     Attributes:
+        net: The float net.
         shapes: Blob → its shape (C, …) for the first image.
         lows, highs: Blob that quantizable layers read → −min and max of each channel, not below 0: padding is 0.
         rare: The same blobs → which channels are rarely large, or never.
     """
 
+    net: Network
     shapes: Mapping[str, tuple[int, ...]]
     lows: Mapping[str, Floats]
     highs: Mapping[str, Floats]
@@ -91,6 +93,15 @@ class Extents:
     def peaks(self) -> Ranges:
         """Blob → max |x| of each channel."""
         return {name: np.maximum(low, self.highs[name]) for name, low in self.lows.items()}
+
+    @property
+    def stats(self) -> dict[str, BlobStats]:
+        """Blob, seen through Split → its largest magnitude, and its size."""
+        source = source_blobs(self.net)
+        return {
+            source[name]: BlobStats(float(peaks.max()), math.prod(self.shapes[name]))
+            for name, peaks in self.peaks.items()
+        }
 
     @classmethod
     def of(cls, net: Network, images: Iterable[Floats], threads: int = 2, progress: Progress = silent) -> Extents:
@@ -130,7 +141,7 @@ class Extents:
                     np.maximum(single[name][done % APART], peaks, out=single[name][done % APART])
             progress("activation ranges", done, None)
         rarely = {name: rare(np.max(each, axis=0), np.median(each, axis=0)) for name, each in single.items()}
-        return cls(shapes, lows, highs, rarely)
+        return cls(net, shapes, lows, highs, rarely)
 
 
 class _Outputs:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Job
-from onnxlint.backends.closeness import is_closer, ratios
+from onnxlint.backends.closeness import ENOUGH, is_closer, ratios
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
 from onnxlint.backends.ort.calibration import parts_of
@@ -55,7 +55,7 @@ class Judged:
 
     Attributes:
         loss: Of the task, or else of the signal, with the same rank for all models.
-        each: Mean SNR of the outputs on each input, in dB.
+        each: Mean SNR of the outputs on each input, in dB; an output that has more than `ENOUGH` counts so much.
     """
 
     loss: Loss
@@ -113,7 +113,8 @@ def _pairs(
     for feeds in inputs:
         shape = next(iter(feeds.values())).shape
         reference, found = session.run(feeds), made.run(feeds)
-        each.append(statistics.mean(ratios(session.outputs, [(reference, found)], session.path, sure).values()))
+        found_db = ratios(session.outputs, [(reference, found)], session.path, sure).values()
+        each.append(statistics.mean(min(one, ENOUGH) for one in found_db))
         yield dict(zip(names, reference, strict=True)), dict(zip(names, found, strict=True)), size_of(shape)
 
 

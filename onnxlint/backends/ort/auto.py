@@ -20,11 +20,9 @@ import onnx
 from onnxlint.backends import Array, Decision, Progress, silent
 from onnxlint.backends.ort.calibrate import Ends, Histogram, Range, Ranges, channel_extremes, clipped, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
-from onnxlint.backends.ort.feeds import evenly
 from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Answers, Judge, computer
 from onnxlint.backends.ort.plan import (
-    FIRST_IMAGES,
     HOPELESS,
     METHODS,
     Int8,
@@ -37,7 +35,7 @@ from onnxlint.backends.ort.reconstruct import reconstruct
 from onnxlint.backends.ort.rivals import Rivals
 from onnxlint.backends.ort.session import read_by
 from onnxlint.backends.ort.strength import Evener, best_strength
-from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, near_outputs
+from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, evenly, near_outputs
 from onnxlint.backends.task import Loss, facts_of, least_loss
 
 TRIAL_IMAGES = 4
@@ -149,8 +147,8 @@ def _rounded(
         if trials[label] >= best - CORRECTION_COST:
             made, best = trial, trials[label]
     label = "rounded to the nearest, mixed" if keep != plan.keep else "rounded to the nearest"
-    trials[label] = judge.score(plain, FIRST_IMAGES)
-    if trials[label] < judge.score(made, FIRST_IMAGES) - HOPELESS:
+    trials[label] = judge.score(plain, judge.first)
+    if trials[label] < judge.score(made, judge.first) - HOPELESS:
         return made, ()
     trials[label] = judge.score(plain)
     if trials[label] <= best:

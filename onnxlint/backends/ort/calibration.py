@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from onnxlint.backends.ort import calibrate
 from onnxlint.backends.ort.calibrate import Ends, Histogram, Ranges
 from onnxlint.backends.ort.elsewhere import Feeds, make_computer
 from onnxlint.backends.ort.feeds import Parts, from_images, parted
+from onnxlint.backends.outputs import JUDGES, count_for
 from onnxlint.lint.engines import Spread, make_cluster
 
 if TYPE_CHECKING:
@@ -24,14 +24,8 @@ IMAGES = (12, 32)
 """Fewest and most calibration images that weights are rounded by, as far as there are so many: they are held in memory,
 evenly taken from all."""
 
-JUDGED_IMAGES = (8, 32)
-"""Fewest and most that choices are judged on."""
-
 KEPT = 1 << 28
 """Bytes of inputs that are kept beside those that are held, so that images need not be read again."""
-
-PIXELS = 8 * 320 * 320
-"""Of all images that are judged on; of small images there are more, as one shows little."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +106,4 @@ def parts_of(session: OrtSession, job: Job, *, judges: bool = True) -> Parts:
     """Which images of a job are held, and which judge; without `judges`, none do."""
     assert job.images is not None
     size = job.recipe.size or session.inputs[0].shape[:1:-1]
-    return parted(job.images, _count(IMAGES, size), _count(JUDGED_IMAGES, size) if judges else 0)
-
-
-def _count(between: tuple[int, int], size: Sequence[int | None]) -> int:
-    """How many images of a size to take; the fewest where it is not known."""
-    pixels = math.prod(one or PIXELS for one in size)
-    return min(max(between[0], PIXELS // max(1, pixels)), between[1])
+    return parted(job.images, count_for(IMAGES, size), count_for(JUDGES, size) if judges else 0)

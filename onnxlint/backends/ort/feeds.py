@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlint.backends import Array, Job, Port
-from onnxlint.backends.outputs import FEWEST
+from onnxlint.backends.outputs import FEWEST, evenly
 from onnxlint.errors import OnnxlintError, OutOfMemory
 from onnxlint.images.recipe import ImageSet, Unreadable, tensors
 from onnxlint.images.sizes import broken_condition
@@ -28,7 +28,6 @@ SETS = 4
 """Sets of made-up inputs."""
 
 Feeds = dict[str, Array]
-T = TypeVar("T")
 
 
 def declared_ports(view: GraphView) -> tuple[Port, ...]:
@@ -110,11 +109,6 @@ def from_images(
         raise OnnxlintError(
             f"{printable(images.source)}: every image is of one colour; calibrate on images such as the model will see"
         )
-
-
-def evenly(some: Sequence[T], count: int) -> list[T]:
-    """At most `count` of some things, evenly taken."""
-    return [some[i * len(some) // count] for i in range(count)] if len(some) > count else list(some)
 
 
 def spread(images: ImageSet, count: int) -> ImageSet:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array
+from onnxlint.backends.closeness import ENOUGH
 from onnxlint.backends.ort.session import part, run, start
 from onnxlint.backends.rounding import Doubles
 from onnxlint.backends.task import Loss, TaskLoss, size_of
@@ -26,9 +27,8 @@ from onnxlint.text import printable
 SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 """Operators at outputs whose input is judged."""
 
-ENOUGH = 60.0
-"""dB beyond which a part of the outputs is as good as exact on an image: probabilities that are 0 or 1 would decide alone
-otherwise."""
+PASSING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+"""Operators that leave every number as it is."""
 
 REMEMBERED = 3
 """Models whose powers are kept: one is tried on few inputs first, and others beside it, before it is tried on all."""
@@ -69,7 +69,7 @@ class Judge:
         makers = {out: node for node in model.graph.node for out in node.output}
         found: dict[str, None] = {}
         for value in model.graph.output:
-            node = makers.get(value.name)
+            node = _maker(makers, value.name)
             found[node.input[0] if node is not None and node.op_type in SATURATING else value.name] = None
         if outputs:
             found.update(dict.fromkeys(value.name for value in model.graph.output))
@@ -81,6 +81,11 @@ class Judge:
     def on(self, inputs: Sequence[Mapping[str, Array]]) -> Judge:
         """The same on other inputs."""
         return Judge(self.name, inputs, self.threads, self.names, self.exact, parts=self.parts)
+
+    @property
+    def first(self) -> int:
+        """How many inputs models are tried on first: a quarter, and at least two."""
+        return max(2, len(self.inputs) // 4)
 
     def _truth(self, count: int) -> list[list[Array]]:
         self.truth += [self.exact(feeds) for feeds in self.inputs[len(self.truth) : count]]
@@ -125,8 +130,17 @@ class Judge:
 
 def probabilities(model: onnx.ModelProto) -> set[str]:
     """Outputs that a Softmax or Sigmoid makes."""
-    made = {out for node in model.graph.node if node.op_type in ("Softmax", "Sigmoid") for out in node.output}
-    return made & {value.name for value in model.graph.output}
+    makers = {out: node for node in model.graph.node for out in node.output}
+    found = {value.name: _maker(makers, value.name) for value in model.graph.output}
+    return {name for name, node in found.items() if node is not None and node.op_type in ("Softmax", "Sigmoid")}
+
+
+def _maker(makers: Mapping[str, onnx.NodeProto], name: str) -> onnx.NodeProto | None:
+    """The node that computes the numbers of a value; None: an input or a constant."""
+    node = makers.get(name)
+    while node is not None and node.op_type in PASSING:
+        node = makers.get(node.input[0])
+    return node
 
 
 class Answers:

@@ -18,10 +18,8 @@ from onnxlint.backends.task import TaskLoss
 METHODS = ("percentile", "minmax", "mse")
 """Candidate ranges of each value; reconstruct.py takes the one that disturbs the layers after it least."""
 
-FIRST_IMAGES = 2
-"""Models that are `HOPELESS` dB behind on these are not tried on the others."""
-
 HOPELESS = 4.0
+"""Models that are so many dB behind on a judge's first inputs are not tried on the others."""
 
 Adapted = Callable[[onnx.ModelProto, Mapping[str, Histogram]], dict[str, Histogram]]
 

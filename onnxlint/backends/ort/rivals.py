@@ -13,7 +13,7 @@ from onnxlint.backends import Array
 from onnxlint.backends.closeness import is_closer
 from onnxlint.backends.ort.calibrate import Histogram, Ranges, clipped
 from onnxlint.backends.ort.judge import Judge
-from onnxlint.backends.ort.plan import FIRST_IMAGES, HOPELESS, METHODS, Plan, histograms_of, ranges_alone
+from onnxlint.backends.ort.plan import HOPELESS, METHODS, Plan, histograms_of, ranges_alone
 from onnxlint.backends.ort.qdq import quantize
 
 OUT_OF_REACH = 6.0
@@ -50,14 +50,14 @@ class Rivals:
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """What was fitted, or what a plain method makes where that is closer by more than chance, with a note."""
         best, notes = fitted
-        few, all_ = f"first {FIRST_IMAGES} {self.judged}", self.judged
-        trials[f"auto, {few}"] = first = self.judge.score(best, FIRST_IMAGES)
+        few, all_ = f"first {self.judge.first} {self.judged}", self.judged
+        trials[f"auto, {few}"] = first = self.judge.score(best, self.judge.first)
         most: list[float] = []
         for method in ("minmax", *(one for one in METHODS if one != "minmax")):
             seen = ranges_alone(self.model, self.plan, self.limits) if method == "minmax" else self._seen
             ranges = {key: clipped(method, one) for key, one in seen.items()}
             made = quantize(self.model, ranges, keep, levels=self.plan.levels)
-            trials[f"{method}, {few}"] = score = self.judge.score(made, FIRST_IMAGES)
+            trials[f"{method}, {few}"] = score = self.judge.score(made, self.judge.first)
             if method == "minmax" and score < first - OUT_OF_REACH:
                 break
             if score < first - HOPELESS:

@@ -16,7 +16,7 @@ from onnxlint.backends.ort.calibrate import Ends, Ranges, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.judge import Judge, computer
-from onnxlint.backends.ort.plan import FIRST_IMAGES, HOPELESS, Plan, ranges_alone
+from onnxlint.backends.ort.plan import HOPELESS, Plan, ranges_alone
 from onnxlint.backends.ort.qdq import nearly_rounded, quantize
 
 STRENGTHS = {"equalized by half": 0.5, "equalized": 1.0}
@@ -106,7 +106,7 @@ def best_strength(
         tried[label] = quantize(soft, ranges, plan.keep, weights_too=False)
     if len(tried) == 1:
         return 0.0
-    first = {label: judge.score(one, FIRST_IMAGES) for label, one in tried.items()}
+    first = {label: judge.score(one, judge.first) for label, one in tried.items()}
     best, most = 0.0, list[float]()
     for label, one in tried.items():
         trials[label] = first[label]

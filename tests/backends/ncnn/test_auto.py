@@ -18,7 +18,7 @@ from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
 from onnxlint.backends.ncnn.format import Layer, dump_bin, dump_param, load, parse_bin, parse_param
 from onnxlint.backends.ncnn.heads import corrected, last_layers
-from onnxlint.backends.ncnn.plain import nearest_table
+from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
@@ -28,6 +28,7 @@ from onnxlint.images.recipe import PRESETS, find_images, tensors
 from tests.support.ncnn_nets import DATA, REFERENCE, inputs, needs_data, small
 
 NET = small()
+NET_TEXT = dump_param(NET)
 
 
 def test_classes_go_through_split_and_sum_and_stop_at_the_ends() -> None:
@@ -97,6 +98,44 @@ def test_mixed_keeps_its_budget() -> None:
 
 def test_heads_are_what_a_last_concat_joins() -> None:
     assert heads(NET) == ["out0"]
+
+
+@pytest.mark.parametrize("passing", [(), ("Reshape",), ("Permute", "Flatten")])
+def test_what_a_last_softmax_reads_is_a_head_whatever_reshapes_its_result(passing: tuple[str, ...]) -> None:
+    lines = NET_TEXT.replace(" out0 ", " logits ").splitlines()
+    added = [*lines, "Softmax prob 1 1 logits s0"]
+    added += [f"{kind} p{i} 1 1 s{i} s{i + 1}" for i, kind in enumerate(passing)]
+    added[1] = f"{len(added) - 2} {int(lines[1].split()[1]) + 1 + len(passing)}"
+    assert heads(parse_param("\n".join(added))) == ["logits"]
+
+
+def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fitted to those that judge; kl has histograms of all."""
+    seen: dict[str, list[bytes]] = {}
+    rivals_of, fitted_to = Rivals.of, reconstruct.reconstruct
+
+    def rivals(net: Any, images: Any, stats: Any, judging: Any, judged: str, threads: int) -> Rivals:
+        seen["judging"], seen["all"] = ([x.tobytes() for x in some] for some in (judging, images))
+        return rivals_of(net, images, stats, judging, judged, threads)
+
+    def fit(net: Any, scales: Any, some: Any, **more: Any) -> Any:
+        seen["fitted"] = [x.tobytes() for x in some]
+        return fitted_to(net, scales, some, **more)
+
+    monkeypatch.setattr(Rivals, "of", rivals)
+    monkeypatch.setattr(ncnn_auto, "reconstruct", fit)
+    images = inputs(70)
+    made = ncnn_auto.auto(NET, images)
+    assert made.judged == "other calibration images"
+    assert len(seen["judging"]) == 21  # a third of those that are held
+    assert len(seen["fitted"]) == 64 - 21
+    assert not set(seen["judging"]) & set(seen["fitted"])
+    assert seen["all"] == [x.tobytes() for x in images]
+    assert made.methods["kl"] == pytest.approx(
+        Evaluator(NET, [x for x in images if x.tobytes() in seen["judging"]], outputs=True).score(
+            quantize(NET, calibrate.make_table(NET, images)).net
+        )
+    )
 
 
 def test_images_are_taken_evenly() -> None:

@@ -18,7 +18,8 @@ import pytest
 
 import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
-from onnxlint.backends.openvino.better import Judged, is_second_better, judged_on
+from onnxlint.backends.closeness import ENOUGH
+from onnxlint.backends.openvino.better import Judged, _pairs, is_second_better, judged_on
 from onnxlint.backends.openvino.runtime import default_precision
 from onnxlint.backends.ort.feeds import parted
 from onnxlint.backends.ort.session import OrtSession
@@ -156,6 +157,36 @@ def test_without_a_task_the_signal_decides(tmp_path: Path) -> None:
     ratios = [float(one) for one in re.findall(r"does it: (\d+\.\d) dB SNR", note)]
     assert len(ratios) == 3
     assert ratios[0] == max(ratios)
+
+
+def test_an_image_that_is_exact_counts_as_much_as_one_that_is_nearly(tmp_path: Path) -> None:
+    """Probabilities that are 0 or 1 would decide alone otherwise."""
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["": 13]>
+        g (float[1,2] x) => (float[1,2] p) {
+            s = Softmax <axis = 1> (x)
+            p = Identity (s)
+        }
+        """
+    )
+
+    class Shifted:
+        """The model with an error in its logits."""
+
+        def run(self, feeds: Any) -> list[np.ndarray]:
+            a, b = (np.exp(one.astype(np.float64)) for one in (feeds["x"][0, 0] + 0.01, feeds["x"][0, 1]))
+            return [np.array([[a / (a + b), b / (a + b)]], np.float32)]
+
+    onnx.save(model, tmp_path / "m.onnx")
+    session = OrtSession(str(tmp_path / "m.onnx"))
+    each: list[float] = []
+    inputs = [{"x": np.array([[0, size]], np.float32)} for size in (0.5, 40.0)]
+    made: Any = Shifted()
+    assert len(list(_pairs(session, made, inputs, each))) == 2
+    unsure, sure = each
+    assert 20 < unsure < 50
+    assert sure == ENOUGH
 
 
 def test_candidates_are_judged_on_images_that_weights_were_not_fitted_to(tmp_path: Path) -> None:

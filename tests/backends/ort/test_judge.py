@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
-from onnxlint.backends.ort.judge import REMEMBERED, Judge
+from onnxlint.backends.ort.judge import REMEMBERED, Judge, probabilities
 from onnxlint.backends.ort.qdq import quantize
 from onnxlint.backends.ort.session import run
 from tests.backends.ort.test_int8 import network
@@ -49,6 +50,36 @@ def test_images_that_a_model_was_tried_on_are_not_run_again(ran: list[str]) -> N
     judge.snr(one)
     judge.score(other, 1)
     assert len(ran) == 2 * (len(INPUTS) - 2)
+
+
+PROBABILITIES = """
+<ir_version: 8, opset_import: ["": 13]>
+g (float[1,3,24,24] x) => (float[1,3,24,24] p, float[1,1728] q, float[1,3,24,24] y, float[1,3,24,24] z) {
+    logits = Relu (x)
+    s = Softmax <axis = 1> (logits)
+    p = Identity (s)
+    more = Neg (x)
+    t = Sigmoid (more)
+    u = Transpose <perm = [0, 2, 3, 1]> (t)
+    q = Flatten (u)
+    half = Sigmoid (x)
+    y = Mul (half, x)
+    logs = LogSoftmax <axis = 1> (logits)
+    z = Identity (logs)
+}
+"""
+
+
+def test_probabilities_are_known_whatever_reshapes_them() -> None:
+    model = onnx.parser.parse_model(PROBABILITIES)
+    assert probabilities(model) == {"p", "q"}
+    judge = Judge.of("net", model, INPUTS, 1)
+    assert judge.names == ["logits", "more", "y"]
+
+
+@pytest.mark.parametrize(("count", "first"), [(1, 2), (5, 2), (8, 2), (32, 8)])
+def test_models_are_tried_on_a_quarter_of_the_inputs_first(count: int, first: int) -> None:
+    assert Judge.of("net", network(13), (INPUTS * 7)[:count], 1).first == first
 
 
 def test_few_models_are_remembered() -> None:
