@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,39 +156,32 @@ def _by_nncf(session: OrtSession, job: Job, progress: Progress) -> Made:
 
 
 def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Made:
-    """The model, that with plain ranges, or NNCF's (where it is installed): the one that loses least of the task, or of the
-    outputs if there is none."""
+    """The model, or NNCF's where it is installed: the one that loses least of the task, or of the outputs if there is none.
+    With plain methods, it was compared when it was made."""
     from importlib.util import find_spec
 
-    from onnxlint.backends.openvino.better import is_second_better, judged, judged_on, shown
-    from onnxlint.backends.openvino.int8 import by_qdq
+    from onnxlint.backends.openvino.better import Comparison, is_second_better, shown
+    from onnxlint.backends.openvino.int8 import NNCF
 
-    inputs, images = judged_on(session, job)
-    task = job.task
-    first = judged(made[0], made[1], session, inputs, task, job.threads)
-    if not first.loss.rank:  # the outputs are not those of the task
-        task = None
-        first = judged(made[0], made[1], session, inputs, task, job.threads)
-    others: dict[str, Callable[[], Made]] = {
-        "minmax": lambda: by_qdq(session.path, replace(job, method="minmax"), progress)
-    }
-    if find_spec("nncf") is not None:
-        others["NNCF"] = lambda: _by_nncf(session, job, progress)
-    taken, best, untried = STATIC.name, made, []
-    found = {taken: first}
-    for name, make in others.items():
-        try:
-            other = make()
-        except OnnxlintError as error:
-            untried.append(f"{name} was not tried: {error}")
-            continue
-        found[name] = judged(other[0], other[1], session, inputs, task, job.threads)
-        if is_second_better(found[taken], found[name]):
-            taken, best = name, other
-    worse = [f"as {name} does it: {shown(one.loss)}" for name, one in found.items() if name != taken]
-    note = "; ".join([f"calibrated as {taken} does it: {shown(found[taken].loss)} on {images}", *worse])
-    model, known, notes, facts = best
-    return model, known, (*notes, note, *untried), {**facts, "method": "auto", "made_by": taken.lower()}
+    facts = {**made[3], "method": "auto", "made_by": STATIC.name}
+    if find_spec("nncf") is None:
+        return *made[:3], facts
+    try:
+        other = _by_nncf(session, job, progress)
+    except OnnxlintError as error:
+        return *made[:2], (*made[2], f"NNCF was not tried: {error}"), facts
+    progress("comparing with NNCF", 0, None)
+    comparison = Comparison.of(session, job)
+    first, second = (comparison.judged(one[0], one[1]) for one in (made, other))
+    names = (STATIC.name, "NNCF")
+    if is_second_better(first, second):
+        made, other, first, second, names = other, made, second, first, names[::-1]
+        facts = {**made[3], "method": "auto", "made_by": NNCF}
+    note = (
+        f"calibrated as {names[0]} does it: {shown(first.loss)} on {comparison.images}; "
+        f"as {names[1]} does it: {shown(second.loss)}"
+    )
+    return *made[:2], (*made[2], note), facts
 
 
 def _checked(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Job
@@ -72,50 +73,78 @@ def is_second_better(first: Judged, second: Judged) -> bool:
     return is_closer(second.each, first.each)
 
 
-def judged(
-    model: Any,
-    known: frozenset[str],
-    session: OrtSession,
-    inputs: Sequence[Mapping[str, Array]],
-    task: TaskLoss | None,
-    threads: int,
-) -> Judged:
-    """What an int8 model loses, run in OpenVINO, computed exactly: processors whose sums overflow choose as others do.
+@dataclass(frozen=True)
+class Comparison:
+    """What candidates are compared by.
 
-    Args:
-        model: An `openvino.Model`.
-        known: Names of the ONNX model.
-        session: That in onnxruntime.
+    Attributes:
+        session: The ONNX model in onnxruntime.
         inputs: On which they are compared.
+        images: What these are.
         task: What counts; None: the mean SNR of the outputs.
         threads: For OpenVINO.
-
-    Raises:
-        OnnxlintError: It does not run, or its outputs are not those of the task.
     """
-    each: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
-        save(model.clone(), files, known, half=False, source=session.path)
-        pairs = _pairs(session, OpenVinoSession(files[0], threads, integers=False), inputs, each)
-        if task is not None:
-            return Judged(task.measure(pairs), each)
+
+    session: OrtSession
+    inputs: Sequence[Mapping[str, Array]]
+    images: str
+    task: TaskLoss | None
+    threads: int
+
+    @classmethod
+    def of(cls, session: OrtSession, job: Job) -> Comparison:
+        """By the images of a job, and its task where the outputs are those of it.
+
+        Raises:
+            OnnxlintError: The images cannot be fed to the model.
+        """
+        inputs, images = judged_on(session, job)
+        comparison = cls(session, inputs, images, job.task, job.threads)
+        return comparison if comparison._knows_task else replace(comparison, task=None)
+
+    def judged(self, model: Any, known: frozenset[str]) -> Judged:
+        """What an int8 model loses, run in OpenVINO, computed exactly: processors whose sums overflow choose as others do.
+
+        Args:
+            model: An `openvino.Model`.
+            known: Names of the ONNX model.
+
+        Raises:
+            OnnxlintError: It does not run, or its outputs are not those of the task.
+        """
+        each: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
+            save(model.clone(), files, known, half=False, source=self.session.path)
+            made = OpenVinoSession(files[0], self.threads, integers=False)
+            return self._loss(map(made.run, self.inputs), each)
+
+    @cached_property
+    def _truth(self) -> list[list[Array]]:
+        return [self.session.run(feeds) for feeds in self.inputs]
+
+    @property
+    def _knows_task(self) -> bool:
+        return self.task is None or bool(self._loss(self._truth, []).loss.rank)
+
+    def _loss(self, outputs: Iterable[Sequence[Array]], each: list[float]) -> Judged:
+        pairs = self._pairs(outputs, each)
+        if self.task is not None:
+            return Judged(self.task.measure(pairs), each)
         for _ in pairs:
             pass
         return Judged(Loss((0.0,), {"snr": statistics.mean(each)}), each)
 
-
-def _pairs(
-    session: OrtSession, made: OpenVinoSession, inputs: Sequence[Mapping[str, Array]], each: list[float]
-) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], tuple[int, int]]]:
-    names = [port.name for port in session.outputs]
-    sure = probabilities(session.proto)
-    for feeds in inputs:
-        shape = next(iter(feeds.values())).shape
-        reference, found = session.run(feeds), made.run(feeds)
-        found_db = ratios(session.outputs, [(reference, found)], session.path, sure).values()
-        each.append(statistics.mean(min(one, ENOUGH) for one in found_db))
-        yield dict(zip(names, reference, strict=True)), dict(zip(names, found, strict=True)), size_of(shape)
+    def _pairs(
+        self, outputs: Iterable[Sequence[Array]], each: list[float]
+    ) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], tuple[int, int]]]:
+        names = [port.name for port in self.session.outputs]
+        sure = probabilities(self.session.proto)
+        for feeds, reference, found in zip(self.inputs, self._truth, outputs, strict=True):
+            size = size_of(next(iter(feeds.values())).shape)
+            found_db = ratios(self.session.outputs, [(reference, found)], self.session.path, sure).values()
+            each.append(statistics.mean(min(one, ENOUGH) for one in found_db))
+            yield dict(zip(names, reference, strict=True)), dict(zip(names, found, strict=True)), size
 
 
 def shown(loss: Loss) -> str:
