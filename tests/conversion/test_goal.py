@@ -86,7 +86,7 @@ def test_the_cheapest_file_that_keeps_it(place: Path, tmp_path: Path, to: str) -
     better = convert(
         place / "m.onnx",
         to,
-        max_drop=f"snr>={reached + 1}",
+        max_drop=f"snr>={reached + 4}",
         budget=2.0,
         holdout=0.25,
         out_dir=tmp_path / "b",

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.backends.channels import affordable
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import centre, needed, own_layers
 from onnxlint.backends.ncnn.equalize import equalize
@@ -25,7 +27,7 @@ from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half
 from onnxlint.backends.ncnn.heads import corrected
 from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import Quantized, quantize, quantize_weights
-from onnxlint.backends.ncnn.ranges import Extents, Middles, Ranges, chosen
+from onnxlint.backends.ncnn.ranges import Extents, Middles, Ranges, chosen, rooms
 from onnxlint.backends.ncnn.reconstruct import Rounded, reconstruct
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs
 from onnxlint.backends.outputs import (
@@ -156,8 +158,7 @@ def _auto(
 ) -> AutoResult:
     ranges, middles = chosen(net, some, extents, threads, progress)
     near = near_outputs([(la.bottoms, la.tops, quantizable(la)) for la in net.layers], net.outputs())
-    ranges |= {name: ranges[name] * np.float32(HEADROOM) for name in near & ranges.keys()}
-    evens = _evens(net, extents, ranges, middles, rivals.judge)
+    evens = _evens(net, extents, ranges, middles, near, rivals.judge)
     steps: tuple[Step, ...] = ()
     if mixed:
         stored, halves, zeros = centre(*evens[0], middles)
@@ -198,21 +199,54 @@ def _auto(
     return AutoResult(quantized, rounded, steps, snr, by_count[len(steps)], rivals.judged, tuple(tried))
 
 
+@dataclass(frozen=True)
+class _Even:
+    """A net whose channels are equalized.
+
+    Attributes:
+        net: It.
+        ranges: Of its channels, as far as the calibration images show.
+        rooms: Blob → the factor by which other images may need wider ones.
+        near: Blobs near the outputs, which have `HEADROOM` at least.
+        middles: As `chosen` gives them.
+    """
+
+    net: Network
+    ranges: Ranges
+    rooms: Mapping[str, float]
+    near: Collection[str]
+    middles: Middles
+
+    def wider(self, rooms: Mapping[str, float]) -> Ranges:
+        """The ranges with some room."""
+        found = {}
+        for name, halves in self.ranges.items():
+            factor = max(HEADROOM, rooms[name]) if name in self.near else rooms[name]
+            found[name] = halves * np.float32(factor)
+        return found
+
+    def score(self, judge: Evaluator, rooms: Mapping[str, float]) -> float:
+        """What a judge says with some room and weights that are rounded to the nearest, dB."""
+        stored, halves, _ = centre(self.net, self.wider(rooms), self.middles)
+        return judge.score(quantize(stored, nearest_table(stored, input_scales(stored, halves))).net)
+
+
 def _evens(
-    net: Network, extents: Extents, ranges: Ranges, middles: Middles, judge: Evaluator
+    net: Network, extents: Extents, ranges: Ranges, middles: Middles, near: Collection[str], judge: Evaluator
 ) -> list[tuple[Network, Ranges]]:
-    """The net with its channels equalized, and their ranges. Beside the one that wholly is, one that is less, where
-    the outputs are much closer with weights that are rounded to the nearest: which is better in the end, rounding shows."""
-    found: list[tuple[float, tuple[Network, Ranges]]] = []
+    """The net with its channels equalized, and their ranges, with room for what other images show. Beside the one that
+    wholly is, one that is less, where the outputs are much closer with weights that are rounded to the nearest: which is
+    better in the end, rounding shows."""
+    found: list[tuple[float, _Even]] = []
     for strength in STRENGTHS:
         even, factors = equalize(net, extents.channels, ranges, left=extents.rare, strength=strength)
         scaled = {name: one / factors[name] for name, one in ranges.items()}
-        stored, halves, _ = centre(even, scaled, middles)
-        score = judge.score(quantize(stored, nearest_table(stored, input_scales(stored, halves))).net)
-        found.append((score, (even, scaled)))
+        one = _Even(even, scaled, rooms(extents, ranges, middles, factors), near, middles)
+        found.append((one.score(judge, dict.fromkeys(ranges, 1.0)), one))
     first, *others = found
     most = max(others, key=lambda one: one[0])
-    return [first[1], most[1]] if most[0] > first[0] + MARGIN else [first[1]]
+    taken = [first[1], most[1]] if most[0] > first[0] + MARGIN else [first[1]]
+    return [(one.net, one.wider(affordable(one.rooms, partial(one.score, judge)))) for one in taken]
 
 
 def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from itertools import chain, islice
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import APART, FIXED, Ids, rare
+from onnxlint.backends.channels import APART, FIXED, Ids, beyond, rare, room
 from onnxlint.backends.ncnn.calibrate import BlobStats, Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
@@ -33,6 +33,7 @@ from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ranges = dict[str, Floats]
 """Blob → half of the range of each channel, which the largest integer stands for."""
 
@@ -74,14 +75,18 @@ class Extents:
     Attributes:
         net: The float net.
         shapes: Blob → its shape (C, …) for the first image.
+        images: How many were told apart; see `APART`.
         lows, highs: Blob that quantizable layers read → −min and max of each channel, not below 0: padding is 0.
+        reach: The same blobs → how far they may reach below and above 0 on other images; see `beyond`.
         rare: The same blobs → which channels are rarely large, or never.
     """
 
     net: Network
     shapes: Mapping[str, tuple[int, ...]]
+    images: int
     lows: Mapping[str, Floats]
     highs: Mapping[str, Floats]
+    reach: Mapping[str, tuple[Doubles, Doubles]]
     rare: Mapping[str, npt.NDArray[np.bool_]]
 
     @property
@@ -120,7 +125,6 @@ class Extents:
         check_inputs(first, varied=False)
         shapes = {name: y.shape for name, y in zip(every, runner.run(first[0], every), strict=True)}
         read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
-        lows, highs = ({name: np.zeros(shapes[name][0], np.float32) for name in read} for _ in range(2))
         single: dict[str, list[Floats]] = {name: [] for name in read}
         for done, ys in enumerate(runner.map(chain(first, stream), read, threads), 1):
             for name, y in zip(read, ys, strict=True):
@@ -132,16 +136,21 @@ class Extents:
                             f"{net.path}: blob '{name}' holds NaN or infinity for image {done}; check --mean and --norm"
                         )
                     )
-                lows[name] = np.maximum(lows[name], low)
-                highs[name] = np.maximum(highs[name], high)
-                peaks = np.maximum(low, high)
+                ends = np.maximum([low, high], 0)
                 if done <= APART:
-                    single[name].append(peaks)
+                    single[name].append(ends)
                 else:
-                    np.maximum(single[name][done % APART], peaks, out=single[name][done % APART])
+                    np.maximum(single[name][done % APART], ends, out=single[name][done % APART])
             progress("activation ranges", done, None)
-        rarely = {name: rare(np.max(each, axis=0), np.median(each, axis=0)) for name, each in single.items()}
-        return cls(net, shapes, lows, highs, rarely)
+        lows, highs, reach, rarely = {}, {}, {}, {}
+        for name, each in single.items():
+            first, second = (np.sort(each, axis=0)[-one] for one in (1, min(2, len(each))))
+            lows[name], highs[name] = first
+            below, above = beyond(first, second)
+            reach[name] = below, above
+            peaks = np.max(each, axis=1)
+            rarely[name] = rare(peaks.max(axis=0), np.median(peaks, axis=0))
+        return cls(net, shapes, min(done, APART), lows, highs, reach, rarely)
 
 
 class _Outputs:
@@ -222,6 +231,35 @@ def chosen(
             ranges[name] = _of_blob(blob, ranges[name], middles[name], single, noise[name])
         progress("ranges of single channels", done, len(loud))
     return ranges, middles
+
+
+def rooms(extents: Extents, ranges: Ranges, middles: Middles, factors: Mapping[str, Floats]) -> dict[str, float]:
+    """Blob → the factor to widen its ranges by; see `onnxlint.backends.channels.room`.
+
+    Args:
+        extents: Of the float net.
+        ranges: Of its channels.
+        middles: As `chosen` gives them.
+        factors: Of equalization (new = old / factor).
+    """
+    found = {}
+    source, given = source_blobs(extents.net), extents.net.inputs()
+    for name, halves in ranges.items():
+        if source[name] in given:  # pixels have their range
+            found[name] = 1.0
+            continue
+        below, above = extents.reach[name]
+        reach = above / (1 + middles[name] / LEVELS)
+        largest = extents.highs[name] / (1 + middles[name] / LEVELS)
+        if middles[name] < LEVELS:
+            reach = np.maximum(reach, below / (1 - middles[name] / LEVELS))
+            largest = np.maximum(largest, extents.lows[name] / (1 - middles[name] / LEVELS))
+        narrowed = np.minimum(halves / np.maximum(largest, TINY), 1)  # as the outputs are closer with it
+        end = float((halves / factors[name]).max())
+        found[name] = room(
+            [(reach * narrowed / factors[name], end)], end / LEVELS, math.prod(extents.shapes[name]), extents.images
+        )
+    return found
 
 
 def _halves(extents: Extents, name: str, middle: int, classes: Ids) -> Floats:

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array, Decision, Progress, silent
+from onnxlint.backends.channels import affordable
 from onnxlint.backends.ort.calibrate import Ends, Histogram, Range, Ranges, channel_extremes, clipped, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.heads import corrected
@@ -30,11 +31,12 @@ from onnxlint.backends.ort.plan import (
     mirrors,
     ranges_alone,
 )
-from onnxlint.backends.ort.qdq import activations, layers, quantize
+from onnxlint.backends.ort.qdq import activations, layers, nearly_rounded, quantize
 from onnxlint.backends.ort.reconstruct import reconstruct
 from onnxlint.backends.ort.rivals import Rivals
+from onnxlint.backends.ort.room import rooms
 from onnxlint.backends.ort.session import read_by
-from onnxlint.backends.ort.strength import Evener, best_strength
+from onnxlint.backends.ort.strength import ROUNDING_LEFT, Evener, best_strength
 from onnxlint.backends.outputs import CORRECTION_COST, HEADROOM, evenly, near_outputs
 from onnxlint.backends.task import Loss, facts_of, least_loss
 
@@ -87,8 +89,9 @@ def auto(model: onnx.ModelProto, calibration: Calibration, plan: Plan, progress:
     few = evenly(inputs, len(others))
     rivals = Rivals(model, few, whole(widest(seen)), judge, judged, plan)
     evener = Evener.of(model, inputs[0], plan, names)
-    base, limits = evener.made(best_strength(evener, judge, calibration, trials, every), seen)
-    candidates = _candidates(base, limits, calibration, plan, progress)
+    base, ends = evener.made(best_strength(evener, judge, calibration, trials, every), seen)
+    wider = _room(base, ends, seen, evener, judge, plan)
+    candidates = _candidates(base, whole(ends), wider, calibration, plan, progress)
     first = {key: ranges[0] for key, ranges in candidates.items()}
     plain = quantize(base, first, plan.keep, levels=plan.levels)
     facts: dict[str, object] = {"pure_int8_bytes": size_of(plain)}
@@ -174,10 +177,15 @@ def _ends_and_truth(judge: Judge, model: onnx.ModelProto, names: Sequence[str]) 
 
 
 def _candidates(
-    model: onnx.ModelProto, limits: Ranges, calibration: Calibration, plan: Plan, progress: Progress
+    model: onnx.ModelProto,
+    limits: Ranges,
+    rooms: Mapping[str, float],
+    calibration: Calibration,
+    plan: Plan,
+    progress: Progress,
 ) -> dict[str, list[Range]]:
-    """Ranges to choose from, for each value that is rounded. Of few images, nothing is cut off: large values may be rare
-    there, and frequent on others."""
+    """Ranges to choose from, for each value that is rounded, with room for what other images show. Of few images, nothing is
+    cut off: large values may be rare there, and frequent on others."""
     methods: Sequence[str] = METHODS if calibration.unfitted else ["minmax"]
     seen = ranges_alone(model, plan, limits)
     if len(methods) > 1:
@@ -188,12 +196,29 @@ def _candidates(
         [value.name for value in model.graph.output],
         LAST_PART,
     )
-    return {
-        key: [(one.low * HEADROOM, one.high * HEADROOM)]
-        if key in near
-        else [_for_all(clipped(method, one), one) for method in methods]
-        for key, one in seen.items()
-    }
+    found: dict[str, list[Range]] = {}
+    for key, one in seen.items():
+        wider = rooms.get(key, 1.0)
+        ranges = [(one.low, one.high)] if key in near else [_for_all(clipped(method, one), one) for method in methods]
+        wider = max(wider, HEADROOM) if key in near else wider
+        found[key] = [(low * wider, high * wider) for low, high in ranges]
+    return found
+
+
+def _room(
+    model: onnx.ModelProto, ends: Ends, seen: Sequence[Ends], evener: Evener, judge: Judge, plan: Plan
+) -> dict[str, float]:
+    """Value → factor to widen its range by, for what other images show."""
+    given = {value.name for value in model.graph.input}  # pixels have their range
+    found = rooms(seen, {key: one for key, one in ends.items() if key not in given}, evener.shapes)
+    limits, soft = whole(ends), nearly_rounded(model, ROUNDING_LEFT, plan.keep, plan.levels)
+
+    def score(factors: Mapping[str, float]) -> float:
+        wide = {key: (low * factors.get(key, 1.0), high * factors.get(key, 1.0)) for key, (low, high) in limits.items()}
+        ranges = {key: (one.low, one.high) for key, one in ranges_alone(model, plan, wide).items()}
+        return judge.score(quantize(soft, ranges, plan.keep, weights_too=False))
+
+    return affordable(found, score)
 
 
 def _for_all(limits: Range, seen: Histogram) -> Range:

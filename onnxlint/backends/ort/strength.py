@@ -12,7 +12,7 @@ import onnx
 from onnxlint.backends import Array
 from onnxlint.backends.channels import rare, unscaled
 from onnxlint.backends.closeness import is_closer
-from onnxlint.backends.ort.calibrate import Ends, Ranges, whole, widest
+from onnxlint.backends.ort.calibrate import Ends, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.equalize import equalized
 from onnxlint.backends.ort.judge import Judge, computer
@@ -66,8 +66,8 @@ class Evener:
         values = computer(model, every, plan.name, plan.threads)(feeds)
         return cls(model, {key: value.shape for key, value in zip(every, values, strict=True)}, plan)
 
-    def made(self, strength: float, every: Sequence[Ends]) -> tuple[onnx.ModelProto, Ranges]:
-        """The equalized model, and the ranges of its rounded values; the model itself with strength 0.
+    def made(self, strength: float, every: Sequence[Ends]) -> tuple[onnx.ModelProto, Ends]:
+        """The equalized model, and the ends of its rounded values; the model itself with strength 0.
 
         Args:
             strength: See `equalized`.
@@ -81,13 +81,13 @@ class Evener:
             if len(peak) == self.shapes[key][1]
         }
         if not strength or not peaks:
-            return self.model, whole(ends)
+            return self.model, ends
         even, scales = equalized(self.model, self.shapes, peaks, strength)
         scaled: Ends = {
             key: (low / scales[key], high / scales[key]) if key in peaks and key in scales else (low, high)
             for key, (low, high) in ends.items()
         }
-        return even, whole(scaled)
+        return even, scaled
 
 
 def best_strength(
@@ -98,10 +98,10 @@ def best_strength(
     plan, (judge, every) = evener.plan, _apart(judge, calibration, every)
     tried: dict[str, onnx.ModelProto] = {}
     for label, strength in {"as it is": 0.0, **STRENGTHS}.items():
-        even, limits = evener.made(strength, every)
+        even, ends = evener.made(strength, every)
         if strength and (even is evener.model or judge.snr(even, EXACT_IMAGES).mean() < NEARLY_EXACT):
             continue
-        ranges = {key: (one.low, one.high) for key, one in ranges_alone(even, plan, limits).items()}
+        ranges = {key: (one.low, one.high) for key, one in ranges_alone(even, plan, whole(ends)).items()}
         soft = nearly_rounded(even, ROUNDING_LEFT, plan.keep, plan.levels)
         tried[label] = quantize(soft, ranges, plan.keep, weights_too=False)
     if len(tried) == 1:

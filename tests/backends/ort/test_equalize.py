@@ -10,7 +10,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
-from onnxlint.backends.ort.calibrate import Ends, Ranges, channel_extremes
+from onnxlint.backends.ort.calibrate import Ends, Ranges, channel_extremes, whole
 from onnxlint.backends.ort.judge import computer
 from onnxlint.backends.ort.plan import Plan
 from onnxlint.backends.ort.qdq import activations, nearest, nearly_rounded, quantize
@@ -70,7 +70,8 @@ def values(model: onnx.ModelProto, name: str) -> np.ndarray:
 
 def even_models(model: onnx.ModelProto, every: Sequence[Ends]) -> dict[str, tuple[onnx.ModelProto, Ranges]]:
     evener = Evener.of(model, X, Plan("m"), activations(model))
-    return {label: evener.made(strength, every) for label, strength in STRENGTHS.items()}
+    made = {label: evener.made(strength, every) for label, strength in STRENGTHS.items()}
+    return {label: (even, whole(ends)) for label, (even, ends) in made.items()}
 
 
 def evened(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
