@@ -96,11 +96,12 @@ def auto(model: onnx.ModelProto, calibration: Calibration, plan: Plan, progress:
     plain = quantize(base, first, plan.keep, levels=plan.levels)
     facts: dict[str, object] = {"pure_int8_bytes": size_of(plain)}
     steps = choose_float(base, first, judge, plan, progress) if plan.mixed else ()
+    detects = plan.task is not None and Answers.of(plan.name, model, inputs, plan.task, plan.threads).are_objects
 
     def made(count: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         keep = plan.keep | {step.layer for step in steps[:count]}
         nearest = quantize(base, first, keep, levels=plan.levels) if count else plain
-        fitted = _rounded(base, candidates, nearest, keep, inputs, rivals, plan, trials, progress)
+        fitted = _rounded(base, candidates, nearest, keep, inputs, detects, rivals, plan, trials, progress)
         return rivals.best(fitted, keep, trials)
 
     answers = None
@@ -128,6 +129,7 @@ def _rounded(
     plain: onnx.ModelProto,
     keep: frozenset[str],
     inputs: Sequence[Mapping[str, Array]],
+    detects: bool,
     rivals: Rivals,
     plan: Plan,
     trials: dict[str, float],
@@ -136,7 +138,15 @@ def _rounded(
     """The model with its weights rounded against the layers' outputs, or `plain` where that is closer, with a note."""
     judge, kept, levels, threads = rivals.judge, sorted(keep), plan.levels, plan.threads
     reconstructed = reconstruct(
-        base, candidates, inputs, name=plan.name, keep=kept, levels=levels, threads=threads, progress=progress
+        base,
+        candidates,
+        inputs,
+        name=plan.name,
+        keep=kept,
+        levels=levels,
+        salient=detects,
+        threads=threads,
+        progress=progress,
     )
     turned = mirrors(evenly(inputs, len(judge.inputs)))
     last = corrected(base, reconstructed, turned, name=plan.name, keep=kept, levels=levels, threads=threads)

@@ -172,6 +172,11 @@ class Answers:
         """Whether the outputs are those of the task."""
         return bool(self._measured(self._truth).rank)
 
+    @property
+    def are_objects(self) -> bool:
+        """Whether the outputs are of a detector, which finds objects in the inputs."""
+        return "found" in self._measured(self._truth).values
+
     def loss(self, model: onnx.ModelProto) -> Loss:
         """What a model of the same outputs loses."""
         return self._measured(self._outputs(model))

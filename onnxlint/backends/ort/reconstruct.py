@@ -63,6 +63,9 @@ POSITIONS_AT_ONCE = 3_000
 AT_ONCE = 1 << 20
 """Numbers of several groups whose moments are computed together: more would not stay in the cache."""
 
+MOST_ENERGY = 100.0
+"""Of a position, as a multiple of the mean: with more, it is chosen no more often."""
+
 ORIGIN_STEP = 8
 """One of so many positions tells where values are, roughly, before their moments are taken."""
 
@@ -90,6 +93,7 @@ def reconstruct(
     name: str,
     keep: Collection[str] = (),
     levels: int = 127,
+    salient: bool = False,
     threads: int = 2,
     progress: Progress = silent,
 ) -> Reconstructed:
@@ -102,11 +106,12 @@ def reconstruct(
         name: Name of the model in errors.
         keep: Nodes that stay in float: their weights are refitted and not rounded.
         levels: Largest integer of a weight.
+        salient: Whether positions with large values count more, as those of objects do beside a background.
         threads: For onnxruntime.
         progress: Called with the current action.
     """
     with one_blas_thread():
-        return _reconstruct(model, candidates, inputs, name, keep, levels, threads, progress)
+        return _reconstruct(model, candidates, inputs, name, keep, levels, salient, threads, progress)
 
 
 def _reconstruct(
@@ -116,10 +121,11 @@ def _reconstruct(
     name: str,
     keep: Collection[str],
     levels: int,
+    salient: bool,
     threads: int,
     progress: Progress,
 ) -> Reconstructed:
-    walk = _Walk(model, candidates, inputs, name, keep, levels, threads)
+    walk = _Walk(model, candidates, inputs, name, keep, levels, salient, threads)
     total = len(model.graph.node)
     for i, node in enumerate(walk.new.graph.node, 1):
         walk.fit(node)
@@ -144,6 +150,7 @@ class _Walk:
         name: str,
         keep: Collection[str],
         levels: int,
+        salient: bool,
         threads: int,
     ) -> None:
         self.new = onnx.ModelProto()
@@ -152,6 +159,7 @@ class _Walk:
         self._candidates = candidates
         self._known = layers(model, keep)
         self._levels = levels
+        self._salient = salient
         self._threads = threads
         self._tensors = {tensor.name: tensor for tensor in self.new.graph.initializer}
         self._constants = {key: tuple(tensor.dims) for key, tensor in self._tensors.items()}
@@ -192,7 +200,7 @@ class _Walk:
         geometry = (source, layer is None, groups, shape, tuple(str(one) for one in node.attribute))
         is_open = layer is not None and source not in self.ranges
         if geometry not in self._moments or is_open:
-            sample = _Sample.of(node, rows.shape[2:], groups, pairs)
+            sample = _Sample.of(node, rows.shape[2:], groups, pairs, self._salient)
             if is_open and sample is not None:
                 self.ranges[source] = _least_disturbing(self._candidates[source], weight, sample)
             limits = None if layer is None else self.ranges.get(source, self._candidates[source][0])
@@ -253,9 +261,15 @@ class _Sample:
 
     @classmethod
     def of(
-        cls, node: onnx.NodeProto, kernel: tuple[int, ...], groups: int, pairs: Sequence[tuple[Array, Array]]
+        cls,
+        node: onnx.NodeProto,
+        kernel: tuple[int, ...],
+        groups: int,
+        pairs: Sequence[tuple[Array, Array]],
+        salient: bool = False,
     ) -> _Sample | None:
-        """From all pairs of a layer's inputs; None for a convolution that is not understood here, or has no positions."""
+        """From all pairs of a layer's inputs; None for a convolution that is not understood here, or has no positions. With
+        `salient`, positions that read large values are more of them."""
         found: tuple[list[_Windows], list[_Windows]] = [], []
         for pair in pairs:
             exact, given = (_Windows.of(node, kernel, x) for x in pair)
@@ -266,10 +280,7 @@ class _Sample:
         inside = len(found[0][0].inside) * len(found[0][0].values) // groups
         each = max(1, int(np.clip(POSITIONS_EACH * inside, *POSITIONS)) // len(pairs))
         generator = np.random.default_rng(0)
-        positions = [
-            np.sort(generator.choice(one.count, each, replace=False)) if one.count > each else np.arange(one.count)
-            for one in found[0]
-        ]
+        positions = [one.some(each, generator, salient) for one in found[0]]
         return cls(found, positions, groups, inside) if any(map(len, positions)) else None
 
     @property
@@ -390,10 +401,29 @@ class _Windows:
         """How many output positions there are."""
         return math.prod(self.sizes)
 
+    def some(self, most: int, generator: np.random.Generator, salient: bool) -> npt.NDArray[np.intp]:
+        """At most so many output positions. With `salient`, half of them by the size of what they read in their middle; one
+        may come several times."""
+        if salient and self.count:
+            energy = (self.values.astype(np.float64) ** 2).sum(axis=0)
+            middle = self._first(np.arange(self.count)) + self.inside[len(self.inside) // 2]
+            energy = np.take(energy, middle, mode="clip")
+            if energy.any():
+                size = np.sqrt(np.minimum(energy / energy.mean(), MOST_ENERGY))
+                chances = (1 / self.count + size / size.sum()) / 2
+                return np.sort(generator.choice(self.count, min(most, self.count), p=chances))
+        if self.count <= most:
+            return np.arange(self.count)
+        return np.sort(generator.choice(self.count, most, replace=False))
+
     def take(self, some: npt.NDArray[np.intp], channels: slice) -> Floats:
         """What some positions read of some channels: (weights of an output that reads these, positions)."""
+        taken = np.take(self.values[channels], self.inside[:, None] + self._first(some), axis=1, mode="clip")
+        return taken.reshape(-1, len(some))
+
+    def _first(self, some: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The first place that each of some positions reads."""
         first = np.zeros(len(some), np.intp)
         for at, step in zip(np.unravel_index(some, self.sizes), self.steps, strict=True):
             first += at * step
-        taken = np.take(self.values[channels], self.inside[:, None] + first, axis=1, mode="clip")
-        return taken.reshape(-1, len(some))
+        return first
