@@ -168,11 +168,11 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
         return *made[:3], facts
     try:
         other = _by_nncf(session, job, progress)
+        progress("comparing with NNCF", 0, None)
+        comparison = Comparison.of(session, job)
+        first, second = (comparison.judged(one[0], one[1]) for one in (made, other))
     except OnnxlintError as error:
         return *made[:2], (*made[2], f"NNCF was not tried: {error}"), facts
-    progress("comparing with NNCF", 0, None)
-    comparison = Comparison.of(session, job)
-    first, second = (comparison.judged(one[0], one[1]) for one in (made, other))
     names = (STATIC.name, "NNCF")
     if is_second_better(first, second):
         made, other, first, second, names = other, made, second, first, names[::-1]

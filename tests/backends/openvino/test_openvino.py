@@ -20,7 +20,7 @@ import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
 from onnxlint.backends.closeness import ENOUGH
 from onnxlint.backends.openvino.better import Comparison, Judged, is_second_better, judged_on
-from onnxlint.backends.openvino.runtime import default_precision
+from onnxlint.backends.openvino.runtime import NO_INTEGERS, default_precision
 from onnxlint.backends.ort.feeds import parted
 from onnxlint.backends.ort.session import OrtSession
 from onnxlint.backends.outputs import FEWEST
@@ -156,6 +156,16 @@ def test_without_a_task_the_signal_decides(tmp_path: Path) -> None:
     ratios = [float(one) for one in re.findall(r"does it: (\d+\.\d) dB SNR", note)]
     assert len(ratios) == 2
     assert ratios[0] == max(ratios)
+
+
+def test_what_cannot_be_compared_is_said_and_ours_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as by a version of OpenVINO that has no exact arithmetic."""
+    pytest.importorskip("nncf")
+    monkeypatch.setitem(NO_INTEGERS, "NO_SUCH_PROPERTY", 1)
+    made = make(conv_net(tmp_path / "m.onnx"), "openvino-int8", tmp_path, images=IMAGES, recipe=RECIPE)
+    assert made.details["made_by"] == "onnx-int8-static"
+    (note,) = (one for one in made.notes if one.startswith("NNCF was not tried: "))
+    assert "NO_SUCH_PROPERTY" in note
 
 
 def test_an_image_that_is_exact_counts_as_much_as_one_that_is_nearly(tmp_path: Path) -> None:
