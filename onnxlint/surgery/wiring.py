@@ -32,5 +32,12 @@ def detach(node: gs.Node) -> None:
     for tensors, side in ((node.inputs, "outputs"), (node.outputs, "inputs")):
         for tensor in tensors:
             others = getattr(tensor, side)
-            list.__delitem__(others, next(i for i, other in enumerate(others) if other is node))
+            list.__delitem__(others, _place(others, node))
         list.clear(tensors)
+
+
+def _place(nodes: list[gs.Node], node: gs.Node) -> int:
+    """Where a node is in a list that has it, looked for from both ends: thousands of readers go in their order, or from the
+    last to the first."""
+    pairs = enumerate(zip(nodes, reversed(nodes), strict=True))
+    return next(i if first is node else -1 - i for i, (first, last) in pairs if first is node or last is node)
