@@ -400,7 +400,7 @@ class CalibrationOptions:
             "--weight-bits",
             metavar="7|8",
             parser=number(7),
-            help="for onnx-int8-static and openvino-int8; 7 for x86 with AVX2 and no VNNI (default: 8)",
+            help="bits of weights in onnx-int8-static and openvino-int8; 7 for x86 CPUs without VNNI (default: 8)",
             panel=INT8,
         ),
     ] = 8

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn.calibrate import (
     BlobStats,
+    Progress,
     activation_stats,
     calibrated_blobs,
     plain_table,
@@ -60,6 +61,7 @@ class Rivals:
         judging: Sequence[Floats],
         judged: str,
         threads: int,
+        progress: Progress,
     ) -> Rivals:
         """By kl, aciq and min-max.
 
@@ -70,8 +72,9 @@ class Rivals:
             judging: Inputs that nothing is fitted to.
             judged: What these are.
             threads: How many images are computed at a time.
+            progress: Called with the current action.
         """
-        counted = activation_stats(net, images, histograms=True, known=stats, threads=threads)
+        counted = activation_stats(net, images, histograms=True, known=stats, threads=threads, progress=progress)
         reads = calibrated_blobs(net)
         peaks = {name: stats[blob].peak for name, blob in reads.items()}
         scales = {name: 127 / peak if peak > TINY else 1.0 for name, peak in peaks.items()}

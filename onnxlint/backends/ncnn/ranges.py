@@ -16,6 +16,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,7 @@ class Extents:
         shapes: Blob → its shape (C, …) for the first image.
         images: How many were told apart; see `APART`.
         lows, highs: Blob that quantizable layers read → −min and max of each channel, not below 0: padding is 0.
-        reach: The same blobs → how far they may reach below and above 0 on other images; see `beyond`.
+        reach: The same blobs → how far they may reach below and above 0 on other images (2, C); see `beyond`.
         rare: The same blobs → which channels are rarely large, or never.
     """
 
@@ -86,7 +87,7 @@ class Extents:
     images: int
     lows: Mapping[str, Floats]
     highs: Mapping[str, Floats]
-    reach: Mapping[str, tuple[Doubles, Doubles]]
+    reach: Mapping[str, Doubles]
     rare: Mapping[str, npt.NDArray[np.bool_]]
 
     @property
@@ -146,8 +147,7 @@ class Extents:
         for name, each in single.items():
             first, second = (np.sort(each, axis=0)[-one] for one in (1, min(2, len(each))))
             lows[name], highs[name] = first
-            below, above = beyond(first, second)
-            reach[name] = below, above
+            reach[name] = beyond(first, second)
             peaks = np.max(each, axis=1)
             rarely[name] = rare(peaks.max(axis=0), np.median(peaks, axis=0))
         return cls(net, shapes, min(done, APART), lows, highs, reach, rarely)
@@ -249,11 +249,8 @@ def rooms(extents: Extents, ranges: Ranges, middles: Middles, factors: Mapping[s
             found[name] = 1.0
             continue
         below, above = extents.reach[name]
-        reach = above / (1 + middles[name] / LEVELS)
-        largest = extents.highs[name] / (1 + middles[name] / LEVELS)
-        if middles[name] < LEVELS:
-            reach = np.maximum(reach, below / (1 - middles[name] / LEVELS))
-            largest = np.maximum(largest, extents.lows[name] / (1 - middles[name] / LEVELS))
+        reach = _half(below, above, middles[name])
+        largest = _half(extents.lows[name], extents.highs[name], middles[name])
         narrowed = np.minimum(halves / np.maximum(largest, TINY), 1)  # as the outputs are closer with it
         end = float((halves / factors[name]).max())
         found[name] = room(
@@ -262,13 +259,17 @@ def rooms(extents: Extents, ranges: Ranges, middles: Middles, factors: Mapping[s
     return found
 
 
+def _half(below: npt.NDArray[Any], above: npt.NDArray[Any], middle: int) -> npt.NDArray[Any]:
+    """Half of the range that holds values from −`below` to `above` and stores 0 as `middle`; at `LEVELS` there are none
+    below."""
+    halves: npt.NDArray[Any] = above / np.float32(1 + middle / LEVELS)
+    return halves if middle == LEVELS else np.maximum(halves, below / np.float32(1 - middle / LEVELS))
+
+
 def _halves(extents: Extents, name: str, middle: int, classes: Ids) -> Floats:
     """Half of the range of each channel of a blob that stores 0 as `middle`: equalization gives each channel its own,
     but those that it cannot scale have the largest of theirs."""
-    low, high = extents.lows[name], extents.highs[name]
-    halves = high / np.float32(1 + middle / LEVELS)
-    if middle < LEVELS:
-        halves = np.maximum(halves, low / np.float32(1 - middle / LEVELS))
+    halves = _half(extents.lows[name], extents.highs[name], middle)
     fixed = classes == FIXED
     return np.asarray(np.where(fixed, halves[fixed].max(initial=0), halves), np.float32)
 

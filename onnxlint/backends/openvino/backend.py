@@ -172,7 +172,7 @@ def _better(made: Made, session: OrtSession, job: Job, progress: Progress) -> Ma
         comparison = Comparison.of(session, job)
         first, second = (comparison.judged(one[0], one[1]) for one in (made, other))
     except OnnxlintError as error:
-        return *made[:2], (*made[2], f"NNCF was not tried: {error}"), facts
+        return *made[:2], (*made[2], f"not compared with NNCF: {error}"), facts
     names = (STATIC.name, "NNCF")
     if is_second_better(first, second):
         made, other, first, second, names = other, made, second, first, names[::-1]

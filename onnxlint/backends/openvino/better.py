@@ -6,7 +6,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +81,7 @@ class Comparison:
         session: The ONNX model in onnxruntime.
         inputs: On which they are compared.
         images: What these are.
-        task: What counts; None: the mean SNR of the outputs.
+        task: What counts, where the outputs are those of it; None or else: the mean SNR of the outputs.
         threads: For OpenVINO.
     """
 
@@ -93,14 +93,13 @@ class Comparison:
 
     @classmethod
     def of(cls, session: OrtSession, job: Job) -> Comparison:
-        """By the images of a job, and its task where the outputs are those of it.
+        """By the images of a job, and its task.
 
         Raises:
             OnnxlintError: The images cannot be fed to the model.
         """
         inputs, images = judged_on(session, job)
-        comparison = cls(session, inputs, images, job.task, job.threads)
-        return comparison if comparison._knows_task else replace(comparison, task=None)
+        return cls(session, inputs, images, job.task, job.threads)
 
     def judged(self, model: Any, known: frozenset[str]) -> Judged:
         """What an int8 model loses, run in OpenVINO, computed exactly: processors whose sums overflow choose as others do.
@@ -117,23 +116,21 @@ class Comparison:
             files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
             save(model.clone(), files, known, half=False, source=self.session.path)
             made = OpenVinoSession(files[0], self.threads, integers=False)
-            return self._loss(map(made.run, self.inputs), each)
+            pairs = self._pairs(map(made.run, self.inputs), each)
+            if self._known_task is not None:
+                return Judged(self._known_task.measure(pairs), each)
+            for _ in pairs:
+                pass
+            return Judged(Loss((0.0,), {"snr": statistics.mean(each)}), each)
 
     @cached_property
     def _truth(self) -> list[list[Array]]:
         return [self.session.run(feeds) for feeds in self.inputs]
 
-    @property
-    def _knows_task(self) -> bool:
-        return self.task is None or bool(self._loss(self._truth, []).loss.rank)
-
-    def _loss(self, outputs: Iterable[Sequence[Array]], each: list[float]) -> Judged:
-        pairs = self._pairs(outputs, each)
-        if self.task is not None:
-            return Judged(self.task.measure(pairs), each)
-        for _ in pairs:
-            pass
-        return Judged(Loss((0.0,), {"snr": statistics.mean(each)}), each)
+    @cached_property
+    def _known_task(self) -> TaskLoss | None:
+        task = self.task
+        return task if task is not None and task.measure(self._pairs(self._truth, [])).rank else None
 
     def _pairs(
         self, outputs: Iterable[Sequence[Array]], each: list[float]

@@ -26,8 +26,10 @@ def rooms(every: Sequence[Ends], ends: Ends, shapes: Mapping[str, tuple[int, ...
         single = [one[key] for one in every if one[key][0].shape == ends[key][0].shape]
         if not ends[key][0].size or not single:
             continue
-        sides = [(_reach(-ends[key][0], [-one[0] for one in single]), -low)]
-        sides.append((_reach(ends[key][1], [one[1] for one in single]), high))
+        sides = [
+            (_reach(-ends[key][0], [-one[0] for one in single]), -low),
+            (_reach(ends[key][1], [one[1] for one in single]), high),
+        ]
         step = (high - low) / (LEVELS - 1)
         found[key] = room(sides, step, math.prod(shapes[key][1:]), len(single))
     return found

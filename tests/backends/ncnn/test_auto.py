@@ -114,9 +114,9 @@ def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch
     seen: dict[str, list[bytes]] = {}
     rivals_of, fitted_to = Rivals.of, reconstruct.reconstruct
 
-    def rivals(net: Any, images: Any, stats: Any, judging: Any, judged: str, threads: int) -> Rivals:
+    def rivals(net: Any, images: Any, stats: Any, judging: Any, *more: Any) -> Rivals:
         seen["judging"], seen["all"] = ([x.tobytes() for x in some] for some in (judging, images))
-        return rivals_of(net, images, stats, judging, judged, threads)
+        return rivals_of(net, images, stats, judging, *more)
 
     def fit(net: Any, scales: Any, some: Any, **more: Any) -> Any:
         seen["fitted"] = [x.tobytes() for x in some]

@@ -164,7 +164,7 @@ def test_what_cannot_be_compared_is_said_and_ours_is_taken(tmp_path: Path, monke
     monkeypatch.setitem(NO_INTEGERS, "NO_SUCH_PROPERTY", 1)
     made = make(conv_net(tmp_path / "m.onnx"), "openvino-int8", tmp_path, images=IMAGES, recipe=RECIPE)
     assert made.details["made_by"] == "onnx-int8-static"
-    (note,) = (one for one in made.notes if one.startswith("NNCF was not tried: "))
+    (note,) = (one for one in made.notes if one.startswith("not compared with NNCF: "))
     assert "NO_SUCH_PROPERTY" in note
 
 
