@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxlint.backends import Array, Port, Session
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import printable
+
+Doubles = npt.NDArray[np.float64]
 
 WRONG_DB = 10.0
 """SNR below which an output of a float model is not inexact but wrong."""
@@ -19,11 +22,54 @@ EXACT_DB = 300.0
 """SNR of what is equal."""
 
 ENOUGH = 60.0
-"""dB beyond which a part of the outputs is as good as exact on an image: probabilities that are 0 or 1 would decide alone
+"""dB beyond which an output is as good as exact, and counts no more: probabilities that are 0 or 1 would decide alone
 otherwise."""
 
 LEAST = 1e-7
 """Probabilities below it, and as close to 1, are as good as certain."""
+
+
+@dataclass(frozen=True)
+class Powers:
+    """What a model's outputs differ by from another's.
+
+    Attributes:
+        signal: Σ reference² of each output on each input, (inputs, outputs).
+        noise: Σ (reference − output)², the same.
+    """
+
+    signal: Doubles
+    noise: Doubles
+
+    @property
+    def decibels(self) -> Doubles:
+        """SNR of each output over all inputs together, dB, ±`EXACT_DB` at most: −`EXACT_DB` where it is not finite."""
+        return _decibels(self.signal.sum(axis=0), self.noise.sum(axis=0))
+
+    @property
+    def score(self) -> float:
+        """The mean of the outputs, dB; one that has more than `ENOUGH` counts so much."""
+        return float(np.minimum(self.decibels, ENOUGH).mean())
+
+    def is_closer(self, than: Powers) -> bool:
+        """Whether the score is better by more than chance: by more than the standard error of the difference, as leaving out
+        one input after the other tells (the jackknife).
+
+        The SNR on single inputs does not tell: where outputs are few numbers, it is large where an error is 0 by chance.
+
+        Args:
+            than: Of another model on the same inputs.
+        """
+        count = len(self.signal)
+        without = self._without_each() - than._without_each() if count > 1 else np.zeros(1)
+        error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
+        return self.score - than.score > error
+
+    def _without_each(self) -> Doubles:
+        """The score without each of the inputs."""
+        with np.errstate(invalid="ignore"):  # what is not finite without one input is not without the others
+            signal, noise = (np.maximum(one.sum(axis=0) - one, 0) for one in (self.signal, self.noise))
+        return np.asarray(np.minimum(_decibels(signal, noise), ENOUGH).mean(axis=1))
 
 
 def closeness(reference: Session, made: Session, inputs: Iterable[Mapping[str, Array]], name: str) -> dict[str, float]:
@@ -49,7 +95,18 @@ def ratios(
     name: str,
     probabilities: Collection[str] = (),
 ) -> dict[str, float]:
-    """SNR of each floating-point output over all pairs of outputs, in dB.
+    """SNR of each floating-point output over all pairs of outputs, in dB; see `powers`."""
+    found = powers(outputs, pairs, name, probabilities)
+    return {key: float(_decibels(*np.sum(each, axis=0))) for key, each in found.items()}
+
+
+def powers(
+    outputs: Sequence[Port],
+    pairs: Iterable[tuple[Sequence[Array], Sequence[Array]]],
+    name: str,
+    probabilities: Collection[str] = (),
+) -> dict[str, list[tuple[float, float]]]:
+    """For each floating-point output, the powers of the signal and of the noise on each input.
 
     Args:
         outputs: Of the reference.
@@ -61,7 +118,7 @@ def ratios(
     Raises:
         OnnxlintError: An output has another shape, or is no longer finite.
     """
-    sums: dict[str, tuple[float, float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for reference, made in pairs:
         for port, a, b in zip(outputs, reference, made, strict=True):
             if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
@@ -81,25 +138,13 @@ def ratios(
             if port.name in probabilities:
                 both[f"odds of {port.name}"] = _odds(x), _odds(y)
             for key, (x, y) in both.items():
-                signal, noise = sums.get(key, (0.0, 0.0))
-                sums[key] = signal + float(x @ x), noise + float((x - y) @ (x - y))
-    return {key: _db(signal, noise) for key, (signal, noise) in sums.items()}
+                found.setdefault(key, []).append((float(x @ x), float((x - y) @ (x - y))))
+    return found
 
 
 def _odds(p: Array) -> Array:
     p = np.clip(p, LEAST, 1 - LEAST)
     return np.asarray(np.log(p / (1 - p)))
-
-
-def is_closer(found: Sequence[float], than: Sequence[float]) -> bool:
-    """Whether one model is closer than another by more than chance: by more than the standard error of the mean difference.
-
-    Args:
-        found, than: SNR of either on the same inputs, in dB.
-    """
-    gains = [a - b for a, b in zip(found, than, strict=True)]
-    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-    return statistics.mean(gains) > error
 
 
 def require_close(found: Mapping[str, float], name: str, runtime: str) -> None:
@@ -121,10 +166,11 @@ def require_close(found: Mapping[str, float], name: str, runtime: str) -> None:
             )
 
 
-def _db(signal: float, noise: float) -> float:
-    if noise <= signal * 10 ** (-EXACT_DB / 10):
-        return EXACT_DB
-    return 10 * math.log10(signal / noise) if signal else -EXACT_DB
+def _decibels(signal: Doubles, noise: Doubles) -> Doubles:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = 10 * np.log10(signal / noise)
+    found = np.where(np.isfinite(noise), np.where(noise > 0, found, EXACT_DB), -EXACT_DB)
+    return np.asarray(np.clip(found, -EXACT_DB, EXACT_DB))
 
 
 def worst(found: Mapping[str, float]) -> str:

@@ -39,11 +39,11 @@ cost next to nothing there (RetinaFace on other photos: the same SNR, and 1.5 % 
 FEWEST = 22
 """Calibration images, of which some can judge what is fitted to the others: with fewer, each is worth more for the fit."""
 
-JUDGES = (8, 32)
+JUDGES = (8, 48)
 """Fewest and most images that choices are judged on."""
 
 PIXELS = 8 * 320 * 320
-"""Of all images that are judged on; of small images there are more, as one shows little."""
+"""Of all images that are judged on, or fitted to; of small images there are more, as one shows little."""
 
 LAST = 2
 """Layers with weights from a value to an output, at most, for `HEADROOM`."""
@@ -70,15 +70,16 @@ def near_outputs(
     return {name for name, count in far.items() if count <= last}
 
 
-def count_for(between: tuple[int, int], size: Sequence[int | None]) -> int:
+def count_for(between: tuple[int, int], size: Sequence[int | None], pixels: int = PIXELS) -> int:
     """How many images to take: the fewest, or more of those that are small.
 
     Args:
         between: Fewest and most.
         size: Height and width; None: not known, the fewest are taken.
+        pixels: Of all images together, where they are between fewest and most.
     """
-    pixels = math.prod(one or PIXELS for one in size)
-    return min(max(between[0], PIXELS // max(1, pixels)), between[1])
+    each = math.prod(one or pixels for one in size)
+    return min(max(between[0], pixels // max(1, each)), between[1])
 
 
 def evenly(some: Sequence[T], count: int) -> list[T]:

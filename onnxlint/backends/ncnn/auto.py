@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.channels import affordable
+from onnxlint.backends.closeness import Powers
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import centre, needed, own_layers
 from onnxlint.backends.ncnn.equalize import equalize
@@ -47,7 +48,7 @@ from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
 
-FITTED = (24, 32)
+FITTED = (24, 96)
 """Fewest and most images that layers are fitted to: they are held in memory, evenly taken from all. Ranges come from all."""
 
 MIRRORED = 12
@@ -81,13 +82,15 @@ class Step:
 @dataclass(frozen=True)
 class AutoResult:
     """The int8 net with its decisions; the rescaled float net, table and int8 weights it was made from; the layers
-    kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; the SNR of all methods
-    on what `judged` says; and what numbers of layers in fp16 lose for the task, where one is known."""
+    kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; what was taken, `auto` or
+    the plain method that came closer; the SNR of all methods on what `judged` says; and what numbers of layers in fp16 lose
+    for the task, where one is known."""
 
     quantized: Quantized
     rounded: Rounded
     steps: tuple[Step, ...]
     snr_db: float
+    method: str
     methods: Mapping[str, float]
     judged: str
     tried: tuple[tuple[int, Loss], ...] = ()
@@ -96,11 +99,6 @@ class AutoResult:
     def table(self) -> Table:
         """The table of the rescaled net, or of the float one where a plain method was taken."""
         return self.rounded.table
-
-    @property
-    def method(self) -> str:
-        """What was taken: `auto`, or the plain method that came closer."""
-        return max(self.methods, key=lambda name: self.methods[name])
 
     @property
     def centred(self) -> tuple[str, ...]:
@@ -165,11 +163,11 @@ def _auto(
         free = {name: scale for name, scale in input_scales(stored, halves).items() if name not in keep}
         steps = choose_float_layers(stored, free, some, budget=budget, zeros=zeros, threads=threads, progress=progress)
 
-    by_count: dict[int, dict[str, float]] = {}
+    by_count: dict[int, tuple[str, dict[str, float]]] = {}
 
     def made(count: int) -> tuple[Quantized, Rounded]:
         kept = keep | {step.layer for step in steps[:count]}
-        found: list[tuple[float, tuple[Quantized, Rounded]]] = []
+        found: list[tuple[Powers, tuple[Quantized, Rounded]]] = []
         for even in evens:
             stored, halves, _ = centre(*even, needed(net, middles, kept))
             scales = input_scales(stored, halves)
@@ -177,10 +175,11 @@ def _auto(
             quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
             last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
             better = quantize(last.net, last.table, keep=kept, weights=last.weights)
-            before, after = (rivals.judge.score(one.net) for one in (quantized, better))
-            is_worse = after < before - CORRECTION_COST
+            before, after = (rivals.judge.powers(one.net) for one in (quantized, better))
+            is_worse = after.score < before.score - CORRECTION_COST
             found.append((before, (quantized, rounded)) if is_worse else (after, (better, last)))
-        best, by_count[count] = rivals.best(*max(found, key=lambda one: one[0]), kept)
+        best, method, scores = rivals.best(*max(found, key=lambda one: one[0].score), kept)
+        by_count[count] = method, scores
         return best
 
     tried: list[tuple[int, Loss]] = []
@@ -196,7 +195,8 @@ def _auto(
         count, (quantized, rounded), tried = least_loss(len(steps), measured)
         steps = steps[:count]
     snr = Evaluator(net, some, threads).score(quantized.net)
-    return AutoResult(quantized, rounded, steps, snr, by_count[len(steps)], rivals.judged, tuple(tried))
+    method, methods = by_count[len(steps)]
+    return AutoResult(quantized, rounded, steps, snr, method, methods, rivals.judged, tuple(tried))
 
 
 @dataclass(frozen=True)

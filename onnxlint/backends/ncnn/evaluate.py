@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.backends.closeness import Doubles, Powers
 from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.task import Loss, TaskLoss, size_of
@@ -88,20 +89,20 @@ class Evaluator:
         runner = Runner(net, threads=1)
         return [[np.array(y) for y in ys] for ys in runner.map(self.images, self.heads, self.threads)]
 
-    def snr(self, candidate: Network, images: int | None = None) -> npt.NDArray[np.float64]:
-        """SNR of each head in dB, over all images (or the first `images`) together."""
-        runner = Runner(candidate, threads=1)
-        some = self.images[:images]
-        noise = np.zeros(len(self.heads))
-        signal = np.zeros(len(self.heads))
-        for ys, truth, power in zip(runner.map(some, self.heads, self.threads), self.truth, self.power, strict=False):
-            noise += [_power(y - t) for y, t in zip(ys, truth, strict=True)]
-            signal += power
-        return np.asarray(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)))
+    def powers(self, candidate: Network) -> Powers:
+        """What its heads differ by on each image."""
+        found = Runner(candidate, threads=1).map(self.images, self.heads, self.threads)
+        pairs = zip(found, self.truth, strict=True)
+        noise = [[_power(y - t) for y, t in zip(ys, truth, strict=True)] for ys, truth in pairs]
+        return Powers(np.array(self.power), np.array(noise))
 
-    def score(self, candidate: Network, images: int | None = None) -> float:
+    def snr(self, candidate: Network) -> Doubles:
+        """SNR of each head over all images together, dB."""
+        return self.powers(candidate).decibels
+
+    def score(self, candidate: Network) -> float:
         """The mean SNR of the heads, dB."""
-        return float(self.snr(candidate, images).mean())
+        return float(self.snr(candidate).mean())
 
 
 class Answers:

@@ -1,4 +1,4 @@
-"""The plain methods as rivals of `auto`: whichever comes closest to the float net on inputs that nothing was fitted to is
+"""The plain methods as rivals of `auto`: one that comes closer to the float net on inputs that nothing was fitted to is
 taken, so that `auto` is not worse than the methods that it is to replace."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnxlint.backends.closeness import Powers
 from onnxlint.backends.ncnn.calibrate import (
     BlobStats,
     Progress,
@@ -86,14 +87,24 @@ class Rivals:
         return cls(net, tables, Evaluator(net, judging, threads, outputs=True), judged)
 
     def best(
-        self, score: float, ours: tuple[Quantized, Rounded], keep: Collection[str]
-    ) -> tuple[tuple[Quantized, Rounded], dict[str, float]]:
-        """`ours`, which has a score, or what a plain method makes, and all their scores in dB, `auto` and by method."""
-        best = ours
-        scores = {"auto": score}
+        self, found: Powers, ours: tuple[Quantized, Rounded], keep: Collection[str]
+    ) -> tuple[tuple[Quantized, Rounded], str, dict[str, float]]:
+        """`ours`, or what a plain method makes where that is closer by more than chance.
+
+        Args:
+            found: What the judge says of ours.
+            ours: What `auto` made.
+            keep: Layers that stay float.
+
+        Returns:
+            It, its method or `auto`, and the mean SNR of all in dB.
+        """
+        best, taken, most = ours, "auto", found
+        scores = {taken: found.score}
         for method, table in self.tables.items():
             made = quantize(self.net, table, keep=keep)
-            scores[method] = self.judge.score(made.net)
-            if scores[method] > max(value for name, value in scores.items() if name != method):
-                best = (made, Rounded(self.net, table, {}))
-        return best, scores
+            found = self.judge.powers(made.net)
+            scores[method] = found.score
+            if found.is_closer(most):
+                best, taken, most = (made, Rounded(self.net, table, {})), method, found
+        return best, taken, scores

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxlint.backends import Array, Job
-from onnxlint.backends.closeness import ENOUGH, is_closer, ratios
+from onnxlint.backends.closeness import Powers, powers
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
 from onnxlint.backends.ort.calibration import parts_of
@@ -56,11 +57,11 @@ class Judged:
 
     Attributes:
         loss: Of the task, or else of the signal, with the same rank for all models.
-        each: Mean SNR of the outputs on each input, in dB; an output that has more than `ENOUGH` counts so much.
+        powers: Of each output, and of the odds where it is a probability, on each input.
     """
 
     loss: Loss
-    each: Sequence[float]
+    powers: Powers
 
 
 def is_second_better(first: Judged, second: Judged) -> bool:
@@ -70,7 +71,7 @@ def is_second_better(first: Judged, second: Judged) -> bool:
     fewer = first.loss.rank[0] - second.loss.rank[0]
     if abs(fewer) > CHANCE:
         return fewer > 0
-    return is_closer(second.each, first.each)
+    return second.powers.is_closer(first.powers)
 
 
 @dataclass(frozen=True)
@@ -111,17 +112,17 @@ class Comparison:
         Raises:
             OnnxlintError: It does not run, or its outputs are not those of the task.
         """
-        each: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
             files = (os.path.join(folder, "tried.xml"), os.path.join(folder, "tried.bin"))
             save(model.clone(), files, known, half=False, source=self.session.path)
             made = OpenVinoSession(files[0], self.threads, integers=False)
-            pairs = self._pairs(map(made.run, self.inputs), each)
-            if self._known_task is not None:
-                return Judged(self._known_task.measure(pairs), each)
-            for _ in pairs:
-                pass
-            return Judged(Loss((0.0,), {"snr": statistics.mean(each)}), each)
+            found = [made.run(feeds) for feeds in self.inputs]
+        sure = probabilities(self.session.proto)
+        each = powers(self.session.outputs, zip(self._truth, found, strict=True), self.session.path, sure)
+        judged = Powers(*np.array(list(each.values())).transpose(2, 1, 0))
+        if self._known_task is not None:
+            return Judged(self._known_task.measure(self._pairs(found)), judged)
+        return Judged(Loss((0.0,), {"snr": judged.score}), judged)
 
     @cached_property
     def _truth(self) -> list[list[Array]]:
@@ -130,17 +131,14 @@ class Comparison:
     @cached_property
     def _known_task(self) -> TaskLoss | None:
         task = self.task
-        return task if task is not None and task.measure(self._pairs(self._truth, [])).rank else None
+        return task if task is not None and task.measure(self._pairs(self._truth)).rank else None
 
     def _pairs(
-        self, outputs: Iterable[Sequence[Array]], each: list[float]
+        self, outputs: Sequence[Sequence[Array]]
     ) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], tuple[int, int]]]:
         names = [port.name for port in self.session.outputs]
-        sure = probabilities(self.session.proto)
         for feeds, reference, found in zip(self.inputs, self._truth, outputs, strict=True):
             size = size_of(next(iter(feeds.values())).shape)
-            found_db = ratios(self.session.outputs, [(reference, found)], self.session.path, sure).values()
-            each.append(statistics.mean(min(one, ENOUGH) for one in found_db))
             yield dict(zip(names, reference, strict=True)), dict(zip(names, found, strict=True)), size
 
 

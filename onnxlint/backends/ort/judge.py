@@ -9,7 +9,6 @@ decide alone.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ import numpy as np
 import onnx
 
 from onnxlint.backends import Array
-from onnxlint.backends.closeness import ENOUGH
+from onnxlint.backends.closeness import Powers
 from onnxlint.backends.ort.session import part, run, start
 from onnxlint.backends.rounding import Doubles
 from onnxlint.backends.task import Loss, TaskLoss, size_of
@@ -93,15 +92,14 @@ class Judge:
 
     def snr(self, model: onnx.ModelProto, count: int | None = None) -> Doubles:
         """Of each part, over the first `count` inputs together, dB; −300 where outputs are not finite."""
-        return _decibels(*self._powers(model, count).sum(axis=1))
+        return self.powers(model, count).decibels
 
-    def each(self, model: onnx.ModelProto, count: int | None = None) -> list[float]:
-        """For each of the first `count` inputs, the mean SNR of the parts, dB; a part that has more than `ENOUGH` counts so
-        much."""
-        return [float(one) for one in np.minimum(_decibels(*self._powers(model, count)), ENOUGH).mean(axis=1)]
+    def score(self, model: onnx.ModelProto, count: int | None = None) -> float:
+        """The mean of the parts, dB; one that has more than `ENOUGH` counts so much."""
+        return self.powers(model, count).score
 
-    def _powers(self, model: onnx.ModelProto, count: int | None) -> Doubles:
-        """Of the signal and of the noise: (2, inputs, parts). What the last models gave is not computed again."""
+    def powers(self, model: onnx.ModelProto, count: int | None = None) -> Powers:
+        """What a model's parts differ by on the first `count` inputs. What the last models gave is not computed again."""
         count = len(self.inputs[:count])
         known = next((one for one in self._tried if one[0] is model), None)
         powers = known[1] if known is not None else np.zeros((2, 0, len(self.parts)))
@@ -110,7 +108,7 @@ class Judge:
             new = [self._of_one(self._truth(i + 1)[i], compute(self.inputs[i])) for i in range(first, count)]
             powers = np.concatenate([powers, np.stack(new, axis=1)], axis=1)
         self._tried = [(model, powers), *(one for one in self._tried if one is not known)][:REMEMBERED]
-        return powers[:, :count]
+        return Powers(*powers[:, :count])
 
     def _of_one(self, truth: Sequence[Array], found: Sequence[Array]) -> Doubles:
         """Powers of the signal and of the noise for one set of inputs: (2, parts)."""
@@ -122,10 +120,6 @@ class Judge:
             a = a.astype(np.float64)
             powers[:, i] = float(np.sum(a * a)), float(np.sum((a - b) ** 2)) if a.shape == b.shape else np.inf
         return powers
-
-    def score(self, model: onnx.ModelProto, count: int | None = None) -> float:
-        """The mean of `each`, dB."""
-        return statistics.mean(self.each(model, count))
 
 
 def probabilities(model: onnx.ModelProto) -> set[str]:
@@ -184,12 +178,6 @@ class Answers:
     def _measured(self, found: Sequence[dict[str, Array]]) -> Loss:
         sizes = [size_of(next(iter(feeds.values())).shape) for feeds in self._inputs]
         return self._task.measure(zip(self._truth, found, sizes, strict=True))
-
-
-def _decibels(signal: Doubles, noise: Doubles) -> Doubles:
-    noise = np.where(np.isfinite(noise), noise, np.inf)
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.clip(10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30)), -300, 300))
 
 
 def _parts(

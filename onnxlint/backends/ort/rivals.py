@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from functools import cached_property
 import onnx
 
 from onnxlint.backends import Array
-from onnxlint.backends.closeness import is_closer
+from onnxlint.backends.closeness import Powers
 from onnxlint.backends.ort.calibrate import Histogram, Ranges, clipped
 from onnxlint.backends.ort.judge import Judge
 from onnxlint.backends.ort.plan import HOPELESS, METHODS, Plan, histograms_of, ranges_alone
@@ -52,7 +51,7 @@ class Rivals:
         best, notes = fitted
         few, all_ = f"first {self.judge.first} {self.judged}", self.judged
         trials[f"auto, {few}"] = first = self.judge.score(best, self.judge.first)
-        most: list[float] = []
+        most: Powers | None = None
         for method in ("minmax", *(one for one in METHODS if one != "minmax")):
             seen = ranges_alone(self.model, self.plan, self.limits) if method == "minmax" else self._seen
             ranges = {key: clipped(method, one) for key, one in seen.items()}
@@ -62,13 +61,13 @@ class Rivals:
                 break
             if score < first - HOPELESS:
                 continue
-            if not most:
-                most = self.judge.each(best)
-                trials[f"auto, {all_}"] = statistics.mean(most)
-            found = self.judge.each(made)
-            trials[f"{method}, {all_}"] = score = statistics.mean(found)
-            if is_closer(found, most):
+            if most is None:
+                most = self.judge.powers(best)
+                trials[f"auto, {all_}"] = most.score
+            found = self.judge.powers(made)
+            trials[f"{method}, {all_}"] = found.score
+            if found.is_closer(most):
                 auto = trials[f"auto, {all_}"]
                 best, most = made, found
-                notes = (f"{method} was taken: {score:.1f} dB on {self.judged}, where auto has {auto:.1f}",)
+                notes = (f"{method} was taken: {found.score:.1f} dB on {self.judged}, where auto has {auto:.1f}",)
         return best, notes

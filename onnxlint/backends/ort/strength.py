@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ import onnx
 
 from onnxlint.backends import Array
 from onnxlint.backends.channels import rare, unscaled
-from onnxlint.backends.closeness import is_closer
 from onnxlint.backends.ort.calibrate import Ends, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.equalize import equalized
@@ -107,15 +105,15 @@ def best_strength(
     if len(tried) == 1:
         return 0.0
     first = {label: judge.score(one, judge.first) for label, one in tried.items()}
-    best, most = 0.0, list[float]()
+    best, most = 0.0, None
     for label, one in tried.items():
         trials[label] = first[label]
         if first[label] < max(first.values()) - HOPELESS:
             continue
-        each = judge.each(one, max(IMAGES, len(judge.inputs) // 2))
-        trials[label] = statistics.mean(each)
-        if not most or (trials[label] >= statistics.mean(most) + BASE_MARGIN and is_closer(each, most)):
-            best, most = STRENGTHS.get(label, 0.0), each
+        found = judge.powers(one, max(IMAGES, len(judge.inputs) // 2))
+        trials[label] = found.score
+        if most is None or (found.score >= most.score + BASE_MARGIN and found.is_closer(most)):
+            best, most = STRENGTHS.get(label, 0.0), found
     return best
 
 

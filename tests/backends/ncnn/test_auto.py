@@ -124,11 +124,11 @@ def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Rivals, "of", rivals)
     monkeypatch.setattr(ncnn_auto, "reconstruct", fit)
-    images = inputs(70)
+    images = inputs(160)
     made = ncnn_auto.auto(NET, images)
     assert made.judged == "other calibration images"
-    assert len(seen["judging"]) == 21  # a third of those that are held
-    assert len(seen["fitted"]) == 64 - 21
+    assert len(seen["judging"]) == 48  # a third of those that are held
+    assert len(seen["fitted"]) == 144 - 48
     assert not set(seen["judging"]) & set(seen["fitted"])
     assert seen["all"] == [x.tobytes() for x in images]
     assert made.methods["kl"] == pytest.approx(

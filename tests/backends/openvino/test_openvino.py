@@ -18,7 +18,7 @@ import pytest
 
 import onnxlint
 from onnxlint.backends import Artifact, Job, NotConvertible, backend_for, find_target
-from onnxlint.backends.closeness import ENOUGH
+from onnxlint.backends.closeness import ENOUGH, Powers
 from onnxlint.backends.openvino.better import Comparison, Judged, is_second_better, judged_on
 from onnxlint.backends.openvino.runtime import NO_INTEGERS, default_precision
 from onnxlint.backends.ort.feeds import parted
@@ -119,16 +119,17 @@ class Prefers:
 
 
 def test_one_answer_is_chance() -> None:
-    def loss(lost: float, *snr: float) -> Judged:
-        return Judged(Loss((lost, 0.0)), snr or (1.0,))
+    def loss(lost: float, *decibels: float) -> Judged:
+        noise = 10 ** (-np.array(decibels)[:, None] / 10)
+        return Judged(Loss((lost, 0.0)), Powers(np.ones_like(noise), noise))
 
     assert is_second_better(loss(2, 25), loss(0, 20))
     assert not is_second_better(loss(0, 20), loss(2, 25))
     assert not is_second_better(loss(1, 25), loss(0, 20))
     assert is_second_better(loss(0, 20), loss(1, 25))
-    assert not is_second_better(loss(5, 20), Judged(Loss(), ()))
+    assert not is_second_better(loss(5, 20), Judged(Loss(), loss(0, 20).powers))
     assert is_second_better(loss(0, 20, 30, 25), loss(0, 21, 32, 26))
-    assert not is_second_better(loss(0, 20, 30, 25), loss(0, 19, 70, 24))  # closer on one of them alone
+    assert not is_second_better(loss(0, 20, 21, 20), loss(0, 19.9, 70, 19.9))  # closer on one of them alone
 
 
 @pytest.mark.parametrize(("best", "by"), [(1, "onnx-int8-static"), (2, "nncf")])
@@ -168,8 +169,8 @@ def test_what_cannot_be_compared_is_said_and_ours_is_taken(tmp_path: Path, monke
     assert "NO_SUCH_PROPERTY" in note
 
 
-def test_an_image_that_is_exact_counts_as_much_as_one_that_is_nearly(tmp_path: Path) -> None:
-    """Probabilities that are 0 or 1 would decide alone otherwise."""
+def test_probabilities_are_judged_by_their_odds_as_well(tmp_path: Path) -> None:
+    """Those that are not sure would decide alone otherwise; those that are exact, if each counted by itself."""
     model = onnx.parser.parse_model(
         """
         <ir_version: 8, opset_import: ["": 13]>
@@ -192,9 +193,14 @@ def test_an_image_that_is_exact_counts_as_much_as_one_that_is_nearly(tmp_path: P
     session, other = OrtSession(saved("m.onnx", 0)), saved("shifted.onnx", 0.01)
     inputs = [{"x": np.array([[0, size]], np.float32)} for size in (0.5, 40.0)]
     comparison = Comparison(session, inputs, "made-up inputs", None, 1)
-    unsure, sure = comparison.judged(converted(other), names_of(other)).each
-    assert 20 < unsure < 50
-    assert sure == ENOUGH
+    judged = comparison.judged(converted(other), names_of(other))
+    (unsure, _), (sure, _) = judged.powers.noise
+    assert unsure > 1e-6
+    assert sure < 1e-16
+    of_p, of_odds = judged.powers.decibels
+    assert 45 < of_p < ENOUGH
+    assert 30 < of_odds < 70
+    assert judged.loss.values["snr"] == judged.powers.score < ENOUGH
 
 
 def test_candidates_are_judged_on_images_that_weights_were_not_fitted_to(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_images_that_a_model_was_tried_on_are_not_run_again(ran: list[str]) -> None:
     judge = Judge.of("net", network(13), INPUTS, 1)
     one, other = rounded(127), rounded(7)
-    expected = judge.each(one), judge.score(other, 2)
+    expected = judge.score(one), judge.score(other, 2)
     ran.clear()
     judge = Judge.of("net", network(13), INPUTS, 1)
     assert judge.score(one, 2) != judge.score(other, 2) == expected[1]
     ran.clear()
-    assert judge.each(one) == expected[0]
+    assert judge.score(one) == expected[0]
     assert len(ran) == 2 * (len(INPUTS) - 2)  # the float model and this one, on the others
     judge.snr(one)
     judge.score(other, 1)
