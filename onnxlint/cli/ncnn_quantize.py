@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -87,7 +88,8 @@ def _report_loss(net: tuple[str, str], made: tuple[str, str], images: str, recip
 
     size = sum(os.path.getsize(file) for file in (*net, *made))
     ratio, count, notes = call_with_progress(net[0], size, silent, measured, net, made, images, recipe, threads)
-    console.write(f"mean SNR of the outputs on {counted(count, 'image')}: {ratio:.1f} dB\n")
+    loss = f"{ratio:.1f} dB" if math.isfinite(ratio) else "none, they are NaN or infinite"
+    console.write(f"mean SNR of the outputs on {counted(count, 'image')}: {loss}\n")
     console.notes(notes)
     if not ratio >= _LOW:  # NaN, too
         console.notes(["'onnxlint convert MODEL.onnx --to ncnn-int8' (--method auto) usually loses less than a table"])

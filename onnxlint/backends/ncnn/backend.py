@@ -31,9 +31,6 @@ HELD = 1 << 28
 
 METHODS = ("auto", "kl", "aciq", "eq")
 
-MIXED_IMAGES = 8
-"""Calibration images on which kl, aciq and eq measure the effect of a layer's noise."""
-
 JUDGED = 4
 """Calibration images on which the result is compared with the float net."""
 
@@ -283,7 +280,7 @@ def int8(
     The table of `auto` holds the scales that are in the `.bin`. They belong to its rescaled weights, so that its first
     line keeps it from being used with the float net: see `table.AUTO`.
     """
-    from onnxlint.backends.ncnn.auto import auto, choose_float_layers
+    from onnxlint.backends.ncnn.auto import TRIAL_IMAGES, auto, choose_float_layers
     from onnxlint.backends.ncnn.calibrate import Method, make_table
     from onnxlint.backends.ncnn.evaluate import spread
     from onnxlint.backends.ncnn.format import save
@@ -320,7 +317,7 @@ def int8(
         table = make_table(net, inputs, cast("Method", method), threads=job.threads, progress=progress, spread=cluster)
         if job.mixed:
             scales = {name: float(scale[0]) for name, scale in table.inputs.items() if name not in keep}
-            some = spread(inputs, MIXED_IMAGES)
+            some = spread(inputs, TRIAL_IMAGES)
             steps = choose_float_layers(
                 net, scales, some, table=table, budget=job.budget, threads=job.threads, progress=progress
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -101,8 +102,9 @@ class Evaluator:
         return self.powers(candidate).decibels
 
     def score(self, candidate: Network) -> float:
-        """The mean SNR of the heads, dB."""
-        return float(self.snr(candidate).mean())
+        """The mean SNR of the heads, dB; NaN where one is not finite."""
+        found = self.powers(candidate)
+        return float(found.decibels.mean()) if np.isfinite(found.noise).all() else math.nan
 
 
 class Answers:

@@ -11,12 +11,13 @@ import pytest
 
 from onnxlint.accuracy.loss import AnswerLoss
 from onnxlint.backends import rounding
+from onnxlint.backends.closeness import EXACT_DB
 from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, ranges, reconstruct
 from onnxlint.backends.ncnn.centre import centre
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
-from onnxlint.backends.ncnn.format import Layer, dump_bin, dump_param, load, parse_bin, parse_param
+from onnxlint.backends.ncnn.format import Blob, Layer, dump_bin, dump_param, load, parse_bin, parse_param
 from onnxlint.backends.ncnn.heads import corrected, last_layers
 from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import quantize
@@ -136,6 +137,16 @@ def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch
             quantize(NET, calibrate.make_table(NET, images)).net
         )
     )
+
+
+def test_outputs_that_are_not_finite_have_no_snr() -> None:
+    layer = NET.layer("dense")
+    bias = np.full(layer.integer(0), np.nan, np.float32)
+    bad = NET.with_layers({layer.name: layer.with_blobs(Blob("bias", bias))})
+    judge = Evaluator(NET, inputs())
+    assert np.isnan(judge.score(bad))
+    assert (judge.powers(bad).decibels == -EXACT_DB).all()
+    assert not judge.powers(bad).is_closer(judge.powers(NET))
 
 
 def test_images_are_taken_evenly() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxlint.backends.ncnn.calibrate import make_table
-from onnxlint.backends.ncnn.format import load, save
+from onnxlint.backends.ncnn.format import Blob, load, save
 from onnxlint.backends.ncnn.table import dump_table, load_table
 from onnxlint.cli.app import run
 from tests.support.ncnn_nets import DATA, REFERENCE, inputs, needs_data, small
@@ -94,6 +94,16 @@ def test_what_int8_costs_is_measured_on_images(folder: Path, capsys: Output) -> 
     assert losses[0] < losses[1]
     assert run(["ncnn", "quantize", "net.param", "out.param", "net.table"]) == 0
     assert "or run 'onnxlint compare net.param out.param --images IMAGES" in capsys.readouterr().err
+
+
+def test_outputs_that_are_not_finite_are_said_to_be(folder: Path, capsys: Output) -> None:
+    assert run(["ncnn", "table", "net.param", "images.npz"]) == 0
+    net = load(folder / "net.param")
+    dense = net.layer("dense")
+    bias = Blob("bias", np.full(dense.integer(0), np.inf, np.float32))
+    save(net.with_layers({"dense": dense.with_blobs(bias)}), folder / "net.param", folder / "net.bin")
+    assert run(["ncnn", "quantize", "net.param", "out.param", "net.table", "--images", "images.npz"]) == 0
+    assert "mean SNR of the outputs on 4 images: none, they are NaN or infinite\n" in capsys.readouterr().out
 
 
 def test_traps_of_an_edited_table_are_printed_with_their_lines(folder: Path, capsys: Output) -> None:
