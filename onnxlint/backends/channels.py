@@ -147,17 +147,20 @@ def room(sides: Iterable[tuple[Doubles, float]], step: float, elements: int, ima
     return float(ROOMS[int(np.argmin(expected))])
 
 
-def affordable(found: Mapping[str, float], score: Callable[[Mapping[str, float]], float]) -> dict[str, float]:
+def affordable(
+    found: Mapping[str, float], score: Callable[[Mapping[str, float]], float], without: float | None = None
+) -> dict[str, float]:
     """As much of the room as costs no more than `ROOM_COST`.
 
     Args:
         found: Value → factor of its range.
         score: The SNR of the outputs with such factors, dB.
+        without: That with none, where it is known.
     """
     if max(found.values(), default=1.0) <= 1.0:
         return dict.fromkeys(found, 1.0)
     none = dict.fromkeys(found, 1.0)
-    least = score(none) - ROOM_COST
+    least = (score(none) if without is None else without) - ROOM_COST
     tries = ({name: factor**part for name, factor in found.items()} for part in PARTS)
     return next((one for one in tries if score(one) >= least), none)
 

@@ -54,6 +54,9 @@ def test_room_is_taken_as_far_as_it_costs_little(costs: tuple[float, float], tak
     scores = {1.0: 30.0, 1.96: 30 - costs[0], 1.4: 30 - costs[1]}
     found = affordable({"a": 1.96, "b": 1.0}, lambda factors: scores[round(factors["a"], 6)])
     assert found == pytest.approx({"a": taken, "b": 1.0})
+    del scores[1.0]  # is not asked for where it is known
+    known = affordable({"a": 1.96, "b": 1.0}, lambda factors: scores[round(factors["a"], 6)], 30.0)
+    assert known == found
 
 
 def test_without_need_for_room_nothing_is_tried() -> None:

@@ -245,8 +245,8 @@ def _evens(
         found.append((one.score(judge, dict.fromkeys(ranges, 1.0)), one))
     first, *others = found
     most = max(others, key=lambda one: one[0])
-    taken = [first[1], most[1]] if most[0] > first[0] + MARGIN else [first[1]]
-    return [(one.net, one.wider(affordable(one.rooms, partial(one.score, judge)))) for one in taken]
+    taken = [first, most] if most[0] > first[0] + MARGIN else [first]
+    return [(one.net, one.wider(affordable(one.rooms, partial(one.score, judge), score))) for score, one in taken]
 
 
 def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:
