@@ -86,18 +86,8 @@ def closeness(reference: Session, made: Session, inputs: Iterable[Mapping[str, A
     """
     theirs = dict(zip((port.name for port in reference.inputs), (port.name for port in made.inputs), strict=True))
     pairs = ((reference.run(feeds), made.run({theirs[key]: value for key, value in feeds.items()})) for feeds in inputs)
-    return ratios(reference.outputs, pairs, name)
-
-
-def ratios(
-    outputs: Sequence[Port],
-    pairs: Iterable[tuple[Sequence[Array], Sequence[Array]]],
-    name: str,
-    probabilities: Collection[str] = (),
-) -> dict[str, float]:
-    """SNR of each floating-point output over all pairs of outputs, in dB; see `powers`."""
-    found = powers(outputs, pairs, name, probabilities)
-    return {key: float(_decibels(*np.sum(each, axis=0))) for key, each in found.items()}
+    names, found = powers(reference.outputs, pairs, name)
+    return dict(zip(names, found.decibels.tolist(), strict=True))
 
 
 def powers(
@@ -105,8 +95,8 @@ def powers(
     pairs: Iterable[tuple[Sequence[Array], Sequence[Array]]],
     name: str,
     probabilities: Collection[str] = (),
-) -> dict[str, list[tuple[float, float]]]:
-    """For each floating-point output, the powers of the signal and of the noise on each input.
+) -> tuple[list[str], Powers]:
+    """The floating-point outputs, and what they differ by.
 
     Args:
         outputs: Of the reference.
@@ -139,7 +129,9 @@ def powers(
                 both[f"odds of {port.name}"] = _odds(x), _odds(y)
             for key, (x, y) in both.items():
                 found.setdefault(key, []).append((float(x @ x), float((x - y) @ (x - y))))
-    return found
+    count = max(map(len, found.values()), default=0)
+    signal, noise = np.array(list(found.values())).reshape(len(found), count, 2).transpose(2, 1, 0)
+    return list(found), Powers(signal, noise)
 
 
 def _odds(p: Array) -> Array:
@@ -167,7 +159,7 @@ def require_close(found: Mapping[str, float], name: str, runtime: str) -> None:
 
 
 def _decibels(signal: Doubles, noise: Doubles) -> Doubles:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = 10 * np.log10(signal / noise)
     found = np.where(np.isfinite(noise), np.where(noise > 0, found, EXACT_DB), -EXACT_DB)
     return np.asarray(np.clip(found, -EXACT_DB, EXACT_DB))

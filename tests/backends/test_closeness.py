@@ -1,10 +1,12 @@
 """How close models are, and what is chance."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 
-from onnxlint.backends import Port
-from onnxlint.backends.closeness import ENOUGH, EXACT_DB, Powers, ratios
+from onnxlint.backends import Port, closeness
+from onnxlint.backends.closeness import ENOUGH, EXACT_DB, Powers
 
 
 def powers(*noise: float) -> Powers:
@@ -31,7 +33,14 @@ def test_an_error_that_is_small_by_chance_counts_little() -> None:
 
 @pytest.mark.parametrize(
     ("signal", "noise", "expected"),
-    [(2.0, 0.02, 20.0), (2.0, 0.0, EXACT_DB), (0.0, 0.0, EXACT_DB), (0.0, 1.0, -EXACT_DB), (1.0, np.nan, -EXACT_DB)],
+    [
+        (2.0, 0.02, 20.0),
+        (2.0, 0.0, EXACT_DB),
+        (0.0, 0.0, EXACT_DB),
+        (0.0, 1.0, -EXACT_DB),
+        (1.0, np.nan, -EXACT_DB),
+        (1.0, 1e-310, EXACT_DB),
+    ],
 )
 def test_decibels(signal: float, noise: float, expected: float) -> None:
     one = Powers(np.array([[signal / 2]] * 2), np.array([[noise / 2]] * 2))
@@ -43,9 +52,21 @@ def test_sure_probabilities_are_compared_by_their_odds_as_well() -> None:
     def sigmoid(x: np.ndarray) -> np.ndarray:
         return np.asarray(1 / (1 + np.exp(-x)), np.float32)
 
+    def decibels(
+        pairs: list[tuple[list[np.ndarray], list[np.ndarray]]], sure: Collection[str] = ()
+    ) -> dict[str, float]:
+        names, of_all = closeness.powers([Port("y")], pairs, "m", sure)
+        return dict(zip(names, of_all.decibels.tolist(), strict=True))
+
     exact = np.linspace(-9, 9, 50)
     pairs = [([sigmoid(exact)], [sigmoid(exact * 1.1)])]
-    found = ratios([Port("y")], pairs, "m", {"y"})
+    found = decibels(pairs, {"y"})
     assert found["odds of y"] == pytest.approx(20, abs=0.1)  # a tenth
     assert found["y"] > 30
-    assert ratios([Port("y")], pairs, "m") == {"y": found["y"]}
+    assert decibels(pairs) == {"y": found["y"]}
+
+
+def test_what_has_no_floating_point_output_differs_by_nothing() -> None:
+    names, found = closeness.powers([Port("y")], [([np.zeros(2, np.int64)], [np.zeros(2, np.int64)])] * 2, "m")
+    assert names == []
+    assert found.decibels.shape == (0,)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from onnxlint.backends import Array, Job
 from onnxlint.backends.closeness import Powers, powers
 from onnxlint.backends.openvino.convert import save
@@ -118,8 +116,7 @@ class Comparison:
             made = OpenVinoSession(files[0], self.threads, integers=False)
             found = [made.run(feeds) for feeds in self.inputs]
         sure = probabilities(self.session.proto)
-        each = powers(self.session.outputs, zip(self._truth, found, strict=True), self.session.path, sure)
-        judged = Powers(*np.array(list(each.values())).transpose(2, 1, 0))
+        _, judged = powers(self.session.outputs, zip(self._truth, found, strict=True), self.session.path, sure)
         if self._known_task is not None:
             return Judged(self._known_task.measure(self._pairs(found)), judged)
         return Judged(Loss((0.0,), {"snr": judged.score}), judged)
