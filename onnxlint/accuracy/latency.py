@@ -2,6 +2,9 @@
 
 Disturbances add time, and by a factor that changes from second to second. So models are not timed one after the other but
 in rounds, and of each run it is known how long its threads waited for a core (Linux: `/proc/self/task/*/schedstat`).
+
+Threads of a runtime that has just run keep their cores busy for some time (OpenMP's spin for milliseconds), and would
+disturb the next one: a model's turn begins when they are quiet.
 """
 
 from __future__ import annotations
@@ -19,6 +22,18 @@ from onnxlint.accuracy.results import Latency
 WARM_UP = 2
 MIN_RUNS = 5
 MAX_RUNS = 50
+
+BURST = 5
+"""Runs of a model in a round, as far as they take `TURN` seconds."""
+
+TURN = 0.01
+"""Seconds after which a model's turn ends."""
+
+PAUSE = 0.01
+"""Seconds in which the threads of this process use no CPU when they are quiet: the kernel counts it every 1 to 10 ms."""
+
+LONGEST_PAUSE = 0.5
+"""Seconds after which a turn begins in any case."""
 
 SECONDS = 1.0
 """Time for each model, warming up apart, after which no further round begins once all have `MIN_RUNS` undisturbed runs."""
@@ -57,7 +72,7 @@ def measure(runs: Sequence[Callable[[], object]], threads: int) -> list[Latency]
     """Time functions that run a model once each.
 
     Args:
-        runs: The functions to time; each is called once per round.
+        runs: The functions to time, in turn, a few times each.
         threads: How many each model uses; for the report.
 
     Returns:
@@ -73,14 +88,29 @@ def measure(runs: Sequence[Callable[[], object]], threads: int) -> list[Latency]
                 break
     budget = SECONDS * len(timed)
     started = time.perf_counter()
-    while timed and timed[0].runs < MAX_RUNS:
+    while any(one.runs < MAX_RUNS for one in timed):
         for one in timed:
-            _time(one, threads)
+            _settle()
+            turn = time.perf_counter()
+            for _ in range(BURST):
+                _time(one, threads)
+                if time.perf_counter() - turn > TURN:
+                    break
         spent = time.perf_counter() - started
         enough = MIN_RUNS if spent < 2 * budget else 2
         if spent > PATIENCE * budget or (spent > budget and all(len(one.clean) >= enough for one in timed)):
             break
     return [_latency(one, threads) for one in timed]
+
+
+def _settle() -> None:
+    """Wait until the threads of this process are quiet."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < LONGEST_PAUSE:
+        used = time.process_time()
+        time.sleep(PAUSE)
+        if time.process_time() - used < PAUSE / 4:
+            return
 
 
 def _time(one: _Timed, threads: int) -> None:
