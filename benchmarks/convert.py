@@ -57,6 +57,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "onnx-int8-dynamic": ("onnx-int8-dynamic", {}),
     "onnx-int8-static percentile": ("onnx-int8-static", {"method": "percentile"}),
     "onnx-int8-static auto": ("onnx-int8-static", {}),
+    "onnx-int8-static learned": ("onnx-int8-static", {"method": "learned"}),
     "onnx-int8-static mixed": ("onnx-int8-static", {"mixed": True, "budget": 0.1}),
     "openvino": ("openvino", {}),
     "openvino-fp16": ("openvino-fp16", {}),

@@ -40,7 +40,7 @@ from onnxlint.images.recipe import Recipe, find_images, make_recipe, tensors
 Floats = npt.NDArray[np.float32]
 
 METHODS = {
-    "onnx-int8-static": ("auto", "percentile", "minmax", "mse", "entropy"),
+    "onnx-int8-static": ("auto", "learned", "percentile", "minmax", "mse", "entropy"),
     "ncnn-int8": ("auto", "kl", "aciq"),
     "openvino-int8": ("auto", "percentile", "minmax", "nncf"),
 }

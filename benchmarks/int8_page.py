@@ -15,6 +15,9 @@ from typing import Any
 from benchmarks.convert import HELD_BACK
 from benchmarks.results import Results, write_into
 
+TIMED = ("auto", "learned")
+"""Methods whose seconds are shown, beside those of the slowest other one."""
+
 Rows = Mapping[str, Mapping[str, Any]]
 
 
@@ -42,21 +45,24 @@ def nets(rows: Rows) -> Iterator[str]:
         own = {name: row for name, row in rows.items() if name.split("/")[1] == target}
         methods = list(dict.fromkeys(name.split("/")[2] for name in own))
         rival = ["NNCF"] if target == "onnx-int8-static" else []
+        timed = [one for one in TIMED if one in methods]
         yield ""
         yield (
             f"| {target} | "
             + " | ".join(methods + [f"{one} default" for one in rival])
-            + " | bytes (auto) | CPU s (auto · slowest other) |"
+            + f" | bytes (auto) | CPU s ({' · '.join(timed)} · slowest other) |"
         )
         yield "| --- |" + " ---: |" * (len(methods) + len(rival) + 2)
         for net in dict.fromkeys(name.split("/")[0] for name in own):
             cells = [_ratio(rows.get(f"{net}/{target}/{method}")) for method in methods]
             cells += [_ratio(rows.get(f"{net}/{one}/default")) for one in rival]
             auto = rows.get(f"{net}/{target}/auto", {})
-            others = [rows.get(f"{net}/{target}/{method}", {}) for method in methods if method != "auto"]
+            others = [rows.get(f"{net}/{target}/{method}", {}) for method in methods if method not in TIMED]
             others += [rows.get(f"{net}/{one}/default", {}) for one in rival]
             slowest = max((row["seconds"] for row in others if "seconds" in row), default=0.0)
-            cells += [f"{auto['bytes']:,}", f"{auto['seconds']:.0f} · {slowest:.0f}"] if "bytes" in auto else ["", ""]
+            seconds = [rows.get(f"{net}/{target}/{method}", {}).get("seconds") for method in timed] + [slowest]
+            shown = " · ".join("not run" if one is None else f"{one:.0f}" for one in seconds)
+            cells += [f"{auto['bytes']:,}", shown] if "bytes" in auto else ["", ""]
             yield f"| {net} | " + " | ".join(cells) + " |"
 
 

@@ -307,8 +307,8 @@ def convert(
             dictionary (`{"mean": (104, 117, 123), "pixel": "BGR"}`). The size is the model's own where it is fixed and
             none is given.
         shapes: Input → whole shape, for inputs with free sizes that are not images.
-        method: Calibration of activations: `auto`, or a method of the target (ncnn: kl, aciq, eq; onnxruntime: minmax,
-            percentile, entropy).
+        method: Calibration of activations: `auto`, or a method of the target (ncnn: kl, aciq, eq; onnxruntime: learned,
+            minmax, percentile, entropy, mse; OpenVINO: these and nncf).
         mixed: Whether layers that int8 hurts may stay in floating point.
         budget: Allowed growth of the weights by `mixed`, as a fraction of the pure int8 size.
         keep: Layers that stay in floating point.

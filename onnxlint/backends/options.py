@@ -14,8 +14,8 @@ class ConvertOptions:
     """How models are converted and quantized.
 
     Attributes:
-        method: Calibration of activations: `auto`, or a method of the target (ncnn: kl, aciq, eq; onnxruntime: minmax,
-            percentile, entropy).
+        method: Calibration of activations: `auto`, or a method of the target (ncnn: kl, aciq, eq; onnxruntime: learned,
+            minmax, percentile, entropy, mse; OpenVINO: these and nncf).
         mixed: Whether layers that int8 hurts may stay in floating point.
         budget: Allowed growth of the weights by `mixed`, as a fraction of the pure int8 size.
         keep: Layers or nodes that stay in floating point.

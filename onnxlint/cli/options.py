@@ -373,7 +373,7 @@ class CalibrationOptions:
         option(
             "--method",
             metavar="NAME",
-            help="calibration: auto (default); kl, aciq, eq (ncnn); minmax, percentile, entropy (onnx); nncf (openvino)",
+            help="auto (default); kl, aciq, eq (ncnn); learned, minmax, percentile, entropy, mse (onnx); nncf (openvino)",
             panel=INT8,
         ),
     ] = None

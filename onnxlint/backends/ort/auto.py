@@ -2,7 +2,8 @@
 
 In this order: cross-layer equalization (equalize.py), ranges that clip little, weights refitted and rounded against each
 layer's output (reconstruct.py), the last layers corrected (heads.py). With `mixed`, the layers that disturb the outputs
-most for their bytes stay in float32. The plain methods are rivals: one that comes closer to the float model is taken.
+most for their bytes stay in float32. The plain methods are rivals: one that comes closer to the float model is taken. With
+`--method learned`, scales and weights are trained from there (learn.py).
 
 Every choice is made by the outputs' SNR, computed by onnxruntime, on calibration images that nothing was fitted to, or
 mirrored ones where there are too few.
@@ -23,6 +24,7 @@ from onnxlint.backends.ort.calibrate import Ends, Histogram, Range, Ranges, chan
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.heads import corrected
 from onnxlint.backends.ort.judge import Answers, Judge, computer
+from onnxlint.backends.ort.learn import Made, improved
 from onnxlint.backends.ort.plan import (
     HOPELESS,
     METHODS,
@@ -67,6 +69,9 @@ LOOKED_AT = 4
 MIXED_TIMES = 2.5
 """How much longer `mixed` takes."""
 
+LEARNED_TIMES = 7.0
+"""How much longer `learned` takes. (RetinaFace 79 s in place of 12, RFB-320 74 and 10, PP-OCR's cls 49 and 7.)"""
+
 LAST_PART = 6
 """The last sixth of the layers, and at least two, have wider ranges: see `onnxlint.backends.outputs.HEADROOM`. (RetinaFace
 on other photos: 13 of 594 faces were missed with two layers, 5 with six.)"""
@@ -108,29 +113,33 @@ def auto(model: onnx.ModelProto, calibration: Calibration, plan: Plan, progress:
     looked_at = evenly(inputs, LOOKED_AT)
     detects = plan.task is not None and Answers.of(plan.name, model, looked_at, plan.task, plan.threads).are_objects
 
-    def made(count: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    def made(count: int) -> Made:
         keep = plan.keep | {step.layer for step in steps[:count]}
         nearest = quantize(base, first, keep, levels=plan.levels) if count else plain
         fitted = _rounded(base, candidates, nearest, keep, inputs, detects, rivals, plan, trials, progress)
-        return rivals.best(fitted, keep, trials)
+        result, notes = rivals.best(fitted, keep, trials)
+        return Made(result, base if result is fitted[0] else model, notes)
 
     answers = None
-    if plan.task is not None and steps:
+    if plan.task is not None and (steps or plan.learned):
         answers = Answers.of(plan.name, model, [*inputs, *mirrors(inputs)], plan.task, plan.threads)
-    if answers is None or not answers.are_known:
-        result, notes = made(len(steps))
+        answers = answers if answers.are_known else None
+    if answers is None or not steps:
+        result = made(len(steps))
     else:
 
-        def measured(count: int) -> tuple[tuple[onnx.ModelProto, tuple[str, ...]], Loss]:
+        def measured(count: int) -> tuple[Made, Loss]:
             one = made(count)
-            return one, answers.loss(one[0])
+            return one, answers.loss(one.model)
 
-        count, (result, notes), tried = least_loss(len(steps), measured)
+        count, result, tried = least_loss(len(steps), measured)
         steps = steps[:count]
         if measured_facts := facts_of(tried):
             facts["candidates"] = measured_facts
+    if plan.learned:
+        result, facts["learned"] = improved(result, calibration, rivals, answers, trials, progress)
     facts["trials_db"] = {label: round(value, 2) for label, value in trials.items()}
-    return Int8(result, steps, notes, facts)
+    return Int8(result.model, steps, result.notes, facts)
 
 
 def _rounded(
@@ -271,7 +280,7 @@ def _estimate(model: onnx.ModelProto, plan: Plan, feeds: Mapping[str, Array], re
         inside = float(np.prod(dims)) / dims[layer.axis]
         work += 10_000 * inside**2 + 4 * inside**3
     seconds = reading + RUNS * run + SECONDS * len(known) + work / SPEED
-    return seconds * (MIXED_TIMES if plan.mixed else 1)
+    return seconds * (MIXED_TIMES if plan.mixed else 1) * (LEARNED_TIMES if plan.learned else 1)
 
 
 def choose_float(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from onnxlint.backends import Array, Job, Progress, silent
@@ -86,6 +87,20 @@ class Calibration:
             yield feeds
         if size <= KEPT:
             self._kept.extend(kept)
+
+    def some(self, count: int) -> list[Mapping[str, Array]]:
+        """Inputs but the unfitted, in memory: those that are held, and others, evenly from the rest, up to `count` and
+        `KEPT` bytes."""
+        found: list[Mapping[str, Array]] = list(self.held)
+        rest = self.count - len(found)
+        step = -(-rest // max(1, count - len(found)))
+        size = sum(value.nbytes for feeds in found for value in feeds.values())
+        for feeds in islice(self.rest(), 0, None, max(1, step)) if len(found) < count else ():
+            size += sum(value.nbytes for value in feeds.values())
+            if size > KEPT:
+                break
+            found.append(feeds)
+        return found
 
     def ends(self, model: onnx.ModelProto, names: Sequence[str], progress: Progress = silent) -> list[Ends]:
         """Smallest and largest values of all streamed inputs; see `channel_extremes`."""

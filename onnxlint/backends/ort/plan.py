@@ -55,6 +55,7 @@ class Plan:
         task: What outputs are used for: of several numbers of layers in float, the one is taken that loses least of its
             answers on the calibration images and their mirror images.
         adapted: What the target makes of the histograms of a model's values; None: nothing.
+        learned: Whether scales and weights are trained at the end; see learn.py.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Plan:
     threads: int = 2
     task: TaskLoss | None = None
     adapted: Adapted | None = None
+    learned: bool = False
 
     def on_target(self, model: onnx.ModelProto, found: dict[str, Histogram]) -> dict[str, Histogram]:
         """Histograms as the target makes them."""

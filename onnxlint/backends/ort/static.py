@@ -14,7 +14,7 @@ from onnxlint.backends.ort.judge import Judge
 from onnxlint.backends.ort.plan import Int8, Plan
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
-from onnxlint.backends.ort.targets import STATIC, require_weight_bits, static_method
+from onnxlint.backends.ort.targets import LEARNED, PLAIN, STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import Unreadable
 from onnxlint.text import printable
@@ -52,7 +52,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         raise OnnxlintError(f"{printable(name)}: {STATIC.name} is calibrated on images; give some with --images")
     require_weight_bits(job)
     unreadable: list[Unreadable] = []
-    calibration = Calibration.of(session, job, unreadable, judges=method == "auto")
+    calibration = Calibration.of(session, job, unreadable, judges=method not in PLAIN)
     progress("pre-processing", 0, None)
     model = prepare(name)
     check_kept(model, job.keep, name)
@@ -61,9 +61,9 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
 
     plan = Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[job.weight_bits], job.threads, job.task)
     made = (
-        auto.auto(model, calibration, plan, progress)
-        if method == "auto"
-        else _by_method(model, calibration, plan, method, progress)
+        _by_method(model, calibration, plan, method, progress)
+        if method in PLAIN
+        else auto.auto(model, calibration, replace(plan, learned=method == LEARNED), progress)
     )
     details = finish(session, made.model, path, calibration.held, job)
     images = len(job.images) - len(unreadable)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnxlint.backends import Job, Target
+from collections.abc import Sequence
+
+from onnxlint.backends import Job, Target, not_installed
 from onnxlint.errors import OnnxlintError
 from onnxlint.text import did_you_mean, listed, printable
 
@@ -16,24 +18,36 @@ STATIC = Target(
     "onnx-int8-static", "int8 (QDQ), calibrated", ("_quan_static.onnx",), ("onnx_quan_st",), calibrates=True
 )
 
-METHODS = ("auto", "minmax", "percentile", "entropy", "mse")
+LEARNED = "learned"
+
+PLAIN = ("minmax", "percentile", "entropy", "mse")
+"""Methods that calibrate activations and round weights to the nearest."""
+
+METHODS = ("auto", LEARNED, *PLAIN)
 """Of calibration, for static int8."""
 
 WEIGHT_BITS = (7, 8)
 """Of int8 weights; 7 is −64 to 64."""
 
 
-def static_method(job: Job) -> str:
-    """The method of `METHODS` that a job asks for; ncnn's name for entropy is understood.
+def static_method(job: Job, target: Target = STATIC, known: Sequence[str] = METHODS) -> str:
+    """The method that a job asks for; ncnn's name for entropy is understood.
+
+    Args:
+        job: It.
+        target: That the job is for.
+        known: The methods that it has.
 
     Raises:
-        OnnxlintError: There is no such method.
+        OnnxlintError: There is no such method, or what it needs is not installed.
     """
     method = {"kl": "entropy"}.get(job.method, job.method)
-    if method not in METHODS:
+    if method not in known:
         raise OnnxlintError(
-            f"--method {printable(job.method)}: {STATIC.name} knows {listed(METHODS)}{did_you_mean(job.method, METHODS)}"
+            f"--method {printable(job.method)}: {target.name} knows {listed(known)}{did_you_mean(job.method, known)}"
         )
+    if method == LEARNED and (missing := not_installed(("torch",), "torch")):
+        raise OnnxlintError(f"--method {LEARNED}: {missing}")
     return method
 
 

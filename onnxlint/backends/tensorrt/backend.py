@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Artifact, Job, Progress, Session, Target, not_installed, silent
-from onnxlint.backends.ort.targets import require_weight_bits, static_method
+from onnxlint.backends.ort.targets import PLAIN, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
 from onnxlint.symbolic.view import make_view
 from onnxlint.text import counted, printable
@@ -35,6 +35,8 @@ INT8 = Target(
     ("_tensorrt_int8.onnx",),
     calibrates=True,
 )
+METHODS = ("auto", *PLAIN)
+"""Without `learned`: scales that a fusion shares would be learned apart."""
 
 
 class TensorRtBackend:
@@ -59,7 +61,7 @@ class TensorRtBackend:
         view = make_view(open_model(source))
         refuse_quantized(source, (node.op for node in view.main.nodes))
         if target.calibrates:
-            static_method(job)
+            static_method(job, INT8, METHODS)
             require_weight_bits(job)
             try:
                 image_port(source, declared_ports(view))
@@ -134,7 +136,7 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
     from onnxlint.backends.tensorrt.strong import strongly_typed
 
     name = session.path
-    method = static_method(job)
+    method = static_method(job, INT8, METHODS)
     image_port(name, session.inputs)
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {INT8.name} is calibrated on images; give some with --images")

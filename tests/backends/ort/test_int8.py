@@ -151,7 +151,7 @@ def test_wrong_calibration_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(OnnxlintError, match="give some with --images"):
         make(tmp_path, network())
     good = ImageSet("pixels", arrays=PIXELS)
-    with pytest.raises(OnnxlintError, match=r"--method kull: .* knows auto, minmax"):
+    with pytest.raises(OnnxlintError, match=r"--method kull: .* knows auto, learned, minmax"):
         make(tmp_path, network(), images=good, method="kull")
     black = ImageSet("black", arrays=np.zeros((3, 24, 24, 3), np.uint8))
     with pytest.raises(OnnxlintError, match="every image is of one colour"):
