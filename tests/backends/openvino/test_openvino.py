@@ -345,7 +345,7 @@ def test_what_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
             backend.preflight(int8, source, Job(**{"recipe": RECIPE, "images": IMAGES, **more}))
         return str(error.value)
 
-    assert "openvino-int8 knows auto, minmax, percentile, entropy" in refused(method="ncnf")
+    assert "openvino-int8 knows auto, learned, minmax, percentile, entropy" in refused(method="ncnf")
     assert "did you mean 'nncf'" in refused(method="ncnf")
     assert refused(method="nncf", mixed=True).startswith("--mixed: NNCF has no mixed precision")
     assert "--weight-bits 5" in refused(weight_bits=5)

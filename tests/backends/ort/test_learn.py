@@ -10,6 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxlint.backends import Array, Job, find_target
+from onnxlint.backends.closeness import ENOUGH
 from onnxlint.backends.ort import learn, qdq
 from onnxlint.backends.ort.judge import Judge
 from onnxlint.backends.ort.session import run, start
@@ -137,6 +138,25 @@ def test_wide_ranges_are_learned_and_all_again_is_the_same() -> None:
     assert np.abs(weights["wide0.w_quantized"].astype(int)).max() <= 127
     again = learn.learn(model, made, inputs(8), inputs(4, 1), name="m", threads=1)
     assert again.model.SerializeToString() == found.model.SerializeToString()
+
+
+def test_weights_of_seven_bits_stay_so() -> None:
+    model = network(17, 24)
+    made = qdq.quantize(model, dict.fromkeys(qdq.activations(model), (-8.0, 8.0)), levels=64)
+    found = learn.learn(model, made, inputs(4), inputs(2, 1), name="m", levels=64)
+    assert found.closer
+    weights = [numpy_helper.to_array(one) for one in found.model.graph.initializer if one.name.endswith("_quantized")]
+    assert max(np.abs(one.astype(int)).max() for one in weights) == 64
+
+
+def test_what_layers_compute_with_is_read_back() -> None:
+    model = network(17, 24)
+    made = qdq.quantize(model, dict.fromkeys(qdq.activations(model), (-3.0, 9.0)), {"wide0"})
+    back, keep = learn.reconstructed(model, made)
+    assert keep == {"wide0"}
+    again = qdq.quantize(back.model, back.ranges, keep, back.weights)
+    judge = Judge.of("m", made, inputs(2), 1)
+    assert judge.score(again) == ENOUGH
 
 
 def test_what_is_no_closer_on_other_inputs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
