@@ -35,6 +35,7 @@ from benchmarks.results import Results
 from onnxlint.accuracy.metrics import Ratio, mean_db
 from onnxlint.api import convert
 from onnxlint.backends import backend_for
+from onnxlint.backends.ort.session import start
 from onnxlint.images.recipe import Recipe, find_images, make_recipe, tensors
 
 Floats = npt.NDArray[np.float32]
@@ -97,14 +98,16 @@ class Measured:
         self.net = net
         self._judged: list[Floats] = []
         self._truth: list[list[npt.NDArray[Any]]] = []
+        self._names: list[str] = []
 
     def row(self, target: str, method: str, nncf: str | None, folder: str) -> dict[str, Any]:
         """Make a model and measure it: mean and worst output in dB, bytes, CPU seconds; or {"failure": why}."""
         net = self.net
         if not self._truth:
             self._judged = [x for _, x in tensors(find_images(net.photos), net.recipe)]
-            self._truth = outputs_of(net.model, self._judged)
-        start = cpu_seconds()
+            self._names = [one.name for one in start(net.model).get_outputs()]
+            self._truth = outputs_of(net.model, self._judged, self._names)
+        began = cpu_seconds()
         try:
             if target == NNCF:
                 calibration = [x for _, x in tensors(find_images(net.images), net.recipe)]
@@ -114,8 +117,8 @@ class Measured:
                 if done.failures:
                     raise RuntimeError(done.failures[0].message[:100])
                 path = done.artifacts[0].files[0]
-            seconds = cpu_seconds() - start
-            snr = ratios(self._truth, outputs_of(path, self._judged))
+            seconds = cpu_seconds() - began
+            snr = ratios(self._truth, outputs_of(path, self._judged, self._names))
         except Exception as error:  # a row says what went wrong, and the others are measured
             return {"failure": str(error)}
         size = sum(
