@@ -207,14 +207,17 @@ def _parts(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto], le
     """The parts of a model: from the first of some layers to the next part, or to a node that is not understood."""
     nodes = list(model.graph.node)
     ranks = {name: len(tensor.dims) for name, tensor in constants.items()}
-    weights = {node.output[0] for node in nodes if node.op_type == DEQUANTIZE and node.input[0] in constants}
-    layers = [i for i, node in enumerate(nodes) if not weights.isdisjoint(node.input)]
-    starts = [_first(nodes, i) for i in layers[::LAYERS]]
-    for start, end in zip(starts, [*starts[1:], len(nodes)], strict=True):
+    weights = [node for node in nodes if node.op_type == DEQUANTIZE and node.input[0] in constants]
+    ranks.update((node.output[0], ranks[node.input[0]]) for node in weights)
+    behind = {node.output[0] for node in weights}
+    starts = [_first(nodes, i) for i, node in enumerate(nodes) if not behind.isdisjoint(node.input)]
+    stop = 0
+    while starts := [start for start in starts if start >= stop]:
+        start, end = starts[0], starts[LAYERS] if len(starts) > LAYERS else len(nodes)
         stop = next((i for i in range(start, end) if not understood(nodes[i], ranks)), end)
-        some = nodes[start:stop]
+        some, stop = nodes[start:stop], max(stop, start + 1)
         made = {out for node in some for out in node.output}
-        read = {name for node in [*nodes[:start], *nodes[stop:]] for name in node.input}
+        read = {name for node in nodes[stop:] for name in node.input}
         read |= {value.name for value in model.graph.output}
         inputs = dict.fromkeys(x for node in some for x in node.input if x and x not in made and x not in constants)
         outputs = (out for node in some if node.op_type not in (QUANTIZE, DEQUANTIZE) for out in node.output)
@@ -302,6 +305,8 @@ def _learned(values: _Values, inputs: Sequence[Feeds], others: Sequence[Feeds], 
 
     part = values.part
     pairs, judging = values.of(inputs), values.of(others)
+    if any(x.dtype != np.float32 for each in pairs[0] for x in each):
+        return {}
     with torch.no_grad():
         if not values.is_understood(inputs[0], pairs[0][0]):
             return {}

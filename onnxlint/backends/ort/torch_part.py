@@ -148,7 +148,7 @@ def understood(node: onnx.NodeProto, ranks: Mapping[str, int]) -> bool:
 
     Args:
         node: Of a QDQ model.
-        ranks: Number of axes of initializers.
+        ranks: Number of axes of initializers, and of weights behind DequantizeLinear.
     """
     given = _attributes(node)
     kind = node.op_type
@@ -156,7 +156,7 @@ def understood(node: onnx.NodeProto, ranks: Mapping[str, int]) -> bool:
     if kind in (QUANTIZE, DEQUANTIZE):
         return all(name in ranks for name in node.input[1:])
     if kind in ("Conv", "ConvTranspose"):
-        plain = given.get("auto_pad", b"NOTSET") == b"NOTSET" and ranks.get(node.input[1], IMAGES) == IMAGES
+        plain = given.get("auto_pad", b"NOTSET") == b"NOTSET" and ranks.get(node.input[1]) == IMAGES
         if kind == "Conv":
             return plain
         even = pads[: len(pads) // 2] == pads[len(pads) // 2 :]
@@ -167,7 +167,13 @@ def understood(node: onnx.NodeProto, ranks: Mapping[str, int]) -> bool:
         return plain and even and not given.get("ceil_mode") and max(given.get("dilations", [1])) == 1
     if kind == "Gemm":
         return given.get("alpha", 1.0) == given.get("beta", 1.0) == 1 and not given.get("transA")
-    return kind in OPERATORS
+    if kind == "Resize":
+        return given.get("mode") == b"nearest" and len(node.input) > 2 and node.input[2] in ranks
+    if kind == "ReduceMean":
+        return "axes" in given or (len(node.input) > 1 and node.input[1] in ranks)
+    if kind == "Split":
+        return "split" in given or (len(node.input) > 1 and node.input[1] in ranks)
+    return kind in OPERATORS and (kind != "Transpose" or "perm" in given)
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -253,6 +259,13 @@ def _concat(values: Sequence[Any], given: Attributes) -> torch.Tensor:
     return torch.cat(list(values), given["axis"])
 
 
+def _split(values: Sequence[Any], given: Attributes) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    sizes = values[1].tolist() if len(values) > 1 else given["split"]
+    return torch.split(values[0], list(sizes), given.get("axis", 0))
+
+
 def _leaky_relu(values: Sequence[Any], given: Attributes) -> torch.Tensor:
     from torch.nn.functional import leaky_relu
 
@@ -278,7 +291,7 @@ OPERATORS: Mapping[str, Operator] = {
     "ConvTranspose": _conv_transpose,
     "Div": lambda v, _: v[0] / v[1],
     "Gemm": _gemm,
-    "GlobalAveragePool": lambda v, _: v[0].mean((2, 3), keepdim=True),
+    "GlobalAveragePool": lambda v, _: v[0].mean(tuple(range(2, v[0].ndim)), keepdim=True),
     "HardSigmoid": _hard_sigmoid,
     "LeakyRelu": _leaky_relu,
     "MatMul": lambda v, _: v[0] @ v[1],
@@ -290,6 +303,7 @@ OPERATORS: Mapping[str, Operator] = {
     "Resize": _nearest,
     "Sigmoid": lambda v, _: v[0].sigmoid(),
     "Softmax": lambda v, given: v[0].softmax(given.get("axis", -1)),
+    "Split": _split,
     "Sqrt": lambda v, _: v[0].sqrt(),
     "Sub": lambda v, _: v[0] - v[1],
     "Transpose": lambda v, given: v[0].permute(*given["perm"]),

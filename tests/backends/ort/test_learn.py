@@ -43,6 +43,7 @@ NODES = {
     "Resize": 'y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , scales)',
     "Sigmoid": "y = Sigmoid(x)",
     "Softmax": "y = Softmax<axis=1>(x)",
+    "Split": "s, y = Split<axis=2>(x, sizes)",
     "Sqrt": "p = Mul(x, x)\n y = Sqrt(p)",
     "Sub": "y = Sub(x, c)",
     "Transpose": "y = Transpose<perm=[0, 2, 3, 1]>(x)",
@@ -53,6 +54,7 @@ CONSTANTS: dict[str, Array] = {
     "c": np.array([[[1.5]], [[-2.0]]], np.float32),
     "low": np.array(-0.25, np.float32),
     "high": np.array(0.5, np.float32),
+    "sizes": np.array([2, 4], np.int64),
     "two": np.array(2.0, np.float32),
     "scales": np.array([1, 1, 2, 2], np.float32),
     "w": np.random.default_rng(1).standard_normal((2, 2, 3, 2)).astype(np.float32),
@@ -105,6 +107,12 @@ def test_operators_compute_what_onnxruntime_does(operator: str) -> None:
         "y = MaxPool<kernel_shape=[2, 2], ceil_mode=1>(x)",
         "y = MaxPool<kernel_shape=[2, 2], dilations=[2, 2]>(x)",
         "y = Gemm<alpha=2.0>(x, m)",
+        "y = Conv(x, n)",
+        "y = Split<axis=1>(x)",
+        "y = Transpose(x)",
+        "y = ReduceMean(x)",
+        'y = Resize<mode="linear">(x, , scales)',
+        'y = Resize<mode="nearest">(x, , , sizes)',
         "y = Erf(x)",
     ],
 )
@@ -177,6 +185,28 @@ def test_a_part_that_is_computed_otherwise_is_left() -> None:
     x = [{"x": one["x"][:, :2, :6, :7]} for one in inputs(4)]
     found = learn.learn(model, made, x, x, name="m")
     assert (found.parts, found.closer) == (1, 0)
+
+
+def test_layers_behind_what_is_not_understood_are_learned_too() -> None:
+    """A convolution along one axis, which is left, stands between others."""
+    text = """k = Conv<pads=[1, 0, 1, 1]>(x, w, b)
+        e = Erf(k)
+        d = Conv<pads=[1, 0, 1, 1]>(e, w2, b)
+        f = Reshape(d, flat)
+        g = Conv(f, w3)
+        h = Reshape(g, back)
+        y = Conv<pads=[1, 0, 1, 1]>(h, w4, b)"""
+    model = of_text(text)
+    weight = CONSTANTS["w"]
+    more = {"w2": weight, "w3": weight[:, :, :1, 0], "w4": weight}
+    more |= {"flat": np.array([1, 2, 42]), "back": np.array([1, 2, 6, 7])}
+    model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in more.items())
+    for node in model.graph.node:
+        node.name = node.output[0]
+    x = [{"x": one["x"][:, :2, :6, :7]} for one in inputs(6)]
+    found = learn.learn(model, rounded(model, 30.0), x[:4], x[4:], name="m")
+    assert found.parts == 3
+    assert found.closer
 
 
 def test_the_method_says_what_it_gained(tmp_path: Path) -> None:
