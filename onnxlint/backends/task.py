@@ -38,6 +38,10 @@ class Loss:
         return bool(self.rank) and self.rank[0] == 0
 
 
+MORE = 4
+"""Numbers of layers that are tried between those of the series: see `least_loss`."""
+
+
 class TaskLoss(Protocol):
     """Measures a candidate by what its outputs are used for. It can be pickled."""
 
@@ -63,7 +67,8 @@ def lengths(count: int) -> list[int]:
 
 def least_loss(count: int, make: Callable[[int], tuple[T, Loss]]) -> tuple[int, T, list[tuple[int, Loss]]]:
     """The candidate with the least loss, of several the one that keeps most; none of fewer layers is made after one that
-    loses nothing.
+    loses nothing. Where it keeps fewer layers than it may, by one answer perhaps, `MORE` numbers between are tried as well,
+    the largest first, and the first is taken that loses as many answers: its outputs are closer.
 
     Args:
         count: Layers that may stay in float.
@@ -82,6 +87,12 @@ def least_loss(count: int, make: Callable[[int], tuple[T, Loss]]) -> tuple[int, 
         if loss.is_none:
             break
     assert best is not None
+    between = [n for n in range(count, best[0], -1) if n not in {length for length, _ in tried}]
+    for length in between[:MORE]:
+        made, loss = make(length)
+        tried.append((length, loss))
+        if loss.rank[:1] == best[2].rank[:1] and loss.rank[:-1] <= best[2].rank[:-1]:
+            return length, made, tried
     return best[0], best[1], tried
 
 
