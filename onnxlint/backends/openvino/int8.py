@@ -14,7 +14,7 @@ from onnxlint.backends.openvino.runtime import first_line, nncf
 from onnxlint.backends.ort.targets import METHODS as QDQ_METHODS
 from onnxlint.backends.ort.targets import STATIC, require_weight_bits, static_method
 from onnxlint.errors import OnnxlintError
-from onnxlint.text import did_you_mean, listed, printable
+from onnxlint.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from onnxlint.backends.ort.session import OrtSession
@@ -33,13 +33,9 @@ def require_method(job: Job) -> None:
     """Raise if the job asks for a method that there is not, or that cannot do what else it asks for.
 
     Raises:
-        OnnxlintError: There is no such method, or NNCF is to do mixed precision.
+        OnnxlintError: There is no such method, or what it needs is not installed, or NNCF is to do mixed precision.
     """
-    if job.method != NNCF:
-        if job.method not in (*METHODS, "kl"):
-            hint = did_you_mean(job.method, METHODS)
-            raise OnnxlintError(f"--method {printable(job.method)}: openvino-int8 knows {listed(METHODS)}{hint}")
-        static_method(job)
+    if static_method(job, "openvino-int8", METHODS) != NNCF:
         require_weight_bits(job)
     elif job.mixed:
         raise OnnxlintError("--mixed: NNCF has no mixed precision within a budget; use another --method, or --keep")

@@ -146,10 +146,11 @@ def improved(
     last = corrected(
         made.exact, fitted, turned, name=plan.name, keep=sorted(keep), levels=plan.levels, threads=plan.threads
     )
-    better = quantize(last.model, last.ranges, keep, last.weights, plan.levels)
-    trials["learned, last layers corrected"] = score = judge.score(better)
-    if score >= after - CORRECTION_COST:
-        best, after = better, score
+    if last is not fitted:
+        better = quantize(last.model, last.ranges, keep, last.weights, plan.levels)
+        trials["learned, last layers corrected"] = score = judge.score(better)
+        if score >= after - CORRECTION_COST:
+            best, after = better, score
     said = f"learned scales and weights: {after:.1f} dB on {judged}, {before:.1f} before"
     if after <= before:
         return replace(made, notes=(*made.notes, f"{said}: left as they were")), facts
@@ -352,7 +353,7 @@ def _descend(
             group["lr"] = group["first"] * (1 + math.cos(math.pi * step / STEPS)) / 2
         some = generator.choice(len(pairs), min(batch, len(pairs)), replace=False)
         optimizer.zero_grad()
-        loss([pairs[i] for i in some]).backward()  # type: ignore[no-untyped-call]  # of torch
+        loss([pairs[i] for i in some]).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimizer.step()
         if (step + 1) % (STEPS // CHECKS) == 0 and (found := judged()) < least:
             least, best = found, {key: one.detach().clone() for key, one in part.parameters.items()}

@@ -59,11 +59,20 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
     if not activations(model, job.keep):
         raise OnnxlintError(NOTHING.format(printable(name)))
 
-    plan = Plan(name, frozenset(job.keep), job.mixed, job.budget, LEVELS[job.weight_bits], job.threads, job.task)
+    plan = Plan(
+        name,
+        frozenset(job.keep),
+        job.mixed,
+        job.budget,
+        LEVELS[job.weight_bits],
+        job.threads,
+        job.task,
+        learned=method == LEARNED,
+    )
     made = (
         _by_method(model, calibration, plan, method, progress)
         if method in PLAIN
-        else auto.auto(model, calibration, replace(plan, learned=method == LEARNED), progress)
+        else auto.auto(model, calibration, plan, progress)
     )
     details = finish(session, made.model, path, calibration.held, job)
     images = len(job.images) - len(unreadable)

@@ -30,12 +30,12 @@ WEIGHT_BITS = (7, 8)
 """Of int8 weights; 7 is −64 to 64."""
 
 
-def static_method(job: Job, target: Target = STATIC, known: Sequence[str] = METHODS) -> str:
+def static_method(job: Job, target: str = STATIC.name, known: Sequence[str] = METHODS) -> str:
     """The method that a job asks for; ncnn's name for entropy is understood.
 
     Args:
         job: It.
-        target: That the job is for.
+        target: Name of the target that the job is for.
         known: The methods that it has.
 
     Raises:
@@ -44,7 +44,7 @@ def static_method(job: Job, target: Target = STATIC, known: Sequence[str] = METH
     method = {"kl": "entropy"}.get(job.method, job.method)
     if method not in known:
         raise OnnxlintError(
-            f"--method {printable(job.method)}: {target.name} knows {listed(known)}{did_you_mean(job.method, known)}"
+            f"--method {printable(job.method)}: {target} knows {listed(known)}{did_you_mean(job.method, known)}"
         )
     if method == LEARNED and (missing := not_installed(("torch",), "torch")):
         raise OnnxlintError(f"--method {LEARNED}: {missing}")

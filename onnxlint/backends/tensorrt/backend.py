@@ -61,7 +61,7 @@ class TensorRtBackend:
         view = make_view(open_model(source))
         refuse_quantized(source, (node.op for node in view.main.nodes))
         if target.calibrates:
-            static_method(job, INT8, METHODS)
+            static_method(job, INT8.name, METHODS)
             require_weight_bits(job)
             try:
                 image_port(source, declared_ports(view))
@@ -136,7 +136,7 @@ def _make_int8(session: OrtSession, path: str, job: Job, progress: Progress) -> 
     from onnxlint.backends.tensorrt.strong import strongly_typed
 
     name = session.path
-    method = static_method(job, INT8, METHODS)
+    method = static_method(job, INT8.name, METHODS)
     image_port(name, session.inputs)
     if job.images is None:
         raise OnnxlintError(f"{printable(name)}: {INT8.name} is calibrated on images; give some with --images")
