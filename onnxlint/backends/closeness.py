@@ -51,6 +51,10 @@ class Powers:
         """The mean of the outputs, dB; one that has more than `ENOUGH` counts so much."""
         return float(np.minimum(self.decibels, ENOUGH).mean())
 
+    def first(self, count: int) -> Powers:
+        """On the first inputs alone."""
+        return Powers(self.signal[:count], self.noise[:count])
+
     def is_closer(self, than: Powers) -> bool:
         """Whether the score is better by more than chance: by more than the standard error of the difference, as leaving out
         one input after the other tells (the jackknife).

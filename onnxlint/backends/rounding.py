@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
@@ -26,8 +27,23 @@ REFIT_DAMPING = 1.0
 """How strongly refitted weights are drawn to the old ones, in units of the mean variance of the inputs. Less fits the
 calibration images better and other photos worse (measured: 0.03 to 1 differ by 0.2 dB there; no refit loses 1 dB)."""
 
-POSITIONS = 20_000
-"""Output positions, over all images, from which a layer's moments are taken."""
+POSITIONS = (4_000, 6_000)
+"""Fewest and most output positions, over all inputs, from which a layer's moments are taken."""
+
+POSITIONS_EACH = 10
+"""Positions for each weight of an output, within these bounds."""
+
+POSITIONS_AT_ONCE = 3_000
+"""Output positions whose sums are computed in float32."""
+
+AT_ONCE = 1 << 20
+"""Numbers of several groups whose moments are computed together: more would not stay in the cache."""
+
+ORIGIN_STEP = 8
+"""One of so many positions tells where values are, roughly, before their moments are taken."""
+
+LARGEST = 4608
+"""Inputs of one output (512 channels of 3×3) above which weights are rounded plainly: the moments grow with the square."""
 
 FP16_LARGEST = 65504.0
 
@@ -58,6 +74,44 @@ class Moments:
     hessian: Doubles
     cross: Doubles
     count: int
+
+
+def positions_for(inside: int) -> int:
+    """How many output positions of a layer its moments are taken from, where an output has so many weights."""
+    return min(max(POSITIONS_EACH * inside, POSITIONS[0]), POSITIONS[1])
+
+
+def blocks_of(groups: int, numbers: int) -> list[tuple[int, int]]:
+    """Groups whose numbers, so many each, are few enough for the cache: first, last and one more."""
+    wide = max(1, AT_ONCE // max(1, numbers))
+    return [(first, min(first + wide, groups)) for first in range(0, groups, wide)]
+
+
+def moments(
+    read: Callable[[int, int], tuple[Floats, Floats]], blocks: Sequence[tuple[int, int]], threads: int
+) -> Moments:
+    """Moments of what a layer reads.
+
+    Args:
+        read: Exact and quantized inputs (groups, k, positions) of the groups from one to another.
+        blocks: Of groups, as `blocks_of` gives them.
+        threads: How many blocks, or parts of the only one, are computed at a time.
+    """
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        outer, inner = (map, pool.map) if len(blocks) == 1 else (pool.map, map)
+
+        def of_some(block: tuple[int, int]) -> Moments:
+            exact, given = read(*block)
+            origin = exact[:, :, ::ORIGIN_STEP].mean(axis=2, keepdims=True)
+
+            def sums(at: int) -> list[npt.NDArray[np.floating]]:
+                a, b = (one[:, :, at : at + POSITIONS_AT_ONCE] for one in (exact, given))
+                return sums_of(a, b, origin)
+
+            count = exact.shape[2]
+            return centred(inner(sums, range(0, count, POSITIONS_AT_ONCE)), count, origin)
+
+        return joined(outer(of_some, blocks))
 
 
 def sums_of(exact: Floats, quantized: Floats, origin: Floats | None = None) -> list[npt.NDArray[np.floating]]:
@@ -130,9 +184,16 @@ def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
     return np.asarray(np.linalg.solve(m.hessian + eye, right.transpose(0, 2, 1)).transpose(0, 2, 1))
 
 
-def moved_bias(old: Doubles, new: Doubles, m: Moments) -> Doubles:
-    """What has to be added to the bias (g·m,) so that the mean output of the new weights is that of the old ones."""
-    shift = np.einsum("gmk,gk->gm", old, m.exact) - np.einsum("gmk,gk->gm", new, m.quantized)
+def moved_bias(
+    old: Doubles, new: Doubles, exact: npt.NDArray[np.floating], quantized: npt.NDArray[np.floating]
+) -> Doubles:
+    """What has to be added to the bias (g·m,) so that the mean output of the new weights is that of the old ones.
+
+    Args:
+        old, new: Weights (g, m, k).
+        exact, quantized: Means of the inputs that they read (g, k).
+    """
+    shift = np.einsum("gmk,gk->gm", old, exact) - np.einsum("gmk,gk->gm", new, quantized)
     return np.asarray(shift.reshape(-1))
 
 

@@ -6,6 +6,8 @@ Everywhere: g groups, m outputs in a group, k weights of an output, p output pos
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,47 +42,110 @@ def columns(layer: Layer, x: Floats, positions: Positions | None = None) -> Floa
 
     Inner products have one position.
     """
-    if layer.type == "InnerProduct":
-        return np.ascontiguousarray(x, np.float32).reshape(1, -1, 1)
-    g = groups(layer)
-    windows = _windows(layer, x)
-    if positions is not None:
-        y, x_ = np.divmod(positions, windows.shape[2])
-        chosen = windows[:, y, x_].transpose(0, 2, 3, 1)
-        return np.ascontiguousarray(chosen).reshape(g, -1, len(positions))
-    return np.ascontiguousarray(windows.transpose(0, 3, 4, 1, 2)).reshape(g, -1, windows.shape[1] * windows.shape[2])
+    return Columns.of(layer, x.shape, positions).take(x, 0, groups(layer))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a layer reads its input (C, H, W) for some output positions.
+
+    Attributes:
+        groups: Of the layer.
+        places: In a channel, for each weight of an output that reads it and each position.
+        padding: Which of them are padding, if any are.
+        fill: What is there.
+    """
+
+    groups: int
+    places: Positions | None
+    padding: npt.NDArray[np.bool_] | None = None
+    fill: float = 0
+
+    @classmethod
+    def of(cls, layer: Layer, shape: Sequence[int], positions: Positions | None = None) -> Columns:
+        """Of an input of this shape, for all positions, or for some (flat indices)."""
+        if layer.type == "InnerProduct":
+            return cls(1, None)
+        window = _Window.of(layer, shape)
+        some = np.arange(window.positions) if positions is None else positions
+        y, x = np.divmod(some, window.sizes[1])
+        rows, outside_rows = window.places(0, y)
+        along, outside_along = window.places(1, x)
+        places = (rows[:, None, :] * window.shape[1] + along[None, :, :]).reshape(-1, len(some))
+        padding = (outside_rows[:, None, :] | outside_along[None, :, :]).reshape(-1, len(some))
+        fill = layer.numbers(18)
+        return cls(groups(layer), places, padding if padding.any() else None, fill[0] if fill else 0)
+
+    def take(self, x: Floats, first: int, last: int) -> Floats:
+        """What the groups from one to another read: (groups, k, positions)."""
+        if self.places is None:  # all of it, at once
+            return np.ascontiguousarray(x, np.float32).reshape(1, -1, 1)
+        channels = x.shape[0] if x.ndim == 3 else x.size
+        each = channels // self.groups
+        read = x.reshape(channels, -1)[first * each : last * each]
+        found = np.take(read, self.places, axis=1, mode="clip")
+        if self.padding is not None:
+            found[:, self.padding] = self.fill
+        return np.asarray(found.reshape(last - first, -1, self.places.shape[1]), np.float32)
 
 
 def position_count(layer: Layer, x: Floats) -> int:
     """How many output positions the layer has for the input (C, H, W)."""
-    return 1 if layer.type == "InnerProduct" else int(np.prod(_windows(layer, x).shape[1:3]))
+    return 1 if layer.type == "InnerProduct" else _Window.of(layer, x.shape).positions
 
 
-def _windows(layer: Layer, x: Floats) -> Floats:
-    """A view of the padded input, (C, output height, output width, kernel height, kernel width)."""
-    if x.ndim < 3:  # a vector is an image of one pixel
-        x = x.reshape(-1, 1, 1)
-    kw, dw, sw = layer.integer(1), layer.integer(2, 1), layer.integer(3, 1)
-    kh, dh, sh = layer.integer(11, kw), layer.integer(12, dw), layer.integer(13, sw)
-    x = _pad(layer, x, (kh - 1) * dh + 1, (kw - 1) * dw + 1, sh, sw)
-    windows = np.lib.stride_tricks.sliding_window_view(x, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(1, 2))
-    return windows[:, ::sh, ::sw, ::dh, ::dw]
+@dataclass(frozen=True)
+class _Window:
+    """What an output position of a convolution reads; pairs are those of height and width.
 
+    Attributes:
+        channels: Of the input.
+        shape: Of the input.
+        kernel, dilation, stride: Of the layer.
+        before: Padding above and to the left.
+        sizes: Output positions.
+    """
 
-def _pad(layer: Layer, x: Floats, extent_h: int, extent_w: int, sh: int, sw: int) -> Floats:
-    left = layer.integer(4)
-    right, top = layer.integer(15, left), layer.integer(14, left)
-    bottom = layer.integer(16, top)
-    if left in (-233, -234):  # SAME, the odd pixel after or before
-        need_h = max(0, (math.ceil(x.shape[1] / sh) - 1) * sh + extent_h - x.shape[1])
-        need_w = max(0, (math.ceil(x.shape[2] / sw) - 1) * sw + extent_w - x.shape[2])
-        small_h, small_w = need_h // 2, need_w // 2
-        top, bottom = (small_h, need_h - small_h) if left == -233 else (need_h - small_h, small_h)
-        left, right = (small_w, need_w - small_w) if left == -233 else (need_w - small_w, small_w)
-    if not any((left, right, top, bottom)):
-        return x
-    fill = layer.numbers(18)
-    return np.pad(x, ((0, 0), (top, bottom), (left, right)), constant_values=fill[0] if fill else 0)
+    channels: int
+    shape: tuple[int, int]
+    kernel: tuple[int, int]
+    dilation: tuple[int, int]
+    stride: tuple[int, int]
+    before: tuple[int, int]
+    sizes: tuple[int, int]
+
+    @classmethod
+    def of(cls, layer: Layer, shape: Sequence[int]) -> _Window:
+        """Of a layer that reads an input (C, H, W), or a vector, which is an image of one pixel."""
+        c, *inner = shape if len(shape) == 3 else (math.prod(shape), 1, 1)
+        kw, dw, sw = layer.integer(1), layer.integer(2, 1), layer.integer(3, 1)
+        kernel, dilation = (layer.integer(11, kw), kw), (layer.integer(12, dw), dw)
+        stride = layer.integer(13, sw), sw
+        left = layer.integer(4)
+        top = layer.integer(14, left)
+        pads = [(top, layer.integer(16, top)), (left, layer.integer(15, left))]
+        sizes, before = [], []
+        for size, k, d, s, (first, last) in zip(inner, kernel, dilation, stride, pads, strict=True):
+            reach = (k - 1) * d + 1
+            if left in (-233, -234):  # SAME, the odd pixel after or before
+                need = max(0, (math.ceil(size / s) - 1) * s + reach - size)
+                first = need // 2 if left == -233 else need - need // 2
+                last = need - first
+            before.append(first)
+            sizes.append((size + first + last - reach) // s + 1)
+        return cls(c, (inner[0], inner[1]), kernel, dilation, stride, (before[0], before[1]), (sizes[0], sizes[1]))
+
+    @property
+    def positions(self) -> int:
+        """Of the output."""
+        return math.prod(self.sizes)
+
+    def places(self, axis: int, at: Positions) -> tuple[Positions, npt.NDArray[np.bool_]]:
+        """What output positions along an axis read (kernel, positions), and which of that is padding."""
+        first = at * self.stride[axis] - self.before[axis]
+        found = first[None, :] + np.arange(self.kernel[axis])[:, None] * self.dilation[axis]
+        outside = (found < 0) | (found >= self.shape[axis])
+        return np.where(outside, 0, found), outside
 
 
 def activate(layer: Layer, y: Floats) -> Floats:

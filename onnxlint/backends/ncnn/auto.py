@@ -11,6 +11,7 @@ Every choice is made on the calibration images; every comparison is computed by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.channels import affordable
+from onnxlint.backends.channels import ROOM_COST, affordable
 from onnxlint.backends.closeness import Powers
 from onnxlint.backends.ncnn.calibrate import Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import centre, needed, own_layers
@@ -82,14 +83,13 @@ class Step:
 @dataclass(frozen=True)
 class AutoResult:
     """The int8 net with its decisions; the rescaled float net, table and int8 weights it was made from; the layers
-    kept in fp16, in the order chosen; the mean SNR of the outputs in dB on the calibration images; what was taken, `auto` or
-    the plain method that came closer; the SNR of all methods on what `judged` says; and what numbers of layers in fp16 lose
-    for the task, where one is known."""
+    kept in fp16, in the order chosen; what was taken, `auto` or the plain method that came closer; the SNR of all methods in
+    dB on what `judged` says (as in `Rivals.best`); and what numbers of layers in fp16 lose for the task, where one is
+    known."""
 
     quantized: Quantized
     rounded: Rounded
     steps: tuple[Step, ...]
-    snr_db: float
     method: str
     methods: Mapping[str, float]
     judged: str
@@ -165,38 +165,40 @@ def _auto(
 
     by_count: dict[int, tuple[str, dict[str, float]]] = {}
 
-    def made(count: int) -> tuple[Quantized, Rounded]:
+    def made_with(count: int) -> tuple[Quantized, Rounded]:
         kept = keep | {step.layer for step in steps[:count]}
         found: list[tuple[Powers, tuple[Quantized, Rounded]]] = []
         for even in evens:
             stored, halves, _ = centre(*even, needed(net, middles, kept))
             scales = input_scales(stored, halves)
             rounded = reconstruct(stored, scales, some, keep=kept, threads=threads, progress=progress)
-            quantized = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights)
+            made = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights), rounded
+            powers = rivals.judge.powers(made[0].net)
             last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
-            better = quantize(last.net, last.table, keep=kept, weights=last.weights)
-            before, after = (rivals.judge.powers(one.net) for one in (quantized, better))
-            is_worse = after.score < before.score - CORRECTION_COST
-            found.append((before, (quantized, rounded)) if is_worse else (after, (better, last)))
-        best, method, scores = rivals.best(*max(found, key=lambda one: one[0].score), kept)
+            if last is not rounded:
+                better = quantize(last.net, last.table, keep=kept, weights=last.weights), last
+                after = rivals.judge.powers(better[0].net)
+                if not after.score < powers.score - CORRECTION_COST:
+                    powers, made = after, better
+            found.append((powers, made))
+        best, method, scores = rivals.best(*max(found, key=lambda each: each[0].score), kept)
         by_count[count] = method, scores
         return best
 
     tried: list[tuple[int, Loss]] = []
     answers = Answers(net, [*some, *map(mirrored, some)], task, threads) if task is not None and steps else None
     if answers is None or not answers.are_known:
-        quantized, rounded = made(len(steps))
+        quantized, rounded = made_with(len(steps))
     else:
 
         def measured(count: int) -> tuple[tuple[Quantized, Rounded], Loss]:
-            one = made(count)
+            one = made_with(count)
             return one, answers.loss(one[0].net)
 
         count, (quantized, rounded), tried = least_loss(len(steps), measured)
         steps = steps[:count]
-    snr = Evaluator(net, some, threads).score(quantized.net)
     method, methods = by_count[len(steps)]
-    return AutoResult(quantized, rounded, steps, snr, method, methods, rivals.judged, tuple(tried))
+    return AutoResult(quantized, rounded, steps, method, methods, rivals.judged, tuple(tried))
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,10 @@ class _Even:
             found[name] = halves * np.float32(factor)
         return found
 
-    def score(self, judge: Evaluator, rooms: Mapping[str, float]) -> float:
-        """What a judge says with some room and weights that are rounded to the nearest, dB."""
+    def score(self, judge: Evaluator, rooms: Mapping[str, float], beats: float = -math.inf) -> float:
+        """What a judge says with some room and weights that are rounded to the nearest, dB; NaN below `beats`."""
         stored, halves, _ = centre(self.net, self.wider(rooms), self.middles)
-        return judge.score(quantize(stored, nearest_table(stored, input_scales(stored, halves))).net)
+        return judge.score(quantize(stored, nearest_table(stored, input_scales(stored, halves))).net, beats)
 
 
 def _evens(
@@ -237,16 +239,22 @@ def _evens(
     """The net with its channels equalized, and their ranges, with room for what other images show. Beside the one that
     wholly is, one that is less, where the outputs are much closer with weights that are rounded to the nearest: which is
     better in the end, rounding shows."""
-    found: list[tuple[float, _Even]] = []
+    taken: list[tuple[float, _Even]] = []
+    beats = -math.inf
     for strength in STRENGTHS:
         even, factors = equalize(net, extents.channels, ranges, left=extents.rare, strength=strength)
         scaled = {name: one / factors[name] for name, one in ranges.items()}
         one = _Even(even, scaled, rooms(extents, ranges, middles, factors), near, middles)
-        found.append((one.score(judge, dict.fromkeys(ranges, 1.0)), one))
-    first, *others = found
-    most = max(others, key=lambda one: one[0])
-    taken = [first, most] if most[0] > first[0] + MARGIN else [first]
-    return [(one.net, one.wider(affordable(one.rooms, partial(one.score, judge), score))) for score, one in taken]
+        score = one.score(judge, dict.fromkeys(ranges, 1.0), beats)
+        if not taken:
+            taken, beats = [(score, one)], score + MARGIN
+        elif score > beats:
+            taken, beats = [taken[0], (score, one)], score
+    found = []
+    for score, one in taken:
+        room = affordable(one.rooms, partial(one.score, judge, beats=score - ROOM_COST), score)
+        found.append((one.net, one.wider(room)))
+    return found
 
 
 def input_scales(net: Network, peaks: Mapping[str, Floats]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Layer, Network
-from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.run import Runner, in_order
 from onnxlint.backends.ncnn.table import Table, quantizable, require_names, source_blobs, weight_groups
 from onnxlint.backends.rounding import TINY, one_blas_thread
 from onnxlint.errors import OnnxlintError
@@ -164,7 +164,7 @@ class _Work:
 def _extremes(work: _Work, x: Floats) -> tuple[bool, dict[str, tuple[float, int]]]:
     found: dict[str, tuple[float, int]] = {}
 
-    def look(name: str, blob: Floats) -> None:
+    def look(name: str, blob: Floats, _pack: int) -> None:
         found[name] = max(float(blob.max()), -float(blob.min())), blob.size
 
     work.runner().visit(x, work.wanted, look)
@@ -175,7 +175,7 @@ def _counts(work: _Work, x: Floats) -> dict[str, npt.NDArray[np.int64]]:
     assert work.peaks is not None
     peaks, found = work.peaks, dict[str, npt.NDArray[np.int64]]()
 
-    def look(name: str, blob: Floats) -> None:
+    def look(name: str, blob: Floats, _pack: int) -> None:
         found[name] = _histogram(blob, peaks[name])
 
     work.runner().visit(x, work.wanted, look)
@@ -194,14 +194,7 @@ def _parallel(
         return
     work.runner()
     try:
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            pending: list[Future[T]] = []
-            for x in images:
-                pending.append(pool.submit(call, work, x))
-                if len(pending) > threads:
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
+        yield from in_order(lambda x: call(work, x), images, max(1, threads))
     finally:
         let_go(work.token)
 

@@ -87,24 +87,29 @@ class Evaluator:
         self.power = [np.array([_power(h) for h in one]) for one in self.truth]
 
     def _run(self, net: Network) -> list[list[Floats]]:
-        runner = Runner(net, threads=1)
+        runner = Runner(net, threads=1, light=True)
         return [[np.array(y) for y in ys] for ys in runner.map(self.images, self.heads, self.threads)]
 
-    def powers(self, candidate: Network) -> Powers:
-        """What its heads differ by on each image."""
-        found = Runner(candidate, threads=1).map(self.images, self.heads, self.threads)
-        pairs = zip(found, self.truth, strict=True)
-        noise = [[_power(y - t) for y, t in zip(ys, truth, strict=True)] for ys, truth in pairs]
-        return Powers(np.array(self.power), np.array(noise))
+    def powers(self, candidate: Network, beats: float = -math.inf) -> Powers:
+        """What its heads differ by on each image, or on the first ones: as noise only adds up, no more are computed once
+        the mean SNR of all images cannot reach `beats` dB any more."""
+        found = Runner(candidate, threads=1, light=True).map(self.images, self.heads, self.threads)
+        signal, noise = np.array(self.power), np.zeros((0, len(self.heads)))
+        for ys, truth in zip(found, self.truth, strict=False):
+            noise = np.append(noise, [[_power(y - t) for y, t in zip(ys, truth, strict=True)]], axis=0)
+            if Powers(signal, noise).decibels.mean() < beats:
+                break
+        return Powers(signal, noise).first(len(noise))
 
     def snr(self, candidate: Network) -> Doubles:
         """SNR of each head over all images together, dB."""
         return self.powers(candidate).decibels
 
-    def score(self, candidate: Network) -> float:
-        """The mean SNR of the heads, dB; NaN where one is not finite."""
-        found = self.powers(candidate)
-        return float(found.decibels.mean()) if np.isfinite(found.noise).all() else math.nan
+    def score(self, candidate: Network, beats: float = -math.inf) -> float:
+        """The mean SNR of the heads, dB; NaN where one is not finite, or where it cannot reach `beats`."""
+        found = self.powers(candidate, beats)
+        is_whole = len(found.noise) == len(self.images)
+        return float(found.decibels.mean()) if is_whole and np.isfinite(found.noise).all() else math.nan
 
 
 class Answers:

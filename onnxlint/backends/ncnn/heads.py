@@ -58,7 +58,10 @@ def corrected(
     blobs = [layer.tops[0] for layer in ends]
     int8 = quantize(made.net, made.table, keep=keep, weights=made.weights).net
     truth, found = (
-        [[np.array(y).reshape(len(y), -1) for y in ys] for ys in Runner(one, threads=1).map(images, blobs, threads)]
+        [
+            [np.array(y).reshape(len(y), -1) for y in ys]
+            for ys in Runner(one, threads=1, light=True).map(images, blobs, threads)
+        ]
         for one in (net, int8)
     )
     layers: dict[str, Layer] = {}

@@ -97,14 +97,19 @@ class Rivals:
             keep: Layers that stay float.
 
         Returns:
-            It, its method or `auto`, and the mean SNR of all in dB.
+            It, its method or `auto`, and the mean SNR of all in dB. A method that cannot come closer any more is given up:
+            then the SNR is that of the first inputs, for the method and for ours.
         """
         best, taken, most = ours, "auto", found
         scores = {taken: found.score}
         for method, table in self.tables.items():
             made = quantize(self.net, table, keep=keep)
-            found = self.judge.powers(made.net)
-            scores[method] = found.score
-            if found.is_closer(most):
-                best, taken, most = (made, Rounded(self.net, table, {})), method, found
+            one = self.judge.powers(made.net, most.score)
+            if (count := len(one.noise)) < len(most.noise):
+                for name, few in (("auto", found.first(count)), (method, one)):
+                    scores[f"{name}, first {count} {self.judged}"] = few.score
+                continue
+            scores[method] = one.score
+            if one.is_closer(most):
+                best, taken, most = (made, Rounded(self.net, table, {})), method, one
         return best, taken, scores

@@ -27,8 +27,9 @@ from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
 from onnxlint.backends.ncnn.evaluate import heads, spread
 from onnxlint.backends.ncnn.format import Network
-from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.run import Runner, in_order
 from onnxlint.backends.ncnn.table import quantizable, source_blobs
+from onnxlint.backends.ncnn.walk import Walk, part
 from onnxlint.backends.outputs import count_for
 from onnxlint.backends.rounding import TINY
 from onnxlint.errors import OnnxlintError
@@ -65,7 +66,7 @@ GAIN = 0.9
 """What a channel's noise has to fall to, of what it was: less is chance on a few images."""
 
 TRIED = (40, 64, 80, 96, 112, 120, LEVELS)
-"""Integers for 0 that are tried, one after the other as long as each is better."""
+"""Integers for 0, of which the one is tried that makes ranges smallest."""
 
 QUIET = 0.003
 """Blobs with less of the noise of all are not worth a layer that stores them around their middle."""
@@ -124,29 +125,36 @@ class Extents:
             threads: How many images are computed at a time.
             progress: Called with the current action.
         """
-        runner = Runner(net, threads=1)
+        whole, runner = (Runner(net, threads=1, light=light) for light in (False, True))
         every = [top for layer in net.layers for top in layer.tops]
         stream = iter(images)
         first = list(islice(stream, 1))
         check_inputs(first, varied=False)
-        shapes = {name: y.shape for name, y in zip(every, runner.run(first[0], every), strict=True)}
+        shapes = {name: y.shape for name, y in zip(every, whole.run(first[0], every), strict=True)}
         read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
         single: dict[str, list[Floats]] = {name: [] for name in read}
-        for done, ys in enumerate(runner.map(chain(first, stream), read, threads), 1):
-            for name, y in zip(read, ys, strict=True):
-                flat = y.reshape(y.shape[0], -1)
-                low, high = -flat.min(axis=1), flat.max(axis=1)
-                if not (np.isfinite(low).all() and np.isfinite(high).all()):
+
+        def ends(x: Floats) -> dict[str, Floats]:
+            found: dict[str, Floats] = {}
+
+            def look(name: str, blob: Floats, pack: int) -> None:
+                found[name] = _ends(blob, pack)
+
+            runner.visit(x, single.keys(), look)
+            return found
+
+        for done, found in enumerate(in_order(ends, chain(first, stream), threads), 1):
+            for name, one in found.items():
+                if not np.isfinite(one).all():
                     raise OnnxlintError(
                         printable(
                             f"{net.path}: blob '{name}' holds NaN or infinity for image {done}; check --mean and --norm"
                         )
                     )
-                ends = np.maximum([low, high], 0)
                 if done <= APART:
-                    single[name].append(ends)
+                    single[name].append(one)
                 else:
-                    np.maximum(single[name][done % APART], ends, out=single[name][done % APART])
+                    np.maximum(single[name][done % APART], one, out=single[name][done % APART])
             progress("activation ranges", done, None)
         lows, highs, reach, rarely = {}, {}, {}, {}
         for name, each in single.items():
@@ -158,45 +166,99 @@ class Extents:
         return cls(net, shapes, min(done, APART), lows, highs, reach, rarely)
 
 
+def _ends(blob: Floats, pack: int) -> Floats:
+    """How far each channel of a blob as it lies in memory reaches below and above 0 (2, C)."""
+    if blob.ndim == 1:
+        flat = blob[:, None]
+    else:
+        rows = blob.reshape(len(blob), -1)
+        # Long rows are compared faster: those of several places at first.
+        places = rows.shape[1] // pack
+        side = next(n for n in (64, 32, 16, 8, 4, 2, 1) if places % n == 0)
+        folded = rows.reshape(len(blob), places // side, side * pack)
+        both = [one(folded, axis=1).reshape(len(blob), side, pack).transpose(0, 2, 1) for one in (np.min, np.max)]
+        flat = np.concatenate(both, axis=2).reshape(len(blob) * pack, -1)
+    return np.asarray(np.maximum([-flat.min(axis=1), flat.max(axis=1)], 0), np.float32)
+
+
 class _Outputs:
-    """The outputs of a float net, and how rounding channels of one blob disturbs them."""
+    """The outputs of a float net, and how rounding channels of single blobs disturbs them."""
 
     def __init__(self, net: Network, images: Sequence[Floats], threads: int) -> None:
-        self._runner = Runner(net, threads=1, light=True)
-        self._images = images
-        self._threads = threads
-        made = net.producers()
-        self._heads = sorted(heads(net), key=lambda name: made[name])  # a light net forgets what was made before
-        self._truth = [[np.array(y) for y in ys] for ys in self._runner.map(images, self._heads, threads)]
-        self._power = np.maximum(_squares(self._truth), 1e-30)
+        self.net = net
+        self.images = images
+        self.threads = threads
+        self.heads = heads(net)
+        runner = Runner(net, threads=1, light=True)
+        found = [[np.array(y) for y in ys] for ys in runner.map(images, self.heads, threads)]
+        self.truth = [dict(zip(self.heads, ys, strict=True)) for ys in found]
+        self.power = {name: max(sum(_square(one[name]) for one in self.truth), 1e-30) for name in self.heads}
+        self._source = source_blobs(net)
+        self._copies: dict[str, list[str]] = {}
+        for name, source in self._source.items():
+            self._copies.setdefault(source, []).append(name)
 
-    def blob(self, name: str) -> _Blob:
-        """A blob, with its value for every image."""
-        return _Blob(self, name, [np.array(ys[0]) for ys in self._runner.map(self._images, [name], self._threads)])
+    def blobs(self, names: Iterable[str]) -> Iterator[_Blob]:
+        """Blobs with their values for every image, in the order of the net."""
+        wanted = set(names)
+        sources = [name for name in self._copies if not wanted.isdisjoint(self._copies[name])]
+        walk = Walk(self.net, self.images, sources, self.heads, self.threads)
+        reached = _reached(self.net, self.heads)
+        for source in sources:
+            values = walk.reach(source)
+            copies = self._copies[source]
+            known = [{**one, **dict.fromkeys(copies, x)} for one, x in zip(walk.known, values, strict=True)]
+            for name in copies:
+                if name in wanted:
+                    yield _Blob(self, name, known, [head for head in self.heads if head in reached[name]])
 
-    def noise(self, name: str, values: Iterator[Floats]) -> float:
-        """Noise in the outputs, as a part of their power, the mean of the heads, where a blob has these values."""
-        fed: Iterator[Mapping[str, Floats]] = (
-            {self._runner.input: image, name: x} for image, x in zip(self._images, values, strict=True)
-        )
-        noise = np.zeros(len(self._heads))
-        for ys, truth in zip(self._runner.map(fed, self._heads, self._threads), self._truth, strict=True):
-            noise += _squares([[y - t for y, t in zip(ys, truth, strict=True)]])
-        return float((noise / self._power).mean())
 
-
-@dataclass(frozen=True)
 class _Blob:
-    """A blob and its values."""
+    """A blob, and what other values of it do.
 
-    outputs: _Outputs
-    name: str
-    values: Sequence[Floats]
+    Args:
+        outputs: Of the net.
+        name: Of the blob.
+        known: For each image, values that the outputs are computed from: of the blob as well, and of its copies.
+        reached: The outputs that are made from it.
+    """
+
+    def __init__(self, outputs: _Outputs, name: str, known: list[dict[str, Floats]], reached: list[str]) -> None:
+        self.name = name
+        self.values = [one[name] for one in known]
+        self._outputs = outputs
+        self._heads = [head for head in reached if head not in known[0]]
+        self._runner = Runner(part(outputs.net, known[0], self._heads), light=True) if self._heads else None
+        self._known = known
 
     def noise(self, ranges: Floats, middle: int, channels: Collection[int] | None = None) -> float:
-        """What rounding `channels` of it, or all, within their `ranges` does to the outputs."""
+        """What rounding `channels` of it, or all, within their `ranges` does to the outputs: noise as a part of their power,
+        the mean of all outputs."""
         some = range(len(ranges)) if channels is None else channels
-        return self.outputs.noise(self.name, (_rounded(x, ranges, middle, some) for x in self.values))
+        if self._runner is None:
+            return 0.0
+        inputs = self._runner.inputs
+        fed: Iterator[Mapping[str, Floats]] = (
+            {key: _rounded(x, ranges, middle, some) if key == self.name else one[key] for key in inputs}
+            for one, x in zip(self._known, self.values, strict=True)
+        )
+        noise = 0.0
+        found = self._runner.map(fed, self._heads, self._outputs.threads)
+        for ys, truth in zip(found, self._outputs.truth, strict=True):
+            noise += sum(
+                _square(y - truth[head]) / self._outputs.power[head] for head, y in zip(self._heads, ys, strict=True)
+            )
+        return noise / len(self._outputs.heads)
+
+
+def _reached(net: Network, ends: Collection[str]) -> dict[str, set[str]]:
+    """Blob → which of some blobs are made from it, itself included."""
+    found: dict[str, set[str]] = {name: {name} for name in ends}
+    for layer in reversed(net.layers):
+        for bottom in layer.bottoms:
+            for top in layer.tops:
+                found.setdefault(bottom, set()).update(found.setdefault(top, set()))
+    return found
 
 
 def chosen(
@@ -219,20 +281,20 @@ def chosen(
     middles = {name: LEVELS if source[name] in free else 0 for name in extents.lows}
     ranges = {name: _halves(extents, name, middle, classes[name]) for name, middle in middles.items()}
     noise = {}
-    for done, name in enumerate(ranges, 1):
-        noise[name] = outputs.blob(name).noise(ranges[name], middles[name])
+    for done, blob in enumerate(outputs.blobs(ranges), 1):
+        noise[blob.name] = blob.noise(ranges[blob.name], middles[blob.name])
         progress("noise of single blobs", done, len(ranges))
     total = sum(noise.values())
     if not np.isfinite(total):
         return ranges, middles
-    for name, (middle, less) in _moved(net, outputs, extents, classes, noise).items():
+    for name, (middle, less) in _moved(net, outputs, extents, classes, noise, progress).items():
         middles[name], noise[name] = middle, less
         ranges[name] = _halves(extents, name, middle, classes[name])
     total = sum(noise.values())
     loud = sorted((name for name in noise if noise[name] > SHARE * total), key=lambda name: -noise[name])[:MOST_BLOBS]
-    for done, name in enumerate(loud, 1):
+    for done, blob in enumerate(outputs.blobs(loud), 1):
+        name = blob.name
         single = [i for i, one in enumerate(classes[name].tolist()) if one != FIXED]
-        blob = outputs.blob(name)
         if single and blob.values[0].ndim == 3:
             ranges[name] = _of_blob(blob, ranges[name], middles[name], single, noise[name])
         progress("ranges of single channels", done, len(loud))
@@ -286,34 +348,46 @@ def _moved(
     extents: Extents,
     classes: Mapping[str, Ids],
     noise: Mapping[str, float],
+    progress: Progress,
 ) -> dict[str, tuple[int, float]]:
     """Blobs to store around their middle by a layer of its own → the integer for 0, and the noise that is left."""
     total = sum(noise.values())
-    found: list[tuple[float, int, dict[str, tuple[int, float]]]] = []
+    likely: dict[tuple[str, ...], int] = {}
+    elements: dict[tuple[str, ...], int] = {}
     for names, copies in movable(net):
-        before = sum(noise[name] for name in names)
-        if not before > QUIET * total:
-            continue
-        blobs = [outputs.blob(name) for name in names]
-        best, least = 0, [noise[name] for name in names]
-        for middle in TRIED:
-            if middle == LEVELS and any(extents.lows[name].any() for name in names):
-                break
-            trial = [blob.noise(_halves(extents, blob.name, middle, classes[blob.name]), middle) for blob in blobs]
-            if not sum(trial) < sum(least):
-                break
-            best, least = middle, trial
-        gain = before - sum(least)
-        if gain > QUIET * total:
-            elements = copies * math.prod(extents.shapes[names[0]])
-            found.append((gain / elements, elements, {n: (best, one) for n, one in zip(names, least, strict=True)}))
+        if sum(noise[name] for name in names) > QUIET * total:
+            likely[names] = _middle(extents, names, classes)
+            elements[names] = copies * math.prod(extents.shapes[names[0]])
+    middle_of = {name: middle for names, middle in likely.items() if middle for name in names}
+    less = {}
+    for done, blob in enumerate(outputs.blobs(middle_of), 1):
+        middle = middle_of[blob.name]
+        less[blob.name] = blob.noise(_halves(extents, blob.name, middle, classes[blob.name]), middle)
+        progress("values around their middle", done, len(middle_of))
+    gains = {names: sum(noise[name] - less[name] for name in names) for names, middle in likely.items() if middle}
     left = _multiplications(net, extents) // MULTIPLICATIONS
     taken: dict[str, tuple[int, float]] = {}
-    for _, elements, one in sorted(found, key=lambda each: -each[0]):
-        if elements <= left:
-            left -= elements
-            taken |= one
+    for names in sorted(gains, key=lambda names: -gains[names] / elements[names]):
+        if gains[names] > QUIET * total and elements[names] <= left:
+            left -= elements[names]
+            taken |= {name: (likely[names], less[name]) for name in names}
     return taken
+
+
+def _middle(extents: Extents, names: Sequence[str], classes: Mapping[str, Ids]) -> int:
+    """The integer for 0 with which the ranges of the channels of some blobs are smallest; 0: none is smaller."""
+    least, found = float("inf"), 0
+    whole = {name: _halves(extents, name, 0, classes[name]) for name in names}
+    for middle in (0, *TRIED):
+        if middle == LEVELS and any(extents.lows[name].any() for name in names):
+            break
+        size = 0.0
+        for name, before in whole.items():
+            shrunk = _halves(extents, name, middle, classes[name]) / np.maximum(before, TINY)
+            size += float((shrunk**2).mean())
+        if size < least:
+            least, found = size, middle
+    return found
 
 
 def _multiplications(net: Network, extents: Extents) -> int:
@@ -331,9 +405,9 @@ def _of_blob(blob: _Blob, ranges: Floats, middle: int, free: Sequence[int], nois
     channels may cancel each other, the noise of all has to fall, too."""
     for channel, own in _loudest(blob, ranges, middle, free):
         best = ranges
-        for part in PARTS:
+        for shrink in PARTS:
             trial = ranges.copy()
-            trial[channel] *= np.float32(part)
+            trial[channel] *= np.float32(shrink)
             found = blob.noise(trial, middle, [channel])
             if not found < GAIN * own:
                 break
@@ -370,7 +444,5 @@ def _rounded(x: Floats, ranges: Floats, middle: int, channels: Collection[int]) 
     return out
 
 
-def _squares(outputs: Sequence[Sequence[Floats]]) -> npt.NDArray[np.float64]:
-    """The sum of squares of each head."""
-    sums: npt.NDArray[np.float64] = np.sum([[float(np.vdot(y, y)) for y in ys] for ys in outputs], axis=0)
-    return sums
+def _square(x: Floats) -> float:
+    return float(np.vdot(x, x))

@@ -8,31 +8,32 @@ that takes up the systematic part of all errors before. Then they are rounded. T
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn import arith
-from onnxlint.backends.ncnn.calibrate import Progress, silent, six_bit
+from onnxlint.backends.ncnn.calibrate import Progress, silent, six_bit, weight_scales
 from onnxlint.backends.ncnn.centre import LEVELS
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
-from onnxlint.backends.ncnn.quantize import quantize
-from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.quantize import quantize, quantize_weights
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
+from onnxlint.backends.ncnn.walk import Walk
 from onnxlint.backends.rounding import (
-    POSITIONS,
+    LARGEST,
     REFIT_DAMPING,
+    Doubles,
     Moments,
     around_zero,
     best_scales,
-    centred,
+    blocks_of,
+    moments,
     moved_bias,
+    positions_for,
     refit,
     round_to_half,
     round_weights,
-    sums_of,
 )
 
 Floats = npt.NDArray[np.float32]
@@ -41,6 +42,9 @@ Pair = tuple[Floats, Floats]
 LARGEST_SUM = (2**31 - 1) // 576
 """Where the sums of ncnn's int8 winograd overflow (it computes 576 times the sum in 32 bits; measured in the wheel).
 ncnn2table stays away with 6-bit weights for every 3×3 convolution; we only where sums come within half of it."""
+
+SIX_BITS = 31
+"""The largest integer of such weights."""
 
 GEOMETRY = (1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16)
 """The parameters that say which inputs an output of a convolution reads."""
@@ -59,27 +63,54 @@ class Rounded:
     weights: Mapping[str, npt.NDArray[np.int8]]
 
 
-def moments(
-    layer: Layer, pairs: Sequence[Pair], scale: float | None, positions: int = POSITIONS, threads: int = 1
-) -> Moments:
-    """Moments over pairs of float inputs (C, H, W) of a layer: the exact one, and the one that the int8 net gives it,
-    which is quantized with `scale` first (None: taken as it is)."""
-    rng = np.random.default_rng(0)
-    each = max(1, positions // len(pairs))
-    there = [arith.position_count(layer, exact) for exact, _ in pairs]
-    chosen = [np.sort(rng.choice(n, each, replace=False)) if n > each else None for n in there]
+@dataclass(frozen=True)
+class _Sample:
+    """What a layer reads for some of its output positions.
 
-    def of_one(pair: Pair, some: arith.Positions | None) -> list[npt.NDArray[np.floating]]:
-        a, b = (arith.columns(layer, x, some) for x in pair)
-        if scale is not None:
-            b = arith.quantize_input(b, scale)
-            b /= np.float32(scale)
-        return sums_of(a, b, origin)
+    Attributes:
+        pairs: Float inputs (C, H, W): the exact one, and the one that the int8 net gives the layer.
+        columns: Where they are read.
+        blocks: Groups of channels that are computed together.
+        scale: Of the second one, which is quantized first; None: taken as it is.
+    """
 
-    first = chosen[0] if chosen[0] is not None else np.arange(there[0])
-    origin = arith.columns(layer, pairs[0][0], first[:: max(1, len(first) // 100)]).mean(axis=2, keepdims=True)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        return centred(pool.map(of_one, pairs, chosen), sum(min(n, each) for n in there), origin)
+    pairs: Sequence[Pair]
+    columns: Sequence[arith.Columns]
+    blocks: Sequence[tuple[int, int]]
+    scale: float | None
+
+    @classmethod
+    def of(cls, layer: Layer, pairs: Sequence[Pair], scale: float | None) -> _Sample:
+        rng = np.random.default_rng(0)
+        groups, _, inside = arith.weight_matrix(layer).shape
+        each = max(1, positions_for(inside) // len(pairs))
+        columns, count = [], 0
+        for exact, _ in pairs:
+            there = arith.position_count(layer, exact)
+            some = np.sort(rng.choice(there, each, replace=False)) if there > each else None
+            columns.append(arith.Columns.of(layer, exact.shape, some))
+            count += min(there, each)
+        return cls(pairs, columns, blocks_of(groups, inside * count), scale)
+
+    def read(self, first: int, last: int) -> Pair:
+        """Of the groups from one to another: (groups, weights of an output, positions)."""
+        each = zip(self.columns, self.pairs, strict=True)
+        taken = [[one.take(x, first, last) for x in pair] for one, pair in each]
+        exact, given = (np.concatenate(some, axis=2) for some in zip(*taken, strict=True))
+        if self.scale is not None:
+            given = arith.quantize_input(given, self.scale)
+            given /= np.float32(self.scale)
+        return exact, given
+
+    def moments(self, threads: int) -> Moments:
+        """Of all of it."""
+        return moments(self.read, self.blocks, threads)
+
+    def means(self) -> Pair:
+        """Of what each weight of an output reads, (groups, weights of an output)."""
+        parts = [[one.mean(axis=2) for one in self.read(*block)] for block in self.blocks]
+        exact, given = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return exact, given
 
 
 @dataclass(frozen=True)
@@ -101,20 +132,11 @@ class _State:
         self, readers: Sequence[Layer], pairs: Sequence[Pair], scale: float, damping: float, threads: int
     ) -> _State:
         """With the layers that read one blob done, which has the scale `scale`."""
-        known: dict[tuple[object, ...], Moments] = {}
+        fit = _Fit(pairs, scale, damping, threads)
         state = self
         for layer in readers:
             quantized = layer.name not in self.keep
-            key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY), layer.numbers(18))
-            if key not in known:
-                known[key] = moments(layer, pairs, scale if quantized else None, threads=threads)
-            levels = LEVELS
-            new, q, scales = _fit_layer(layer, known[key], damping, quantized, levels)
-            while (
-                quantized and six_bit(layer) and levels > 31 and 2 * _largest_sum(layer, q, pairs, scale) > LARGEST_SUM
-            ):
-                levels //= 2
-                new, q, scales = _fit_layer(layer, known[key], damping, quantized, levels)
+            new, q, scales = fit.layer(layer, quantized)
             state = replace(state, net=state.net.with_layers({layer.name: new}))
             if quantized:
                 table = replace(
@@ -146,22 +168,10 @@ def reconstruct(
     for layer in net.layers:
         if quantizable(layer):
             readers.setdefault(source[layer.bottoms[0]], []).append(layer)
-    exact = Runner(net, threads=1)
     state = _State(net, Table({}, {}), {}, keep)
-    # Each net computes on from the blobs it has made before, kept as long as something is still to be made from them.
-    truth: list[dict[str, Floats]] = [{exact.input: x} for x in images]
-    given: list[dict[str, Floats]] = [{exact.input: x} for x in images]
-    unread = set(readers)
-    after = _next_reads(net, unread)
+    exact, given = (Walk(net, images, readers, threads=threads) for _ in range(2))
     for done, (blob, layers) in enumerate(readers.items(), 1):
-        for runner, values in ((exact, truth), (Runner(state.partial(), threads=1), given)):
-            for known, ys in zip(values, runner.map(values, [blob], threads), strict=True):
-                known[blob] = np.array(ys[0])
-        pairs = [(a[blob], b[blob]) for a, b in zip(truth, given, strict=True)]
-        unread.discard(blob)
-        for known in (*truth, *given):
-            for name in [n for n in known if n not in (exact.input, blob) and not after[n] & unread]:
-                del known[name]
+        pairs = list(zip(exact.reach(blob), given.reach(blob, state.partial()), strict=True))
         state = state.with_layers_rounded(layers, pairs, input_scales[layers[0].name], damping, threads)
         progress("rounding weights", done, len(readers))
     return Rounded(state.net, state.table, state.weights)
@@ -179,21 +189,60 @@ def _largest_sum(layer: Layer, q: npt.NDArray[np.int8], pairs: Sequence[Pair], s
     return largest
 
 
-def _next_reads(net: Network, read: set[str]) -> dict[str, set[str]]:
-    """Blob → the blobs in `read` that are made from it without another one of them between."""
-    after: dict[str, set[str]] = {}
-    for layer in reversed(net.layers):
-        found: set[str] = set()
-        for top in layer.tops:
-            found |= {top} if top in read else after.get(top, set())
-        for bottom in layer.bottoms:
-            after.setdefault(bottom, set()).update(found)
-    for name in read:
-        after.setdefault(name, set())
-    return after
+class _Fit:
+    """Refits and rounds layers that read one blob.
+
+    Args:
+        pairs: Its float values (C, H, W): the exact ones, and those that the int8 net gives.
+        scale: Of its integers.
+        damping: For rounding.
+        threads: How many parts are computed at a time.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], scale: float, damping: float, threads: int) -> None:
+        self._pairs = pairs
+        self._scale = scale
+        self._damping = damping
+        self._threads = threads
+        self._moments: dict[tuple[object, ...], Moments] = {}
+
+    def layer(self, layer: Layer, quantized: bool) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+        """The layer with the values of its rounded weights (int8, or fp16 where it is not to be quantized) and the bias
+        that goes with them; the int8 weights and their scales."""
+        if arith.weight_matrix(layer).shape[2] > LARGEST:
+            sample = _Sample.of(layer, self._pairs, self._scale)
+            return _plainly(layer, sample) if quantized else (layer, np.zeros(0, np.int8), np.zeros(0, np.float32))
+        key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY), layer.numbers(18))
+        if key not in self._moments:
+            sample = _Sample.of(layer, self._pairs, self._scale if quantized else None)
+            self._moments[key] = sample.moments(self._threads)
+        m, levels = self._moments[key], LEVELS
+        while True:
+            found = _fitted(layer, m, self._damping, quantized, levels)
+            fits = not quantized or not six_bit(layer) or levels <= SIX_BITS
+            if fits or 2 * _largest_sum(layer, found[1], self._pairs, self._scale) <= LARGEST_SUM:
+                return found
+            levels //= 2
 
 
-def _fit_layer(
+def _plainly(layer: Layer, sample: _Sample) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+    """The layer with weights rounded to the nearest, and a bias that makes up for what this moves on average."""
+    old = arith.weight_matrix(layer).astype(np.float64)
+    scales = weight_scales(layer)
+    integers = quantize_weights(layer, scales)
+    weight = (integers.reshape(len(scales), -1) / scales[:, None].astype(np.float64)).reshape(old.shape)
+    return _with_weight(layer, old, weight, sample.means()), integers, scales
+
+
+def _with_weight(layer: Layer, old: Doubles, new: Doubles, means: Pair | tuple[Doubles, Doubles]) -> Layer:
+    """The layer with other weights, and a bias that keeps its mean output."""
+    blobs = [Blob("weight", new.astype(np.float32).reshape(-1), 0)]
+    if layer.blob("bias") is not None:
+        blobs.append(Blob("bias", (arith.bias(layer) + moved_bias(old, new, *means)).astype(np.float32)))
+    return layer.with_blobs(*blobs)
+
+
+def _fitted(
     layer: Layer, m: Moments, damping: float, quantized: bool, levels: int
 ) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
     """The layer with the values of its rounded weights (int8, or fp16 where it is not to be quantized) and the bias
@@ -213,7 +262,4 @@ def _fit_layer(
         scales = (grid[:, 0] if shared else grid.reshape(-1)).astype(np.float32)
     else:
         weight = round_to_half(weight, m.hessian, damping)
-    blobs = [Blob("weight", weight.astype(np.float32).reshape(-1), 0)]
-    if layer.blob("bias") is not None:
-        blobs.append(Blob("bias", (arith.bias(layer) + moved_bias(old, weight, m)).astype(np.float32)))
-    return layer.with_blobs(*blobs), integers, scales
+    return _with_weight(layer, old, weight, (m.exact, m.quantized)), integers, scales

@@ -7,8 +7,8 @@ import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from onnxlint.model.limits import loading, running, set_budget
 from onnxlint.text import printable
 
 Floats = npt.NDArray[np.float32]
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 def wheel() -> Any:
@@ -53,7 +55,7 @@ def int8_blobs(net: Network) -> dict[str, float]:
 class Runner:
     """A net loaded for inference with `threads` OpenMP threads; usable from several Python threads at once.
 
-    A `light` one forgets blobs once they are read, which is faster: it is for `visit` and for outputs.
+    A `light` one forgets blobs once they are read, which is faster.
     """
 
     def __init__(self, net: Network, threads: int = 1, *, light: bool = False) -> None:
@@ -64,6 +66,8 @@ class Runner:
             raise OnnxlintError(printable(f"{net.path}: has no input; convert the model again"))
         self._integers = integer_inputs(net)
         self._scales = int8_blobs(net)
+        self._made = net.producers()
+        self._is_light = light
         self._handle = self._ncnn.Net()
         self._handle.opt.num_threads = threads
         self._handle.opt.lightmode = light  # else every blob stays extractable
@@ -89,30 +93,37 @@ class Runner:
         given = x if isinstance(x, Mapping) else {self.input: x}
         # A Mat does not keep its array alive: both live in this frame.
         arrays = {name: self._array(name, value) for name, value in given.items()}
-        mats = {name: self._ncnn.Mat(value) for name, value in arrays.items()}
+        mats = {name: self._mat(value) for name, value in arrays.items()}
         for name, mat in mats.items():
             extractor.input(name, mat)
-        out: list[Floats] = []
+        found: dict[str, Floats] = {}
         size = sum(array.nbytes for array in arrays.values())
-        for name in blobs:
+        # A light net forgets what was made before.
+        for name in sorted(set(blobs), key=self._made.__getitem__) if self._is_light else blobs:
             with running(size):
                 code, mat = extractor.extract(name)
             array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
             if code != 0 or array.size == 0:
                 raise OnnxlintError(self._cannot(name, arrays.values()))
             scale = self._scales.get(name)
-            out.append(array if scale is None else array / scale)
-        return out
+            found[name] = array if scale is None else array / scale
+        return [found[name] for name in blobs]
 
-    def visit(self, x: Floats, blobs: Collection[str], look: Callable[[str, Floats], None]) -> None:
-        """Let `look` see blobs of the float net, one after the other, as they lie in memory: their numbers are in
-        ncnn's order, not in that of their axes, and are gone after the call.
+    def _mat(self, array: Floats) -> Any:
+        """An ncnn Mat that refers to an array, or in a light net a copy: layers that work in place crash the wheel there if
+        the memory is not ncnn's."""
+        mat = self._ncnn.Mat(array)
+        return mat.clone() if self._is_light else mat
+
+    def visit(self, x: Floats, blobs: Collection[str], look: Callable[[str, Floats, int], None]) -> None:
+        """Let `look` see blobs of the float net, one after the other, as they lie in memory, and be gone after the call: of
+        shape (C / n, …), where n channels, which it gets as well, lie beside each other in the last axis.
 
         Raises OnnxlintError if ncnn cannot compute a blob.
         """
         extractor = self._handle.create_extractor()
         array = self._array(self.input, x)
-        mat = self._ncnn.Mat(array)
+        mat = self._mat(array)
         extractor.input(self.input, mat)
         # In the order in which they are made: a light net has forgotten those before.
         for name in (top for layer in self.net.layers for top in layer.tops if top in blobs):
@@ -126,7 +137,7 @@ class Runner:
             if pack > 1:  # NumPy takes single floats only
                 blob.elempack, blob.elemsize = 1, blob.elemsize // pack
                 blob.w, blob.cstep = blob.w * pack, blob.cstep * pack
-            look(name, np.asarray(blob))
+            look(name, np.asarray(blob), pack)
 
     def _cannot(self, name: str, arrays: Iterable[Floats]) -> str:
         shapes = ", ".join(str(value.shape) for value in arrays)
@@ -184,18 +195,22 @@ class Runner:
         self, images: Iterable[Floats | Mapping[str, Floats]], blobs: Sequence[str], threads: int = 1
     ) -> Iterator[list[Floats]]:
         """`run` over a stream of inputs, `threads` at a time, in order; at most `threads` + 1 inputs are held."""
-        if threads <= 1:
-            for x in images:
-                yield self.run(x, blobs)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            pending: list[Any] = []
-            for x in images:
-                pending.append(pool.submit(self.run, x, blobs))
-                if len(pending) > threads:
-                    yield pending.pop(0).result()
-            while pending:
+        return in_order(lambda x: self.run(x, blobs), images, threads)
+
+
+def in_order(call: Callable[[A], T], stream: Iterable[A], threads: int) -> Iterator[T]:
+    """call(x) for each x of a stream, `threads` at a time, in order; at most `threads` + 1 of them are held."""
+    if threads <= 1:
+        yield from map(call, stream)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        pending: list[Future[T]] = []
+        for x in stream:
+            pending.append(pool.submit(call, x))
+            if len(pending) > threads:
                 yield pending.pop(0).result()
+        while pending:
+            yield pending.pop(0).result()
 
 
 class NcnnSession:

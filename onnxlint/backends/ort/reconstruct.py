@@ -9,8 +9,7 @@ arithmetic is in backends/rounding.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,49 +24,31 @@ from onnxlint.backends.ort.calibrate import Range, Ranges
 from onnxlint.backends.ort.equalize import attribute, is_layer, use_counts
 from onnxlint.backends.ort.qdq import Layer, layers, rounded
 from onnxlint.backends.rounding import (
+    LARGEST,
     REFIT_DAMPING,
     Doubles,
     Moments,
     around_zero,
     best_scales,
-    centred,
-    joined,
+    blocks_of,
+    moments,
     moved_bias,
     one_blas_thread,
+    positions_for,
     refit,
     round_weights,
-    sums_of,
 )
 
 DAMPING = 0.01
 """For rounding, in units of the mean variance of the inputs."""
 
-POSITIONS = (4_000, 6_000)
-"""Fewest and most output positions, over all inputs, from which a layer's moments are taken."""
-
-POSITIONS_EACH = 10
-"""Positions for each weight of an output, within these bounds."""
-
-LARGEST = 4608
-"""Inputs of one output (512 channels of 3×3) above which weights are rounded plainly: the moments grow with the square."""
-
 Floats = npt.NDArray[np.float32]
-
 
 CHOICE_POSITIONS = 3_000
 """Output positions on which the ranges of a value are compared."""
 
-POSITIONS_AT_ONCE = 3_000
-"""Output positions whose sums are computed in float32."""
-
-AT_ONCE = 1 << 20
-"""Numbers of several groups whose moments are computed together: more would not stay in the cache."""
-
 MOST_ENERGY = 100.0
 """Of a position, as a multiple of the mean: with more, it is chosen no more often."""
-
-ORIGIN_STEP = 8
-"""One of so many positions tells where values are, roughly, before their moments are taken."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +209,7 @@ class _Walk:
             self.weights[key] = (plain, scales)
         if len(node.input) > 2 and node.input[2]:
             bias = numpy_helper.to_array(self._tensors[node.input[2]])
-            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(old, refitted, m)
+            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(old, refitted, m.exact, m.quantized)
             self._tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
 
 
@@ -278,7 +259,7 @@ class _Sample:
             found[0].append(exact)
             found[1].append(given)
         inside = len(found[0][0].inside) * len(found[0][0].values) // groups
-        each = max(1, int(np.clip(POSITIONS_EACH * inside, *POSITIONS)) // len(pairs))
+        each = max(1, positions_for(inside) // len(pairs))
         generator = np.random.default_rng(0)
         positions = [one.some(each, generator, salient) for one in found[0]]
         return cls(found, positions, groups, inside) if any(map(len, positions)) else None
@@ -287,6 +268,10 @@ class _Sample:
     def count(self) -> int:
         """Positions, over all sets of inputs."""
         return sum(map(len, self.positions))
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Groups that are computed together."""
+        return blocks_of(self.groups, self.inside * self.count)
 
     def read(self, which: int, first: int, last: int, step: int = 1) -> Floats:
         """What some groups read in the float model (0) or the int8 one (1): (groups, weights of an output, positions).
@@ -304,28 +289,15 @@ class _Sample:
         ]
         return np.concatenate(parts, axis=1).reshape(last - first, self.inside, -1)
 
-    def blocks(self) -> list[tuple[int, int]]:
-        """Groups whose numbers are few enough for the cache: first, last and one more."""
-        wide = max(1, AT_ONCE // (self.inside * self.count))
-        return [(first, min(first + wide, self.groups)) for first in range(0, self.groups, wide)]
-
 
 def _moments(sample: _Sample, limits: Range | None, threads: int) -> Moments:
     """Moments of a layer's input, which the int8 model rounds within `limits`."""
 
-    def of_some(block: tuple[int, int]) -> Moments:
-        exact, given = (sample.read(which, *block) for which in (0, 1))
-        origin = exact[:, :, ::ORIGIN_STEP].mean(axis=2, keepdims=True)
+    def read(first: int, last: int) -> tuple[Floats, Floats]:
+        exact, given = (sample.read(which, first, last) for which in (0, 1))
+        return exact, given if limits is None else rounded(given, limits)
 
-        def sums() -> Iterator[list[npt.NDArray[np.floating]]]:
-            for at in range(0, sample.count, POSITIONS_AT_ONCE):
-                a, b = (one[:, :, at : at + POSITIONS_AT_ONCE] for one in (exact, given))
-                yield sums_of(a, b if limits is None else rounded(b, limits), origin)
-
-        return centred(sums(), sample.count, origin)
-
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        return joined(pool.map(of_some, sample.blocks()))
+    return moments(read, sample.blocks(), threads)
 
 
 def _least_disturbing(candidates: Sequence[Range], weight: Doubles, sample: _Sample) -> Range:
