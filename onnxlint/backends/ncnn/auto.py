@@ -138,7 +138,8 @@ def auto(
             at = set(evenly(range(len(some)), count))
             judging, judged = [some[i] for i in sorted(at)], "other calibration images"
             some = [x for i, x in enumerate(some) if i not in at]
-        rivals = Rivals.of(net, images, extents.stats, judging, judged, threads, progress)
+        judge = Evaluator(net, judging, threads, outputs=True)
+        rivals = Rivals(net, images, extents.stats, judge, judged, threads, progress)
         return _auto(net, some, rivals, extents, mixed, budget, frozenset(keep), threads, task, progress)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -233,7 +233,7 @@ def _make_half(target: Target, source: str, files: tuple[str, ...], job: Job, pr
 
 
 def _make_int8(target: Target, source: str, files: tuple[str, ...], job: Job, progress: Progress) -> Artifact:
-    from onnxlint.backends.ncnn.evaluate import Evaluator, spread
+    from onnxlint.backends.ncnn.evaluate import Evaluator, Held
     from onnxlint.backends.ncnn.format import load
 
     method = checked_method(job.method)
@@ -246,9 +246,10 @@ def _make_int8(target: Target, source: str, files: tuple[str, ...], job: Job, pr
         made = _by_real_tools(source, files, job)
         if made:
             return Artifact(target.name, files, (), inputs.notes(), {"made_with": made, "method": method})
-    quantized, steps, details = int8(net, inputs, method, job, keep, files, progress)
+    held = Held(inputs, lambda _: JUDGED)
+    quantized, steps, details = int8(net, held, method, job, keep, files, progress)
     progress("comparing with the float net", 0, None)
-    judge = Evaluator(net, spread(inputs, JUDGED), job.threads)
+    judge = Evaluator(net, held.some, job.threads)
     ratio = judge.score(quantized.net)
     if not math.isfinite(ratio):
         raise OnnxlintError(f"{printable(net.path)}: the int8 net gives NaN on the calibration images; report this")
@@ -268,7 +269,7 @@ def _make_int8(target: Target, source: str, files: tuple[str, ...], job: Job, pr
 
 def int8(
     net: Network,
-    inputs: Inputs,
+    inputs: Iterable[Floats],
     method: str,
     job: Job,
     keep: frozenset[str],

@@ -13,7 +13,7 @@ from onnxlint.accuracy.loss import AnswerLoss
 from onnxlint.backends import rounding
 from onnxlint.backends.closeness import EXACT_DB
 from onnxlint.backends.ncnn import auto as ncnn_auto
-from onnxlint.backends.ncnn import calibrate, ranges, reconstruct
+from onnxlint.backends.ncnn import calibrate, plain, ranges, reconstruct
 from onnxlint.backends.ncnn.centre import centre
 from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
@@ -23,6 +23,7 @@ from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import diagnose, dump_table, load_table, parse_table
+from onnxlint.backends.outputs import evenly
 from onnxlint.backends.rounding import Doubles, round_weights
 from onnxlint.errors import OnnxlintError
 from onnxlint.images.recipe import PRESETS, find_images, tensors
@@ -110,19 +111,19 @@ def test_what_a_last_softmax_reads_is_a_head_whatever_reshapes_its_result(passin
 
 
 def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fitted to those that judge; kl has histograms of all."""
+    """Nothing is fitted to those that judge; plain methods see all of them."""
     seen: dict[str, list[bytes]] = {}
-    rivals_of, fitted_to = Rivals.of, reconstruct.reconstruct
+    fitted_to = reconstruct.reconstruct
 
-    def rivals(net: Any, images: Any, stats: Any, judging: Any, *more: Any) -> Rivals:
-        seen["judging"], seen["all"] = ([x.tobytes() for x in some] for some in (judging, images))
-        return rivals_of(net, images, stats, judging, *more)
+    def rivals(net: Any, images: Any, stats: Any, judge: Evaluator, *more: Any) -> Rivals:
+        seen["judging"], seen["all"] = ([x.tobytes() for x in some] for some in (judge.images, images))
+        return Rivals(net, images, stats, judge, *more)
 
     def fit(net: Any, scales: Any, some: Any, **more: Any) -> Any:
         seen["fitted"] = [x.tobytes() for x in some]
         return fitted_to(net, scales, some, **more)
 
-    monkeypatch.setattr(Rivals, "of", rivals)
+    monkeypatch.setattr(ncnn_auto, "Rivals", rivals)
     monkeypatch.setattr(ncnn_auto, "reconstruct", fit)
     images = inputs(160)
     made = ncnn_auto.auto(NET, images)
@@ -131,18 +132,33 @@ def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch
     assert len(seen["fitted"]) == 144 - 48
     assert not set(seen["judging"]) & set(seen["fitted"])
     assert seen["all"] == [x.tobytes() for x in images]
-    # kl cannot come closer any more after a few of them
-    (key,) = (key for key in made.methods if key.startswith("kl, first "))
+    # aciq cannot come closer any more after a few of them
+    (key,) = (key for key in made.methods if key.startswith("aciq, first "))
     count = int(key.split()[2])
     assert count < 48
     judging = [x for x in images if x.tobytes() in seen["judging"]]
     judge = Evaluator(NET, judging, outputs=True)
-    kl = judge.powers(quantize(NET, calibrate.make_table(NET, images)).net)
-    assert made.methods[key] == pytest.approx(kl.first(count).score)
-    assert key == f"kl, first {count} other calibration images"
+    theirs = judge.powers(quantize(NET, calibrate.make_table(NET, images, "aciq")).net)
+    assert made.methods[key] == pytest.approx(theirs.first(count).score)
+    assert key == f"aciq, first {count} other calibration images"
     ours = judge.powers(made.quantized.net)
     assert made.methods[f"auto, first {count} other calibration images"] == pytest.approx(ours.first(count).score)
-    assert kl.score < ours.score == pytest.approx(made.methods["auto"])
+    assert theirs.score < ours.score == pytest.approx(made.methods["auto"])
+
+
+def test_kl_is_tried_where_other_plain_methods_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = inputs(30)
+    far = ncnn_auto.auto(NET, images).methods
+    assert not [key for key in far if key.startswith("kl")]
+    monkeypatch.setattr(plain, "OUT_OF_REACH", 100.0)
+    near = ncnn_auto.auto(NET, images).methods
+    (key,) = (key for key in near if key.startswith("kl"))
+    made = quantize(NET, calibrate.make_table(NET, images)).net
+    count = int(key.split()[2]) if "first" in key else 10
+    at = sorted(evenly(range(30), 10))
+    judge = Evaluator(NET, [images[i] for i in at][:count], outputs=True)
+    assert near[key] == pytest.approx(judge.powers(made).score)
+    assert {"auto", "aciq", "min-max"} <= near.keys()
 
 
 def test_nets_are_judged_no_longer_than_they_can_win() -> None:
@@ -344,7 +360,7 @@ def test_a_net_without_biases_is_better_than_by_plain_methods() -> None:
     )
     made = ncnn_auto.auto(bare, inputs())
     assert made.method == "auto"
-    assert {key.split(",")[0] for key in made.methods} == {"auto", "kl", "aciq", "min-max"}
+    assert {key.split(",")[0] for key in made.methods} >= {"auto", "aciq", "min-max"}
     for key, score in made.methods.items():
         name, *where = key.split(", ")
         assert score <= made.methods[", ".join(["auto", *where])], name
