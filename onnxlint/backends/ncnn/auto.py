@@ -27,6 +27,7 @@ from onnxlint.backends.ncnn.equalize import equalize
 from onnxlint.backends.ncnn.evaluate import Answers, Evaluator, Held, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, Network, blob_bytes, half_blob
 from onnxlint.backends.ncnn.heads import corrected
+from onnxlint.backends.ncnn.influence import Outputs
 from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import Quantized, quantize, quantize_weights
 from onnxlint.backends.ncnn.ranges import Extents, Middles, Ranges, chosen, rooms
@@ -55,6 +56,9 @@ FITTED = (24, 96)
 MIRRORED = 12
 """Mirrored calibration images, at most, that judge where there are no others."""
 
+CORRECTING = (12, 96)
+"""Fewest and most of them that the last layers are corrected on."""
+
 TRIAL_IMAGES = 4
 """How many of them measure the noise of a single layer."""
 
@@ -63,6 +67,9 @@ STRENGTHS = (1.0, 0.5, 0.0)
 
 MARGIN = 1.5
 """dB by which less has to be closer."""
+
+NOISE = (1e-30, 1e30)
+"""Least and most noise of a layer, as a part of an output's power."""
 
 SMALL_SHARE = 0.002
 """Layers with less of the noise than this stay int8, even if there are bytes left."""
@@ -164,6 +171,7 @@ def _auto(
         free = {name: scale for name, scale in input_scales(stored, halves).items() if name not in keep}
         steps = choose_float_layers(stored, free, some, budget=budget, zeros=zeros, threads=threads, progress=progress)
 
+    fresh = [mirrored(x) for x in evenly(some, count_for(CORRECTING, some[0].shape[1:]))]
     by_count: dict[int, tuple[str, dict[str, float]]] = {}
 
     def made_with(count: int) -> tuple[Quantized, Rounded]:
@@ -175,7 +183,7 @@ def _auto(
             rounded = reconstruct(stored, scales, some, keep=kept, threads=threads, progress=progress)
             made = quantize(rounded.net, rounded.table, keep=kept, weights=rounded.weights), rounded
             powers = rivals.judge.powers(made[0].net)
-            last = corrected(net, rounded, [mirrored(x) for x in some], kept, threads)
+            last = corrected(net, rounded, fresh, kept, threads)
             if last is not rounded:
                 better = quantize(last.net, last.table, keep=kept, weights=last.weights), last
                 after = rivals.judge.powers(better[0].net)
@@ -304,17 +312,23 @@ def choose_float_layers(
     Rounding layers against their outputs lets each make up for those before, so that freeing one of them afterwards
     only spoils the others' work. Noise of single layers, in an otherwise float net, does add up.
     """
-    judge = Evaluator(even, spread(images, TRIAL_IMAGES), threads)
+    outputs = Outputs(even, spread(images, TRIAL_IMAGES), threads)
     layers = [layer for layer in even.layers if layer.name in scales]
     table = table or nearest_table(even, scales)
     left = int(budget * _size(quantize(even, table).net))
-    noise = np.zeros((len(layers), len(judge.heads)))
+    readers: dict[str, list[int]] = {}
     for i, layer in enumerate(layers):
-        others = frozenset(scales) - {layer.name}
-        alone = even.with_layers({layer.name: _unmoved(layer, table, (zeros or {}).get(layer.name, 0.0))})
-        snr = judge.snr(quantize(alone, table, keep=others, rest="fp32").net)
-        noise[i] = 10 ** (-snr / 10)
-        progress("noise of single layers", i + 1, len(layers))
+        readers.setdefault(layer.bottoms[0], []).append(i)
+    noise = np.zeros((len(layers), len(outputs.heads)))
+    done = 0
+    for place in outputs.places(readers):
+        for i in readers[place.name]:
+            layer = layers[i]
+            others = frozenset(scales) - {layer.name}
+            alone = even.with_layers({layer.name: _unmoved(layer, table, (zeros or {}).get(layer.name, 0.0))})
+            noise[i] = place.noise_of(quantize(alone, table, keep=others, rest="fp32").net)
+            progress("noise of single layers", done := done + 1, len(layers))
+    noise = np.where(np.isfinite(noise), np.clip(noise, *NOISE), NOISE[1])
     share = (noise / noise.sum(axis=0)).mean(axis=1)
     cost = [fp16_bytes(layer) for layer in layers]
     steps = []

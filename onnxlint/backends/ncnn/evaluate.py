@@ -84,7 +84,7 @@ class Evaluator:
         self.threads = threads
         self.heads = list(dict.fromkeys([*heads(net), *(net.outputs() if outputs else ())]))
         self.truth = self._run(net)
-        self.power = [np.array([_power(h) for h in one]) for one in self.truth]
+        self.power = [np.array([power(h) for h in one]) for one in self.truth]
 
     def _run(self, net: Network) -> list[list[Floats]]:
         runner = Runner(net, threads=1, light=True)
@@ -96,7 +96,7 @@ class Evaluator:
         found = Runner(candidate, threads=1, light=True).map(self.images, self.heads, self.threads)
         signal, noise = np.array(self.power), np.zeros((0, len(self.heads)))
         for ys, truth in zip(found, self.truth, strict=False):
-            noise = np.append(noise, [[_power(y - t) for y, t in zip(ys, truth, strict=True)]], axis=0)
+            noise = np.append(noise, [[power(y - t) for y, t in zip(ys, truth, strict=True)]], axis=0)
             if Powers(signal, noise).decibels.mean() < beats:
                 break
         return Powers(signal, noise).first(len(noise))
@@ -143,6 +143,7 @@ class Answers:
         return self._task.measure(zip(self._truth, found, sizes, strict=True))
 
 
-def _power(x: Floats) -> float:
+def power(x: Floats) -> float:
+    """The sum of the squares."""
     flat = x.reshape(-1)
     return float(np.dot(flat, flat))

@@ -13,7 +13,7 @@ of its own, it costs no byte, but time: it is done where it gains most for its e
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -25,11 +25,11 @@ from onnxlint.backends.channels import APART, FIXED, Ids, beyond, rare, room
 from onnxlint.backends.ncnn.calibrate import BlobStats, Progress, check_inputs, silent
 from onnxlint.backends.ncnn.centre import LEVELS, absorbed, movable
 from onnxlint.backends.ncnn.equalize import channel_classes
-from onnxlint.backends.ncnn.evaluate import heads, spread
+from onnxlint.backends.ncnn.evaluate import spread
 from onnxlint.backends.ncnn.format import Network
+from onnxlint.backends.ncnn.influence import Outputs, Place
 from onnxlint.backends.ncnn.run import Runner, in_order
 from onnxlint.backends.ncnn.table import quantizable, source_blobs
-from onnxlint.backends.ncnn.walk import Walk, part
 from onnxlint.backends.outputs import count_for
 from onnxlint.backends.rounding import TINY
 from onnxlint.errors import OnnxlintError
@@ -43,9 +43,9 @@ Ranges = dict[str, Floats]
 Middles = dict[str, int]
 """Blob → the integer that 0 is stored as; 0 where values are stored as they are."""
 
-IMAGES = (2, 16)
-"""Fewest and most images that ranges are judged on. Of photos, four bring no more (RetinaFace) and take twice the time; of
-lines of text, two show too little (PP-OCR's classifier on other lines: 18 dB with two, 21 with 16)."""
+IMAGES = (1, 16)
+"""Fewest and most images that ranges are judged on. Of photos, more bring nothing and take their time (RetinaFace,
+centerface); of lines of text, few show too little (PP-OCR's classifier on other lines: 18 dB with two, 21 with 16)."""
 
 PIXELS = 2 * 320 * 320
 """Of all of them."""
@@ -193,84 +193,11 @@ def _reduced(call: np.ufunc, rows: Floats) -> Floats:
     return np.asarray(found.reshape(-1))
 
 
-class _Outputs:
-    """The outputs of a float net, and how rounding channels of single blobs disturbs them."""
-
-    def __init__(self, net: Network, images: Sequence[Floats], threads: int) -> None:
-        self.net = net
-        self.images = images
-        self.threads = threads
-        self.heads = heads(net)
-        runner = Runner(net, threads=1, light=True)
-        found = [[np.array(y) for y in ys] for ys in runner.map(images, self.heads, threads)]
-        self.truth = [dict(zip(self.heads, ys, strict=True)) for ys in found]
-        self.power = {name: max(sum(_square(one[name]) for one in self.truth), 1e-30) for name in self.heads}
-        self._source = source_blobs(net)
-        self._copies: dict[str, list[str]] = {}
-        for name, source in self._source.items():
-            self._copies.setdefault(source, []).append(name)
-
-    def blobs(self, names: Iterable[str]) -> Iterator[_Blob]:
-        """Blobs with their values for every image, in the order of the net."""
-        wanted = set(names)
-        sources = [name for name in self._copies if not wanted.isdisjoint(self._copies[name])]
-        walk = Walk(self.net, self.images, sources, self.heads, self.threads)
-        reached = _reached(self.net, self.heads)
-        for source in sources:
-            values = walk.reach(source)
-            copies = self._copies[source]
-            known = [{**one, **dict.fromkeys(copies, x)} for one, x in zip(walk.known, values, strict=True)]
-            for name in copies:
-                if name in wanted:
-                    yield _Blob(self, name, known, [head for head in self.heads if head in reached[name]])
-
-
-class _Blob:
-    """A blob, and what other values of it do.
-
-    Args:
-        outputs: Of the net.
-        name: Of the blob.
-        known: For each image, values that the outputs are computed from: of the blob as well, and of its copies.
-        reached: The outputs that are made from it.
-    """
-
-    def __init__(self, outputs: _Outputs, name: str, known: list[dict[str, Floats]], reached: list[str]) -> None:
-        self.name = name
-        self.values = [one[name] for one in known]
-        self._outputs = outputs
-        self._heads = [head for head in reached if head not in known[0]]
-        self._runner = Runner(part(outputs.net, known[0], self._heads), light=True) if self._heads else None
-        self._known = known
-
-    def noise(self, ranges: Floats, middle: int, channels: Collection[int] | None = None) -> float:
-        """What rounding `channels` of it, or all, within their `ranges` does to the outputs: noise as a part of their power,
-        the mean of all outputs."""
-        some = range(len(ranges)) if channels is None else channels
-        if self._runner is None:
-            return 0.0
-        inputs = self._runner.inputs
-        fed: Iterator[Mapping[str, Floats]] = (
-            {key: _rounded(x, ranges, middle, some) if key == self.name else one[key] for key in inputs}
-            for one, x in zip(self._known, self.values, strict=True)
-        )
-        noise = 0.0
-        found = self._runner.map(fed, self._heads, self._outputs.threads)
-        for ys, truth in zip(found, self._outputs.truth, strict=True):
-            noise += sum(
-                _square(y - truth[head]) / self._outputs.power[head] for head, y in zip(self._heads, ys, strict=True)
-            )
-        return noise / len(self._outputs.heads)
-
-
-def _reached(net: Network, ends: Collection[str]) -> dict[str, set[str]]:
-    """Blob → which of some blobs are made from it, itself included."""
-    found: dict[str, set[str]] = {name: {name} for name in ends}
-    for layer in reversed(net.layers):
-        for bottom in layer.bottoms:
-            for top in layer.tops:
-                found.setdefault(bottom, set()).update(found.setdefault(top, set()))
-    return found
+def _noise(place: Place, ranges: Floats, middle: int, channels: Collection[int] | None = None) -> float:
+    """What rounding `channels` of a blob, or all, within their `ranges` does to the outputs: noise as a part of their power,
+    the mean of all outputs."""
+    some = range(len(ranges)) if channels is None else channels
+    return float(place.noise_with(lambda x: _rounded(x, ranges, middle, some)).mean())
 
 
 def chosen(
@@ -287,14 +214,14 @@ def chosen(
         progress: Called with the current action.
     """
     count = count_for(IMAGES, images[0].shape[1:], PIXELS)
-    outputs = _Outputs(net, spread(images, count), threads)
+    outputs = Outputs(net, spread(images, count), threads)
     source, free = source_blobs(net), absorbed(net)
     classes = channel_classes(net, extents.channels)
     middles = {name: LEVELS if source[name] in free else 0 for name in extents.lows}
     ranges = {name: _halves(extents, name, middle, classes[name]) for name, middle in middles.items()}
     noise = {}
-    for done, blob in enumerate(outputs.blobs(ranges), 1):
-        noise[blob.name] = blob.noise(ranges[blob.name], middles[blob.name])
+    for done, blob in enumerate(outputs.places(ranges), 1):
+        noise[blob.name] = _noise(blob, ranges[blob.name], middles[blob.name])
         progress("noise of single blobs", done, len(ranges))
     total = sum(noise.values())
     if not np.isfinite(total):
@@ -304,10 +231,10 @@ def chosen(
         ranges[name] = _halves(extents, name, middle, classes[name])
     total = sum(noise.values())
     loud = sorted((name for name in noise if noise[name] > SHARE * total), key=lambda name: -noise[name])[:MOST_BLOBS]
-    for done, blob in enumerate(outputs.blobs(loud), 1):
+    for done, blob in enumerate(outputs.places(loud), 1):
         name = blob.name
         single = [i for i, one in enumerate(classes[name].tolist()) if one != FIXED]
-        if single and blob.values[0].ndim == 3:
+        if single and len(blob.shape) == 3:
             ranges[name] = _of_blob(blob, ranges[name], middles[name], single, noise[name])
         progress("ranges of single channels", done, len(loud))
     return ranges, middles
@@ -356,7 +283,7 @@ def _halves(extents: Extents, name: str, middle: int, classes: Ids) -> Floats:
 
 def _moved(
     net: Network,
-    outputs: _Outputs,
+    outputs: Outputs,
     extents: Extents,
     classes: Mapping[str, Ids],
     noise: Mapping[str, float],
@@ -372,9 +299,9 @@ def _moved(
             elements[names] = copies * math.prod(extents.shapes[names[0]])
     middle_of = {name: middle for names, middle in likely.items() if middle for name in names}
     less = {}
-    for done, blob in enumerate(outputs.blobs(middle_of), 1):
+    for done, blob in enumerate(outputs.places(middle_of), 1):
         middle = middle_of[blob.name]
-        less[blob.name] = blob.noise(_halves(extents, blob.name, middle, classes[blob.name]), middle)
+        less[blob.name] = _noise(blob, _halves(extents, blob.name, middle, classes[blob.name]), middle)
         progress("values around their middle", done, len(middle_of))
     gains = {names: sum(noise[name] - less[name] for name in names) for names, middle in likely.items() if middle}
     left = _multiplications(net, extents) // MULTIPLICATIONS
@@ -412,7 +339,7 @@ def _multiplications(net: Network, extents: Extents) -> int:
     return count
 
 
-def _of_blob(blob: _Blob, ranges: Floats, middle: int, free: Sequence[int], noise: float) -> Floats:
+def _of_blob(blob: Place, ranges: Floats, middle: int, free: Sequence[int], noise: float) -> Floats:
     """The ranges of a blob's channels, narrowed one after the other by the channel's own noise. As rounding errors of
     channels may cancel each other, the noise of all has to fall, too."""
     for channel, own in _loudest(blob, ranges, middle, free):
@@ -420,29 +347,33 @@ def _of_blob(blob: _Blob, ranges: Floats, middle: int, free: Sequence[int], nois
         for shrink in PARTS:
             trial = ranges.copy()
             trial[channel] *= np.float32(shrink)
-            found = blob.noise(trial, middle, [channel])
+            found = _noise(blob, trial, middle, [channel])
             if not found < GAIN * own:
                 break
             best, own = trial, found
         if best is not ranges:
-            found = blob.noise(best, middle)
+            found = _noise(blob, best, middle)
             if found < noise:
                 ranges, noise = best, found
     return ranges
 
 
-def _loudest(blob: _Blob, ranges: Floats, middle: int, free: Sequence[int]) -> list[tuple[int, float]]:
-    """The channels whose rounding disturbs the outputs most, and their noise, the loudest first: by halving groups."""
-    groups = [(blob.noise(ranges, middle, free), list(free))]
+def _loudest(blob: Place, ranges: Floats, middle: int, free: Sequence[int]) -> list[tuple[int, float]]:
+    """The channels whose rounding disturbs the outputs most, and their noise, the loudest first: by halving groups. Noise
+    of channels adds up, nearly: what one half does not make, the other one does."""
+    groups = [(_noise(blob, ranges, middle, free), list(free), True)]
     found: list[tuple[int, float]] = []
     while groups and len(found) < MOST_CHANNELS:
         groups.sort(key=lambda group: -group[0])
-        own, group = groups.pop(0)
-        if len(group) == 1:
+        own, group, is_measured = groups.pop(0)
+        if len(group) > 1:
+            half = len(group) // 2
+            first = _noise(blob, ranges, middle, group[:half])
+            groups += [(first, group[:half], True), (max(own - first, 0.0), group[half:], False)]
+        elif is_measured:
             found.append((group[0], own))
-            continue
-        half = len(group) // 2
-        groups += [(blob.noise(ranges, middle, part), part) for part in (group[:half], group[half:])]
+        else:
+            groups.append((_noise(blob, ranges, middle, group), group, True))
     return found
 
 
@@ -454,7 +385,3 @@ def _rounded(x: Floats, ranges: Floats, middle: int, channels: Collection[int]) 
             scale = np.float32(LEVELS / ranges[i])
             out[i] = np.clip(np.rint(x[i] * scale), middle - LEVELS, middle + LEVELS) / scale
     return out
-
-
-def _square(x: Floats) -> float:
-    return float(np.vdot(x, x))

@@ -19,6 +19,7 @@ from onnxlint.backends.ncnn.equalize import channel_classes, equalize
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads, spread
 from onnxlint.backends.ncnn.format import Blob, Layer, dump_bin, dump_param, load, parse_bin, parse_param
 from onnxlint.backends.ncnn.heads import corrected, last_layers
+from onnxlint.backends.ncnn.influence import Outputs
 from onnxlint.backends.ncnn.plain import Rivals, nearest_table
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
@@ -386,15 +387,15 @@ def test_ranges_are_narrowed_only_where_the_outputs_are_closer() -> None:
     images[0][:, 20, 20] *= 100  # one bright dot: what is rounded within its range loses the rest
     extents = ranges.Extents.of(NET, images)
     found, middles = ranges.chosen(NET, images, extents)
-    outputs = ranges._Outputs(NET, images, 1)
+    outputs = Outputs(NET, images, 1)
     classes = channel_classes(NET, extents.channels)
     whole = {name: ranges._halves(extents, name, middles[name], classes[name]) for name in found}
     changed = [name for name in found if not np.array_equal(found[name], whole[name])]
     assert changed
     assert "in0" not in changed
-    for blob in outputs.blobs(changed):
+    for blob in outputs.places(changed):
         middle = middles[blob.name]
-        assert blob.noise(found[blob.name], middle) < blob.noise(whole[blob.name], middle)
+        assert ranges._noise(blob, found[blob.name], middle) < ranges._noise(blob, whole[blob.name], middle)
 
 
 def test_noise_of_a_layer_alone_is_not_that_of_its_bias() -> None:

@@ -11,6 +11,7 @@ from onnxlint.backends.ncnn import auto as ncnn_auto
 from onnxlint.backends.ncnn import calibrate, ranges, reconstruct
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads
 from onnxlint.backends.ncnn.format import Network, parse_bin, parse_param
+from onnxlint.backends.ncnn.influence import Outputs
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import source_blobs
@@ -92,17 +93,17 @@ def test_the_noise_of_a_copy_is_that_of_its_reader() -> None:
     images = inputs()
     extents = ranges.Extents.of(net, images)
     (name,) = extents.lows
-    (blob,) = ranges._Outputs(net, images, 1).blobs([name])
+    (blob,) = Outputs(net, images, 1).places([name])
     halves = extents.peaks[name]
     coarse = halves * 20
-    assert blob.noise(coarse, 0) > 50 * blob.noise(halves, 0) > 0
+    assert ranges._noise(blob, coarse, 0) > 50 * ranges._noise(blob, halves, 0) > 0
     rounded = [ranges._rounded(Runner(net).run(x, [name])[0], coarse, 0, range(3)) for x in images]
     conv = Runner(part(net, {name}, {"3"}))
     exact = [Runner(net).run(x, ["3", "out0"]) for x in images]
     noise = sum(
         float(((conv.run({name: x}, ["3"])[0] - y[0]) ** 2).sum()) for x, y in zip(rounded, exact, strict=True)
     ) / sum(float((y[1] ** 2).sum()) for y in exact)
-    assert blob.noise(coarse, 0) == pytest.approx(noise, rel=1e-3)
+    assert ranges._noise(blob, coarse, 0) == pytest.approx(noise, rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [1, 7, 12])
