@@ -52,13 +52,13 @@ class Columns:
     Attributes:
         groups: Of the layer.
         places: In a channel, for each weight of an output that reads it and each position.
-        padding: Which of them are padding, if any are.
+        padding: Which of them are padding: indices into the flat places, if any are.
         fill: What is there.
     """
 
     groups: int
     places: Positions | None
-    padding: npt.NDArray[np.bool_] | None = None
+    padding: Positions | None = None
     fill: float = 0
 
     @classmethod
@@ -72,9 +72,9 @@ class Columns:
         rows, outside_rows = window.places(0, y)
         along, outside_along = window.places(1, x)
         places = (rows[:, None, :] * window.shape[1] + along[None, :, :]).reshape(-1, len(some))
-        padding = (outside_rows[:, None, :] | outside_along[None, :, :]).reshape(-1, len(some))
+        padding = np.flatnonzero(outside_rows[:, None, :] | outside_along[None, :, :])
         fill = layer.numbers(18)
-        return cls(groups(layer), places, padding if padding.any() else None, fill[0] if fill else 0)
+        return cls(groups(layer), places, padding if len(padding) else None, fill[0] if fill else 0)
 
     def take(self, x: Floats, first: int, last: int) -> Floats:
         """What the groups from one to another read: (groups, k, positions)."""
@@ -83,7 +83,7 @@ class Columns:
         channels = x.shape[0] if x.ndim == 3 else x.size
         each = channels // self.groups
         read = x.reshape(channels, -1)[first * each : last * each]
-        found = np.take(read, self.places, axis=1, mode="clip")
+        found = np.take(read, self.places.reshape(-1), axis=1, mode="clip")
         if self.padding is not None:
             found[:, self.padding] = self.fill
         return np.asarray(found.reshape(last - first, -1, self.places.shape[1]), np.float32)

@@ -71,6 +71,9 @@ TRIED = (40, 64, 80, 96, 112, 120, LEVELS)
 QUIET = 0.003
 """Blobs with less of the noise of all are not worth a layer that stores them around their middle."""
 
+AT_ONCE = 1 << 17
+"""Numbers that are rounded together: more would not stay in the cache."""
+
 MULTIPLICATIONS = 200
 """Of the layers with weights, for each element that is stored around its middle by a layer of its own."""
 
@@ -294,16 +297,17 @@ def _moved(
     likely: dict[tuple[str, ...], int] = {}
     elements: dict[tuple[str, ...], int] = {}
     for names, copies in movable(net):
-        if sum(noise[name] for name in names) > QUIET * total:
-            likely[names] = _middle(extents, names, classes)
+        middle, size = _middle(extents, names, classes)
+        if middle and sum(noise[name] for name in names) * (1 - size) > QUIET * total:
+            likely[names] = middle
             elements[names] = copies * math.prod(extents.shapes[names[0]])
-    middle_of = {name: middle for names, middle in likely.items() if middle for name in names}
+    middle_of = {name: middle for names, middle in likely.items() for name in names}
     less = {}
     for done, blob in enumerate(outputs.places(middle_of), 1):
         middle = middle_of[blob.name]
         less[blob.name] = _noise(blob, _halves(extents, blob.name, middle, classes[blob.name]), middle)
         progress("values around their middle", done, len(middle_of))
-    gains = {names: sum(noise[name] - less[name] for name in names) for names, middle in likely.items() if middle}
+    gains = {names: sum(noise[name] - less[name] for name in names) for names in likely}
     left = _multiplications(net, extents) // MULTIPLICATIONS
     taken: dict[str, tuple[int, float]] = {}
     for names in sorted(gains, key=lambda names: -gains[names] / elements[names]):
@@ -313,11 +317,12 @@ def _moved(
     return taken
 
 
-def _middle(extents: Extents, names: Sequence[str], classes: Mapping[str, Ids]) -> int:
-    """The integer for 0 with which the ranges of the channels of some blobs are smallest; 0: none is smaller."""
-    least, found = float("inf"), 0
+def _middle(extents: Extents, names: Sequence[str], classes: Mapping[str, Ids]) -> tuple[int, float]:
+    """The integer for 0 with which the ranges of the channels of some blobs are smallest (0: none is smaller), and what is
+    left of their squares, on average."""
+    least, found = float(len(names)), 0
     whole = {name: _halves(extents, name, 0, classes[name]) for name in names}
-    for middle in (0, *TRIED):
+    for middle in TRIED:
         if middle == LEVELS and any(extents.lows[name].any() for name in names):
             break
         size = 0.0
@@ -326,7 +331,7 @@ def _middle(extents: Extents, names: Sequence[str], classes: Mapping[str, Ids]) 
             size += float((shrunk**2).mean())
         if size < least:
             least, found = size, middle
-    return found
+    return found, least / len(names)
 
 
 def _multiplications(net: Network, extents: Extents) -> int:
@@ -380,8 +385,15 @@ def _loudest(blob: Place, ranges: Floats, middle: int, free: Sequence[int]) -> l
 def _rounded(x: Floats, ranges: Floats, middle: int, channels: Collection[int]) -> Floats:
     """`x` with some of its channels rounded as int8 stores them: to −127 … 127 around the middle."""
     out: Floats = x.copy()
-    for i in channels:
-        if ranges[i] > TINY:
-            scale = np.float32(LEVELS / ranges[i])
-            out[i] = np.clip(np.rint(x[i] * scale), middle - LEVELS, middle + LEVELS) / scale
+    alive = np.array([i for i in channels if ranges[i] > TINY], np.intp)
+    scales = (LEVELS / ranges[alive]).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+    wide = max(1, AT_ONCE // math.prod(x.shape[1:]))
+    for first in range(0, len(alive), wide):
+        some, scale = alive[first : first + wide], scales[first : first + wide]
+        part = out[some]
+        part *= scale
+        np.rint(part, out=part)
+        np.clip(part, middle - LEVELS, middle + LEVELS, out=part)
+        part /= scale
+        out[some] = part
     return out
