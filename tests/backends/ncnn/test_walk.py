@@ -119,6 +119,19 @@ def test_extents_are_those_of_whole_blobs(size: int) -> None:
         assert np.allclose(extents.lows[name], np.maximum(-rows.min(axis=1), 0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(16,), (8, 5), (1, 7), (16, 1, 1), (24, 3, 5), (8, 13, 11), (5, 1, 2), (32, 16, 16)])
+@pytest.mark.parametrize("pack", [1, 4, 8])
+def test_extents_of_channels_that_lie_beside_each_other(shape: tuple[int, ...], pack: int) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    if shape[0] % pack:
+        pack = 1
+    packed = x.reshape(shape[0] // pack, pack, *shape[1:])
+    packed = np.moveaxis(packed, 1, -1).reshape(shape[0] // pack, *shape[1:-1], -1) if x.ndim > 1 else x
+    rows = x.reshape(shape[0], -1)
+    expected = np.maximum([-rows.min(axis=1), rows.max(axis=1)], 0)
+    assert np.array_equal(ranges._ends(np.ascontiguousarray(packed), pack), expected)
+
+
 def test_weights_of_very_large_layers_are_rounded_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moments grow with the square of the inputs: a fully connected layer with 25,088 would take gigabytes."""
     monkeypatch.setattr(reconstruct, "LARGEST", 20)
