@@ -55,19 +55,20 @@ class Powers:
         """On the first inputs alone."""
         return Powers(self.signal[:count], self.noise[:count])
 
-    def is_closer(self, than: Powers) -> bool:
-        """Whether the score is better by more than chance: by more than the standard error of the difference, as leaving out
-        one input after the other tells (the jackknife).
+    def is_closer(self, than: Powers, by: float = 0.0) -> bool:
+        """Whether the score is better by so many dB, and more than chance beyond: the standard error of the difference, as
+        leaving out one input after the other tells (the jackknife).
 
         The SNR on single inputs does not tell: where outputs are few numbers, it is large where an error is 0 by chance.
 
         Args:
             than: Of another model on the same inputs.
+            by: dB.
         """
         count = len(self.signal)
         without = self._without_each() - than._without_each() if count > 1 else np.zeros(1)
         error = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
-        return self.score - than.score > error
+        return self.score - than.score > error + by
 
     def _without_each(self) -> Doubles:
         """The score without each of the inputs."""

@@ -21,6 +21,8 @@ def test_a_difference_within_its_standard_error_is_chance() -> None:
     assert not powers(0.01, 0.11, 0.10).is_closer(powers(0.1, 0.1, 0.1))  # one input decides
     assert powers(0.1).is_closer(powers(0.2))
     assert not powers(0.2).is_closer(powers(0.2))
+    assert powers(0.1, 0.1).is_closer(powers(0.2, 0.2), 3.0)
+    assert not powers(0.1, 0.1).is_closer(powers(0.2, 0.2), 3.1)
     assert not powers(np.inf, 0.1).is_closer(powers(0.1, 0.2))
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from onnxlint.backends import Array, Job
+from onnxlint.backends.channels import ROOM_COST
 from onnxlint.backends.closeness import Powers, powers
 from onnxlint.backends.openvino.convert import save
 from onnxlint.backends.openvino.session import OpenVinoSession
@@ -63,13 +64,14 @@ class Judged:
 
 
 def is_second_better(first: Judged, second: Judged) -> bool:
-    """Whether the second of two candidates is to be taken."""
+    """Whether the second of two candidates is to be taken, of which the first has room in its ranges: that may cost
+    `ROOM_COST` on the images that judge, and is for others."""
     if not second.loss.rank:  # its outputs are not those of the task
         return False
     fewer = first.loss.rank[0] - second.loss.rank[0]
     if abs(fewer) > CHANCE:
         return fewer > 0
-    return second.powers.is_closer(first.powers)
+    return second.powers.is_closer(first.powers, ROOM_COST)
 
 
 @dataclass(frozen=True)
