@@ -44,8 +44,12 @@ Middles = dict[str, int]
 """Blob → the integer that 0 is stored as; 0 where values are stored as they are."""
 
 IMAGES = (1, 16)
-"""Fewest and most images that ranges are judged on. Of photos, more bring nothing and take their time (RetinaFace,
-centerface); of lines of text, few show too little (PP-OCR's classifier on other lines: 18 dB with two, 21 with 16)."""
+"""Fewest and most images that tell the noise of blobs. Of photos, more tell nothing else; of lines of text, few show too
+little (PP-OCR's classifier on other lines: 18 dB with two, 21 with 16)."""
+
+FEWEST_FOR_CHANNELS = 2
+"""Images that ranges of single channels are judged on, at least: by one, values that others have are clipped (RFB-640 on other
+photos: 1.5 dB less)."""
 
 PIXELS = 2 * 320 * 320
 """Of all of them."""
@@ -234,11 +238,13 @@ def chosen(
         ranges[name] = _halves(extents, name, middle, classes[name])
     total = sum(noise.values())
     loud = sorted((name for name in noise if noise[name] > SHARE * total), key=lambda name: -noise[name])[:MOST_BLOBS]
+    if loud and count < FEWEST_FOR_CHANNELS:
+        outputs = Outputs(net, spread(images, FEWEST_FOR_CHANNELS), threads)
     for done, blob in enumerate(outputs.places(loud), 1):
         name = blob.name
         single = [i for i, one in enumerate(classes[name].tolist()) if one != FIXED]
         if single and len(blob.shape) == 3:
-            ranges[name] = _of_blob(blob, ranges[name], middles[name], single, noise[name])
+            ranges[name] = _of_blob(blob, ranges[name], middles[name], single)
         progress("ranges of single channels", done, len(loud))
     return ranges, middles
 
@@ -344,9 +350,10 @@ def _multiplications(net: Network, extents: Extents) -> int:
     return count
 
 
-def _of_blob(blob: Place, ranges: Floats, middle: int, free: Sequence[int], noise: float) -> Floats:
+def _of_blob(blob: Place, ranges: Floats, middle: int, free: Sequence[int]) -> Floats:
     """The ranges of a blob's channels, narrowed one after the other by the channel's own noise. As rounding errors of
     channels may cancel each other, the noise of all has to fall, too."""
+    noise = _noise(blob, ranges, middle)
     for channel, own in _loudest(blob, ranges, middle, free):
         best = ranges
         for shrink in PARTS:
