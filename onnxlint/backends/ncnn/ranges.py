@@ -48,8 +48,8 @@ IMAGES = (1, 16)
 little (PP-OCR's classifier on other lines: 18 dB with two, 21 with 16)."""
 
 FEWEST_FOR_CHANNELS = 2
-"""Images that ranges of single channels are judged on, at least: by one, values that others have are clipped (RFB-640 on other
-photos: 1.5 dB less)."""
+"""Images that ranges of single channels are judged on, at least: by one, values that others have are clipped (RFB-640 on
+other photos: 1.5 dB less)."""
 
 PIXELS = 2 * 320 * 320
 """Of all of them."""
