@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnxlint.backends.closeness import Doubles, Powers
+from onnxlint.backends.closeness import Powers
 from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.task import Loss, TaskLoss, size_of
@@ -100,10 +100,6 @@ class Evaluator:
             if Powers(signal, noise).decibels.mean() < beats:
                 break
         return Powers(signal, noise).first(len(noise))
-
-    def snr(self, candidate: Network) -> Doubles:
-        """SNR of each head over all images together, dB."""
-        return self.powers(candidate).decibels
 
     def score(self, candidate: Network, beats: float = -math.inf) -> float:
         """The mean SNR of the heads, dB; NaN where one is not finite, or where it cannot reach `beats`."""

@@ -99,10 +99,11 @@ class Rivals:
             "kl": lambda: self._by_kl,
         }
         is_in_reach = False
-        for method, table in tables.items():
+        for method, make in tables.items():
             if method == "kl" and not is_in_reach:
                 break
-            made = quantize(self.net, table(), keep=keep)
+            table = make()
+            made = quantize(self.net, table, keep=keep)
             one = self.judge.powers(made.net, most.score - (0.0 if method == "kl" else OUT_OF_REACH))
             if (count := len(one.noise)) < len(most.noise):
                 for name, few in (("auto", found.first(count)), (method, one)):
@@ -111,5 +112,5 @@ class Rivals:
             is_in_reach = True
             scores[method] = one.score
             if one.is_closer(most):
-                best, taken, most = (made, Rounded(self.net, table(), {})), method, one
+                best, taken, most = (made, Rounded(self.net, table, {})), method, one
         return best, taken, scores

@@ -132,12 +132,12 @@ class Extents:
             threads: How many images are computed at a time.
             progress: Called with the current action.
         """
-        whole, runner = (Runner(net, threads=1, light=light) for light in (False, True))
+        runner = Runner(net, threads=1, light=True)
         every = [top for layer in net.layers for top in layer.tops]
         stream = iter(images)
         first = list(islice(stream, 1))
         check_inputs(first, varied=False)
-        shapes = {name: y.shape for name, y in zip(every, whole.run(first[0], every), strict=True)}
+        shapes = {name: y.shape for name, y in zip(every, runner.run(first[0], every), strict=True)}
         read = list(dict.fromkeys(layer.bottoms[0] for layer in net.layers if quantizable(layer)))
         single: dict[str, list[Floats]] = {name: [] for name in read}
 

@@ -210,8 +210,9 @@ class _Fit:
         """The layer with the values of its rounded weights (int8, or fp16 where it is not to be quantized) and the bias
         that goes with them; the int8 weights and their scales."""
         if arith.weight_matrix(layer).shape[2] > LARGEST:
-            sample = _Sample.of(layer, self._pairs, self._scale)
-            return _plainly(layer, sample) if quantized else (layer, np.zeros(0, np.int8), np.zeros(0, np.float32))
+            if not quantized:
+                return layer, np.zeros(0, np.int8), np.zeros(0, np.float32)
+            return _plainly(layer, _Sample.of(layer, self._pairs, self._scale))
         key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY), layer.numbers(18))
         if key not in self._moments:
             sample = _Sample.of(layer, self._pairs, self._scale if quantized else None)
