@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import Layer
+from onnxlint.backends.ncnn.packed import Packed
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.intp]
@@ -37,12 +38,13 @@ def bias(layer: Layer) -> Floats:
     return blob.values() if blob is not None else np.zeros(layer.integer(0), np.float32)
 
 
-def columns(layer: Layer, x: Floats, positions: Positions | None = None) -> Floats:
+def columns(layer: Layer, x: Floats | Packed, positions: Positions | None = None) -> Floats:
     """The input (C, H, W) as (g, k, p): one column for each output position, or for some (flat indices).
 
     Inner products have one position.
     """
-    return Columns.of(layer, x.shape, positions).take(x, 0, groups(layer))
+    blob = x if isinstance(x, Packed) else Packed(x)
+    return Columns.of(layer, x.shape, positions).take(blob, 0, groups(layer))
 
 
 @dataclass(frozen=True)
@@ -76,22 +78,21 @@ class Columns:
         fill = layer.numbers(18)
         return cls(groups(layer), places, padding if len(padding) else None, fill[0] if fill else 0)
 
-    def take(self, x: Floats, first: int, last: int) -> Floats:
+    def take(self, x: Packed, first: int, last: int) -> Floats:
         """What the groups from one to another read: (groups, k, positions)."""
         if self.places is None:  # all of it, at once
-            return np.ascontiguousarray(x, np.float32).reshape(1, -1, 1)
-        channels = x.shape[0] if x.ndim == 3 else x.size
-        each = channels // self.groups
-        read = x.reshape(channels, -1)[first * each : last * each]
-        found = np.take(read, self.places.reshape(-1), axis=1, mode="clip")
+            return x.array().reshape(1, -1, 1)
+        blob = x if len(x.shape) == 3 else Packed(x.array().reshape(-1))
+        each = blob.shape[0] // self.groups
+        found = blob.take(first * each, last * each, self.places.reshape(-1))
         if self.padding is not None:
             found[:, self.padding] = self.fill
         return np.asarray(found.reshape(last - first, -1, self.places.shape[1]), np.float32)
 
 
-def position_count(layer: Layer, x: Floats) -> int:
-    """How many output positions the layer has for the input (C, H, W)."""
-    return 1 if layer.type == "InnerProduct" else _Window.of(layer, x.shape).positions
+def position_count(layer: Layer, shape: Sequence[int]) -> int:
+    """How many output positions the layer has for an input of this shape (C, H, W)."""
+    return 1 if layer.type == "InnerProduct" else _Window.of(layer, shape).positions
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,9 @@ def activate(layer: Layer, y: Floats) -> Floats:
     return y
 
 
-def quantize_input(x: Floats, scale: float) -> Floats:
-    """The int8 values of `x` as float32: round half away from zero(x · scale), clamped to ±127."""
-    q: Floats = x * np.float32(scale)
+def quantize_input(x: Floats, scale: float, out: Floats | None = None) -> Floats:
+    """The int8 values of `x` as float32, in `out` if it is given: round half away from zero(x · scale), clamped to ±127."""
+    q: Floats = np.multiply(x, np.float32(scale), out=out)
     np.clip(q, -127, 127, out=q)
     q += np.copysign(np.float32(0.5), q)
     np.trunc(q, out=q)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.format import Layer, Network
+from onnxlint.backends.ncnn.packed import Packed
 from onnxlint.backends.ncnn.run import Runner, in_order
 from onnxlint.backends.ncnn.table import Table, quantizable, require_names, source_blobs, weight_groups
 from onnxlint.backends.rounding import TINY, one_blas_thread
@@ -164,8 +165,8 @@ class _Work:
 def _extremes(work: _Work, x: Floats) -> tuple[bool, dict[str, tuple[float, int]]]:
     found: dict[str, tuple[float, int]] = {}
 
-    def look(name: str, blob: Floats, _pack: int) -> None:
-        found[name] = max(float(blob.max()), -float(blob.min())), blob.size
+    def look(name: str, blob: Packed) -> None:
+        found[name] = max(float(blob.laid.max()), -float(blob.laid.min())), blob.laid.size
 
     work.runner().visit(x, work.wanted, look)
     return _varied(x), found
@@ -175,8 +176,8 @@ def _counts(work: _Work, x: Floats) -> dict[str, npt.NDArray[np.int64]]:
     assert work.peaks is not None
     peaks, found = work.peaks, dict[str, npt.NDArray[np.int64]]()
 
-    def look(name: str, blob: Floats, _pack: int) -> None:
-        found[name] = _histogram(blob, peaks[name])
+    def look(name: str, blob: Packed) -> None:
+        found[name] = _histogram(blob.laid, peaks[name])
 
     work.runner().visit(x, work.wanted, look)
     return found
@@ -399,7 +400,7 @@ def _eq_seconds(layers: Sequence[tuple[Layer, Floats]]) -> float:
     products = elements = 0.0
     for layer, x in layers:
         g, m, k = arith.weight_matrix(layer).shape
-        p = min(arith.position_count(layer, x), EQ_POSITIONS)
+        p = min(arith.position_count(layer, x.shape), EQ_POSITIONS)
         products += 2 * EQ_STEPS * g * m * k * p  # scales of weights, then those of the input
         elements += EQ_STEPS * g * (2 * m + k) * p  # outputs of both, and rounded inputs
     rng = np.random.default_rng(0)
@@ -414,7 +415,7 @@ def _eq_seconds(layers: Sequence[tuple[Layer, Floats]]) -> float:
 
 def _positions(layer: Layer, x: Floats) -> npt.NDArray[np.intp] | None:
     """Some output positions, the same for every image of a size; None: all."""
-    there = arith.position_count(layer, x)
+    there = arith.position_count(layer, x.shape)
     if there <= EQ_POSITIONS:
         return None
     return np.sort(np.random.default_rng(0).choice(there, EQ_POSITIONS, replace=False))

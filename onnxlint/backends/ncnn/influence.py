@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.evaluate import heads, power
 from onnxlint.backends.ncnn.format import Network
+from onnxlint.backends.ncnn.packed import Packed
 from onnxlint.backends.ncnn.run import Runner, in_order
 from onnxlint.backends.ncnn.table import source_blobs
 from onnxlint.backends.ncnn.walk import Walk, part
@@ -24,8 +26,8 @@ class Outputs:
         self.net = net
         self.threads = threads
         self.heads = heads(net)
-        runner = Runner(net, light=True)
-        self.truth = [[np.array(y) for y in ys] for ys in runner.map(images, self.heads, threads)]
+        self.runner = Runner(net, light=True)
+        self.truth = [[np.array(y) for y in ys] for ys in self.runner.map(images, self.heads, threads)]
         self.power = np.maximum(np.sum([[power(y) for y in ys] for ys in self.truth], axis=0), 1e-30)
         self._images = images
         self._copies: dict[str, list[str]] = {}
@@ -36,7 +38,7 @@ class Outputs:
         """Blobs, in the order of the net."""
         wanted = set(names)
         sources = [name for name, copies in self._copies.items() if not wanted.isdisjoint(copies)]
-        walk = Walk(self.net, self._images, sources, self.heads, self.threads)
+        walk = Walk(self.runner, self._images, sources, self.heads, self.threads)
         reached = _reached(self.net, self.heads)
         for source in sources:
             values, copies = walk.reach(source), self._copies[source]
@@ -58,13 +60,18 @@ class Place:
     """
 
     def __init__(
-        self, outputs: Outputs, name: str, known: Sequence[Mapping[str, Floats]], reached: Collection[str]
+        self, outputs: Outputs, name: str, known: Sequence[Mapping[str, Floats | Packed]], reached: Collection[str]
     ) -> None:
         self.name = name
         self._outputs = outputs
         self._known = known
         self._at = [i for i, head in enumerate(outputs.heads) if head in reached and head not in known[0]]
-        self._runner: Runner | None = None
+        self._ends = [outputs.heads[i] for i in self._at]
+
+    @cached_property
+    def _values(self) -> list[Floats]:
+        found = [known[self.name] for known in self._known]
+        return [one.array() if isinstance(one, Packed) else one for one in found]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,34 +80,26 @@ class Place:
 
     def noise_with(self, change: Callable[[Floats], Floats]) -> Doubles:
         """Noise in each output, as a part of its power, where the values of the blob are changed."""
-        if self._runner is None and self._at:
-            self._runner = self._loaded(self._outputs.net)
-        return self._noise(self._runner, change)
+        outputs = self._outputs
+        if not self._at:  # nothing is made from it
+            return np.zeros(len(outputs.heads))
+
+        def run(at: int) -> list[Floats]:
+            return outputs.runner.run({**self._known[at], self.name: change(self._values[at])}, self._ends)
+
+        return self._noise(in_order(run, range(len(self._known)), outputs.threads))
 
     def noise_of(self, net: Network) -> Doubles:
         """The same, where another net reads the blob and makes blobs of the same names."""
-        return self._noise(self._loaded(net) if self._at else None, lambda x: x)
+        if not self._at:
+            return np.zeros(len(self._outputs.heads))
+        runner = Runner(part(net, self._known[0], self._ends), light=True)
+        fed = ({name: known[name] for name in runner.inputs} for known in self._known)
+        return self._noise(runner.map(fed, self._ends, self._outputs.threads))
 
-    def _loaded(self, net: Network) -> Runner:
-        return Runner(part(net, self._known[0], self._ends), light=True)
-
-    @property
-    def _ends(self) -> list[str]:
-        return [self._outputs.heads[i] for i in self._at]
-
-    def _noise(self, runner: Runner | None, change: Callable[[Floats], Floats]) -> Doubles:
+    def _noise(self, found: Iterable[Sequence[Floats]]) -> Doubles:
         noise = np.zeros(len(self._outputs.heads))
-        if runner is None:  # nothing is made from it
-            return noise
-        ends = self._ends
-
-        def run(known: Mapping[str, Floats]) -> list[Floats]:
-            fed = {key: known[key] for key in runner.inputs}
-            if self.name in fed:
-                fed[self.name] = change(fed[self.name])
-            return runner.run(fed, ends)
-
-        for ys, truth in zip(in_order(run, self._known, self._outputs.threads), self._outputs.truth, strict=True):
+        for ys, truth in zip(found, self._outputs.truth, strict=True):
             noise[self._at] += [power(y - truth[i]) for i, y in zip(self._at, ys, strict=True)]
         return np.asarray(noise / self._outputs.power)
 

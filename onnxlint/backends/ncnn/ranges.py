@@ -28,6 +28,7 @@ from onnxlint.backends.ncnn.equalize import channel_classes
 from onnxlint.backends.ncnn.evaluate import spread
 from onnxlint.backends.ncnn.format import Network
 from onnxlint.backends.ncnn.influence import Outputs, Place
+from onnxlint.backends.ncnn.packed import Packed
 from onnxlint.backends.ncnn.run import Runner, in_order
 from onnxlint.backends.ncnn.table import quantizable, source_blobs
 from onnxlint.backends.outputs import count_for
@@ -144,8 +145,8 @@ class Extents:
         def ends(x: Floats) -> dict[str, Floats]:
             found: dict[str, Floats] = {}
 
-            def look(name: str, blob: Floats, pack: int) -> None:
-                found[name] = _ends(blob, pack)
+            def look(name: str, blob: Packed) -> None:
+                found[name] = _ends(blob)
 
             runner.visit(x, single.keys(), look)
             return found
@@ -173,9 +174,9 @@ class Extents:
         return cls(net, shapes, min(done, APART), lows, highs, reach, rarely)
 
 
-def _ends(blob: Floats, pack: int) -> Floats:
-    """How far each channel of a blob as it lies in memory reaches below and above 0 (2, C)."""
-    rows = blob.reshape(len(blob), -1, pack if blob.ndim > 1 else 1)
+def _ends(blob: Packed) -> Floats:
+    """How far each channel of a blob reaches below and above 0 (2, C)."""
+    rows = blob.rows
     found = np.empty((2, rows.shape[0] * rows.shape[2]), np.float32)
     np.negative(_reduced(np.minimum, rows), out=found[0])
     found[1] = _reduced(np.maximum, rows)

@@ -17,7 +17,9 @@ from onnxlint.backends.ncnn import arith
 from onnxlint.backends.ncnn.calibrate import Progress, silent, six_bit, weight_scales
 from onnxlint.backends.ncnn.centre import LEVELS
 from onnxlint.backends.ncnn.format import Blob, Layer, Network
+from onnxlint.backends.ncnn.packed import Packed
 from onnxlint.backends.ncnn.quantize import quantize, quantize_weights
+from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import Table, quantizable, source_blobs, weight_groups
 from onnxlint.backends.ncnn.walk import Walk
 from onnxlint.backends.rounding import (
@@ -38,6 +40,8 @@ from onnxlint.backends.rounding import (
 
 Floats = npt.NDArray[np.float32]
 Pair = tuple[Floats, Floats]
+Blobs = tuple[Packed, Packed]
+"""The same blob of the float net and of the int8 net."""
 
 LARGEST_SUM = (2**31 - 1) // 576
 """Where the sums of ncnn's int8 winograd overflow (it computes 576 times the sum in 32 bits; measured in the wheel).
@@ -74,19 +78,19 @@ class _Sample:
         scale: Of the second one, which is quantized first; None: taken as it is.
     """
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[Blobs]
     columns: Sequence[arith.Columns]
     blocks: Sequence[tuple[int, int]]
     scale: float | None
 
     @classmethod
-    def of(cls, layer: Layer, pairs: Sequence[Pair], scale: float | None) -> _Sample:
+    def of(cls, layer: Layer, pairs: Sequence[Blobs], scale: float | None) -> _Sample:
         rng = np.random.default_rng(0)
         groups, _, inside = arith.weight_matrix(layer).shape
         each = max(1, positions_for(inside) // len(pairs))
         columns, count = [], 0
         for exact, _ in pairs:
-            there = arith.position_count(layer, exact)
+            there = arith.position_count(layer, exact.shape)
             some = np.sort(rng.choice(there, each, replace=False)) if there > each else None
             columns.append(arith.Columns.of(layer, exact.shape, some))
             count += min(there, each)
@@ -129,7 +133,7 @@ class _State:
         return quantize(self.net, self.table, keep=self.keep, weights=self.weights, rest="fp32").net
 
     def with_layers_rounded(
-        self, readers: Sequence[Layer], pairs: Sequence[Pair], scale: float, damping: float, threads: int
+        self, readers: Sequence[Layer], pairs: Sequence[Blobs], scale: float, damping: float, threads: int
     ) -> _State:
         """With the layers that read one blob done, which has the scale `scale`."""
         fit = _Fit(pairs, scale, damping, threads)
@@ -169,7 +173,8 @@ def reconstruct(
         if quantizable(layer):
             readers.setdefault(source[layer.bottoms[0]], []).append(layer)
     state = _State(net, Table({}, {}), {}, keep)
-    exact, given = (Walk(net, images, readers, threads=threads) for _ in range(2))
+    runner = Runner(net, light=True)
+    exact, given = (Walk(runner, images, readers, threads=threads) for _ in range(2))
     for done, (blob, layers) in enumerate(readers.items(), 1):
         pairs = list(zip(exact.reach(blob), given.reach(blob, state.partial()), strict=True))
         state = state.with_layers_rounded(layers, pairs, input_scales[layers[0].name], damping, threads)
@@ -177,12 +182,12 @@ def reconstruct(
     return Rounded(state.net, state.table, state.weights)
 
 
-def _largest_sum(layer: Layer, q: npt.NDArray[np.int8], pairs: Sequence[Pair], scale: float) -> float:
+def _largest_sum(layer: Layer, q: npt.NDArray[np.int8], pairs: Sequence[Blobs], scale: float) -> float:
     """The largest |Σ weight · input| in integers, over a sample of the output positions."""
     weight = q.reshape(arith.weight_matrix(layer).shape).astype(np.float32)
     largest = 0.0
     for _, given in pairs[:8]:
-        n = arith.position_count(layer, given)
+        n = arith.position_count(layer, given.shape)
         some = np.linspace(0, n - 1, min(n, 1000)).astype(np.intp)
         sums = np.matmul(weight, arith.quantize_input(arith.columns(layer, given, some), scale))
         largest = max(largest, float(np.abs(sums).max()))
@@ -199,7 +204,7 @@ class _Fit:
         threads: How many parts are computed at a time.
     """
 
-    def __init__(self, pairs: Sequence[Pair], scale: float, damping: float, threads: int) -> None:
+    def __init__(self, pairs: Sequence[Blobs], scale: float, damping: float, threads: int) -> None:
         self._pairs = pairs
         self._scale = scale
         self._damping = damping

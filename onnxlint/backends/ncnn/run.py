@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from onnxlint.backends import Port, bytes_of
 from onnxlint.backends.ncnn.format import Network, dump_bin, dump_param, load
+from onnxlint.backends.ncnn.packed import Packed
 from onnxlint.backends.ncnn.table import source_blobs
 from onnxlint.errors import OnnxlintError
 from onnxlint.model.limits import loading, running, set_budget
@@ -83,64 +84,53 @@ class Runner:
                 )
             self._handle.load_model_mem(self._weights)
 
-    def run(self, x: Floats | Mapping[str, Floats], blobs: Sequence[str]) -> list[Floats]:
+    def run(self, x: Floats | Mapping[str, Floats | Packed], blobs: Sequence[str]) -> list[Floats]:
         """The named blobs for the input `x` (C, H, W), or given the values of some blobs, from which ncnn computes on.
         The arrays own their memory or keep it alive.
 
         Raises OnnxlintError if ncnn cannot compute a blob.
         """
-        extractor = self._handle.create_extractor()
-        given = x if isinstance(x, Mapping) else {self.input: x}
-        # A Mat does not keep its array alive: both live in this frame.
-        arrays = {name: self._array(name, value) for name, value in given.items()}
-        mats = {name: self._mat(value) for name, value in arrays.items()}
-        for name, mat in mats.items():
-            extractor.input(name, mat)
         found: dict[str, Floats] = {}
-        size = sum(array.nbytes for array in arrays.values())
-        # A light net forgets what was made before.
-        for name in sorted(set(blobs), key=self._made.__getitem__) if self._is_light else blobs:
-            with running(size):
-                code, mat = extractor.extract(name)
-            array = np.asarray(mat, np.float32) if code == 0 else np.empty(0, np.float32)
-            if code != 0 or array.size == 0:
-                raise OnnxlintError(self._cannot(name, arrays.values()))
-            scale = self._scales.get(name)
+        for name, mat in self._extracted(x, blobs):
+            array, scale = np.asarray(mat, np.float32), self._scales.get(name)
             found[name] = array if scale is None else array / scale
         return [found[name] for name in blobs]
 
-    def _mat(self, array: Floats) -> Any:
-        """An ncnn Mat that refers to an array, or in a light net a copy: layers that work in place crash the wheel there if
-        the memory is not ncnn's."""
-        mat = self._ncnn.Mat(array)
-        return mat.clone() if self._is_light else mat
+    def visit(
+        self, x: Floats | Mapping[str, Floats | Packed], blobs: Collection[str], look: Callable[[str, Packed], None]
+    ) -> None:
+        """Let `look` see float blobs, one after the other, as they lie in memory. Arguments and errors as above."""
+        for name, mat in self._extracted(x, blobs, as_they_lie=True):
+            assert name not in self._scales, "int8"
+            look(name, Packed.of(mat))
 
-    def visit(self, x: Floats, blobs: Collection[str], look: Callable[[str, Floats, int], None]) -> None:
-        """Let `look` see blobs of the float net, one after the other, as they lie in memory, and be gone after the call: of
-        shape (C / n, …), where n channels, which it gets as well, lie beside each other in the last axis.
-
-        Raises OnnxlintError if ncnn cannot compute a blob.
-        """
+    def _extracted(
+        self, x: Floats | Mapping[str, Floats | Packed], blobs: Collection[str], *, as_they_lie: bool = False
+    ) -> Iterator[tuple[str, Any]]:
+        """Blobs and ncnn's Mats."""
         extractor = self._handle.create_extractor()
-        array = self._array(self.input, x)
-        mat = self._mat(array)
-        extractor.input(self.input, mat)
-        # In the order in which they are made: a light net has forgotten those before.
-        for name in (top for layer in self.net.layers for top in layer.tops if top in blobs):
+        given = x if isinstance(x, Mapping) else {self.input: x}
+        # A Mat does not keep its array alive: both live in this frame.
+        arrays = {name: self._array(name, value) for name, value in given.items() if not isinstance(value, Packed)}
+        mats = {name: value.mat for name, value in given.items() if isinstance(value, Packed)}
+        for name, array in arrays.items():
+            mat = self._ncnn.Mat(array)
+            # Layers that work in place crash the wheel in a light net if the memory is not ncnn's.
+            mats[name] = mat.clone() if self._is_light else mat
+        for name, mat in mats.items():
+            extractor.input(name, mat)
+        size = sum(math.prod(value.shape) * 4 for value in given.values())
+        # A light net forgets what was made before.
+        for name in sorted(set(blobs), key=self._made.__getitem__) if self._is_light else blobs:
             blob = self._ncnn.Mat()
-            # 1: neither unpacked nor copied.
-            with running(array.nbytes):
-                code = extractor.extract(name, blob, 1)
+            with running(size):
+                code = extractor.extract(name, blob, int(as_they_lie))
             if code != 0 or blob.empty():
-                raise OnnxlintError(self._cannot(name, [array]))
-            pack = blob.elempack
-            if pack > 1:  # NumPy takes single floats only
-                blob.elempack, blob.elemsize = 1, blob.elemsize // pack
-                blob.w, blob.cstep = blob.w * pack, blob.cstep * pack
-            look(name, np.asarray(blob), pack)
+                raise OnnxlintError(self._cannot(name, given.values()))
+            yield name, blob
 
-    def _cannot(self, name: str, arrays: Iterable[Floats]) -> str:
-        shapes = ", ".join(str(value.shape) for value in arrays)
+    def _cannot(self, name: str, values: Iterable[Floats | Packed]) -> str:
+        shapes = ", ".join(str(value.shape) for value in values)
         return printable(
             f"{self.net.path}: ncnn cannot compute blob '{name}' for an input of shape {shapes};"
             " check the input size that the net was converted for"
@@ -192,7 +182,7 @@ class Runner:
         return self.inputs[0]
 
     def map(
-        self, images: Iterable[Floats | Mapping[str, Floats]], blobs: Sequence[str], threads: int = 1
+        self, images: Iterable[Floats | Mapping[str, Floats | Packed]], blobs: Sequence[str], threads: int = 1
     ) -> Iterator[list[Floats]]:
         """`run` over a stream of inputs, `threads` at a time, in order; at most `threads` + 1 inputs are held."""
         return in_order(lambda x: self.run(x, blobs), images, threads)

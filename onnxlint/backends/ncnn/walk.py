@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlint.backends.ncnn.format import Layer, Network
-from onnxlint.backends.ncnn.run import Runner
+from onnxlint.backends.ncnn.packed import Packed
+from onnxlint.backends.ncnn.run import Runner, in_order
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,10 +34,10 @@ def part(net: Network, known: Collection[str], wanted: Collection[str]) -> Netwo
 
 
 class Walk:
-    """Values of blobs, for some images.
+    """Values of blobs, for some images, which stay as ncnn made them.
 
     Args:
-        net: A net with one input.
+        runner: A light net with one input.
         images: Inputs (C, H, W).
         stops: The blobs to reach, none of them made by Split.
         ends: Blobs that are to be computed from those that are known, at any time.
@@ -45,37 +46,44 @@ class Walk:
 
     def __init__(
         self,
-        net: Network,
+        runner: Runner,
         images: Sequence[Floats],
         stops: Collection[str],
         ends: Collection[str] = (),
         threads: int = 2,
     ) -> None:
-        self._net = net
+        self._runner = runner
         self._threads = threads
-        (self._input,) = net.inputs()
+        (self._input,) = runner.inputs
         self._unread = {*stops, *ends}
         self._ends = set(ends)
-        self._after = _next_stops(net, self._unread)
-        self.known: list[dict[str, Floats]] = [{self._input: x} for x in images]
+        self._after = _next_stops(runner.net, self._unread)
+        self.known: list[dict[str, Floats | Packed]] = [{self._input: x} for x in images]
 
-    def reach(self, blob: str, net: Network | None = None) -> list[Floats]:
+    def reach(self, blob: str, net: Network | None = None) -> list[Packed]:
         """The values of a stop, for each image; what nothing is to be made of any more is forgotten.
 
         Args:
             blob: One of the stops.
             net: Makes it of what is known, in place of the first net.
         """
-        runner = Runner(part(net or self._net, self.known[0], [blob]), light=True)
-        fed = [{name: known[name] for name in runner.inputs} for known in self.known]
-        for known, ys in zip(self.known, runner.map(fed, [blob], self._threads), strict=True):
-            known[blob] = np.array(ys[0])
+        runner = self._runner if net is None else Runner(part(net, self.known[0], [blob]), light=True)
+
+        def made(known: Mapping[str, Floats | Packed]) -> Packed:
+            found: list[Packed] = []
+            given = known if net is None else {name: known[name] for name in runner.inputs}
+            runner.visit(given, [blob], lambda _, value: found.append(value))
+            return found[0]
+
+        values = list(in_order(made, self.known, self._threads))
+        for known, value in zip(self.known, values, strict=True):
+            known[blob] = value
         if blob not in self._ends:
             self._unread.discard(blob)
         for known in self.known:
             for name in [n for n in known if n not in (self._input, blob) and not self._after[n] & self._unread]:
                 del known[name]
-        return [known[blob] for known in self.known]
+        return values
 
 
 def _next_stops(net: Network, stops: Collection[str]) -> dict[str, set[str]]:

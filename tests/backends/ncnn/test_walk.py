@@ -12,6 +12,7 @@ from onnxlint.backends.ncnn import calibrate, ranges, reconstruct
 from onnxlint.backends.ncnn.evaluate import Evaluator, heads
 from onnxlint.backends.ncnn.format import Network, parse_bin, parse_param
 from onnxlint.backends.ncnn.influence import Outputs
+from onnxlint.backends.ncnn.packed import Packed
 from onnxlint.backends.ncnn.quantize import quantize
 from onnxlint.backends.ncnn.run import Runner
 from onnxlint.backends.ncnn.table import source_blobs
@@ -71,10 +72,10 @@ def test_a_walk_reaches_what_the_whole_net_gives() -> None:
     runner = Runner(NET)
     most = 0
     for ends in ([], heads(NET)):
-        walk = Walk(NET, images, stops, ends)
+        walk = Walk(Runner(NET, light=True), images, stops, ends)
         for name in stops:
             for x, found in zip(images, walk.reach(name), strict=True):
-                assert np.allclose(found, runner.run(x, [name])[0], rtol=1e-4, atol=1e-5), name
+                assert np.allclose(found.array(), runner.run(x, [name])[0], rtol=1e-4, atol=1e-5), name
             if ends:  # all outputs can be computed from what is known
                 known = walk.known[0]
                 end = Runner(part(NET, known, heads(NET)), light=True)
@@ -129,7 +130,10 @@ def test_extents_of_channels_that_lie_beside_each_other(shape: tuple[int, ...], 
     packed = np.moveaxis(packed, 1, -1).reshape(shape[0] // pack, *shape[1:-1], -1) if x.ndim > 1 else x
     rows = x.reshape(shape[0], -1)
     expected = np.maximum([-rows.min(axis=1), rows.max(axis=1)], 0)
-    assert np.array_equal(ranges._ends(np.ascontiguousarray(packed), pack), expected)
+    blob = Packed(np.ascontiguousarray(packed), pack)
+    assert np.array_equal(ranges._ends(blob), expected)
+    assert blob.shape == shape
+    assert np.array_equal(blob.array(), x)
 
 
 def test_weights_of_very_large_layers_are_rounded_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
