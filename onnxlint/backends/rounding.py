@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -66,14 +66,19 @@ def one_blas_thread() -> AbstractContextManager[object]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Over `count` positions: means of the exact and of the quantized inputs (g, k), and the centred second moments
-    quantized × quantized `hessian` and exact × quantized `cross`, (g, k, k)."""
+    """Over `count` positions: means of what old weights make of exact inputs, `target` (g, m), and of the quantized inputs
+    (g, k), and the centred second moments quantized × quantized `hessian` (g, k, k) and target × quantized `cross`
+    (g, m, k)."""
 
-    exact: Doubles
+    target: Doubles
     quantized: Doubles
     hessian: Doubles
     cross: Doubles
     count: int
+
+    def of(self, first: int, last: int) -> Moments:
+        """For the outputs of each group from one to another."""
+        return replace(self, target=self.target[:, first:last], cross=self.cross[:, first:last])
 
 
 def positions_for(inside: int) -> int:
@@ -88,12 +93,13 @@ def blocks_of(groups: int, numbers: int) -> list[tuple[int, int]]:
 
 
 def moments(
-    read: Callable[[int, int], tuple[Floats, Floats]], blocks: Sequence[tuple[int, int]], threads: int
+    read: Callable[[int, int], tuple[Floats, Floats]], weight: Floats, blocks: Sequence[tuple[int, int]], threads: int
 ) -> Moments:
     """Moments of what a layer reads.
 
     Args:
-        read: Exact and quantized inputs (groups, k, positions) of the groups from one to another.
+        read: Exact and quantized inputs (groups, k, positions) of the groups from one to another, in arrays of their own.
+        weight: The old weights (g, m, k), of several layers that read the same one after the other.
         blocks: Of groups, as `blocks_of` gives them.
         threads: How many blocks, or parts of the only one, are computed at a time.
     """
@@ -102,41 +108,47 @@ def moments(
 
         def of_some(block: tuple[int, int]) -> Moments:
             exact, given = read(*block)
+            some = weight[slice(*block)]
+            # Of values that are far from zero and vary little, products in float32 lose the variance.
             origin = exact[:, :, ::ORIGIN_STEP].mean(axis=2, keepdims=True)
+            exact -= origin
+            given -= origin
 
             def sums(at: int) -> list[npt.NDArray[np.floating]]:
-                a, b = (one[:, :, at : at + POSITIONS_AT_ONCE] for one in (exact, given))
-                return sums_of(a, b, origin)
+                part = slice(at, at + POSITIONS_AT_ONCE)
+                return sums_of(exact[:, :, part], given[:, :, part], some)
 
             count = exact.shape[2]
-            return centred(inner(sums, range(0, count, POSITIONS_AT_ONCE)), count, origin)
+            return centred(inner(sums, range(0, count, POSITIONS_AT_ONCE)), count, some, origin)
 
         return joined(outer(of_some, blocks))
 
 
-def sums_of(exact: Floats, quantized: Floats, origin: Floats | None = None) -> list[npt.NDArray[np.floating]]:
-    """What `centred` adds up: the sums of two inputs (g, k, positions) and of their products.
+def sums_of(exact: Floats, quantized: Floats, weight: Floats) -> list[npt.NDArray[np.floating]]:
+    """What `centred` adds up: the sums of targets and of quantized inputs, and of their products.
 
     Args:
-        exact, quantized: The inputs.
-        origin: Subtracted from both (g, k, 1): of values that are far from zero and vary little, products in float32
-            lose the variance.
+        exact, quantized: The inputs (g, k, positions).
+        weight: The old weights (g, m, k).
     """
-    if origin is not None:
-        exact, quantized = exact - origin, quantized - origin
     turned = quantized.transpose(0, 2, 1)
     # Of one matrix and itself, half the products do: np.dot knows, np.matmul of stacks does not.
     squares = np.dot(quantized[0], quantized[0].T)[None] if len(quantized) == 1 else np.matmul(quantized, turned)
-    return [
-        exact.sum(2, dtype=np.float64),
-        quantized.sum(2, dtype=np.float64),
-        squares,
-        np.matmul(exact, turned),
-    ]
+    _, m, k = weight.shape
+    if 2 * m < k:  # fewer products than of all inputs
+        target = np.matmul(weight, exact)
+        cross, sums = np.matmul(target, turned), target.sum(2)
+    else:
+        cross = np.matmul(weight, np.matmul(exact, turned))
+        sums = np.matmul(weight, exact.sum(2)[..., None])[..., 0]
+    return [sums, quantized.sum(2), squares, cross]
 
 
-def centred(parts: Iterable[Sequence[npt.NDArray[np.floating]]], count: int, origin: Floats | None = None) -> Moments:
-    """Moments from the `sums_of` all images, over `count` positions together, with the same `origin`."""
+def centred(
+    parts: Iterable[Sequence[npt.NDArray[np.floating]]], count: int, weight: Floats, origin: Floats | None = None
+) -> Moments:
+    """Moments from the `sums_of` all images, over `count` positions together, with the same `weight`; `origin` (g, k, 1) was
+    subtracted from both inputs."""
     total: list[Doubles] = []
     for new in parts:
         if total:
@@ -144,12 +156,13 @@ def centred(parts: Iterable[Sequence[npt.NDArray[np.floating]]], count: int, ori
                 old += one
         else:
             total = [one.astype(np.float64) for one in new]
-    mean_a, mean_b, bb, ab = (one / count for one in total)
-    hessian = bb - mean_b[:, :, None] * mean_b[:, None, :]
-    cross = ab - mean_a[:, :, None] * mean_b[:, None, :]
+    target, mean, squares, cross = (one / count for one in total)
+    hessian = squares - mean[:, :, None] * mean[:, None, :]
+    cross -= target[:, :, None] * mean[:, None, :]
     if origin is not None:
-        mean_a, mean_b = mean_a + origin[..., 0], mean_b + origin[..., 0]
-    return Moments(mean_a, mean_b, hessian, cross, count)
+        target = target + np.matmul(weight, origin.astype(np.float64))[..., 0]
+        mean = mean + origin[..., 0]
+    return Moments(target, mean, hessian, cross, count)
 
 
 def joined(parts: Iterable[Moments]) -> Moments:
@@ -158,7 +171,7 @@ def joined(parts: Iterable[Moments]) -> Moments:
     if len(some) == 1:
         return some[0]
     return Moments(
-        np.concatenate([one.exact for one in some]),
+        np.concatenate([one.target for one in some]),
         np.concatenate([one.quantized for one in some]),
         np.concatenate([one.hessian for one in some]),
         np.concatenate([one.cross for one in some]),
@@ -168,33 +181,34 @@ def joined(parts: Iterable[Moments]) -> Moments:
 
 def around_zero(m: Moments) -> Moments:
     """The same moments around zero in place of the means: for layers without a bias, which cannot take up a mean error."""
-    hessian = m.hessian + m.quantized[:, :, None] * m.quantized[:, None, :]
-    cross = m.cross + m.exact[:, :, None] * m.quantized[:, None, :]
-    nothing = np.zeros_like(m.exact)
-    return Moments(nothing, nothing, hessian, cross, m.count)
+    return Moments(
+        np.zeros_like(m.target),
+        np.zeros_like(m.quantized),
+        m.hessian + m.quantized[:, :, None] * m.quantized[:, None, :],
+        m.cross + m.target[:, :, None] * m.quantized[:, None, :],
+        m.count,
+    )
 
 
 def refit(weight: Doubles, m: Moments, damping: float) -> Doubles:
-    """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones by `damping`,
+    """Least-squares weights (g, m, k) for the quantized inputs, drawn towards the old ones, `weight`, by `damping`,
     and more when there are few positions for the number of weights."""
     k = weight.shape[2]
     ridge = (damping + k / m.count) * np.trace(m.hessian, axis1=1, axis2=2) / k + 1e-12
     eye = ridge[:, None, None] * np.eye(k)
-    right = np.matmul(weight, m.cross + eye)
+    right = m.cross + ridge[:, None, None] * weight
     return np.asarray(np.linalg.solve(m.hessian + eye, right.transpose(0, 2, 1)).transpose(0, 2, 1))
 
 
-def moved_bias(
-    old: Doubles, new: Doubles, exact: npt.NDArray[np.floating], quantized: npt.NDArray[np.floating]
-) -> Doubles:
+def moved_bias(new: Doubles, target: Doubles, quantized: npt.NDArray[np.floating]) -> Doubles:
     """What has to be added to the bias (g·m,) so that the mean output of the new weights is that of the old ones.
 
     Args:
-        old, new: Weights (g, m, k).
-        exact, quantized: Means of the inputs that they read (g, k).
+        new: Weights (g, m, k).
+        target: Mean of what the old weights make of exact inputs (g, m).
+        quantized: Mean of the inputs that the new ones read (g, k).
     """
-    shift = np.einsum("gmk,gk->gm", old, exact) - np.einsum("gmk,gk->gm", new, quantized)
-    return np.asarray(shift.reshape(-1))
+    return np.asarray((target - np.einsum("gmk,gk->gm", new, quantized)).reshape(-1))
 
 
 def best_scales(rows: Doubles, importance: Doubles, levels: int, shared: bool) -> Doubles:
@@ -260,54 +274,41 @@ def _damped(hessian: Doubles, damping: float) -> Doubles:
 
 
 def _passed_on(rows: Doubles, h: Doubles, nearest: Callable[[Doubles], Doubles]) -> Doubles:
-    """Weights rounded one input after the other, most important first; the others make up for each error."""
-    g, m, k = rows.shape
+    """Weights rounded one input after the other, most important first; the others make up for each error.
+
+    GPTQ is Babai's nearest plane (Chen et al., The geometry of LLM quantization, 2025): with h = R·Rᵀ the error is
+    |Rᵀ(w − q)|², and each input makes the element of its own as small as it can be.
+    """
+    g, _, k = rows.shape
     order = np.argsort(-np.diagonal(h, axis1=1, axis2=2), axis=1)
     across = np.arange(g)[:, None]
-    hp = h[across[:, :, None], order[:, :, None], order[:, None, :]]
+    root = _root(h[across[:, :, None], order[:, :, None], order[:, None, :]])
     # One input of all outputs after the other, as it lies in memory: (g, k, m).
     free = np.take_along_axis(rows.transpose(0, 2, 1), order[:, :, None], axis=1)
-    upper = _factor(hp)
-    below = np.ascontiguousarray(upper.transpose(0, 2, 1))
-    out = np.empty_like(free)
-    errors = np.empty((g, BLOCK, m))
+    out, errors = np.empty_like(free), np.empty_like(free)
     for first in range(0, k, BLOCK):
         last = min(first + BLOCK, k)
+        carried = np.matmul(root[:, :first, first:last].transpose(0, 2, 1), errors[:, :first])
         for i in range(first, last):
-            out[:, i] = nearest(free[:, i])
-            errors[:, i - first] = error = (free[:, i] - out[:, i]) / upper[:, i, i, None]
-            free[:, i + 1 : last] -= upper[:, i, i + 1 : last, None] * error[:, None, :]
-        if last < k:
-            free[:, last:] -= np.matmul(below[:, last:, first:last], errors[:, : last - first])
+            out[:, i] = nearest(free[:, i] + carried[:, i - first] / root[:, i, i, None])
+            errors[:, i] = error = free[:, i] - out[:, i]
+            carried[:, i + 1 - first :] += root[:, i, i + 1 : last, None] * error[:, None, :]
     back: Doubles = np.empty_like(out)
     np.put_along_axis(back, np.broadcast_to(order[:, :, None], out.shape), out, axis=1)
     return np.ascontiguousarray(back.transpose(0, 2, 1))
 
 
-def _factor(h: Doubles) -> Doubles:
-    """The upper Cholesky factor of the inverse; where rounding has made the matrix indefinite, of a damped one."""
+def _root(h: Doubles) -> Doubles:
+    """Upper triangular matrices R with h = R·Rᵀ; where rounding has made h indefinite, of a damped one."""
     diagonal = np.trace(h, axis1=1, axis2=2)[:, None, None] / h.shape[1] * np.eye(h.shape[1])
     for damping in (0.0, 0.01, 0.1, 1.0):
         try:
-            # Of h turned end to end, the Cholesky factor turned back is upper, and so is its inverse.
+            # The Cholesky factor of h turned end to end, turned back.
             turned = np.linalg.cholesky((h + damping * diagonal)[:, ::-1, ::-1])
         except np.linalg.LinAlgError:
             continue
-        return _upper_inverse(np.ascontiguousarray(turned[:, ::-1, ::-1]))
+        return np.ascontiguousarray(turned[:, ::-1, ::-1])
     return np.asarray(np.broadcast_to(np.eye(h.shape[1]), h.shape))
-
-
-def _upper_inverse(upper: Doubles) -> Doubles:
-    """The inverse of upper triangular matrices, by halves: a third of what a general inverse takes."""
-    k = upper.shape[1]
-    if k <= BLOCK:
-        return np.asarray(np.linalg.inv(upper))
-    half = k // 2
-    out = np.zeros_like(upper)
-    out[:, :half, :half] = left = _upper_inverse(upper[:, :half, :half])
-    out[:, half:, half:] = right = _upper_inverse(upper[:, half:, half:])
-    out[:, :half, half:] = -np.matmul(np.matmul(left, upper[:, :half, half:]), right)
-    return out
 
 
 def _polished(q: Doubles, rows: Doubles, scales: Doubles, h: Doubles, levels: int, rounds: int = 2) -> Doubles:

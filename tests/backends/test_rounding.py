@@ -44,10 +44,21 @@ def test_blocks_change_nothing(g: int, m: int, k: int) -> None:
     assert (found != np.clip(np.round(rows * scales[..., None]), -20, 20)).any()
 
 
-def test_moments_of_groups_are_joined() -> None:
+@pytest.mark.parametrize("m", [1, 4])
+def test_moments_of_groups_are_joined(m: int) -> None:
     exact, given = _inputs(5, 4, 300), _inputs(5, 4, 300)[::-1]
-    whole = centred([sums_of(exact[:, :, :100], given[:, :, :100]), sums_of(exact[:, :, 100:], given[:, :, 100:])], 300)
-    parts = joined(centred([sums_of(exact[i : i + 2], given[i : i + 2])], 300) for i in (0, 2, 4))
-    for name in ("exact", "quantized", "hessian", "cross"):
+    weight = np.random.default_rng(2).standard_normal((5, m, 4)).astype(np.float32)
+    halves = [sums_of(exact[:, :, some], given[:, :, some], weight) for some in (slice(100), slice(100, None))]
+    whole = centred(halves, 300, weight)
+    parts = joined(
+        centred([sums_of(exact[some], given[some], weight[some])], 300, weight[some])
+        for some in (slice(2), slice(2, 4), slice(4, 6))
+    )
+    target = (weight @ exact).astype(np.float64)
+    for one in (whole, parts):
+        assert np.allclose(one.target, target.mean(axis=2), rtol=1e-4, atol=1e-5)
+        cross = (target - target.mean(axis=2, keepdims=True)) @ given.transpose(0, 2, 1) / 300
+        assert np.allclose(one.cross, cross, rtol=1e-3, atol=1e-4)
+        assert one.count == 300
+    for name in ("quantized", "hessian"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-4, atol=1e-5)
-    assert parts.count == whole.count == 300

@@ -7,7 +7,7 @@ that takes up the systematic part of all errors before. Then they are rounded. T
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,13 +102,13 @@ class _Sample:
         taken = [[one.take(x, first, last) for x in pair] for one, pair in each]
         exact, given = (np.concatenate(some, axis=2) for some in zip(*taken, strict=True))
         if self.scale is not None:
-            given = arith.quantize_input(given, self.scale)
+            arith.quantize_input(given, self.scale, out=given)
             given /= np.float32(self.scale)
         return exact, given
 
-    def moments(self, threads: int) -> Moments:
-        """Of all of it."""
-        return moments(self.read, self.blocks, threads)
+    def moments(self, weight: Floats, threads: int) -> Moments:
+        """Of all of it, for old weights (g, m, k)."""
+        return moments(self.read, weight, self.blocks, threads)
 
     def means(self) -> Pair:
         """Of what each weight of an output reads, (groups, weights of an output)."""
@@ -136,11 +136,11 @@ class _State:
         self, readers: Sequence[Layer], pairs: Sequence[Blobs], scale: float, damping: float, threads: int
     ) -> _State:
         """With the layers that read one blob done, which has the scale `scale`."""
-        fit = _Fit(pairs, scale, damping, threads)
+        fit = _Fit(readers, self.keep, pairs, scale, damping, threads)
         state = self
         for layer in readers:
             quantized = layer.name not in self.keep
-            new, q, scales = fit.layer(layer, quantized)
+            new, q, scales = fit.layer(layer)
             state = replace(state, net=state.net.with_layers({layer.name: new}))
             if quantized:
                 table = replace(
@@ -198,37 +198,66 @@ class _Fit:
     """Refits and rounds layers that read one blob.
 
     Args:
+        readers: The layers.
+        keep: Those of them that stay float.
         pairs: Its float values (C, H, W): the exact ones, and those that the int8 net gives.
         scale: Of its integers.
         damping: For rounding.
         threads: How many parts are computed at a time.
     """
 
-    def __init__(self, pairs: Sequence[Blobs], scale: float, damping: float, threads: int) -> None:
+    def __init__(
+        self,
+        readers: Sequence[Layer],
+        keep: Collection[str],
+        pairs: Sequence[Blobs],
+        scale: float,
+        damping: float,
+        threads: int,
+    ) -> None:
+        self._readers = readers
+        self._keep = keep
         self._pairs = pairs
         self._scale = scale
         self._damping = damping
         self._threads = threads
         self._moments: dict[tuple[object, ...], Moments] = {}
 
-    def layer(self, layer: Layer, quantized: bool) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
+    def layer(self, layer: Layer) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
         """The layer with the values of its rounded weights (int8, or fp16 where it is not to be quantized) and the bias
         that goes with them; the int8 weights and their scales."""
+        quantized = layer.name not in self._keep
         if arith.weight_matrix(layer).shape[2] > LARGEST:
             if not quantized:
                 return layer, np.zeros(0, np.int8), np.zeros(0, np.float32)
             return _plainly(layer, _Sample.of(layer, self._pairs, self._scale))
-        key = (layer.type, quantized, *(layer.integer(k, -1) for k in GEOMETRY), layer.numbers(18))
-        if key not in self._moments:
-            sample = _Sample.of(layer, self._pairs, self._scale if quantized else None)
-            self._moments[key] = sample.moments(self._threads)
-        m, levels = self._moments[key], LEVELS
+        m, levels = self._moments_of(layer), LEVELS
         while True:
             found = _fitted(layer, m, self._damping, quantized, levels)
             fits = not quantized or not six_bit(layer) or levels <= SIX_BITS
             if fits or 2 * _largest_sum(layer, found[1], self._pairs, self._scale) <= LARGEST_SUM:
                 return found
             levels //= 2
+
+    def _moments_of(self, layer: Layer) -> Moments:
+        """Of what the layer reads: layers that read it in the same way share them."""
+        key = self._key(layer)
+        alike = [one for one in self._readers if self._key(one) == key]
+        if key not in self._moments:
+            sample = _Sample.of(layer, self._pairs, None if layer.name in self._keep else self._scale)
+            weight = np.concatenate([arith.weight_matrix(one) for one in alike], axis=1)
+            self._moments[key] = sample.moments(weight, self._threads)
+        ends = np.cumsum([0, *(arith.weight_matrix(one).shape[1] for one in alike)]).tolist()
+        at = alike.index(layer)
+        return self._moments[key].of(ends[at], ends[at + 1])
+
+    def _key(self, layer: Layer) -> tuple[object, ...]:
+        return (
+            layer.type,
+            layer.name in self._keep,
+            *(layer.integer(k, -1) for k in GEOMETRY),
+            layer.numbers(18),
+        )
 
 
 def _plainly(layer: Layer, sample: _Sample) -> tuple[Layer, npt.NDArray[np.int8], Floats]:
@@ -237,14 +266,15 @@ def _plainly(layer: Layer, sample: _Sample) -> tuple[Layer, npt.NDArray[np.int8]
     scales = weight_scales(layer)
     integers = quantize_weights(layer, scales)
     weight = (integers.reshape(len(scales), -1) / scales[:, None].astype(np.float64)).reshape(old.shape)
-    return _with_weight(layer, old, weight, sample.means()), integers, scales
+    exact, given = sample.means()
+    return _with_weight(layer, weight, np.einsum("gmk,gk->gm", old, exact), given), integers, scales
 
 
-def _with_weight(layer: Layer, old: Doubles, new: Doubles, means: Pair | tuple[Doubles, Doubles]) -> Layer:
-    """The layer with other weights, and a bias that keeps its mean output."""
+def _with_weight(layer: Layer, new: Doubles, target: Doubles, quantized: npt.NDArray[np.floating]) -> Layer:
+    """The layer with other weights, and a bias that keeps its mean output; see `moved_bias`."""
     blobs = [Blob("weight", new.astype(np.float32).reshape(-1), 0)]
     if layer.blob("bias") is not None:
-        blobs.append(Blob("bias", (arith.bias(layer) + moved_bias(old, new, *means)).astype(np.float32)))
+        blobs.append(Blob("bias", (arith.bias(layer) + moved_bias(new, target, quantized)).astype(np.float32)))
     return layer.with_blobs(*blobs)
 
 
@@ -268,4 +298,4 @@ def _fitted(
         scales = (grid[:, 0] if shared else grid.reshape(-1)).astype(np.float32)
     else:
         weight = round_to_half(weight, m.hessian, damping)
-    return _with_weight(layer, old, weight, (m.exact, m.quantized)), integers, scales
+    return _with_weight(layer, weight, m.target, m.quantized), integers, scales

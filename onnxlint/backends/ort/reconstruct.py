@@ -147,6 +147,10 @@ class _Walk:
         self._uses = use_counts(model)
         # Layers that read the same inputs in the same way share their moments.
         self._moments: dict[Any, Moments | None] = {}
+        self._alike: dict[Any, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            if self._fits(node):
+                self._alike.setdefault(self._geometry(node), []).append(node)
         stops = {
             i: node.input[0]
             for i, node in enumerate(model.graph.node)
@@ -160,7 +164,7 @@ class _Walk:
         """Choose the range of what a layer reads; refit its weights and bias in place, and round them where it is
         quantized. Other nodes, and layers that share weights, are left as they are."""
         layer = self._known.get(node.name)
-        fits = is_layer(node, self._constants) or is_product(node, self._constants)
+        fits = self._fits(node)
         if fits:
             self._fit(node, layer)
         if layer is not None:  # the first, where there is nothing to choose by
@@ -169,26 +173,43 @@ class _Walk:
             self._values.leave(node.input[0])
 
     def _fit(self, node: onnx.NodeProto, layer: Layer | None) -> None:
-        source, shape = node.input[0], self._constants[node.input[1]]
+        source = node.input[0]
         rows = _rows(node, numpy_helper.to_array(self._tensors[node.input[1]]))
         if math.prod(rows.shape[1:]) > LARGEST or rows.dtype != np.float32:
             return
         pairs = self._values.reach(source)
         if pairs[0][1].dtype != np.float32:
             return
-        groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
+        groups, geometry = _groups(node), self._geometry(node)
         weight = rows.reshape(groups, len(rows) // groups, -1).astype(np.float64)
-        geometry = (source, layer is None, groups, shape, tuple(str(one) for one in node.attribute))
+        alike = self._alike[geometry]
         is_open = layer is not None and source not in self.ranges
         if geometry not in self._moments or is_open:
             sample = _Sample.of(node, rows.shape[2:], groups, pairs, self._salient)
             if is_open and sample is not None:
                 self.ranges[source] = _least_disturbing(self._candidates[source], weight, sample)
             limits = None if layer is None else self.ranges.get(source, self._candidates[source][0])
-            self._moments[geometry] = None if sample is None else _moments(sample, limits, self._threads)
+            old = np.concatenate([self._weight(one) for one in alike], axis=1)
+            self._moments[geometry] = None if sample is None else _moments(sample, old, limits, self._threads)
         m = self._moments[geometry]
         if m is not None and all(self._uses[key] == 1 for key in node.input[1:] if key):
-            self._refit(node, layer, weight, rows.shape, m)
+            each = weight.shape[1]
+            at = [one.output[0] for one in alike].index(node.output[0])
+            self._refit(node, layer, weight, rows.shape, m.of(at * each, (at + 1) * each))
+
+    def _fits(self, node: onnx.NodeProto) -> bool:
+        return is_layer(node, self._constants) or is_product(node, self._constants)
+
+    def _geometry(self, node: onnx.NodeProto) -> tuple[object, ...]:
+        """What layers that read the same inputs in the same way have in common."""
+        attributes = tuple(str(one) for one in node.attribute)
+        return node.input[0], node.name in self._known, node.op_type, self._constants[node.input[1]], attributes
+
+    def _weight(self, node: onnx.NodeProto) -> Floats:
+        """The weights (g, m, k)."""
+        rows = _rows(node, numpy_helper.to_array(self._tensors[node.input[1]]))
+        groups = _groups(node)
+        return np.asarray(rows.reshape(groups, len(rows) // groups, -1), np.float32)
 
     def _refit(
         self, node: onnx.NodeProto, layer: Layer | None, old: Doubles, shape: tuple[int, ...], m: Moments
@@ -209,8 +230,12 @@ class _Walk:
             self.weights[key] = (plain, scales)
         if len(node.input) > 2 and node.input[2]:
             bias = numpy_helper.to_array(self._tensors[node.input[2]])
-            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(old, refitted, m.exact, m.quantized)
+            moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(refitted, m.target, m.quantized)
             self._tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return attribute(node, "group", 1) if node.op_type == "Conv" else 1
 
 
 def _rows(node: onnx.NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -290,14 +315,14 @@ class _Sample:
         return np.concatenate(parts, axis=1).reshape(last - first, self.inside, -1)
 
 
-def _moments(sample: _Sample, limits: Range | None, threads: int) -> Moments:
-    """Moments of a layer's input, which the int8 model rounds within `limits`."""
+def _moments(sample: _Sample, weight: Floats, limits: Range | None, threads: int) -> Moments:
+    """Moments of a layer's input, which the int8 model rounds within `limits`, for old weights (g, m, k)."""
 
     def read(first: int, last: int) -> tuple[Floats, Floats]:
         exact, given = (sample.read(which, first, last) for which in (0, 1))
         return exact, given if limits is None else rounded(given, limits)
 
-    return moments(read, sample.blocks(), threads)
+    return moments(read, weight, sample.blocks(), threads)
 
 
 def _least_disturbing(candidates: Sequence[Range], weight: Doubles, sample: _Sample) -> Range:
