@@ -58,10 +58,10 @@ PIXELS = 2 * 320 * 320
 PARTS = (0.7, 0.5, 0.35, 0.25)
 """Parts of a channel's range that are tried, one after the other as long as each is better."""
 
-SHARE = 0.03
+SHARE = 0.08
 """Blobs with less of the noise of all keep their ranges."""
 
-MOST_BLOBS = 5
+MOST_BLOBS = 2
 """How many blobs are looked into, those with most noise."""
 
 MOST_CHANNELS = 4

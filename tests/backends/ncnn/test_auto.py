@@ -147,11 +147,11 @@ def test_more_small_images_judge_than_large_ones(monkeypatch: pytest.MonkeyPatch
     assert theirs.score < ours.score == pytest.approx(made.methods["auto"])
 
 
-def test_kl_is_tried_where_other_plain_methods_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kl_is_tried_where_it_may_win(monkeypatch: pytest.MonkeyPatch) -> None:
     images = inputs(30)
     far = ncnn_auto.auto(NET, images).methods
     assert not [key for key in far if key.startswith("kl")]
-    monkeypatch.setattr(plain, "OUT_OF_REACH", 100.0)
+    monkeypatch.setattr(plain, "KL_SLACK", 100.0)
     near = ncnn_auto.auto(NET, images).methods
     (key,) = (key for key in near if key.startswith("kl"))
     made = quantize(NET, calibrate.make_table(NET, images)).net
