@@ -48,6 +48,10 @@ IMAGES = (1, 16)
 """Fewest and most images that tell the noise of blobs. Of photos, more tell nothing else; of lines of text, few show too
 little (PP-OCR's classifier on other lines: 18 dB with two, 21 with 16)."""
 
+IMAGES_EACH = 24
+"""Beyond two, one of them for so many calibration images: each is run a hundred times (of 64 small faces, 16 took 104 s of
+CPU and two 28 s, and their nets were as close)."""
+
 FEWEST_FOR_CHANNELS = 2
 """Images that ranges of single channels are judged on, at least: by one, values that others have are clipped (RFB-640 on
 other photos: 1.5 dB less)."""
@@ -90,7 +94,7 @@ class Extents:
     Attributes:
         net: The float net.
         shapes: Blob → its shape (C, …) for the first image.
-        images: How many were told apart; see `APART`.
+        images: How many.
         lows, highs: Blob that quantizable layers read → −min and max of each channel, not below 0: padding is 0.
         reach: The same blobs → how far they may reach below and above 0 on other images (2, C); see `beyond`.
         rare: The same blobs → which channels are rarely large, or never.
@@ -171,7 +175,7 @@ class Extents:
             reach[name] = beyond(first, second)
             peaks = np.max(each, axis=1)
             rarely[name] = rare(peaks.max(axis=0), np.median(peaks, axis=0))
-        return cls(net, shapes, min(done, APART), lows, highs, reach, rarely)
+        return cls(net, shapes, done, lows, highs, reach, rarely)
 
 
 def _ends(blob: Packed) -> Floats:
@@ -221,7 +225,7 @@ def chosen(
         threads: How many images are computed at a time.
         progress: Called with the current action.
     """
-    count = count_for(IMAGES, images[0].shape[1:], PIXELS)
+    count = min(count_for(IMAGES, images[0].shape[1:], PIXELS), max(2, extents.images // IMAGES_EACH))
     outputs = Outputs(net, spread(images, count), threads)
     source, free = source_blobs(net), absorbed(net)
     classes = channel_classes(net, extents.channels)
@@ -271,7 +275,10 @@ def rooms(extents: Extents, ranges: Ranges, middles: Middles, factors: Mapping[s
         narrowed = np.minimum(halves / np.maximum(largest, TINY), 1)  # as the outputs are closer with it
         end = float((halves / factors[name]).max())
         found[name] = room(
-            [(reach * narrowed / factors[name], end)], end / LEVELS, math.prod(extents.shapes[name]), extents.images
+            [(reach * narrowed / factors[name], end)],
+            end / LEVELS,
+            math.prod(extents.shapes[name]),
+            min(extents.images, APART),
         )
     return found
 
