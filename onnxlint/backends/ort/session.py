@@ -82,6 +82,7 @@ def start(
     threads: int = 2,
     optimize: bool = True,
     integers: bool = True,
+    optimized: str = "",
 ) -> Any:
     """An InferenceSession of a file, or of a model in memory whose external data is in `folder`.
 
@@ -93,6 +94,7 @@ def start(
         optimize: Whether onnxruntime may change the graph.
         integers: Whether it may compute in integers what is between DequantizeLinear and QuantizeLinear, and round weights
             for that which the model has in float.
+        optimized: Where to write the graph as onnxruntime runs it; empty: nowhere.
 
     Raises:
         OnnxlintError: It cannot be loaded.
@@ -107,6 +109,7 @@ def start(
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = module.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.optimized_model_filepath = optimized
     if folder:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:

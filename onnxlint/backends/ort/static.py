@@ -11,6 +11,7 @@ from onnxlint.backends.ort.artifact import check_kept, finish, states
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.feeds import image_port
 from onnxlint.backends.ort.judge import Judge
+from onnxlint.backends.ort.kernels import integer_layers, note
 from onnxlint.backends.ort.plan import Int8, Plan
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
@@ -75,15 +76,17 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         else auto.auto(model, calibration, plan, progress)
     )
     details = finish(session, made.model, path, calibration.held, job)
+    decisions = states(model, made.model, made.keep)
+    integers, quantized = integer_layers(path, job.threads), sum(one.state == "int8" for one in decisions)
     images = len(job.images) - len(unreadable)
     lost = tuple(f"{printable(one.path)} cannot be read: {printable(one.why)}" for one in unreadable)
     how = {"method": method, "images": images, "weight_bits": job.weight_bits, "weight_bits_why": WHY[job.weight_bits]}
     return Artifact(
         STATIC.name,
         (path,),
-        states(model, made.model, made.keep),
-        (*made.notes, *lost),
-        {**details, **made.details, **how},
+        decisions,
+        (*made.notes, *note(model, quantized, integers), *lost),
+        {**details, **made.details, **how, "integer_layers": integers},
     )
 
 
@@ -106,8 +109,10 @@ def _by_method(
     if method != "minmax":
         score, other = judge.score(plain), judge.score(quantize(model, widest, plan.keep, levels=plan.levels))
         if other > score + WORSE:
-            note = f"{method} suits this model badly: minmax is {other - score:.1f} dB closer on the calibration images"
-            made = replace(made, notes=(note,))
+            badly = (
+                f"{method} suits this model badly: minmax is {other - score:.1f} dB closer on the calibration images"
+            )
+            made = replace(made, notes=(badly,))
     if plan.mixed:
         steps = auto.choose_float(model, ranges, judge, plan, progress)
         mixed = quantize(model, ranges, plan.keep | {step.layer for step in steps}, levels=plan.levels)

@@ -271,19 +271,25 @@ def test_only_what_layers_read_is_rounded(tmp_path: Path) -> None:
 
 def test_relu_networks_run_in_integers(tmp_path: Path) -> None:
     """onnxruntime makes integer convolutions of what stands between two roundings, a ReLU included."""
-    import onnxruntime
-
     model = network(13)
     for node in model.graph.node:
         if node.op_type == "LeakyRelu":
             node.op_type = "Relu"
             del node.attribute[:]
-    _, _, out = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS))
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(out, options, providers=["CPUExecutionProvider"])
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
-    assert kinds.count("QLinearConv") == 5  # all but the two heads, whose results are floats
+    made, _, out = make(tmp_path, model, images=ImageSet("pixels", arrays=PIXELS))
+    assert made.details["integer_layers"] == 5  # all but the two heads, whose results are floats
+    assert not [note for note in made.notes if "integers" in note]
+    assert {one.name for one in tmp_path.iterdir()} == {"model.onnx", Path(out).name}
+
+
+def test_layers_that_onnxruntime_computes_in_float_are_said(tmp_path: Path) -> None:
+    made, _, _ = make(tmp_path, network(13), images=ImageSet("pixels", arrays=PIXELS))
+    assert made.details["integer_layers"] == 0
+    assert len([one for one in made.decisions if one.state == "int8"]) == 7
+    (note,) = (note for note in made.notes if "integers" in note)
+    assert (
+        "computes 0 of 7 int8 layers in integers here, and the others in float, as LeakyRelu or Concat follows" in note
+    )
 
 
 @pytest.mark.parametrize(("bits", "largest"), [(8, 127), (7, 64)])
