@@ -53,8 +53,8 @@ def note(model: onnx.ModelProto, quantized: int, integers: int) -> tuple[str, ..
     """
     if integers >= ENOUGH * quantized:
         return ()
-    behind = Counter[str]()
-    made = {node.output[0] for node in model.graph.node if node.name in layers(model)}
+    known, behind = layers(model), Counter[str]()
+    made = {node.output[0] for node in model.graph.node if node.name in known}
     for node in model.graph.node:
         behind.update([node.op_type] * (node.op_type not in FUSED and not made.isdisjoint(node.input)))
     follows = f", as {' or '.join(kind for kind, _ in behind.most_common(2))} follows them" if behind else ""
