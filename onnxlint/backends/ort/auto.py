@@ -104,7 +104,7 @@ def auto(model: onnx.ModelProto, calibration: Calibration, plan: Plan, progress:
     rivals = Rivals(model, few, whole(widest(seen)), judge, judged, plan)
     evener = Evener.of(model, inputs[0], plan, names)
     base, ends = evener.made(best_strength(evener, judge, calibration, trials, every), seen)
-    wider = _room(base, ends, seen, evener, judge, plan)
+    wider = _room(base, ends, evener.named(seen), evener, judge, plan)
     candidates = _candidates(base, whole(ends), wider, calibration, plan, progress)
     first = {key: ranges[0] for key, ranges in candidates.items()}
     plain = quantize(base, first, plan.keep, levels=plan.levels)

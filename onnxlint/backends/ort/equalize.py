@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from onnxlint.backends.channels import ChannelClasses, Doubles, Floats, Ids, factors, log_factor
+from onnxlint.backends.channels import FIXED, ChannelClasses, Doubles, Floats, Ids, factors, log_factor
 from onnxlint.backends.ort.session import read_by
 
 PASSES = frozenset("Relu LeakyRelu PRelu MaxPool AveragePool GlobalAveragePool GlobalMaxPool Identity Dropout".split())
 """Operators with one data input whose every output channel is a homogeneous function of the same input channel."""
+
+FUSED = frozenset({"Clip", "Relu"})
+"""Operators that onnxruntime computes together with the integer convolution before."""
+
+PRODUCT = ":even"
+"""End of the names of products by 1; see `loosened`."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -131,6 +137,87 @@ def is_layer(node: onnx.NodeProto, constants: Shapes) -> bool:
     return node.op_type == "Gemm" and rank == 2 and plain and attribute(node, "transA", 0) == 0
 
 
+def _is_depthwise(node: onnx.NodeProto, constants: Shapes) -> bool:
+    """Whether it is a convolution of each channel by itself, whose weights are nobody else's."""
+    return (
+        node.op_type == "Conv"
+        and is_layer(node, constants)
+        and constants[node.input[1]][1] == 1
+        and attribute(node, "group", 1) > 1
+    )
+
+
+def loosened(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A model that computes the same, and its products by 1 → the values that are multiplied.
+
+    A depthwise convolution takes any factor of its input's channels into weights that have a scale each. Where the factors
+    of its input have to stay 1, as behind HardSwish or SiLU, the product gives it channels of its own. What onnxruntime
+    fuses with the convolution before is left: that would no longer be computed in integers.
+
+    Args:
+        model: It is not changed.
+        shapes: Of its floating-point values.
+    """
+    constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    classes, uses = channel_classes(model, shapes), use_counts(model)
+    makers = {out: node for node in model.graph.node for out in node.output}
+    products: dict[str, str] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        source = node.input[0] if node.input else ""
+        maker = makers.get(source)
+        if (
+            maker is not None
+            and _is_depthwise(node, constants)
+            and all(uses[name] == 1 for name in node.input[1:] if name)
+            and source in classes
+            and (classes[source] == FIXED).any()
+            and maker.op_type not in FUSED
+            and not is_layer(maker, constants)
+            and f"{source}{PRODUCT}" not in shapes
+        ):
+            product = f"{source}{PRODUCT}"
+            if product not in products:
+                products[product] = source
+                nodes.append(helper.make_node("Mul", [source, f"{product}.1"], [product], name=product))
+            node = onnx.NodeProto.FromString(node.SerializeToString())
+            node.input[0] = product
+        nodes.append(node)
+    if not products:
+        return model, {}
+    copy = _with_nodes(model, nodes)
+    one = np.array(1, np.float32)
+    copy.graph.initializer.extend(numpy_helper.from_array(one, f"{product}.1") for product in products)
+    return copy, products
+
+
+def tightened(model: onnx.ModelProto, products: Mapping[str, str]) -> tuple[onnx.ModelProto, set[str]]:
+    """The model without the products that are still by 1, and which these were."""
+    left = {node.output[0] for node in model.graph.node if node.output[0] in products and node.input[1].endswith(".1")}
+    if not left:
+        return model, left
+    kept = [node for node in model.graph.node if node.output[0] not in left]
+    for node in kept:
+        for i, name in enumerate(node.input):
+            if name in left:
+                node.input[i] = products[name]
+    return _with_nodes(model, kept), left
+
+
+def _with_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """The model with other nodes, and the weights that these read."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
+    copy.graph.node.extend(copies)
+    read = {name for node in copies for name in read_by(node)} | {value.name for value in copy.graph.output}
+    for i in reversed(range(len(copy.graph.initializer))):
+        if copy.graph.initializer[i].name not in read:
+            del copy.graph.initializer[i]
+    return copy
+
+
 def _keeps_channels(node: onnx.NodeProto, constants: Shapes) -> bool:
     """A Resize of height and width that needs no values from outside."""
     if node.op_type != "Resize":
@@ -142,7 +229,11 @@ def _keeps_channels(node: onnx.NodeProto, constants: Shapes) -> bool:
 
 
 def equalized(
-    model: onnx.ModelProto, shapes: Shapes, peaks: Mapping[str, Floats], strength: float = 1.0
+    model: onnx.ModelProto,
+    shapes: Shapes,
+    peaks: Mapping[str, Floats],
+    strength: float = 1.0,
+    free: Collection[str] = (),
 ) -> tuple[onnx.ModelProto, dict[str, Doubles]]:
     """The model with its channels rescaled, and by what its values are divided.
 
@@ -152,12 +243,13 @@ def equalized(
         peaks: Value → largest |x| of each channel, for those that are quantized.
         strength: Exponent of the factors. With 1, all channels fill the range of their tensor; weights that read them are
             as far from each other then as the channels were, and with less both have a part of it.
+        free: Values that are wholly equalized: those that cost their readers nothing.
     """
     classes = channel_classes(model, shapes)
     scales = factors(
         classes,
         [
-            (name, strength * log_factor(peak))
+            (name, (1.0 if name in free else strength) * log_factor(peak))
             for name, peak in peaks.items()
             if name in classes and len(classes[name]) == len(peak) and peak.max() > 0
         ],

@@ -12,6 +12,7 @@ from collections import Counter
 
 import onnx
 
+from onnxlint.backends.ort.equalize import FUSED
 from onnxlint.backends.ort.qdq import layers
 from onnxlint.backends.ort.session import load, runtime, start
 
@@ -19,9 +20,6 @@ INTEGERS = frozenset(
     "ConvInteger DynamicQuantizeMatMul MatMulInteger MatMulIntegerToFloat QGemm QLinearConv QLinearMatMul".split()
 )
 """Operators of onnxruntime's own graph that compute in integers."""
-
-FUSED = frozenset({"Clip", "QuantizeLinear", "Relu"})
-"""What may follow a layer."""
 
 ENOUGH = 0.5
 """Part of the layers in integers below which a note says so: the last ones, whose outputs stay float, never are."""
@@ -56,7 +54,9 @@ def note(model: onnx.ModelProto, quantized: int, integers: int) -> tuple[str, ..
     known, behind = layers(model), Counter[str]()
     made = {node.output[0] for node in model.graph.node if node.name in known}
     for node in model.graph.node:
-        behind.update([node.op_type] * (node.op_type not in FUSED and not made.isdisjoint(node.input)))
+        behind.update(
+            [node.op_type] * (node.op_type not in {*FUSED, "QuantizeLinear"} and not made.isdisjoint(node.input))
+        )
     follows = f", as {' or '.join(kind for kind, _ in behind.most_common(2))} follows them" if behind else ""
     return (
         f"onnxruntime {runtime().__version__} computes {integers:,} of {quantized:,} int8 layers in integers here, and the "

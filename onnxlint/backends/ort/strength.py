@@ -12,7 +12,7 @@ from onnxlint.backends import Array
 from onnxlint.backends.channels import rare, unscaled
 from onnxlint.backends.ort.calibrate import Ends, whole, widest
 from onnxlint.backends.ort.calibration import Calibration
-from onnxlint.backends.ort.equalize import equalized
+from onnxlint.backends.ort.equalize import equalized, loosened, tightened
 from onnxlint.backends.ort.judge import Judge, computer
 from onnxlint.backends.ort.plan import HOPELESS, Plan, ranges_alone
 from onnxlint.backends.ort.qdq import nearly_rounded, quantize
@@ -49,41 +49,56 @@ class Evener:
 
     Attributes:
         model: As `prepare` makes it.
-        shapes: Of its values that are floating point or rounded.
+        shapes: Of its values that are floating point or rounded, and of the products.
         plan: How.
+        loose: The model with products that give channels factors of their own; see `loosened`.
+        products: These → the values that are multiplied.
     """
 
     model: onnx.ModelProto
     shapes: Mapping[str, tuple[int, ...]]
     plan: Plan
+    loose: onnx.ModelProto
+    products: Mapping[str, str]
 
     @classmethod
     def of(cls, model: onnx.ModelProto, feeds: Mapping[str, Array], plan: Plan, names: Sequence[str]) -> Evener:
         """By one set of inputs and the names of the rounded values."""
         every = list(dict.fromkeys([*names, *_floats(model)]))
         values = computer(model, every, plan.name, plan.threads)(feeds)
-        return cls(model, {key: value.shape for key, value in zip(every, values, strict=True)}, plan)
+        shapes = {key: value.shape for key, value in zip(every, values, strict=True)}
+        loose, products = loosened(model, shapes)
+        shapes |= {product: shapes[source] for product, source in products.items()}
+        return cls(model, shapes, plan, loose, products)
+
+    def named(self, every: Sequence[Ends]) -> list[Ends]:
+        """With the products, which are as large as what is multiplied by 1."""
+        return [{**one, **{product: one[source] for product, source in self.products.items()}} for one in every]
 
     def made(self, strength: float, every: Sequence[Ends]) -> tuple[onnx.ModelProto, Ends]:
-        """The equalized model, and the ends of its rounded values; the model itself with strength 0.
+        """The equalized model, and the ends of its rounded values; with strength 0 nothing but the products is equalized.
 
         Args:
             strength: See `equalized`.
             every: For each set of inputs, smallest and largest value of each channel of the rounded values.
         """
+        every = self.named(every)
         ends = widest(every)
         peaks = {
             key: peak
             for key, peak in _peaks(every, ends).items()
+            if strength or key in self.products
             if len(self.shapes[key]) >= 3 or (len(self.shapes[key]) == 2 and len(peak) > 1)
             if len(peak) == self.shapes[key][1]
         }
-        if not strength or not peaks:
-            return self.model, ends
-        even, scales = equalized(self.model, self.shapes, peaks, strength)
+        if not peaks:
+            return self.model, {key: one for key, one in ends.items() if key not in self.products}
+        even, scales = equalized(self.loose, self.shapes, peaks, strength, self.products)
+        even, dropped = tightened(even, self.products)
         scaled: Ends = {
             key: (low / scales[key], high / scales[key]) if key in peaks and key in scales else (low, high)
             for key, (low, high) in ends.items()
+            if key not in dropped
         }
         return even, scaled
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxlint.backends.ort.calibrate import Ends, Ranges, channel_extremes, whole
+from onnxlint.backends.ort.equalize import loosened, tightened
 from onnxlint.backends.ort.judge import computer
 from onnxlint.backends.ort.plan import Plan
 from onnxlint.backends.ort.qdq import activations, nearest, nearly_rounded, quantize
@@ -36,15 +37,16 @@ STAYS = {
 }
 
 
-def model_of(between: str) -> onnx.ModelProto:
+def model_of(between: str, last: str = "e", opset: int = 13) -> onnx.ModelProto:
     model = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : 13]>\nm (float[n, 3, 16, 16] x) => (float[n, 4, 16, 16] y) '
-        f"{{ c = Conv<pads=[1, 1, 1, 1]>(x, w)  {between}  y = Conv(e, v) }}"
+        f'<ir_version: 8, opset_import: ["" : {opset}]>\nm (float[n, 3, 16, 16] x) => (float[n, 4, 16, 16] y) '
+        f"{{ c = Conv<pads=[1, 1, 1, 1]>(x, w)  {between}  y = Conv({last}, v) }}"
     )
     random = np.random.default_rng(0)
     arrays = {
         "w": random.standard_normal((8, 3, 3, 3)) * SPREAD,
         "v": random.standard_normal((4, 8, 1, 1)),
+        "k": random.standard_normal((8, 1, 3, 3)),
         "s": random.standard_normal((8, 8, 1, 1)),
         "t": random.standard_normal((1, 8, 1, 1)),
         "vector": random.standard_normal((1, 8, 1, 1)),
@@ -110,6 +112,71 @@ def test_what_is_not_homogeneous_stays(kind: str) -> None:
     model = model_of(STAYS[kind])
     whole = evened(model)["equalized"]
     np.testing.assert_array_equal(values(whole, "e"), values(model, "e"))
+
+
+DEPTHWISE = {
+    "hard swish": "e = HardSwish(c)",
+    "SiLU": "g = Sigmoid(c)  e = Mul(c, g)",
+    "sum": "a = Abs(c)  b = Tanh(c)  e = Add(a, b)",
+}
+
+
+def depthwise_model(between: str) -> onnx.ModelProto:
+    """What stands between a convolution and a depthwise one."""
+    return model_of(f"{between}  d = Conv<pads=[1, 1, 1, 1], group=8>(e, k)  f = Relu(d)", last="f", opset=14)
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    return {"x": X["x"].shape} | {name: values(model, name).shape for node in model.graph.node for name in node.output}
+
+
+@pytest.mark.parametrize("kind", DEPTHWISE)
+def test_depthwise_convolutions_get_factors_of_their_own(kind: str) -> None:
+    model = depthwise_model(DEPTHWISE[kind])
+    names = activations(model)
+    every = channel_extremes([X], computer(model, names, "m", 1), names)
+    evener = Evener.of(model, X, Plan("m"), names)
+    assert evener.products == {"e:even": "e"}
+    before = values(model, "y")
+    for strength in (0.0, 0.5, 1.0):
+        even, ends = evener.made(strength, every)
+        onnx.checker.check_model(even)
+        np.testing.assert_allclose(values(even, "y"), before, rtol=1e-3, atol=1e-4 * np.abs(before).max())
+        assert "e:even" in activations(even)
+        inside = values(even, "e:even")
+        np.testing.assert_allclose(whole(ends)["e:even"], (inside.min(), inside.max()), rtol=1e-3)
+        peaks = np.abs(inside).max(axis=(0, 2, 3))
+        assert peaks.max() / peaks.min() < 4 < 100 < spread(even)
+        if not strength:
+            plain, less = (
+                channel_decibels(model, quantize(one, {key: found[key] for key in activations(one)}, weights_too=False))
+                for one, found in ((model, whole(every[0])), (even, whole(ends)))
+            )
+            assert less.min() > plain.min() + 20
+            assert less.mean() > plain.mean() + 10
+
+
+def channel_decibels(exact: onnx.ModelProto, made: onnx.ModelProto) -> np.ndarray:
+    """SNR of the channels behind the depthwise convolution."""
+    reference = values(exact, "f")
+    noise = ((values(made, "f") - reference) ** 2).sum(axis=(0, 2, 3))
+    return np.asarray(10 * np.log10((reference**2).sum(axis=(0, 2, 3)) / noise))
+
+
+@pytest.mark.parametrize("between", ["e = Clip(c, zero, six)", "e = Relu(c)", "e = Identity(c)"])
+def test_what_is_fused_with_the_convolution_before_gets_no_product(between: str) -> None:
+    model = depthwise_model(between)
+    assert not loosened(model, shapes_of(model))[1]
+
+
+def test_a_product_by_1_goes_again() -> None:
+    model = depthwise_model(DEPTHWISE["hard swish"])
+    loose, products = loosened(model, shapes_of(model))
+    assert [node.op_type for node in loose.graph.node].count("Mul") == 1
+    again, dropped = tightened(loose, products)
+    assert dropped == {"e:even"}
+    assert again.graph.node == model.graph.node
+    assert {one.name for one in again.graph.initializer} == {one.name for one in model.graph.initializer}
 
 
 def test_weights_that_are_nearly_rounded() -> None:
