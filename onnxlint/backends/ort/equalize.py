@@ -147,7 +147,9 @@ def _is_depthwise(node: onnx.NodeProto, constants: Shapes) -> bool:
     )
 
 
-def loosened(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.ModelProto, dict[str, str]]:
+def loosened(
+    model: onnx.ModelProto, shapes: Shapes, rounded: Collection[str]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A model that computes the same, and its products by 1 → the values that are multiplied.
 
     A depthwise convolution takes any factor of its input's channels into weights that have a scale each. Where the factors
@@ -157,6 +159,7 @@ def loosened(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.ModelProto, d
     Args:
         model: It is not changed.
         shapes: Of its floating-point values.
+        rounded: Names of the nodes whose inputs are rounded.
     """
     constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     classes, uses = channel_classes(model, shapes), use_counts(model)
@@ -168,6 +171,7 @@ def loosened(model: onnx.ModelProto, shapes: Shapes) -> tuple[onnx.ModelProto, d
         maker = makers.get(source)
         if (
             maker is not None
+            and node.name in rounded
             and _is_depthwise(node, constants)
             and all(uses[name] == 1 for name in node.input[1:] if name)
             and source in classes

@@ -15,7 +15,7 @@ from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.equalize import equalized, loosened, tightened
 from onnxlint.backends.ort.judge import Judge, computer
 from onnxlint.backends.ort.plan import HOPELESS, Plan, ranges_alone
-from onnxlint.backends.ort.qdq import nearly_rounded, quantize
+from onnxlint.backends.ort.qdq import layers, nearly_rounded, quantize
 
 STRENGTHS = {"equalized by half": 0.5, "equalized": 1.0}
 """How far channels are brought to the same range. By half where layers of few channels read them, whose weights would be too
@@ -67,7 +67,7 @@ class Evener:
         every = list(dict.fromkeys([*names, *_floats(model)]))
         values = computer(model, every, plan.name, plan.threads)(feeds)
         shapes = {key: value.shape for key, value in zip(every, values, strict=True)}
-        loose, products = loosened(model, shapes)
+        loose, products = loosened(model, shapes, layers(model, plan.keep))
         shapes |= {product: shapes[source] for product, source in products.items()}
         return cls(model, shapes, plan, loose, products)
 

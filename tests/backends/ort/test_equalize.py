@@ -14,7 +14,7 @@ from onnxlint.backends.ort.calibrate import Ends, Ranges, channel_extremes, whol
 from onnxlint.backends.ort.equalize import loosened, tightened
 from onnxlint.backends.ort.judge import computer
 from onnxlint.backends.ort.plan import Plan
-from onnxlint.backends.ort.qdq import activations, nearest, nearly_rounded, quantize
+from onnxlint.backends.ort.qdq import activations, layers, nearest, nearly_rounded, quantize
 from onnxlint.backends.ort.session import part, run, start
 from onnxlint.backends.ort.strength import STRENGTHS, Evener
 
@@ -166,12 +166,25 @@ def channel_decibels(exact: onnx.ModelProto, made: onnx.ModelProto) -> np.ndarra
 @pytest.mark.parametrize("between", ["e = Clip(c, zero, six)", "e = Relu(c)", "e = Identity(c)"])
 def test_what_is_fused_with_the_convolution_before_gets_no_product(between: str) -> None:
     model = depthwise_model(between)
-    assert not loosened(model, shapes_of(model))[1]
+    assert not loosened(model, shapes_of(model), layers(model))[1]
+
+
+def test_a_convolution_that_stays_float_gets_no_product() -> None:
+    model = depthwise_model(DEPTHWISE["hard swish"])
+    (kept,) = (node.name for node in model.graph.node if "k" in node.input)
+    plan = Plan("m", keep=frozenset({kept}))
+    names = activations(model, plan.keep)
+    every = channel_extremes([X], computer(model, names, "m", 1), names)
+    evener = Evener.of(model, X, plan, names)
+    assert not evener.products
+    even, ends = evener.made(0.0, every)
+    assert even is model
+    assert list(ends) == names
 
 
 def test_a_product_by_1_goes_again() -> None:
     model = depthwise_model(DEPTHWISE["hard swish"])
-    loose, products = loosened(model, shapes_of(model))
+    loose, products = loosened(model, shapes_of(model), layers(model))
     assert [node.op_type for node in loose.graph.node].count("Mul") == 1
     again, dropped = tightened(loose, products)
     assert dropped == {"e:even"}
