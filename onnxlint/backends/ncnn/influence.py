@@ -60,7 +60,7 @@ class Place:
     """
 
     def __init__(
-        self, outputs: Outputs, name: str, known: Sequence[Mapping[str, Floats | Packed]], reached: Collection[str]
+        self, outputs: Outputs, name: str, known: Sequence[Mapping[str, Packed]], reached: Collection[str]
     ) -> None:
         self.name = name
         self._outputs = outputs
@@ -70,8 +70,7 @@ class Place:
 
     @cached_property
     def _values(self) -> list[Floats]:
-        found = [known[self.name] for known in self._known]
-        return [one.array() if isinstance(one, Packed) else one for one in found]
+        return [known[self.name].array() for known in self._known]
 
     @property
     def shape(self) -> tuple[int, ...]:

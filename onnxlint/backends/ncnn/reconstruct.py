@@ -248,16 +248,12 @@ class _Fit:
             weight = np.concatenate([arith.weight_matrix(one) for one in alike], axis=1)
             self._moments[key] = sample.moments(weight, self._threads)
         ends = np.cumsum([0, *(arith.weight_matrix(one).shape[1] for one in alike)]).tolist()
-        at = alike.index(layer)
+        at = [one.name for one in alike].index(layer.name)
         return self._moments[key].of(ends[at], ends[at + 1])
 
     def _key(self, layer: Layer) -> tuple[object, ...]:
-        return (
-            layer.type,
-            layer.name in self._keep,
-            *(layer.integer(k, -1) for k in GEOMETRY),
-            layer.numbers(18),
-        )
+        geometry = (layer.integer(k, -1) for k in GEOMETRY)
+        return layer.type, layer.name in self._keep, *geometry, layer.numbers(18)
 
 
 def _plainly(layer: Layer, sample: _Sample) -> tuple[Layer, npt.NDArray[np.int8], Floats]:

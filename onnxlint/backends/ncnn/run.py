@@ -96,6 +96,10 @@ class Runner:
             found[name] = array if scale is None else array / scale
         return [found[name] for name in blobs]
 
+    def packed(self, x: Floats) -> Packed:
+        """The only input (C, H, W) in memory of ncnn's own, which several runs can read."""
+        return Packed.of(self._ncnn.Mat(self._array(self.input, x)).clone())
+
     def visit(
         self, x: Floats | Mapping[str, Floats | Packed], blobs: Collection[str], look: Callable[[str, Packed], None]
     ) -> None:

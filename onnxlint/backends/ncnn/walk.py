@@ -58,7 +58,7 @@ class Walk:
         self._unread = {*stops, *ends}
         self._ends = set(ends)
         self._after = _next_stops(runner.net, self._unread)
-        self.known: list[dict[str, Floats | Packed]] = [{self._input: x} for x in images]
+        self.known: list[dict[str, Packed]] = [{self._input: runner.packed(x)} for x in images]
 
     def reach(self, blob: str, net: Network | None = None) -> list[Packed]:
         """The values of a stop, for each image; what nothing is to be made of any more is forgotten.
@@ -69,7 +69,7 @@ class Walk:
         """
         runner = self._runner if net is None else Runner(part(net, self.known[0], [blob]), light=True)
 
-        def made(known: Mapping[str, Floats | Packed]) -> Packed:
+        def made(known: Mapping[str, Packed]) -> Packed:
             found: list[Packed] = []
             given = known if net is None else {name: known[name] for name in runner.inputs}
             runner.visit(given, [blob], lambda _, value: found.append(value))

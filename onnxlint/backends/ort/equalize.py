@@ -197,28 +197,27 @@ def loosened(
 
 def tightened(model: onnx.ModelProto, products: Mapping[str, str]) -> tuple[onnx.ModelProto, set[str]]:
     """The model without the products that are still by 1, and which these were."""
-    left = {node.output[0] for node in model.graph.node if node.output[0] in products and node.input[1].endswith(".1")}
+    left = {node.output[0] for node in model.graph.node if f"{node.output[0]}.1" in node.input} & products.keys()
     if not left:
         return model, left
-    kept = [node for node in model.graph.node if node.output[0] not in left]
-    for node in kept:
+    copy = _with_nodes(model, [node for node in model.graph.node if node.output[0] not in left])
+    for node in copy.graph.node:
         for i, name in enumerate(node.input):
             if name in left:
                 node.input[i] = products[name]
-    return _with_nodes(model, kept), left
+    for i in reversed(range(len(copy.graph.initializer))):
+        if copy.graph.initializer[i].name.removesuffix(".1") in left:
+            del copy.graph.initializer[i]
+    return copy, left
 
 
 def _with_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
-    """The model with other nodes, and the weights that these read."""
+    """A copy of the model with copies of other nodes."""
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.node[:]
     copy.graph.node.extend(copies)
-    read = {name for node in copies for name in read_by(node)} | {value.name for value in copy.graph.output}
-    for i in reversed(range(len(copy.graph.initializer))):
-        if copy.graph.initializer[i].name not in read:
-            del copy.graph.initializer[i]
     return copy
 
 

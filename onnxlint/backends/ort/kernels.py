@@ -1,7 +1,7 @@
 """Which int8 layers onnxruntime computes in integers on this machine: it is asked, not guessed.
 
-It does so where a layer stands between DequantizeLinear and QuantizeLinear, with a Relu between at most. With anything else
-behind it, such as LeakyRelu or HardSwish, the layer is computed in float from int8 weights.
+It does so where a layer stands between DequantizeLinear and QuantizeLinear, with a Relu or Clip between at most. With
+anything else behind it, such as LeakyRelu or HardSwish, the layer is computed in float from int8 weights.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 
 import onnx
 
+from onnxlint.backends import Decision
 from onnxlint.backends.ort.equalize import FUSED
-from onnxlint.backends.ort.qdq import layers
 from onnxlint.backends.ort.session import load, runtime, start
 
 INTEGERS = frozenset(
@@ -41,25 +42,24 @@ def integer_layers(path: str, threads: int = 2) -> int:
         return sum(node.op_type in INTEGERS for node in load(optimized).graph.node)
 
 
-def note(model: onnx.ModelProto, quantized: int, integers: int) -> tuple[str, ...]:
+def float_note(model: onnx.ModelProto, decisions: Sequence[Decision], integers: int) -> tuple[str, ...]:
     """What to say where many int8 layers are computed in float.
 
     Args:
         model: Before it was quantized.
-        quantized: Layers with int8 weights.
-        integers: Those of them that are computed in integers.
+        decisions: What became of its layers.
+        integers: How many are computed in integers.
     """
-    if integers >= ENOUGH * quantized:
+    quantized = {one.layer for one in decisions if one.state == "int8"}
+    if integers >= ENOUGH * len(quantized):
         return ()
-    known, behind = layers(model), Counter[str]()
-    made = {node.output[0] for node in model.graph.node if node.name in known}
-    for node in model.graph.node:
-        behind.update(
-            [node.op_type] * (node.op_type not in {*FUSED, "QuantizeLinear"} and not made.isdisjoint(node.input))
-        )
+    made = {node.output[0] for node in model.graph.node if node.name in quantized}
+    behind = Counter(
+        node.op_type for node in model.graph.node if node.op_type not in FUSED and not made.isdisjoint(node.input)
+    )
     follows = f", as {' or '.join(kind for kind, _ in behind.most_common(2))} follows them" if behind else ""
     return (
-        f"onnxruntime {runtime().__version__} computes {integers:,} of {quantized:,} int8 layers in integers here, and the "
-        f"others in float{follows}: the model may be slower than the float one ('onnxlint compare' measures it); try "
-        "openvino-int8",
+        f"onnxruntime {runtime().__version__} computes {integers:,} of {len(quantized):,} int8 layers in integers here, "
+        f"and the others in float{follows}: the model may be slower than the float one ('onnxlint compare' measures it); "
+        "try openvino-int8",
     )

@@ -152,9 +152,7 @@ class _Walk:
             if self._fits(node):
                 self._alike.setdefault(self._geometry(node), []).append(node)
         stops = {
-            i: node.input[0]
-            for i, node in enumerate(model.graph.node)
-            if node.name in self._known or is_layer(node, self._constants) or is_product(node, self._constants)
+            i: node.input[0] for i, node in enumerate(model.graph.node) if node.name in self._known or self._fits(node)
         }
         self._values = SideBySide((model, self.new), inputs, stops, self._known, name=name, threads=threads)
         self.ranges = self._values.ranges
@@ -180,12 +178,12 @@ class _Walk:
         pairs = self._values.reach(source)
         if pairs[0][1].dtype != np.float32:
             return
-        groups, geometry = _groups(node), self._geometry(node)
-        weight = rows.reshape(groups, len(rows) // groups, -1).astype(np.float64)
+        weight = self._weight(node).astype(np.float64)
+        geometry = self._geometry(node)
         alike = self._alike[geometry]
         is_open = layer is not None and source not in self.ranges
         if geometry not in self._moments or is_open:
-            sample = _Sample.of(node, rows.shape[2:], groups, pairs, self._salient)
+            sample = _Sample.of(node, rows.shape[2:], len(weight), pairs, self._salient)
             if is_open and sample is not None:
                 self.ranges[source] = _least_disturbing(self._candidates[source], weight, sample)
             limits = None if layer is None else self.ranges.get(source, self._candidates[source][0])
@@ -208,7 +206,7 @@ class _Walk:
     def _weight(self, node: onnx.NodeProto) -> Floats:
         """The weights (g, m, k)."""
         rows = _rows(node, numpy_helper.to_array(self._tensors[node.input[1]]))
-        groups = _groups(node)
+        groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
         return np.asarray(rows.reshape(groups, len(rows) // groups, -1), np.float32)
 
     def _refit(
@@ -232,10 +230,6 @@ class _Walk:
             bias = numpy_helper.to_array(self._tensors[node.input[2]])
             moved = np.broadcast_to(bias, (shape[0],)) + moved_bias(refitted, m.target, m.quantized)
             self._tensors[node.input[2]].CopyFrom(numpy_helper.from_array(moved.astype(np.float32), node.input[2]))
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return attribute(node, "group", 1) if node.op_type == "Conv" else 1
 
 
 def _rows(node: onnx.NodeProto, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:

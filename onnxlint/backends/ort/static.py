@@ -11,7 +11,7 @@ from onnxlint.backends.ort.artifact import check_kept, finish, states
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.feeds import image_port
 from onnxlint.backends.ort.judge import Judge
-from onnxlint.backends.ort.kernels import integer_layers, note
+from onnxlint.backends.ort.kernels import float_note, integer_layers
 from onnxlint.backends.ort.plan import Int8, Plan
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
@@ -77,7 +77,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
     )
     details = finish(session, made.model, path, calibration.held, job)
     decisions = states(model, made.model, made.keep)
-    integers, quantized = integer_layers(path, job.threads), sum(one.state == "int8" for one in decisions)
+    integers = integer_layers(path, job.threads)
     images = len(job.images) - len(unreadable)
     lost = tuple(f"{printable(one.path)} cannot be read: {printable(one.why)}" for one in unreadable)
     how = {"method": method, "images": images, "weight_bits": job.weight_bits, "weight_bits_why": WHY[job.weight_bits]}
@@ -85,7 +85,7 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         STATIC.name,
         (path,),
         decisions,
-        (*made.notes, *note(model, quantized, integers), *lost),
+        (*made.notes, *float_note(model, decisions, integers), *lost),
         {**details, **made.details, **how, "integer_layers": integers},
     )
 
@@ -109,10 +109,8 @@ def _by_method(
     if method != "minmax":
         score, other = judge.score(plain), judge.score(quantize(model, widest, plan.keep, levels=plan.levels))
         if other > score + WORSE:
-            badly = (
-                f"{method} suits this model badly: minmax is {other - score:.1f} dB closer on the calibration images"
-            )
-            made = replace(made, notes=(badly,))
+            note = f"{method} suits this model badly: minmax is {other - score:.1f} dB closer on the calibration images"
+            made = replace(made, notes=(note,))
     if plan.mixed:
         steps = auto.choose_float(model, ranges, judge, plan, progress)
         mixed = quantize(model, ranges, plan.keep | {step.layer for step in steps}, levels=plan.levels)
