@@ -139,7 +139,7 @@ def _int8(session: OrtSession, job: Job, progress: Progress) -> Made:
     image_port(session.path, session.inputs)
     if job.method == NNCF:
         return _by_nncf(session, job, progress)
-    made = by_qdq(session.path, job, progress)
+    made = by_qdq(session, job, progress)
     return _better(made, session, job, progress) if job.method == "auto" and not job.mixed else made
 
 

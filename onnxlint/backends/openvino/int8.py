@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxlint.backends import Array, Job, Progress, find_target
+from onnxlint.backends import Array, Job, Progress
 from onnxlint.backends.openvino.convert import converted, names_of
 from onnxlint.backends.openvino.repair import repair
 from onnxlint.backends.openvino.runtime import first_line, nncf
@@ -41,22 +41,26 @@ def require_method(job: Job) -> None:
         raise OnnxlintError("--mixed: NNCF has no mixed precision within a budget; use another --method, or --keep")
 
 
-def by_qdq(source: str, job: Job, progress: Progress) -> tuple[Any, frozenset[str], tuple[str, ...], dict[str, Any]]:
+def by_qdq(
+    session: OrtSession, job: Job, progress: Progress
+) -> tuple[Any, frozenset[str], tuple[str, ...], dict[str, Any]]:
     """The QDQ model that onnx-int8-static makes, converted: the model, its names, notes and facts.
 
     Raises:
         OnnxlintError: It cannot be made.
     """
-    backend, target = find_target(STATIC.name)
+    from onnxlint.backends.ort.saturation import notes_for
+    from onnxlint.backends.ort.static import make_static
+
     with tempfile.TemporaryDirectory() as folder:
-        stem = os.path.splitext(os.path.basename(source))[0]
-        file = os.path.join(folder, stem + target.files[0])
-        made = backend.make(target, source, (file,), job, progress)
+        stem = os.path.splitext(os.path.basename(session.path))[0]
+        file = os.path.join(folder, stem + STATIC.files[0])
+        made = make_static(session, file, job, progress)
         progress("converting", 0, None)
         details = {key: value for key, value in made.details.items() if key not in ("bytes", "snr_db")}
         model = converted(file)
         repair(model)
-        return model, names_of(file), made.notes, details
+        return model, names_of(file), (*made.notes, *notes_for(file)), details
 
 
 def by_nncf(

@@ -72,11 +72,15 @@ class OrtBackend:
 
             return make_half(session, files[0], job, progress)
         if target.name == STATIC.name:
+            from onnxlint.backends.ort.kernels import float_note, integer_layers
             from onnxlint.backends.ort.saturation import notes_for
             from onnxlint.backends.ort.static import make_static
 
             artifact = make_static(session, files[0], job, progress)
-            return replace(artifact, notes=(*artifact.notes, *notes_for(files[0])))
+            integers = integer_layers(files[0], job.threads)
+            said = (*float_note(files[0], artifact.decisions, integers), *notes_for(files[0]))
+            details = {**artifact.details, "integer_layers": integers}
+            return replace(artifact, notes=(*artifact.notes, *said), details=details)
         from onnxlint.backends.ort import dynamic
         from onnxlint.backends.ort.artifact import check_kept, finish, some_inputs, states
 

@@ -11,8 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 
-import onnx
-
 from onnxlint.backends import Decision
 from onnxlint.backends.ort.equalize import FUSED
 from onnxlint.backends.ort.session import load, runtime, start
@@ -42,21 +40,25 @@ def integer_layers(path: str, threads: int = 2) -> int:
         return sum(node.op_type in INTEGERS for node in load(optimized).graph.node)
 
 
-def float_note(model: onnx.ModelProto, decisions: Sequence[Decision], integers: int) -> tuple[str, ...]:
+def float_note(path: str, decisions: Sequence[Decision], integers: int) -> tuple[str, ...]:
     """What to say where many int8 layers are computed in float.
 
     Args:
-        model: Before it was quantized.
+        path: Of the quantized model.
         decisions: What became of its layers.
         integers: How many are computed in integers.
+
+    Raises:
+        OnnxlintError: The file cannot be read.
     """
     quantized = {one.layer for one in decisions if one.state == "int8"}
     if integers >= ENOUGH * len(quantized):
         return ()
-    made = {node.output[0] for node in model.graph.node if node.name in quantized}
-    behind = Counter(
-        node.op_type for node in model.graph.node if node.op_type not in FUSED and not made.isdisjoint(node.input)
-    )
+    nodes = load(path, data=False).graph.node
+    made = {node.output[0] for node in nodes if node.name in quantized}
+    behind = Counter(node.op_type for node in nodes if not made.isdisjoint(node.input))
+    for kind in (*FUSED, "QuantizeLinear"):
+        del behind[kind]
     follows = f", as {' or '.join(kind for kind, _ in behind.most_common(2))} follows them" if behind else ""
     return (
         f"onnxruntime {runtime().__version__} computes {integers:,} of {len(quantized):,} int8 layers in integers here, "

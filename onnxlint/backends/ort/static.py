@@ -11,7 +11,6 @@ from onnxlint.backends.ort.artifact import check_kept, finish, states
 from onnxlint.backends.ort.calibration import Calibration
 from onnxlint.backends.ort.feeds import image_port
 from onnxlint.backends.ort.judge import Judge
-from onnxlint.backends.ort.kernels import float_note, integer_layers
 from onnxlint.backends.ort.plan import Int8, Plan
 from onnxlint.backends.ort.prepare import NOTHING, prepare
 from onnxlint.backends.ort.qdq import LEVELS, activations, quantize
@@ -76,17 +75,15 @@ def make_static(session: OrtSession, path: str, job: Job, progress: Progress) ->
         else auto.auto(model, calibration, plan, progress)
     )
     details = finish(session, made.model, path, calibration.held, job)
-    decisions = states(model, made.model, made.keep)
-    integers = integer_layers(path, job.threads)
     images = len(job.images) - len(unreadable)
     lost = tuple(f"{printable(one.path)} cannot be read: {printable(one.why)}" for one in unreadable)
     how = {"method": method, "images": images, "weight_bits": job.weight_bits, "weight_bits_why": WHY[job.weight_bits]}
     return Artifact(
         STATIC.name,
         (path,),
-        decisions,
-        (*made.notes, *float_note(model, decisions, integers), *lost),
-        {**details, **made.details, **how, "integer_layers": integers},
+        states(model, made.model, made.keep),
+        (*made.notes, *lost),
+        {**details, **made.details, **how},
     )
 
 

@@ -84,6 +84,8 @@ def test_int8(tmp_path: Path, method: str) -> None:
     session = backend_for(made.files[0]).open(made.files[0])
     assert min(made.details["snr_db"].values()) > 20
     assert made.details["method"] == method
+    assert "integer_layers" not in made.details  # those of onnxruntime
+    assert not [note for note in made.notes if "int8 layers in integers" in note]
     assert {one.layer: one.state for one in made.decisions}.items() >= {"stem": "int8", "wide": "int8"}.items()
     kinds = computed_in(made.files[0])
     assert kinds["Convolution"] <= {"u8", "i8"}, "a quantized convolution has to be computed in integers"
